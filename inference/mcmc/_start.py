@@ -1,0 +1,139 @@
+"""Where chains start: a draw from the best normal approximation along short quasi-Newton paths.
+
+Pathfinder (Zhang, Carpenter, Gelman and Vehtari 2022, JMLR 23(306)): climb log p by BFGS from a dispersed point; every
+iterate gives an approximation N(z + H g, H) with H the inverse-Hessian estimate; keep the one with the largest ELBO. Each
+chain follows several paths and picks one in proportion to exp(ELBO), so that a far mode that holds no mass is left
+and one that holds mass is kept. H is also the first metric.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+NUM_PATHS, NUM_CANDIDATES, NUM_ELBO, LARGEST = 3, 16, 5, 200
+
+
+class Start(NamedTuple):
+    """A position z: (dim,), a covariance (dim, dim) or (dim,), and every path's end: z (path, dim), elbo (path,) in nats."""
+
+    z: Any
+    covariance: Any
+    ends: Any
+    elbos: Any
+
+
+class _Path(NamedTuple):
+    step: Any
+    z: Any
+    value: Any
+    gradient: Any
+    inverse: Any  # of the negative Hessian
+    done: Any
+    elbo: Any
+    draw: Any
+    covariance: Any
+    end: Any
+
+
+def find(key: Any, target: Any, method: str) -> Start:
+    """A start for one chain.
+
+    method: "pathfinder", or "uniform" (the best of sixteen draws from U(-2, 2) in unconstrained space).
+    """
+    ops, xp = target.ops, target.ops.xp
+    k_candidates, k_paths, k_pick = ops.split(key, 3)
+    points = 4 * ops.uniform(k_candidates, (NUM_PATHS, NUM_CANDIDATES, target.dim)) - 2
+    values = target.log_density_batch(points.reshape(-1, target.dim)).reshape(NUM_PATHS, NUM_CANDIDATES)
+    best = xp.argmax(xp.where(xp.isnan(values), -xp.inf, values), axis=1)
+    origins = points[xp.arange(NUM_PATHS), best]
+    if method == "uniform" or target.dim > LARGEST:
+        pick = xp.argmax(values[xp.arange(NUM_PATHS), best])
+        return Start(origins[pick], xp.ones(target.dim, origins.dtype), origins[:0], values[:0, 0])
+    keys = ops.split(k_paths, NUM_PATHS)
+    paths = ops.map(lambda pair: _climb(pair[0], target, pair[1]), (keys, origins))
+    gumbel = -xp.log(ops.exponential(k_pick, (NUM_PATHS,)))
+    pick = xp.argmax(paths.elbo + gumbel)
+    return Start(paths.draw[pick], paths.covariance[pick], paths.end, paths.elbo)
+
+
+def _climb(key: Any, target: Any, z: Any) -> _Path:
+    ops, xp = target.ops, target.ops.xp
+    value, gradient = target.value_and_grad(z)
+    identity = xp.eye(target.dim, dtype=z.dtype)
+    zero = value * 0
+    path = _Path(
+        xp.int32(0), z, value, gradient, identity / (1 + xp.sqrt(gradient @ gradient)), xp.bool_(False),
+        zero - xp.inf, z, identity, z,
+    )  # fmt: skip
+    limit = 40 + 4 * target.dim
+    return ops.while_loop(
+        lambda p: xp.logical_and(p.step < limit, xp.logical_not(p.done)),
+        lambda p: _iterate(ops.fold_in(key, p.step), target, p),
+        path,
+    )
+
+
+def _iterate(key: Any, target: Any, path: _Path) -> _Path:
+    ops, xp = target.ops, target.ops.xp
+    direction = path.inverse @ path.gradient
+    slope = direction @ path.gradient
+    z, value, gradient, moved = _search(target, path, direction, slope)
+    inverse = ops.where(moved, _bfgs(xp, path, z, gradient), path.inverse)
+    elbo, draw = _elbo(key, target, z + inverse @ gradient, inverse)
+    better = xp.logical_and(elbo > path.elbo, moved)
+    done = xp.logical_or(xp.logical_not(moved), gradient @ inverse @ gradient < 1e-4)
+    keep = lambda new, old: ops.where(better, new, old)  # noqa: E731
+    return _Path(
+        path.step + 1, z, value, gradient, inverse, done,
+        keep(elbo, path.elbo), keep(draw, path.draw), keep(inverse, path.covariance), keep(z, path.end),
+    )  # fmt: skip
+
+
+def _search(target: Any, path: _Path, direction: Any, slope: Any) -> tuple[Any, Any, Any, Any]:
+    """Backtracking line search with Armijo's condition; z, value, gradient, and whether a step was found."""
+    ops, xp = target.ops, target.ops.xp
+
+    def failed(trial: Any) -> Any:
+        i, t, _, value, gradient = trial
+        good = xp.logical_and(value >= path.value + 1e-4 * t * slope, xp.all(xp.isfinite(gradient)))
+        return xp.logical_and(i < 30, xp.logical_not(good))
+
+    def halve(trial: Any) -> Any:
+        i, t, *_ = trial
+        z = path.z + 0.5 * t * direction
+        return (i + 1, 0.5 * t, z, *target.value_and_grad(z))
+
+    first = path.z + direction
+    i, _, z, value, gradient = ops.while_loop(
+        failed, halve, (xp.int32(0), slope * 0 + 1.0, first, *target.value_and_grad(first))
+    )
+    moved = xp.logical_and(i < 30, slope > 0)
+    keep = lambda new, old: ops.where(moved, new, old)  # noqa: E731
+    return keep(z, path.z), keep(value, path.value), keep(gradient, path.gradient), moved
+
+
+def _bfgs(xp: Any, path: _Path, z: Any, gradient: Any) -> Any:
+    s, y = z - path.z, path.gradient - gradient
+    sy, hy = s @ y, path.inverse @ y
+    first = path.step == 0
+    h = xp.where(first, xp.eye(len(z), dtype=z.dtype) * (sy / (y @ y)), path.inverse)
+    hy = xp.where(first, y * (sy / (y @ y)), hy)
+    new = h + (1 + y @ hy / sy) * xp.outer(s, s) / sy - (xp.outer(hy, s) + xp.outer(s, hy)) / sy
+    curved = sy > 1e-10 * xp.sqrt((s @ s) * (y @ y))
+    return xp.where(curved, new, path.inverse)
+
+
+def _elbo(key: Any, target: Any, mean: Any, covariance: Any) -> tuple[Any, Any]:
+    """ELBO of N(mean, covariance) from a few draws, and one of them, picked by importance."""
+    ops, xp = target.ops, target.ops.xp
+    values, vectors = xp.linalg.eigh((covariance + covariance.T) / 2)
+    root = vectors * xp.sqrt(xp.maximum(values, 1e-300))
+    k_noise, k_pick = ops.split(key, 2)
+    noise = ops.normal(k_noise, (NUM_ELBO, target.dim))
+    points = mean + noise @ root.T
+    log_det = xp.sum(xp.log(xp.maximum(values, 1e-300)))
+    log_q = -0.5 * (xp.sum(noise**2, axis=1) + log_det + target.dim * xp.log(2 * xp.pi))
+    ratios = target.log_density_batch(points) - log_q
+    ratios = xp.where(xp.isfinite(ratios), ratios, -xp.inf)
+    pick = xp.argmax(ratios - xp.log(ops.exponential(k_pick, (NUM_ELBO,))))
+    return xp.mean(ratios), points[pick]

@@ -1,0 +1,1 @@
+"""Variational inference: optimise a family of distributions."""

@@ -1,0 +1,1 @@
+"""The collection: one file is one model, found by the folder listing."""

@@ -1,0 +1,1 @@
+"""Bayesian posteriors: programs whose joint density of unknowns and data can be evaluated."""

@@ -1,0 +1,53 @@
+"""probgen: generative models as plain Pyro and NumPyro programs; any inference by one word; diagnostics that judge it."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+_root = pathlib.Path(__file__).parent.parent
+if (_root / "models").is_dir() and (_root / "inference").is_dir() and (_root / "pyproject.toml").is_file():
+    __path__ = [*__path__, str(_root)]  # a checkout: probgen.models and probgen.inference are beside this folder
+
+_WORDS = {
+    "fit": "probgen.run",
+    "resume": "probgen.run",
+    "load": "probgen.run",
+    "compare": "probgen.comparison",
+    "sbc": "probgen.evaluate.calibration",
+    "matrix": "probgen.catalog",
+    "Model": "probgen.model",
+    "Fit": "probgen.result",
+    "LogProb": "probgen.result",
+    "Incompatible": "probgen.algorithm",
+    "inference": "probgen.inference",
+    "models": "probgen.models",
+}
+
+__all__ = list(_WORDS)
+
+if TYPE_CHECKING:
+    from probgen import inference as inference
+    from probgen import models as models
+    from probgen.algorithm import Incompatible as Incompatible
+    from probgen.catalog import matrix as matrix
+    from probgen.comparison import compare as compare
+    from probgen.evaluate.calibration import sbc as sbc
+    from probgen.model import Model as Model
+    from probgen.result import Fit as Fit
+    from probgen.result import LogProb as LogProb
+    from probgen.run import fit as fit
+    from probgen.run import load as load
+    from probgen.run import resume as resume
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WORDS:
+        raise AttributeError(f"module 'probgen' has no attribute {name!r}; its words are {', '.join(_WORDS)}")
+    module = importlib.import_module(_WORDS[name])
+    return module if _WORDS[name] == f"probgen.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return list(_WORDS)

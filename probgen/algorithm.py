@@ -1,0 +1,155 @@
+"""Inference: an algorithm with its settings, as a frozen dataclass that names what it needs of a target.
+
+    @dataclass(frozen=True, kw_only=True)
+    class NUTS(Sampler[Continuous]): ...
+
+One line gives the static error, the run-time error and the row of the matrix. The dataclass is at once the Python
+signature, the command line's flags and the saved record.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from probgen.target import Mixed, Target
+
+T = TypeVar("T", bound=Target, contravariant=True)
+
+
+class Incompatible(TypeError):
+    """The target does not offer what the algorithm needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference(Generic[T]):
+    """An algorithm with its settings: a pure kernel that one runner drives.
+
+    `init(key, target) -> state` and `step(key, state, target) -> (state, info)`: the state holds what the next step
+    needs, info what diagnostics need. `needs` and `engines` are derived: from the type parameter, from the class.
+    """
+
+    needs: ClassVar[type[Target]]
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
+    bias: ClassVar[str | None] = None  # stated in the verdict of every fit
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin, arguments = get_origin(base), get_args(base)
+            if isinstance(origin, type) and issubclass(origin, Inference) and isinstance(arguments[0], type):
+                cls.needs = arguments[0]
+
+    @property
+    def name(self) -> str:
+        """The catalogue's name: that of the file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the kernel in a whole run, warm-up included."""
+        raise NotImplementedError
+
+    def kernel(self) -> Inference[T]:
+        """The settings with those that `init` and `step` do not read at a fixed value: the key of compiled code."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as a dictionary that can be written to JSON."""
+        return asdict(self)
+
+    def init(self, key: Any, target: Any) -> Any:
+        """The state before the first step."""
+        raise NotImplementedError
+
+    def step(self, key: Any, state: Any, target: Any) -> tuple[Any, Any]:
+        """One step of the kernel."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(Inference[T]):
+    """Markov chains: `num_chains` of `num_warmup` adapting steps, then `num_samples` kept ones.
+
+    The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
+    """
+
+    num_warmup: int = 500
+    num_samples: int = 1000
+    num_chains: int = 4
+
+    def __post_init__(self) -> None:
+        positive(self, "num_samples", "num_chains")
+        if self.num_warmup < 0:
+            raise ValueError(f"num_warmup is {self.num_warmup}; it must be 0 or more")
+
+    def kernel(self) -> Sampler[T]:
+        return replace(self, num_samples=1, num_chains=1)
+
+    @property
+    def total_steps(self) -> int:
+        return self.num_warmup + self.num_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner(Inference[T]):
+    """Optimisation: at most `num_steps` steps, each with a `loss` in its info; `draw` reads the answer off the state."""
+
+    num_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        positive(self, "num_steps")
+
+    @property
+    def total_steps(self) -> int:
+        return self.num_steps
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Raise ValueError if one of the named settings is not above zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be above 0")
+
+
+def closest(word: str, known: Any) -> str:
+    """' Did you mean ...?' where a known word is close, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
+    """The inference with some settings changed; an unknown one is a TypeError that lists the known ones."""
+    known = [f.name for f in fields(inference)]
+    for word in keywords:
+        if word not in known:
+            raise TypeError(
+                f"Unknown setting {word!r} of {inference.name}.{closest(word, known)}\nKnown: {', '.join(known)}."
+            )
+    return replace(inference, **keywords) if keywords else inference
+
+
+def offered(inference: Inference | type[Inference], target: type[Target] | Target) -> bool:
+    """Whether the target offers what the algorithm needs, finite unknowns summed out where they can be."""
+    kind = target if isinstance(target, type) else type(target)
+    from probgen.target import Continuous
+
+    return issubclass(kind, inference.needs) or (issubclass(kind, Mixed) and inference.needs is Continuous)
+
+
+def fitting(inference: Inference, target: Target, alternatives: list[str]) -> Target:
+    """The target as the algorithm takes it; raises Incompatible, naming what would work."""
+    if target.engine not in inference.engines:
+        raise Incompatible(
+            f"{inference.name} runs on {' and '.join(inference.engines)}; this is a {target.engine} program.\n"
+            f"Try inference={alternatives[0]!r}." if alternatives else ""
+        )
+    if not offered(inference, target):
+        hint = f" Try inference={' or '.join(map(repr, alternatives[:3]))}." if alternatives else ""
+        raise Incompatible(
+            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{hint}"
+        )
+    if isinstance(target, Mixed) and not isinstance(target, inference.needs):
+        return target.marginalise()
+    return target

@@ -1,0 +1,61 @@
+"""Data: what a user passes, checked before anything compiles."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+STATIC = (str, bool, int, type(None))
+
+
+def check(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data as NumPy arrays and static settings, in the order of the program's parameters.
+
+    Lists, series, tensors and Python floats become arrays; integers, booleans, strings and None stay as they are.
+    Raises TypeError for an unknown or missing name; ValueError for NaN, Inf, empty or non-numeric arrays, naming the array
+    and the first bad index.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"data is a {type(data).__name__}; expected a mapping from the program's parameters to arrays.")
+    _check_names(program, data)
+    return {name: value if isinstance(value, STATIC) else _array(name, value) for name, value in data.items()}
+
+
+def _check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(program).parameters
+    except (TypeError, ValueError):
+        return
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [k for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    label = getattr(program, "__name__", "the program")
+    for name in data:
+        if name not in known and not open_ended:
+            from probgen.algorithm import closest
+
+            raise TypeError(
+                f"Unknown data {name!r} for {label}.{closest(name, known)}\nIt takes: {', '.join(known) or 'nothing'}."
+            )
+    missing = [k for k in known if parameters[k].default is inspect.Parameter.empty and k not in data]
+    if missing:
+        raise TypeError(f"Missing data for {label}: {', '.join(missing)}.\nPass data={{{missing[0]!r}: ..., ...}}.")
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Data {name!r} cannot be read as one array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"Data {name!r} has dtype {array.dtype}; expected numbers.")
+    if array.size == 0:
+        raise ValueError(f"Data {name!r} is empty: its shape is {array.shape}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
+        where = "[" + ", ".join(map(str, bad)) + "]" if array.ndim else ""
+        count = int((~np.isfinite(array)).sum())
+        raise ValueError(f"Data {name!r} has {count} value(s) that are NaN or infinite, the first at {name}{where}.")
+    return array

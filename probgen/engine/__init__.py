@@ -1,0 +1,76 @@
+"""The engines: the only code that knows NumPyro or Pyro. Each is a module with `prepare` and `Executor`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+KNOWN = ("numpyro", "pyro")
+
+
+def load(name: str) -> types.ModuleType:
+    """The engine's module; importing it imports NumPyro or Pyro, and never both."""
+    if name not in KNOWN:
+        raise ValueError(f"Unknown engine {name!r}. Known: {', '.join(KNOWN)}.")
+    try:
+        return importlib.import_module(f"probgen.engine.{name}")
+    except ModuleNotFoundError as error:
+        if name == "pyro" and error.name in ("pyro", "torch"):
+            raise ModuleNotFoundError("Pyro programs need torch and pyro-ppl: pip install 'probgen[pyro]'") from error
+        raise
+
+
+def detect(program: Callable[..., Any]) -> str:
+    """Which engine a program is written for: "numpyro" or "pyro", by the packages that its code names.
+
+    Raises ValueError where it names both or neither.
+    """
+    found = {root for root in _roots(program, set()) if root in KNOWN}
+    if len(found) == 1:
+        return found.pop()
+    what = "uses both numpyro and pyro" if found else "uses neither numpyro nor pyro"
+    label = getattr(program, "__name__", repr(program))
+    raise ValueError(f"The program {label!r} {what}; say which it is written for with engine='numpyro' or 'pyro'.")
+
+
+def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
+    """Root packages of everything that a callable's code names, following the user's own functions."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, types.ModuleType):
+        yield thing.__name__.partition(".")[0]
+    elif isinstance(thing, functools.partial):
+        yield from _roots(thing.func, seen)
+    elif isinstance(thing, types.MethodType):
+        yield from _roots(thing.__func__, seen)
+    elif isinstance(thing, types.FunctionType):
+        root = (thing.__module__ or "").partition(".")[0]
+        yield root
+        if root not in KNOWN:
+            yield from _function_roots(thing, seen)
+    else:
+        kind = thing if isinstance(thing, type) else type(thing)
+        yield kind.__module__.partition(".")[0]
+        call = getattr(kind, "__call__", None)
+        if not isinstance(thing, type) and isinstance(call, types.FunctionType):
+            yield from _roots(call, seen)
+
+
+def _function_roots(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        for word in code.co_names:
+            if word in function.__globals__:
+                yield from _roots(function.__globals__[word], seen)
+            yield word.partition(".")[0]
+    for cell in function.__closure__ or ():
+        try:
+            yield from _roots(cell.cell_contents, seen)
+        except ValueError:  # an empty cell
+            continue

@@ -1,0 +1,486 @@
+"""The NumPyro engine: targets from plain NumPyro programs, array words for kernels, loops compiled by XLA."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer import Predictive, init_to_uniform
+from numpyro.infer.util import log_likelihood, potential_energy
+
+from probgen import runtime
+from probgen.algorithm import Inference
+from probgen.target import Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
+
+name = "numpyro"
+
+
+class Ops:
+    """The array words in which a Markov kernel is written once for both engines."""
+
+    xp = jnp
+    while_loop = staticmethod(lax.while_loop)
+    cond = staticmethod(lax.cond)
+    map = staticmethod(lax.map)
+    fold_in = staticmethod(jax.random.fold_in)
+    split = staticmethod(jax.random.split)
+    normal = staticmethod(jax.random.normal)
+    uniform = staticmethod(jax.random.uniform)
+    exponential = staticmethod(jax.random.exponential)
+    popcount = staticmethod(lax.population_count)
+    where = staticmethod(jnp.where)
+    key = staticmethod(jax.random.key)
+
+    @staticmethod
+    def put(array: Any, index: Any, value: Any) -> Any:
+        """The array with one entry replaced."""
+        return array.at[index].set(value)
+
+    @staticmethod
+    def stream(key: Any) -> Callable[[Any], Any]:
+        """The i-th uniform number of a stream, as a function of i."""
+        return lambda i: jax.random.uniform(jax.random.fold_in(key, i))
+
+
+OPS = Ops()
+
+
+class FullPlates(numpyro.primitives.Messenger):
+    """Effect handler: plates that would draw a minibatch take their whole range."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "plate" and msg["value"] is None:
+            size = msg["args"][0]
+            msg["args"], msg["value"] = (size, None), jnp.arange(size)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What a trace of a program on data of given shapes says; compared by identity, so that it keys compiled code."""
+
+    program: Callable[..., Any]
+    static: Mapping[str, Any]
+    sites: tuple[Site, ...]
+    dim: int
+    unravel: Callable[[Any], dict[str, Any]]
+    plate_nesting: int
+    precision: str
+
+    @property
+    def discrete(self) -> bool:
+        return any(site.discrete for site in self.sites if site.kind == "latent")
+
+    def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
+        """The program on its data, with a key for programs that ask for one."""
+        return handlers.seed(lambda: self.program(**arrays, **self.static), jax.random.key(0))
+
+    def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
+        program = self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
+        program = FullPlates(program) if full else program
+        if self.discrete:
+            from numpyro.contrib.funsor import config_enumerate, enum
+
+            program = enum(config_enumerate(program), -self.plate_nesting - 1)
+        return -potential_energy(program, (), {}, self.unravel(z), enum=self.discrete)
+
+    def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
+        values = self.unravel(z)
+        program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(_biject, values))
+        trace = handlers.trace(program).get_trace()
+        return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
+
+
+def _kept(site: Site) -> bool:
+    return site.kind == "deterministic" or (site.kind == "latent" and not site.discrete)
+
+
+def _biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+    if site["type"] == "sample" and site["name"] in values:
+        index = site["infer"].get("_scan_current_index")
+        z = values[site["name"]]
+        return biject_to(site["fn"].support)(z if index is None else z[index])
+    return None
+
+
+class NumpyroTarget(Target):
+    """A NumPyro program on data: a pytree whose leaves are the data, so that compiled code takes them as arguments."""
+
+    engine = name
+
+    def __init__(self, structure: Structure, arrays: Mapping[str, Any]):
+        self.structure, self.arrays = structure, arrays
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_pytree_node(
+            cls, lambda t: ((t.arrays,), t.structure), lambda structure, leaves: cls(structure, leaves[0])
+        )
+
+    ops = OPS
+
+    @property
+    def sites(self) -> tuple[Site, ...]:  # type: ignore[override]
+        return self.structure.sites
+
+    @property
+    def data(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {**self.arrays, **self.structure.static}
+
+    @property
+    def precision(self) -> str:
+        return self.structure.precision
+
+    def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
+        return FullPlates(lambda: self.structure.program(**data))
+
+    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            program = handlers.uncondition(self._closed(self.data))
+            draws = Predictive(program, num_samples=num_samples)(jax.random.key(seed))
+        return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
+
+    def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            program = handlers.uncondition(self._closed(as_arrays(data, self.precision)))
+            latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
+            return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
+
+    def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if self.structure.discrete:
+            raise ValueError("The finite unknowns were summed out; write the sum in the program to get pointwise terms.")
+        with runtime.jax_scope(self.precision):
+            latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            program = handlers.seed(self._closed(as_arrays(data, self.precision)), jax.random.key(0))
+            terms = log_likelihood(program, latent, batch_ndims=2)
+            return {k: np.asarray(v) for k, v in terms.items() if k in self.named("observed")}
+
+
+class NumpyroContinuous(NumpyroTarget, Continuous):
+    """Unknowns in R^dim through NumPyro's bijections."""
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return self.structure.dim
+
+    def log_density(self, z: Any) -> Any:
+        return self.structure.log_density(self.arrays, z)
+
+    def value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        return jax.value_and_grad(self.log_density)(z)
+
+    def log_density_batch(self, z: Any) -> Any:
+        return jax.vmap(self.log_density)(z)
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            return {k: np.asarray(v) for k, v in _constrain(self.structure, self.arrays, draws).items()}
+
+    def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
+        with runtime.jax_scope(self.precision):
+            program = handlers.substitute(FullPlates(self.structure.closed(self.arrays)), data=dict(values))
+            trace = handlers.trace(program).get_trace()
+            z = {k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"]) for k in self.structure.unravel(jnp.zeros(self.dim))}
+            return np.asarray(ravel_pytree(z)[0])
+
+    def terms(self, z: Any) -> dict[str, float]:
+        """The log density of every site at z, for error messages."""
+        with runtime.jax_scope(self.precision):
+            values = {k: jnp.asarray(v[0, 0]) for k, v in self.constrain(np.asarray(z)[None, None]).items()}
+            program = handlers.substitute(FullPlates(self.structure.closed(self.arrays)), data=values)
+            trace = handlers.trace(program).get_trace()
+            return {
+                k: float(jnp.sum(site["fn"].log_prob(site["value"])))
+                for k, site in trace.items()
+                if site["type"] == "sample"
+            }
+
+
+class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
+    """The same, with plates that draw minibatches."""
+
+    def minibatch_log_density(self, key: Any, z: Any) -> Any:
+        """An unbiased estimate of the log density at z from one random minibatch."""
+        return self.structure.log_density(self.arrays, z, full=False, key=key)
+
+    def minibatch_value_and_grad(self, key: Any, z: Any) -> tuple[Any, Any]:
+        return jax.value_and_grad(self.minibatch_log_density, argnums=1)(key, z)
+
+
+class NumpyroMixed(NumpyroTarget, Mixed):
+    """Continuous and finite unknowns."""
+
+    def marginalise(self) -> NumpyroContinuous:
+        return NumpyroContinuous(self.structure, self.arrays)
+
+
+class NumpyroDiscrete(NumpyroTarget, Discrete):
+    """Finite unknowns alone."""
+
+
+class NumpyroSimulable(NumpyroTarget, Simulable):
+    """A program that can only be run forward."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _constrain(structure: Structure, arrays: Any, draws: Any) -> dict[str, Any]:
+    return jax.vmap(jax.vmap(functools.partial(structure.constrain, arrays)))(draws)
+
+
+def as_arrays(data: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """Floats in the given precision; counts, settings and strings as they are."""
+    real = np.dtype(precision)
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            return value.astype(real)
+        return value
+
+    return {k: convert(v) for k, v in data.items()}
+
+
+def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64") -> Target:
+    """The target of a program on data; traced once for each program and each set of shapes.
+
+    data: NumPy arrays, which enter compiled code as arguments, and static settings (numbers, strings, None).
+    Raises ValueError where the program has no unknowns, does not run on the data, or has unknowns that no algorithm here
+    can treat.
+    """
+    arrays = {k: v for k, v in as_arrays(data, precision).items() if isinstance(v, np.ndarray)}
+    static = {k: v for k, v in data.items() if k not in arrays}
+    shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()))
+    with runtime.jax_scope(precision):
+        structure = _structure(program, shapes, tuple(sorted(static.items())), precision)
+        arrays = {k: jnp.asarray(v) for k, v in arrays.items()}
+    return _kind(structure)(structure, arrays)
+
+
+def _kind(structure: Structure) -> type[NumpyroTarget]:
+    latent = [site for site in structure.sites if site.kind == "latent"]
+    if not latent:
+        return NumpyroSimulable
+    if all(site.discrete for site in latent):
+        return NumpyroDiscrete
+    if structure.discrete:
+        return NumpyroMixed
+    observed = [site for site in structure.sites if site.subsampled]
+    return NumpyroSubsampled if observed else NumpyroContinuous
+
+
+@functools.lru_cache(maxsize=64)
+def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precision: str) -> Structure:
+    abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
+    found: dict[str, Any] = {}
+
+    def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
+        started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
+        trace = handlers.trace(started).get_trace()
+        found.update(sites=tuple(_sites(trace)), nesting=_nesting(trace))
+        full = handlers.trace(FullPlates(started)).get_trace()
+        found["full"] = {site.name: jnp.shape(full[site.name]["value"]) for site in found["sites"]}
+        return {
+            k: biject_to(site["fn"].support).inv(site["value"])
+            for k, site in full.items()
+            if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
+        }
+
+    shapes_of = jax.eval_shape(look, abstract)
+    zeros = {k: np.zeros(v.shape, precision) for k, v in shapes_of.items()}
+    flat, unravel = ravel_pytree(zeros)
+    return Structure(program, dict(static), found["sites"], flat.size, unravel, found["nesting"], precision)
+
+
+def _sites(trace: Mapping[str, Any]) -> list[Site]:
+    sites = []
+    for key, site in trace.items():
+        if site["type"] == "deterministic":
+            sites.append(Site(key, "deterministic", jnp.shape(site["value"])))
+        elif site["type"] == "sample":
+            sites.append(_sample_site(key, site))
+    return sites
+
+
+def _sample_site(key: str, site: dict[str, Any]) -> Site:
+    shape, fn = jnp.shape(site["value"]), site["fn"]
+    distribution = type(fn.base_dist if hasattr(fn, "base_dist") else fn).__name__
+    if distribution == "Unit":
+        return Site(key, "factor", shape, distribution=distribution)
+    discrete = bool(fn.support.is_discrete)
+    if site["is_observed"]:
+        _check_observed(key, shape, tuple(fn.shape()))
+        return Site(key, "observed", shape, discrete, distribution=distribution, subsampled=_in_minibatch(site))
+    if discrete and not fn.has_enumerate_support:
+        raise ValueError(
+            f"Site {key!r} ({distribution}) is discrete and cannot be enumerated.\n"
+            "Sum it out in the program, or give it a finite support."
+        )
+    if not discrete:
+        try:
+            biject_to(fn.support)
+        except NotImplementedError:
+            raise ValueError(f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}.") from None
+    return Site(key, "latent", shape, discrete, discrete, _in_minibatch(site), distribution)
+
+
+def _in_minibatch(site: dict[str, Any]) -> bool:
+    scale = site["scale"]
+    return scale is not None and not (isinstance(scale, int | float) and scale == 1)
+
+
+def _check_observed(key: str, value: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if np.broadcast_shapes(value, expected) != value:
+        raise ValueError(
+            f"Observed site {key!r} has data of shape {value}; its distribution has shape {expected}.\n"
+            "They broadcast to something larger than the data: reshape the data."
+        )
+
+
+def _nesting(trace: Mapping[str, Any]) -> int:
+    dims = [frame.dim for site in trace.values() if site["type"] == "sample" for frame in site["cond_indep_stack"]]
+    return -min(dims, default=0)
+
+
+# ---- loops -------------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(kernel: Inference, target: Any, key: Any) -> Any:
+    return kernel.init(key, target)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(kernel: Any, target: Any, key: Any, state: Any) -> Any:
+    return kernel.answer(key, state, target)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _chunk(kernel: Inference, capacity: int, target: Any, key: Any, state: Any, start: Any, stop: Any) -> Any:
+    """Steps start..stop-1 of one chain, at most `capacity`; how a run is cut into chunks changes nothing in it."""
+    step = lambda i, s: kernel.step(jax.random.fold_in(key, i), s, target)  # noqa: E731
+    _, shapes = jax.eval_shape(step, start, state)
+    records = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), shapes)
+
+    def body(carry: Any) -> Any:
+        i, state, records = carry
+        state, info = step(i, state)
+        return i + 1, state, jax.tree.map(lambda r, a: r.at[i - start].set(a), records, info)
+
+    _, state, records = lax.while_loop(lambda carry: carry[0] < stop, body, (start, state, records))
+    return state, records
+
+
+class Executor:
+    """Runs the chains of a kernel: a thread a core over one compiled chain on CPU, vectorised on an accelerator."""
+
+    def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
+        self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
+        self.precision = target.precision
+        self.vectorised = runtime.accelerator()
+        self.workers = min(num_chains, runtime.cores())
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(seed)
+            self.keys = [jax.random.fold_in(key, chain) for chain in range(num_chains)]
+        self.states: Any = None
+        self.warm = False
+        self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
+
+    def _each(self, job: Callable[[int], Any], chains: range) -> list[Any]:
+        """The job of every chain, a thread a core."""
+
+        def scoped(chain: int) -> Any:
+            with runtime.jax_scope(self.precision):
+                return jax.block_until_ready(job(chain))
+
+        if self.workers == 1:
+            return [scoped(chain) for chain in chains]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(scoped, chains))
+
+    def init(self) -> None:
+        """A state for every chain."""
+        start = 2**31 - 1  # a step number that no run reaches
+        if self.vectorised:
+            with runtime.jax_scope(self.precision):
+                keys = jax.vmap(lambda k: jax.random.fold_in(k, start))(jnp.stack(self.keys))
+                self.states = jax.block_until_ready(_init_vectorised(self.kernel, self.target, keys))
+        else:
+            job = lambda c: _init(self.kernel, self.target, jax.random.fold_in(self.keys[c], start))  # noqa: E731
+            with runtime.jax_scope(self.precision):
+                first = jax.block_until_ready(job(0))
+            self.states = [first, *self._each(job, range(1, self.num_chains))]
+
+    def _run(self, chain: int, start: int, stop: int) -> Any:
+        with runtime.jax_scope(self.precision):
+            arguments = (self.kernel, self.capacity, self.target, self.keys[chain], self.states[chain])
+            return _chunk(*arguments, np.int32(start), np.int32(stop))
+
+    def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
+        """Steps start..start+num_steps-1 of every chain: records (chain, step, ...)."""
+        stop = start + min(num_steps, self.capacity)
+        if self.vectorised:
+            with runtime.jax_scope(self.precision):
+                arguments = (self.kernel, self.capacity, self.target, jnp.stack(self.keys), self.states)
+                states, records = jax.block_until_ready(_chunk_vectorised(*arguments, np.int32(start), np.int32(stop)))
+                records = records._asdict()
+        else:
+            if not self.warm:  # no steps, in this thread: the code that all threads are about to call is compiled once
+                self._run(0, start, start)
+                self.warm = True
+            run = functools.partial(self._run, start=start, stop=stop)
+            states, parts = zip(*self._each(run, range(self.num_chains)), strict=True)
+            records = {k: np.stack([getattr(p, k) for p in parts]) for k in parts[0]._fields}
+        self.states = list(states) if not self.vectorised else states
+        return {k: np.asarray(v)[:, : stop - start] for k, v in records.items()}
+
+    def answer(self) -> dict[str, np.ndarray]:
+        """What a learner reads off its final state."""
+        key = jax.random.fold_in(self.keys[0], 2**31 - 2)
+        with runtime.jax_scope(self.precision):
+            state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
+            found = _answer(self.kernel, self.target, key, state)
+        return {k: np.asarray(v) for k, v in found._asdict().items()}
+
+    def read(self, field: str) -> np.ndarray:
+        """One field of every chain's state: (chain, ...)."""
+        if self.vectorised:
+            return np.asarray(getattr(self.states, field))
+        return np.stack([np.asarray(getattr(state, field)) for state in self.states])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The states as named arrays, for a checkpoint."""
+        return {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.states))}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state`."""
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(0)
+            one = jax.eval_shape(functools.partial(_init, self.kernel), self.target, key)
+            shapes = [one] * self.num_chains
+            if self.vectorised:
+                shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.num_chains, *a.shape), a.dtype), one)
+            leaves, tree = jax.tree.flatten(shapes)
+            values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+            if [v.shape for v in values] != [leaf.shape for leaf in leaves]:
+                raise ValueError("The checkpoint's state has other shapes than this program and these settings give.")
+            self.states = jax.tree.unflatten(tree, values)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_vectorised(kernel: Inference, target: Any, keys: Any) -> Any:
+    return jax.vmap(lambda key: kernel.init(key, target))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _chunk_vectorised(kernel: Inference, capacity: int, target: Any, keys: Any, states: Any, start: Any, stop: Any) -> Any:
+    return jax.vmap(lambda key, state: _chunk(kernel, capacity, target, key, state, start, stop))(keys, states)

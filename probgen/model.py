@@ -1,0 +1,59 @@
+"""Model: a program and what belongs to it (data, dimension names, oracle)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What is known exactly about a model, from outside the program; the shared tests hold every model to it.
+
+    kind: "closed form", "quadrature" or "log density" (an independent formula in NumPy/SciPy).
+    log_density: `(values, data) -> float`, the joint log density, in nats, of constrained unknowns `values` (one array a
+        site) and `data`, up to a constant that depends on neither.
+    moments: `data -> {site: (mean, sd)}`, exact posterior moments, where they are known.
+    """
+
+    kind: str
+    log_density: Callable[[Mapping[str, Any], Data], float]
+    moments: Callable[[Data], Mapping[str, tuple[Any, Any]]] | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A plain NumPyro or Pyro program with its own data, the names of its dimensions and its oracle.
+
+    program: called with the data as keywords; observed sites are found by tracing it, never by name.
+    data: its default data set, or a function that makes it. NumPy arrays are data; Python numbers, strings and None are
+        static settings of the program.
+    dims: names of the event dimensions of a variable, `{"theta": ["school"]}`.
+    coords: labels along the named dimensions, `{"school": ["A", "B", ...]}`.
+    oracle: an independent statement of what is right.
+    reference: the name of its posterior in posteriordb, where there is one.
+    """
+
+    program: Callable[..., Any]
+    data: Data | Callable[[], Data] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    oracle: Oracle | None = None
+    reference: str | None = None
+
+    def default_data(self) -> dict[str, Any]:
+        """The model's own data set, as a new dictionary."""
+        return dict(self.data() if callable(self.data) else self.data)
+
+    @property
+    def doc(self) -> str:
+        """The program's docstring, or that of its file."""
+        import inspect
+        import sys
+
+        own = inspect.getdoc(self.program)
+        module = sys.modules.get(self.program.__module__)
+        return own or (inspect.getdoc(module) if module else None) or ""

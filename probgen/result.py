@@ -1,0 +1,168 @@
+"""Fit: what a run gives back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probgen.algorithm import Inference, Sampler
+from probgen.model import Model
+from probgen.target import Continuous, Target
+
+
+class LogProb(NamedTuple):
+    """A log probability in nats, its Monte Carlo standard error, and what kind of number it is."""
+
+    value: Any
+    stderr: Any
+    kind: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a run.
+
+    records: what the kernel told at every step, warm-up included: arrays (chain, step, ...).
+    answer: what a learner read off its final state: `z` (chain, draw, dim), `log_q` and `log_p` (chain, draw).
+    seconds: wall time of the run, compilation included, over all its sessions.
+    complete: whether all steps were done (or the learner converged).
+    """
+
+    model: Model
+    target: Target
+    inference: Inference
+    seed: int
+    precision: str
+    records: Mapping[str, np.ndarray]
+    answer: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+    state: Mapping[str, np.ndarray] = field(default_factory=dict)
+    directory: Path | None = None
+    complete: bool = True
+
+    @property
+    def num_steps(self) -> int:
+        """Steps done, warm-up included."""
+        return next(iter(self.records.values())).shape[1]
+
+    @property
+    def num_warmup(self) -> int:
+        """Steps of the records that are warm-up."""
+        return self.inference.num_warmup if isinstance(self.inference, Sampler) else self.num_steps
+
+    @functools.cached_property
+    def z(self) -> np.ndarray:
+        """Draws in unconstrained space: (chain, draw, dim)."""
+        return self.answer["z"] if self.answer else self.records["z"][:, self.num_warmup :]
+
+    @functools.cached_property
+    def draws(self) -> dict[str, np.ndarray]:
+        """Latent and deterministic sites: arrays (chain, draw, *event)."""
+        if self.z.shape[1] == 0:
+            raise ValueError(f"There are no draws: the run stopped in its warm-up, at step {self.num_steps}.")
+        assert isinstance(self.target, Continuous)
+        return self.target.constrain(self.z)
+
+    @functools.cached_property
+    def tree(self) -> Any:
+        """xarray.DataTree in ArviZ's schema: posterior, sample_stats, warmup_sample_stats, observed_data, constant_data."""
+        from probgen.tree import build
+
+        return build(self)
+
+    @property
+    def posterior(self) -> Any:
+        """The posterior group: an xarray.Dataset of variables with dims (chain, draw, *event)."""
+        return self.tree["posterior"].to_dataset()
+
+    def summary(self, **keywords: Any) -> Any:
+        """ArviZ's table of means, sds, intervals, ESS, R-hat and MCSE."""
+        from arviz_stats import summary
+
+        return summary(self.tree, **keywords)
+
+    def diagnose(self) -> Any:
+        """The verdict: pass, warn or fail, each finding with its number, its bar and the remedy."""
+        from probgen.diagnostics import diagnose
+
+        return diagnose(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page."""
+        from probgen.report import write
+
+        return write(self, path)
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the run's directory; `pg.load` reads it. FileExistsError unless `overwrite`."""
+        from probgen.run import save
+
+        save(self, path, overwrite)
+
+    def predict(self, seed: int | None = None, **new_data: Any) -> Any:
+        """Posterior predictive draws: an xarray.Dataset of the observed sites, dims (chain, draw, *event).
+
+        new_data: replaces the fit's data, name by name; observed values need not be given.
+        """
+        from probgen.tree import predictive
+
+        return predictive(self, new_data, self.seed + 1 if seed is None else seed)
+
+    def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
+        """New data from the posterior predictive: arrays (num_samples, *event)."""
+        rng = np.random.default_rng(self.seed + 2 if seed is None else seed)
+        chains, draws = self.z.shape[:2]
+        pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)
+        chosen = {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
+        drawn = self.target.predict(chosen, self.target.data, int(rng.integers(2**31)))
+        return {k: v[0] for k, v in drawn.items()}
+
+    def log_likelihood(self) -> Any:
+        """Pointwise log likelihood in nats, as an xarray.Dataset; computed on demand and kept in `tree`."""
+        from probgen.tree import log_likelihood
+
+        return log_likelihood(self)
+
+    def log_prob(self, **new_data: Any) -> LogProb:
+        """Log posterior predictive density of each observed point, in nats, averaged over the draws."""
+        from probgen.tree import merged
+
+        terms = self.target.log_likelihood(self.draws, merged(self, new_data))
+        values = np.concatenate([v.reshape(v.shape[0] * v.shape[1], -1) for v in terms.values()], axis=1)
+        top = values.max(0)
+        weights = np.exp(values - top)
+        mean = weights.mean(0)
+        from arviz_stats.base import array_stats
+
+        shaped = weights.reshape(*self.z.shape[:2], -1)
+        ess = np.array([array_stats.ess(shaped[..., i], chain_axis=0, draw_axis=1) for i in range(shaped.shape[-1])])
+        stderr = weights.std(0) / np.sqrt(np.maximum(ess, 1)) / mean
+        return LogProb(top + np.log(mean), stderr, "posterior predictive, Monte Carlo estimate")
+
+    def loo(self) -> Any:
+        """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling (arviz_stats.loo)."""
+        from arviz_stats import loo
+
+        self.log_likelihood()
+        return loo(self.tree)
+
+    def resample(self, num_samples: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Draws of a variational fit resampled by Pareto-smoothed importance weights: arrays (1, num_samples, *event)."""
+        from probgen.diagnostics import smoothed_weights
+
+        if "log_q" not in self.answer:
+            raise TypeError(f"{self.inference.name} draws from the target itself; there is nothing to reweight.")
+        weights, _ = smoothed_weights(self)
+        pick = np.random.default_rng(self.seed if seed is None else seed).choice(weights.size, num_samples, p=weights)
+        return {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
+
+    def __repr__(self) -> str:
+        name = getattr(self.model.program, "__name__", "program")
+        chains, draws = self.z.shape[:2]
+        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
+        return f"Fit({name}, {self.inference.name}, {chains} chains x {draws} draws, {self.seconds:.1f} s{done})"

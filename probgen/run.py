@@ -1,0 +1,348 @@
+"""The runner: conditions a program, drives any kernel in chunks, shows progress, checkpoints, resumes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probgen import catalog, engine, runtime
+from probgen.algorithm import Inference, Learner, Sampler, fitting
+from probgen.data import check
+from probgen.model import Model
+from probgen.result import Fit
+from probgen.store import CorruptRun, Store
+from probgen.target import Target
+
+Program = str | Model | Callable[..., Any]
+
+
+def conditioned(
+    program: Program, data: Mapping[str, Any] | None, engine: str | None = None, precision: str = "float64"
+) -> tuple[Model, Target]:
+    """The model and what can be computed from it, given data.
+
+    program: a name in the catalogue, a Model, or a plain program; data: its data, by default the model's own.
+    """
+    if isinstance(program, str):
+        model = catalog.model(program)
+    elif isinstance(program, Model):
+        model = program
+    elif callable(program):
+        model = Model(program)
+    else:
+        raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+    checked = check(model.program, model.default_data() if data is None else data)
+    return model, prepared(model.program, checked, engine, precision)
+
+
+def prepared(program: Callable[..., Any], data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
+    """The engine's target of a program on checked data."""
+    chosen = engine.load(engine_name or engine.detect(program))
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision is {precision!r}; known: float32, float64")
+    try:
+        return chosen.prepare(program, data, precision)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
+        raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
+
+
+def fit(
+    program: Program,
+    data: Mapping[str, Any] | None = None,
+    inference: str | Inference = "nuts",
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    precision: str | None = None,
+    engine: str | None = None,
+    **settings: Any,
+) -> Fit:
+    """Fit a program to data by any algorithm that its structure allows.
+
+    program: a plain NumPyro or Pyro program, a Model, or a name in the catalogue.
+    data: mapping from the program's parameters to arrays and settings; by default the model's own data.
+    inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it.
+    seed: the run is a function of program, data, settings and seed.
+    out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.
+    overwrite: replace a run that is there already.
+    progress: a bar on stderr; by default where that is a terminal.
+    precision: "float64" (default on CPU) or "float32" (default on an accelerator).
+    engine: "numpyro" or "pyro", where the program leaves it in doubt.
+
+    Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
+    Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
+    """
+    algorithm = catalog.inference(inference, settings)
+    precision = precision or default_precision(program)
+    model, target = conditioned(program, data, engine, precision)
+    target = fitting(algorithm, target, catalog.algorithms_for(target, target.engine))
+    store = None
+    if out is not None:
+        store = Store(out)
+        arrays = {k: np.asarray(v) for k, v in target.data.items() if not isinstance(v, bool | int | str | None)}
+        store.create(_record(program, model, algorithm, target, seed, precision), arrays, overwrite)
+    return _drive(Run(model, target, algorithm, seed, precision, store), progress)
+
+
+def default_precision(program: Program) -> str:
+    """float32 for a JAX program on an accelerator, else float64."""
+    if "jax" in sys.modules and runtime.accelerator():
+        return "float32"
+    return "float64"
+
+
+def resume(out: str | Path, program: Program | None = None, *, progress: bool | None = None) -> Fit:
+    """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
+
+    program: only for a program that cannot be imported again, such as one typed into a notebook.
+    Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
+    """
+    store = Store(out)
+    run = _restored(store, program)
+    if store.has("state.safetensors"):
+        state, note = store.arrays("state.safetensors")
+        store.forget_after(note["step"])
+        records, at = store.draws(note["step"])
+        if at != note["step"]:
+            raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
+        run.records, run.step, run.seconds, run.state = [records] if records else [], at, note["seconds"], state
+    return _drive(run, progress)
+
+
+def load(out: str | Path, program: Program | None = None) -> Fit:
+    """The Fit of a directory, finished or not."""
+    store = Store(out)
+    run = _restored(store, program)
+    records, run.step = store.draws()
+    run.records = [records] if records else []
+    if store.has("state.safetensors"):
+        with contextlib.suppress(CorruptRun):
+            run.seconds = store.arrays("state.safetensors")[1]["seconds"]
+    if not run.records:
+        raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
+    answer = store.arrays("answer.safetensors")[0] if store.has("answer.safetensors") else {}
+    return run.result(answer)
+
+
+def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
+    """Write a Fit as a run's directory; see `Fit.save`."""
+    store = Store(out)
+    arrays = {k: np.asarray(v) for k, v in fit.target.data.items() if not isinstance(v, bool | int | str | None)}
+    store.create(_record(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision), arrays, overwrite)
+    store.append(0, fit.records)
+    store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
+    if fit.answer:
+        store.answer(fit.answer)
+
+
+class Run:
+    """A run in progress: what is asked for, and what is there."""
+
+    def __init__(
+        self, model: Model, target: Target, algorithm: Inference, seed: int, precision: str, store: Store | None
+    ):
+        self.model, self.target, self.algorithm, self.seed = model, target, algorithm, seed
+        self.precision, self.store = precision, store
+        self.records: list[Mapping[str, np.ndarray]] = []
+        self.step, self.seconds = 0, 0.0
+        self.state: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def num_chains(self) -> int:
+        return self.algorithm.num_chains if isinstance(self.algorithm, Sampler) else 1
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are done, or a learner has converged."""
+        done = bool(self.records) and "converged" in self.records[-1] and self.records[-1]["converged"][:, -1].all()
+        return self.step >= self.algorithm.total_steps or done
+
+    def add(self, records: Mapping[str, np.ndarray]) -> None:
+        """Append a chunk, cut where the learner converged."""
+        if "converged" in records and records["converged"].any():
+            stop = int(np.argmax(records["converged"].all(0))) + 1
+            records = {k: v[:, :stop] for k, v in records.items()}
+        self.records.append(records)
+        if self.store:
+            self.store.append(self.step, records)
+        self.step += next(iter(records.values())).shape[1]
+
+    def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
+        """The Fit of what is there."""
+        joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
+        return Fit(
+            model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
+            records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
+            directory=self.store.path if self.store else None, complete=self.over,
+        )  # fmt: skip
+
+
+def _drive(run: Run, progress: bool | None) -> Fit:
+    """Run to the end, or to Ctrl-C."""
+    scope = runtime.compile_cache() if run.target.engine == "numpyro" else contextlib.nullcontext()
+    with scope:
+        executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
+        begun = time.perf_counter() - run.seconds
+        if run.state is None:
+            executor.init()
+            _check_start(run, executor)
+        else:
+            executor.restore(run.state)
+        try:
+            for records in _chunks(run, executor, progress):
+                run.add(records)
+                run.seconds = time.perf_counter() - begun
+                if run.store:
+                    run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
+        except KeyboardInterrupt:
+            if not run.records:
+                raise
+        answer: dict[str, np.ndarray] = {}
+        if isinstance(run.algorithm, Learner):
+            answer = executor.answer()
+        run.state = executor.state()
+        run.seconds = time.perf_counter() - begun
+    if run.store and answer:
+        run.store.answer(answer)
+    return run.result(answer)
+
+
+def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[str, np.ndarray]]:
+    """Records of chunk after chunk, sized by the clock to about half a second, with a progress bar."""
+    from tqdm.auto import tqdm
+
+    total, size = run.algorithm.total_steps, 16
+    disable = None if progress is None else not progress
+    with tqdm(total=total, initial=run.step, disable=disable, unit="step", desc=run.algorithm.name) as bar:
+        while not run.over:
+            tick = time.perf_counter()
+            records = executor.advance(run.step, min(size, total - run.step))
+            rate = next(iter(records.values())).shape[1] / (time.perf_counter() - tick)
+            before = run.step
+            yield records
+            size = int(np.clip(rate * max(0.5, run.seconds / 50), 1, 4 * size))
+            bar.update(run.step - before)
+            bar.set_postfix(_headline(run, records), refresh=False)
+
+
+def _headline(run: Run, records: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What a watcher wants to see beside the rate."""
+    if "loss" in records:
+        return {"loss": f"{np.mean(records['loss'][:, -50:]):.4g}"}
+    shown: dict[str, Any] = {"phase": "warm-up" if run.step < getattr(run.algorithm, "num_warmup", 0) else "sampling"}
+    if "diverging" in records:
+        shown["divergences"] = sum(int(r["diverging"].sum()) for r in run.records)
+    return shown
+
+
+def _check_start(run: Run, executor: Any) -> None:
+    """ValueError where no start with a finite density was found, naming the sites whose density is not."""
+    if not isinstance(run.algorithm, Sampler):
+        return
+    start = executor.read("log_density")
+    if np.isfinite(start).all():
+        return
+    z = executor.read("z")[int(np.argmin(np.isfinite(start)))]
+    bad = [f"{k} ({v})" for k, v in run.target.terms(z).items() if not np.isfinite(v)]  # type: ignore[attr-defined]
+    raise ValueError(
+        "No starting point with a finite log density was found. "
+        f"Not finite at the last one tried: {', '.join(bad) or 'their sum'}.\n"
+        "Check that the observed data lie in the support of their distributions."
+    )
+
+
+# ---- the record of a run -----------------------------------------------------------------------------------------
+
+
+def _record(
+    program: Program, model: Model, algorithm: Inference, target: Target, seed: int, precision: str
+) -> dict[str, Any]:
+    static = {k: v for k, v in target.data.items() if isinstance(v, bool | int | str | None)}
+    return {
+        "probgen": versions()["probgen"],
+        "program": _reference(program, model.program),
+        "engine": target.engine,
+        "inference": {"name": algorithm.name, "settings": algorithm.settings()},
+        "seed": seed,
+        "precision": precision,
+        "static": static,
+        "versions": versions(),
+    }
+
+
+def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]:
+    """How to find a program again: a catalogue name, or the module or file and the name in it."""
+    if isinstance(program, str):
+        return {"model": program}
+    function = function.func if isinstance(function, functools.partial) else function
+    module = getattr(function, "__module__", "") or ""
+    for word, path in catalog.modules("probgen.models").items():
+        if path == module:
+            return {"model": word}
+    where = sys.modules.get(module)
+    file = getattr(where, "__file__", None) or ""
+    label = getattr(function, "__qualname__", type(function).__name__)
+    return {"module": module, "file": str(Path(file).resolve()) if file else "", "name": label}
+
+
+def _find_program(reference: Mapping[str, str]) -> Program:
+    if "model" in reference:
+        return reference["model"]
+    module, name = reference["module"], reference["name"]
+    try:
+        if module in ("__main__", "__mp_main__") or importlib.util.find_spec(module) is None:
+            running = sys.modules.get("__main__")
+            same = getattr(running, "__file__", None)
+            if same and Path(same).resolve() == Path(reference["file"]):
+                return functools.reduce(getattr, name.split("."), running)
+            spec = importlib.util.spec_from_file_location("probgen_user_program", reference["file"])
+            loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+            sys.modules["probgen_user_program"] = loaded
+            spec.loader.exec_module(loaded)  # type: ignore[union-attr]
+        else:
+            loaded = importlib.import_module(module)
+        return functools.reduce(getattr, name.split("."), loaded)
+    except (AttributeError, ImportError, OSError, ValueError) as error:
+        raise LookupError(
+            f"The program {name!r} of {reference['file'] or module} cannot be imported again ({error}).\n"
+            "Pass it: pg.resume(directory, program)."
+        ) from error
+
+
+def _restored(store: Store, program: Program | None) -> Run:
+    record = store.record()
+    arrays = store.arrays("data.safetensors")[0]
+    algorithm = catalog.inference(record["inference"]["name"], _tuples(record["inference"]["settings"]))
+    chosen = program if program is not None else _find_program(record["program"])
+    data = {**arrays, **record["static"]}
+    model, target = conditioned(chosen, data, record["engine"], record["precision"])
+    target = fitting(algorithm, target, [])
+    return Run(model, target, algorithm, record["seed"], record["precision"], store)
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of probgen, Python and the packages that a result depends on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("probgen", "jax", "numpyro", "torch", "pyro-ppl", "numpy", "arviz-stats"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,57 @@
+"""Device, precision, cores and the compile cache: the only place that sets them, and only for the time of a call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def accelerator() -> bool:
+    """Whether JAX runs on something else than the CPU."""
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def cache_dir() -> Path:
+    """Where compiled code is kept between processes: $PROBGEN_CACHE, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PROBGEN_CACHE") or Path(base) / "probgen")
+
+
+@contextlib.contextmanager
+def jax_scope(precision: str) -> Iterator[None]:
+    """JAX in the given precision ("float32" or "float64"), in this thread, for the time of the block."""
+    import jax
+
+    with jax.enable_x64(precision == "float64"):
+        yield
+
+
+@contextlib.contextmanager
+def compile_cache() -> Iterator[None]:
+    """JAX's persistent compilation cache in `cache_dir()`, unless the user has set one; flags restored afterwards."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    flags = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")
+    before = {flag: getattr(jax.config, flag) for flag in flags}
+    if before["jax_compilation_cache_dir"] or os.environ.get("PROBGEN_CACHE") == "":
+        yield
+        return
+    try:
+        for flag, value in zip(flags, (str(cache_dir()), 0.0, -1), strict=True):
+            jax.config.update(flag, value)
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        for flag, value in before.items():
+            jax.config.update(flag, value)
+        compilation_cache.reset_cache()

@@ -1,0 +1,130 @@
+"""A run's directory: settings, data, segments of draws, and the state to go on from, each written atomically.
+
+    run.json              program, inference, seed, versions
+    data.safetensors      the data
+    draws/000000-000512   records of steps 0..511 of every chain
+    state.safetensors     the kernel's state after the last committed step
+    answer.safetensors    what a learner read off its final state
+
+A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole, and
+what a later segment holds is written again, bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+
+class CorruptRun(ValueError):
+    """A file of a run's directory cannot be read; the draws on disk are left as they are."""
+
+
+class Store:
+    """Reads and writes one run's directory."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    def create(self, record: Mapping[str, Any], data: Mapping[str, np.ndarray], overwrite: bool) -> None:
+        """A new directory; FileExistsError if there is one already and `overwrite` is false."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if not overwrite:
+                raise FileExistsError(
+                    f"{self.path} exists already. Go on with pg.resume({str(self.path)!r}), or pass overwrite=True."
+                )
+            if not (self.path / "run.json").exists():
+                raise FileExistsError(f"{self.path} is not a run's directory; overwrite=True would destroy it.")
+            shutil.rmtree(self.path)
+        (self.path / "draws").mkdir(parents=True)
+        self._write("data.safetensors", save(_contiguous(data)))
+        self._write("run.json", json.dumps(record, indent=1).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        target, scratch = self.path / name, self.path / f"{name}.part"
+        with open(scratch, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def append(self, start: int, records: Mapping[str, np.ndarray]) -> None:
+        """The records (chain, step, ...) of steps from `start`."""
+        stop = start + next(iter(records.values())).shape[1]
+        self._write(f"draws/{start:08d}-{stop:08d}", save(_contiguous(records)))
+
+    def commit(self, state: Mapping[str, np.ndarray], note: Mapping[str, Any]) -> None:
+        """The state after the steps appended so far, with a small note."""
+        self._write("state.safetensors", save(_contiguous(state), {"note": json.dumps(note)}))
+
+    def answer(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """What was read off the final state."""
+        self._write("answer.safetensors", save(_contiguous(arrays)))
+
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        file = self.path / "run.json"
+        if not file.exists():
+            raise FileNotFoundError(f"{self.path} holds no run: there is no run.json in it.")
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise CorruptRun(f"{file} is not JSON: {error}") from error
+
+    def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The arrays of one file and its note; CorruptRun if it cannot be read."""
+        file = self.path / name
+        try:
+            with safe_open(str(file), framework="numpy") as content:
+                note = (content.metadata() or {}).get("note", "{}")
+                return {key: content.get_tensor(key) for key in content.keys()}, json.loads(note)  # noqa: SIM118
+        except (SafetensorError, ValueError, OSError) as error:
+            raise CorruptRun(
+                f"{file} cannot be read ({error}).\nThe draws in {self.path / 'draws'} are kept; pg.load reads them."
+            ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return (self.path / name).exists()
+
+    def steps(self) -> list[tuple[int, int, str]]:
+        """Start, stop and file of the contiguous segments from step 0."""
+        found = sorted(p.name for p in (self.path / "draws").glob("*-*") if not p.name.endswith(".part"))
+        segments, at = [], 0
+        for name in found:
+            start, stop = (int(word) for word in name.split("-"))
+            if start == at:
+                segments.append((start, stop, f"draws/{name}"))
+                at = stop
+        return segments
+
+    def draws(self, upto: int | None = None) -> tuple[dict[str, np.ndarray], int]:
+        """The records of all contiguous segments up to a step, (chain, step, ...), and their number of steps."""
+        parts, at = [], 0
+        for _, stop, name in self.steps():
+            if upto is None or stop <= upto:
+                parts.append(self.arrays(name)[0])
+                at = stop
+        joined = {k: np.concatenate([p[k] for p in parts], axis=1) for k in parts[0]} if parts else {}
+        return joined, at
+
+    def forget_after(self, step: int) -> None:
+        """Remove segments past a step, which no state counts."""
+        for file in (self.path / "draws").iterdir():
+            if file.name.endswith(".part") or int(file.name.split("-")[1]) > step:
+                file.unlink()
+
+
+def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: np.ascontiguousarray(v) if np.ndim(v) else np.asarray(v) for k, v in arrays.items()}

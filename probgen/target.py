@@ -1,0 +1,158 @@
+"""Target: what can be computed from a program conditioned on data, as types.
+
+    Target
+    ├── Simulable       draws of the data only
+    ├── Unnormalised    log density of the unknowns, up to a constant
+    │   ├── Continuous  unknowns in R^n after the engine's bijections, differentiable
+    │   ├── Discrete    finite unknowns
+    │   ├── Mixed       both; `marginalise()` sums the finite ones out and is Continuous
+    │   └── Normalised  the constant is known
+    └── Bounded         a stochastic bound on log p(x)
+
+`Subsampled` is a trait: the program has plates that draw minibatches. An algorithm names the type that it needs,
+once (`class NUTS(Sampler[Continuous])`); an engine's targets are subclasses of the types that they offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One named site of a program's trace.
+
+    kind: "latent", "observed", "deterministic" or "factor".
+    shape: batch and event shape together, without chain and draw.
+    discrete: whether the support is countable; enumerable: whether it is finite and the engine can enumerate it.
+    subsampled: whether it stands in a plate that draws a minibatch.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] = ()
+    discrete: bool = False
+    enumerable: bool = False
+    subsampled: bool = False
+    distribution: str = ""
+
+
+class Target:
+    """A program conditioned on data.
+
+    engine: "numpyro" or "pyro"; sites: every site of its trace; data: the arrays and settings it is conditioned on.
+    """
+
+    offers: ClassVar[str] = "Target"
+    engine: str
+    sites: tuple[Site, ...]
+    data: Mapping[str, Any]
+
+    def named(self, kind: str) -> tuple[str, ...]:
+        """Names of the sites of one kind, in the order of the program."""
+        return tuple(site.name for site in self.sites if site.kind == kind)
+
+    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+        """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape)."""
+        raise NotImplementedError
+
+    def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        """Draws of the observed sites given `posterior` (chain, draw, *event), the program run on `data`."""
+        raise NotImplementedError
+
+    def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch)."""
+        raise NotImplementedError
+
+
+class Simulable(Target):
+    """Draws of the data, no density."""
+
+    offers = "Simulable"
+
+
+class Unnormalised(Target):
+    """The log density of the unknowns and the data, up to a constant in the unknowns."""
+
+    offers = "Unnormalised"
+
+
+class Continuous(Unnormalised):
+    """Unknowns in R^dim after the engine's bijections, with a differentiable log density.
+
+    A point z is a flat array (dim,). Densities carry the bijections' log-Jacobians and are in nats.
+    """
+
+    offers = "Continuous"
+    dim: int
+    ops: Any  # the engine's array words: see `probgen.engine.numpyro.Ops`
+
+    def log_density(self, z: Any) -> Any:
+        """log p(unknowns, data) + log|Jacobian| at z: (dim,) -> ()."""
+        raise NotImplementedError
+
+    def value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        """The log density and its gradient at z: (dim,) -> (), (dim,)."""
+        raise NotImplementedError
+
+    def log_density_batch(self, z: Any) -> Any:
+        """The log density at many points: (batch, dim) -> (batch,)."""
+        raise NotImplementedError
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        """Latent and deterministic sites at draws (chain, draw, dim): arrays (chain, draw, *event)."""
+        raise NotImplementedError
+
+    def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
+        """The point z (dim,) of given values of the latent sites, the inverse of `constrain`."""
+        raise NotImplementedError
+
+
+class Subsampled(Target):
+    """Trait: minibatch plates; `minibatch(key)` gives an unbiased estimate of the log density and its gradient."""
+
+    offers = "Subsampled"
+
+    def minibatch_value_and_grad(self, key: Any, z: Any) -> tuple[Any, Any]:
+        """An unbiased estimate of the log density at z from one random minibatch, and its gradient."""
+        raise NotImplementedError
+
+
+class SubsampledContinuous(Continuous, Subsampled):
+    """Continuous unknowns, and likelihood terms in minibatch plates."""
+
+    offers = "Continuous and Subsampled"
+
+
+class Discrete(Unnormalised):
+    """Every unknown has a finite support."""
+
+    offers = "Discrete"
+
+
+class Mixed(Unnormalised):
+    """Continuous and finite unknowns; the finite ones can be summed out."""
+
+    offers = "Mixed"
+
+    def marginalise(self) -> Continuous:
+        """The same program with its finite unknowns summed out exactly."""
+        raise NotImplementedError
+
+
+class Normalised(Unnormalised):
+    """The log density is a log probability: its constant is known."""
+
+    offers = "Normalised"
+
+
+class Bounded(Target):
+    """A stochastic lower bound on log p(x)."""
+
+    offers = "Bounded"

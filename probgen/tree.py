@@ -1,0 +1,113 @@
+"""The DataTree of a Fit in ArviZ's schema, and the groups that are computed on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from probgen.result import Fit
+
+NOT_STATISTICS = ("z",)
+
+
+def build(fit: Fit) -> Any:
+    """posterior, sample_stats, warmup_sample_stats, observed_data and constant_data of a Fit."""
+    import xarray as xr
+    from arviz_base import from_dict
+
+    posterior, stats, warmup = fit.draws, _stats(fit, slice(fit.num_warmup, None)), _stats(fit, slice(0, fit.num_warmup))
+    if fit.answer:
+        stats = {k: v for k, v in fit.answer.items() if v.ndim == 2}
+    groups: dict[str, Any] = {"posterior": posterior, "sample_stats": stats}
+    tree = from_dict(groups, coords=dict(fit.model.coords), dims=_dims(fit, posterior))
+    if warmup and not fit.answer:
+        tree["warmup_sample_stats"] = xr.DataTree(_plain(warmup, ("chain", "draw")))
+    if fit.answer:
+        losses = {k: v for k, v in fit.records.items() if v.ndim == 2}
+        tree["optimisation"] = xr.DataTree(_plain(losses, ("chain", "step")))
+    for group, data in _data_groups(fit).items():
+        tree[group] = xr.DataTree(_plain(data, ()))
+    tree["posterior"].attrs.update(_attributes(fit))
+    return tree
+
+
+def _attributes(fit: Fit) -> dict[str, Any]:
+    return {
+        "inference_library": "probgen",
+        "inference": fit.inference.name,
+        "sampling_time": fit.seconds,
+        "tuning_steps": fit.num_warmup,
+        "seed": fit.seed,
+    }
+
+
+def _stats(fit: Fit, part: slice) -> dict[str, np.ndarray]:
+    stats = {k: v[:, part] for k, v in fit.records.items() if k not in NOT_STATISTICS}
+    limit = getattr(fit.inference, "max_tree_depth", None)
+    if limit is not None:
+        stats["reached_max_treedepth"] = stats["tree_depth"] >= limit
+    return stats
+
+
+def _dims(fit: Fit, variables: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    return {k: list(v) for k, v in fit.model.dims.items() if k in variables}
+
+
+def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
+    import xarray as xr
+
+    variables = {}
+    for key, value in arrays.items():
+        rest = [f"{key}_dim_{i}" for i in range(value.ndim - len(leading))]
+        variables[key] = ([*leading, *rest], value)
+    return xr.Dataset(variables)
+
+
+def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
+    """Data whose values are those of an observed site go to observed_data, the rest to constant_data."""
+    observed = set(fit.target.named("observed"))
+    arrays = {k: np.asarray(v) for k, v in fit.target.data.items() if not isinstance(v, bool | int | str | None)}
+    groups = {
+        "observed_data": {k: v for k, v in arrays.items() if k in observed},
+        "constant_data": {k: v for k, v in arrays.items() if k not in observed},
+    }
+    return {group: data for group, data in groups.items() if data}
+
+
+def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fit's data with some replaced; checked as at the start of a fit."""
+    from probgen.data import check
+
+    return check(fit.model.program, {**{k: _host(v) for k, v in fit.target.data.items()}, **new_data})
+
+
+def _host(value: Any) -> Any:
+    return value if isinstance(value, bool | int | str | None) else np.asarray(value)
+
+
+def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:
+    """Posterior predictive draws as a Dataset; with the fit's own data also kept in its tree."""
+    import xarray as xr
+    from arviz_base import dict_to_dataset
+
+    data = merged(fit, new_data)
+    drawn = fit.target.predict(fit.draws, {k: v for k, v in data.items()}, seed)
+    dims = _dims(fit, drawn) if not new_data else {}
+    dataset = dict_to_dataset(drawn, dims=dims, coords=dict(fit.model.coords) if dims else {})
+    if not new_data:
+        fit.tree["posterior_predictive"] = xr.DataTree(dataset)
+    return dataset
+
+
+def log_likelihood(fit: Fit) -> Any:
+    """Pointwise log likelihood as a Dataset, kept in the tree's log_likelihood group."""
+    import xarray as xr
+    from arviz_base import dict_to_dataset
+
+    if "log_likelihood" not in fit.tree.children:
+        terms = fit.target.log_likelihood(fit.draws, merged(fit, {}))
+        fit.tree["log_likelihood"] = xr.DataTree(dict_to_dataset(terms))
+    return fit.tree["log_likelihood"].to_dataset()
