@@ -72,6 +72,10 @@ class Inference(Generic[T]):
 class Sampler(Inference[T]):
     """Markov chains: `num_chains` of `num_warmup` adapting steps, then `num_samples` kept ones.
 
+    num_warmup: adapting steps of each chain, not kept as draws.
+    num_samples: draws kept of each chain.
+    num_chains: independent chains.
+
     The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
     """
 
@@ -94,7 +98,10 @@ class Sampler(Inference[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Learner(Inference[T]):
-    """Optimisation: at most `num_steps` steps, each with a `loss` in its info; `draw` reads the answer off the state."""
+    """Optimisation: steps each with a `loss` in its info; `draw` reads the answer off the state.
+
+    num_steps: at most so many; a learner that has converged stops before.
+    """
 
     num_steps: int = 10_000
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.util
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from probgen import catalog, engine, runtime
-from probgen.algorithm import Inference, Learner, Sampler, fitting
+from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check
 from probgen.model import Model
 from probgen.result import Fit
@@ -118,6 +122,8 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
         if at != note["step"]:
             raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
         run.records, run.step, run.seconds, run.state = [records] if records else [], at, note["seconds"], state
+    else:
+        store.forget_after(0)
     return _drive(run, progress)
 
 
@@ -200,15 +206,14 @@ def _drive(run: Run, progress: bool | None) -> Fit:
             _check_start(run, executor)
         else:
             executor.restore(run.state)
-        try:
+        with _interruptible() as interrupted:
             for records in _chunks(run, executor, progress):
                 run.add(records)
                 run.seconds = time.perf_counter() - begun
                 if run.store:
                     run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
-        except KeyboardInterrupt:
-            if not run.records:
-                raise
+                if interrupted():
+                    break
         answer: dict[str, np.ndarray] = {}
         if isinstance(run.algorithm, Learner):
             answer = executor.answer()
@@ -217,6 +222,26 @@ def _drive(run: Run, progress: bool | None) -> Fit:
     if run.store and answer:
         run.store.answer(answer)
     return run.result(answer)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of the chunk, so that draws and state belong together; a second one does not wait."""
+    pressed: list[int] = []
+
+    def press(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[str, np.ndarray]]:
@@ -274,6 +299,8 @@ def _record(
         "probgen": versions()["probgen"],
         "program": _reference(program, model.program),
         "engine": target.engine,
+        "dims": {k: list(v) for k, v in model.dims.items()},
+        "coords": {k: np.asarray(v).tolist() for k, v in model.coords.items()},
         "inference": {"name": algorithm.name, "settings": algorithm.settings()},
         "seed": seed,
         "precision": precision,
@@ -286,39 +313,66 @@ def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]
     """How to find a program again: a catalogue name, or the module or file and the name in it."""
     if isinstance(program, str):
         return {"model": program}
-    function = function.func if isinstance(function, functools.partial) else function
-    module = getattr(function, "__module__", "") or ""
+    owner = function.func if isinstance(function, functools.partial) else function
+    module = getattr(owner, "__module__", "") or ""
     for word, path in catalog.modules("probgen.models").items():
-        if path == module:
+        if path == module and catalog.model(word).program is function:
             return {"model": word}
     where = sys.modules.get(module)
     file = getattr(where, "__file__", None) or ""
-    label = getattr(function, "__qualname__", type(function).__name__)
+    label = getattr(function, "__qualname__", "")
+    if _at(where, label) is not function:  # a partial, a callable object, a decorated function
+        label = next((key for key, value in vars(where).items() if value is function), "") if where else ""
     return {"module": module, "file": str(Path(file).resolve()) if file else "", "name": label}
+
+
+def _at(module: Any, path: str) -> Any:
+    try:
+        return functools.reduce(getattr, path.split("."), module)
+    except AttributeError:
+        return None
 
 
 def _find_program(reference: Mapping[str, str]) -> Program:
     if "model" in reference:
         return reference["model"]
-    module, name = reference["module"], reference["name"]
+    module, name, file = reference["module"], reference["name"], reference["file"]
+    running = sys.modules.get("__main__")
+    same = getattr(running, "__file__", None)
     try:
-        if module in ("__main__", "__mp_main__") or importlib.util.find_spec(module) is None:
-            running = sys.modules.get("__main__")
-            same = getattr(running, "__file__", None)
-            if same and Path(same).resolve() == Path(reference["file"]):
-                return functools.reduce(getattr, name.split("."), running)
-            spec = importlib.util.spec_from_file_location("probgen_user_program", reference["file"])
-            loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-            sys.modules["probgen_user_program"] = loaded
-            spec.loader.exec_module(loaded)  # type: ignore[union-attr]
-        else:
-            loaded = importlib.import_module(module)
-        return functools.reduce(getattr, name.split("."), loaded)
-    except (AttributeError, ImportError, OSError, ValueError) as error:
+        if not name:
+            raise ImportError("no variable of its module holds it")
+        if module not in ("__main__", "__mp_main__") and importlib.util.find_spec(module) is not None:
+            return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        if same and file and Path(same).resolve() == Path(file):
+            return functools.reduce(getattr, name.split("."), running)
+        return from_file(file, name)
+    except (AttributeError, ImportError, LookupError, OSError, ValueError) as error:
         raise LookupError(
-            f"The program {name!r} of {reference['file'] or module} cannot be imported again ({error}).\n"
+            f"The program {name!r} of {file or module} cannot be imported again ({error}).\n"
             "Pass it: pg.resume(directory, program)."
         ) from error
+
+
+def from_file(path: str | Path, name: str) -> Program:
+    """A program, or a Model, of a Python file; the file is imported under a name that no other module has."""
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    module = f"probgen_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if module not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module, file)
+        loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        sys.modules[module] = loaded
+        try:
+            spec.loader.exec_module(loaded)  # type: ignore[union-attr]
+        except BaseException:
+            del sys.modules[module]
+            raise
+    try:
+        return functools.reduce(getattr, name.split("."), sys.modules[module])
+    except AttributeError as error:
+        raise LookupError(f"{path} has no {name!r}.{closest(name, vars(sys.modules[module]))}") from error
 
 
 def _restored(store: Store, program: Program | None) -> Run:
@@ -328,6 +382,8 @@ def _restored(store: Store, program: Program | None) -> Run:
     chosen = program if program is not None else _find_program(record["program"])
     data = {**arrays, **record["static"]}
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
+    if not isinstance(chosen, str | Model):
+        model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])
     target = fitting(algorithm, target, [])
     return Run(model, target, algorithm, record["seed"], record["precision"], store)
 

@@ -6,8 +6,8 @@
     state.safetensors     the kernel's state after the last committed step
     answer.safetensors    what a learner read off its final state
 
-A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole, and
-what a later segment holds is written again, bit for bit the same.
+A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole,
+and what a later segment holds is written again, bit for bit the same.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part"}  # what a start leaves before run.json
+
 
 class CorruptRun(ValueError):
     """A file of a run's directory cannot be read; the draws on disk are left as they are."""
@@ -35,15 +37,20 @@ class Store:
         self.path = Path(path)
 
     def create(self, record: Mapping[str, Any], data: Mapping[str, np.ndarray], overwrite: bool) -> None:
-        """A new directory; FileExistsError if there is one already and `overwrite` is false."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if not overwrite:
-                raise FileExistsError(
-                    f"{self.path} exists already. Go on with pg.resume({str(self.path)!r}), or pass overwrite=True."
-                )
-            if not (self.path / "run.json").exists():
-                raise FileExistsError(f"{self.path} is not a run's directory; overwrite=True would destroy it.")
-            shutil.rmtree(self.path)
+        """A new directory; FileExistsError if there is a run in it already and `overwrite` is false.
+
+        run.json is written last and removed last: without it there is no run, and a start cut short begins again.
+        """
+        held = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        if (self.path.exists() and not self.path.is_dir()) or ("run.json" not in held and held - BEGUN):
+            raise FileExistsError(f"{self.path} exists already and holds no run; choose another directory.")
+        if "run.json" in held and not overwrite:
+            raise FileExistsError(
+                f"{self.path} holds a run already. Go on with pg.resume({str(self.path)!r}), or pass overwrite=True."
+            )
+        for name in sorted(held, key="run.json".__eq__):
+            entry = self.path / name
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / "draws").mkdir(parents=True)
         self._write("data.safetensors", save(_contiguous(data)))
         self._write("run.json", json.dumps(record, indent=1).encode())

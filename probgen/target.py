@@ -66,6 +66,10 @@ class Target:
         """Draws of the observed sites given `posterior` (chain, draw, *event), the program run on `data`."""
         raise NotImplementedError
 
+    def observed_values(self) -> dict[str, np.ndarray]:
+        """What every observed site is observed at, in the order of the program: arrays of the sites' shapes."""
+        raise NotImplementedError
+
     def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch)."""
         raise NotImplementedError
@@ -103,6 +107,15 @@ class Continuous(Unnormalised):
 
     def log_density_batch(self, z: Any) -> Any:
         """The log density at many points: (batch, dim) -> (batch,)."""
+        raise NotImplementedError
+
+    def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log densities and gradients at points (point, dim), for callers outside a kernel: (point,), (point, dim)."""
+        values, gradients = zip(*(self.value_and_grad(z) for z in points), strict=True)
+        return np.array(values), np.array(gradients)
+
+    def gradient_batch(self, z: Any) -> Any:
+        """The gradient at many points: (batch, dim) -> (batch, dim)."""
         raise NotImplementedError
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:

@@ -98,7 +98,7 @@ def advance(ops: Any, settings: Any, warmup: Warmup, z: Any, gradient: Any, acce
         step=t + 1,
         draws=ops.put(warmup.draws, row, z),
         gradients=ops.put(warmup.gradients, row, gradient),
-        divergences=warmup.divergences + xp.logical_and(diverging, t >= plan.first + plan.length),
+        divergences=warmup.divergences + _telling(xp, warmup, diverging, plan),
     )
     ending = xp.logical_and(inside, row == plan.length - 1)
 
@@ -108,6 +108,12 @@ def advance(ops: Any, settings: Any, warmup: Warmup, z: Any, gradient: Any, acce
         return ops.cond(ending, lambda w: _relearn(xp, w), lambda w: w, warmup)
 
     return ops.cond(t < plan.total, learn, lambda w: w, warmup)
+
+
+def _telling(xp: Any, warmup: Warmup, diverging: Any, plan: Schedule) -> Any:
+    """Whether a divergence tells of the target: in the second half, at a step size no larger than the average."""
+    settled = warmup.step_size.log <= warmup.step_size.average
+    return xp.logical_and(diverging, xp.logical_and(settled, 2 * warmup.step >= plan.total))
 
 
 def _relearn(xp: Any, warmup: Warmup) -> Warmup:

@@ -28,6 +28,7 @@ class _Path(NamedTuple):
     value: Any
     gradient: Any
     inverse: Any  # of the negative Hessian
+    newton: Any  # whether the next step uses the true curvature
     done: Any
     elbo: Any
     draw: Any
@@ -57,56 +58,66 @@ def find(key: Any, target: Any, method: str) -> Start:
 
 
 def _climb(key: Any, target: Any, z: Any) -> _Path:
+    """BFGS until its own estimate says that it has arrived, then Newton steps with the true curvature."""
     ops, xp = target.ops, target.ops.xp
     value, gradient = target.value_and_grad(z)
     identity = xp.eye(target.dim, dtype=z.dtype)
-    zero = value * 0
+    no = xp.bool_(False)
     path = _Path(
-        xp.int32(0), z, value, gradient, identity / (1 + xp.sqrt(gradient @ gradient)), xp.bool_(False),
-        zero - xp.inf, z, identity, z,
+        xp.int32(0), z, value, gradient, identity / (1 + xp.sqrt(gradient @ gradient)), no, no,
+        value * 0 - xp.inf, z, identity, z,
     )  # fmt: skip
-    limit = 40 + 4 * target.dim
-    return ops.while_loop(
-        lambda p: xp.logical_and(p.step < limit, xp.logical_not(p.done)),
-        lambda p: _iterate(ops.fold_in(key, p.step), target, p),
-        path,
-    )
+    limit = 40 + 2 * target.dim
+
+    def iterate(old: _Path) -> _Path:
+        z, value, gradient, moved = _search(target, old)
+        newton = xp.logical_or(old.newton, xp.logical_or(old.step >= limit, xp.logical_not(moved)))
+        inverse = ops.cond(newton, lambda: _inverse_curvature(target, z), lambda: _bfgs(xp, old, z, gradient))
+        elbo, draw = _elbo(ops.fold_in(key, old.step), target, z + inverse @ gradient, inverse)
+        arrived = gradient @ inverse @ gradient < 1e-3
+        done = xp.logical_and(old.newton, xp.logical_or(arrived, xp.logical_not(moved)))
+        keep = lambda a, b: ops.where(elbo > old.elbo, a, b)  # noqa: E731
+        return _Path(
+            old.step + 1, z, value, gradient, inverse, xp.logical_or(newton, arrived), done,
+            keep(elbo, old.elbo), keep(draw, old.draw), keep(inverse, old.covariance), keep(z, old.end),
+        )  # fmt: skip
+
+    return ops.while_loop(lambda p: xp.logical_and(p.step < limit + 15, xp.logical_not(p.done)), iterate, path)
 
 
-def _iterate(key: Any, target: Any, path: _Path) -> _Path:
+def _inverse_curvature(target: Any, z: Any) -> Any:
+    """The inverse of |Hessian| by central differences of the gradient: scaled to a unit diagonal, eigenvalues made positive."""
+    ops, xp = target.ops, target.ops.xp
+    width = 1e-5 * xp.maximum(1.0, xp.abs(z)) if z.dtype == xp.float64 else 1e-2 * xp.maximum(1.0, xp.abs(z))
+    points = xp.concatenate([z + xp.diag(width), z - xp.diag(width)])
+    gradients = target.gradient_batch(points)
+    hessian = (gradients[target.dim :] - gradients[: target.dim]) / (2 * width[:, None])
+    scale = 1 / xp.sqrt(xp.maximum(xp.abs(xp.diagonal(hessian)), 1e-12))
+    scaled = hessian * scale[:, None] * scale
+    scaled = xp.where(xp.all(xp.isfinite(scaled)), (scaled + scaled.T) / 2, xp.eye(target.dim, dtype=z.dtype))
+    values, vectors = xp.linalg.eigh(scaled)
+    root = vectors / xp.sqrt(xp.maximum(xp.abs(values), 1e-6)) * scale[:, None]
+    return root @ root.T
+
+
+def _search(target: Any, path: _Path) -> tuple[Any, Any, Any, Any]:
+    """Backtracking line search with Armijo's condition; z, value, gradient, and whether a step was found."""
     ops, xp = target.ops, target.ops.xp
     direction = path.inverse @ path.gradient
     slope = direction @ path.gradient
-    z, value, gradient, moved = _search(target, path, direction, slope)
-    inverse = ops.where(moved, _bfgs(xp, path, z, gradient), path.inverse)
-    elbo, draw = _elbo(key, target, z + inverse @ gradient, inverse)
-    better = xp.logical_and(elbo > path.elbo, moved)
-    done = xp.logical_or(xp.logical_not(moved), gradient @ inverse @ gradient < 1e-4)
-    keep = lambda new, old: ops.where(better, new, old)  # noqa: E731
-    return _Path(
-        path.step + 1, z, value, gradient, inverse, done,
-        keep(elbo, path.elbo), keep(draw, path.draw), keep(inverse, path.covariance), keep(z, path.end),
-    )  # fmt: skip
-
-
-def _search(target: Any, path: _Path, direction: Any, slope: Any) -> tuple[Any, Any, Any, Any]:
-    """Backtracking line search with Armijo's condition; z, value, gradient, and whether a step was found."""
-    ops, xp = target.ops, target.ops.xp
 
     def failed(trial: Any) -> Any:
         i, t, _, value, gradient = trial
         good = xp.logical_and(value >= path.value + 1e-4 * t * slope, xp.all(xp.isfinite(gradient)))
         return xp.logical_and(i < 30, xp.logical_not(good))
 
-    def halve(trial: Any) -> Any:
-        i, t, *_ = trial
-        z = path.z + 0.5 * t * direction
-        return (i + 1, 0.5 * t, z, *target.value_and_grad(z))
+    def shorten(trial: Any) -> Any:
+        i, t = trial[0] + 1, 0.5 * trial[1]
+        z = path.z + t * direction
+        return (i, t, z, *target.value_and_grad(z))
 
-    first = path.z + direction
-    i, _, z, value, gradient = ops.while_loop(
-        failed, halve, (xp.int32(0), slope * 0 + 1.0, first, *target.value_and_grad(first))
-    )
+    nothing = (xp.int32(0), slope * 0 + 2.0, path.z, path.value - xp.inf, path.gradient)
+    i, _, z, value, gradient = ops.while_loop(failed, shorten, nothing)
     moved = xp.logical_and(i < 30, slope > 0)
     keep = lambda new, old: ops.where(moved, new, old)  # noqa: E731
     return keep(z, path.z), keep(value, path.value), keep(gradient, path.gradient), moved
@@ -126,12 +137,11 @@ def _bfgs(xp: Any, path: _Path, z: Any, gradient: Any) -> Any:
 def _elbo(key: Any, target: Any, mean: Any, covariance: Any) -> tuple[Any, Any]:
     """ELBO of N(mean, covariance) from a few draws, and one of them, picked by importance."""
     ops, xp = target.ops, target.ops.xp
-    values, vectors = xp.linalg.eigh((covariance + covariance.T) / 2)
-    root = vectors * xp.sqrt(xp.maximum(values, 1e-300))
+    root = ops.cholesky((covariance + covariance.T) / 2)
     k_noise, k_pick = ops.split(key, 2)
     noise = ops.normal(k_noise, (NUM_ELBO, target.dim))
     points = mean + noise @ root.T
-    log_det = xp.sum(xp.log(xp.maximum(values, 1e-300)))
+    log_det = 2 * xp.sum(xp.log(xp.diagonal(root)))
     log_q = -0.5 * (xp.sum(noise**2, axis=1) + log_det + target.dim * xp.log(2 * xp.pi))
     ratios = target.log_density_batch(points) - log_q
     ratios = xp.where(xp.isfinite(ratios), ratios, -xp.inf)

@@ -40,6 +40,7 @@ class Ops:
     exponential = staticmethod(jax.random.exponential)
     popcount = staticmethod(lax.population_count)
     where = staticmethod(jnp.where)
+    cholesky = staticmethod(jnp.linalg.cholesky)  # NaN where the matrix is not positive definite
     key = staticmethod(jax.random.key)
 
     @staticmethod
@@ -86,7 +87,9 @@ class Structure:
         return handlers.seed(lambda: self.program(**arrays, **self.static), jax.random.key(0))
 
     def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
-        program = self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
+        program = (
+            self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
+        )
         program = FullPlates(program) if full else program
         if self.discrete:
             from numpyro.contrib.funsor import config_enumerate, enum
@@ -145,8 +148,7 @@ class NumpyroTarget(Target):
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
-            program = handlers.uncondition(self._closed(self.data))
-            draws = Predictive(program, num_samples=num_samples)(jax.random.key(seed))
+            draws = _prior(self, num_samples, jax.random.key(seed))
         return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -156,9 +158,15 @@ class NumpyroTarget(Target):
             predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
             return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
 
+    def observed_values(self) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            return {k: np.asarray(v) for k, v in _observed_values(self).items()}
+
     def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if self.structure.discrete:
-            raise ValueError("The finite unknowns were summed out; write the sum in the program to get pointwise terms.")
+            raise ValueError(
+                "The finite unknowns were summed out; write the sum in the program to get pointwise terms."
+            )
         with runtime.jax_scope(self.precision):
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
             program = handlers.seed(self._closed(as_arrays(data, self.precision)), jax.random.key(0))
@@ -182,6 +190,14 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
     def log_density_batch(self, z: Any) -> Any:
         return jax.vmap(self.log_density)(z)
 
+    def gradient_batch(self, z: Any) -> Any:
+        return jax.vmap(jax.grad(self.log_density))(z)
+
+    def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            values, gradients = _gradients(self, jnp.asarray(points))
+            return np.asarray(values), np.asarray(gradients)
+
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
             return {k: np.asarray(v) for k, v in _constrain(self.structure, self.arrays, draws).items()}
@@ -190,7 +206,10 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         with runtime.jax_scope(self.precision):
             program = handlers.substitute(FullPlates(self.structure.closed(self.arrays)), data=dict(values))
             trace = handlers.trace(program).get_trace()
-            z = {k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"]) for k in self.structure.unravel(jnp.zeros(self.dim))}
+            z = {
+                k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"])
+                for k in self.structure.unravel(jnp.zeros(self.dim))
+            }
             return np.asarray(ravel_pytree(z)[0])
 
     def terms(self, z: Any) -> dict[str, float]:
@@ -230,6 +249,24 @@ class NumpyroDiscrete(NumpyroTarget, Discrete):
 
 class NumpyroSimulable(NumpyroTarget, Simulable):
     """A program that can only be run forward."""
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
+    program = handlers.uncondition(FullPlates(lambda: target.structure.program(**target.data)))
+    return Predictive(program, num_samples=num_samples)(key)
+
+
+@jax.jit
+def _observed_values(target: Any) -> dict[str, Any]:
+    program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), substitute_fn=init_to_uniform)
+    trace = handlers.trace(program).get_trace()
+    return {k: trace[k]["value"] for k in target.named("observed")}
+
+
+@jax.jit
+def _gradients(target: Any, points: Any) -> tuple[Any, Any]:
+    return jax.vmap(target.value_and_grad)(points)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -329,7 +366,9 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
         try:
             biject_to(fn.support)
         except NotImplementedError:
-            raise ValueError(f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}.") from None
+            raise ValueError(
+                f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}."
+            ) from None
     return Site(key, "latent", shape, discrete, discrete, _in_minibatch(site), distribution)
 
 
@@ -482,5 +521,7 @@ def _init_vectorised(kernel: Inference, target: Any, keys: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _chunk_vectorised(kernel: Inference, capacity: int, target: Any, keys: Any, states: Any, start: Any, stop: Any) -> Any:
+def _chunk_vectorised(
+    kernel: Inference, capacity: int, target: Any, keys: Any, states: Any, start: Any, stop: Any
+) -> Any:
     return jax.vmap(lambda key, state: _chunk(kernel, capacity, target, key, state, start, stop))(keys, states)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from probgen.engine.pyro_density import scoped
 
-Key = tuple[int, int]
+Key = np.ndarray  # two 64-bit integers
 
 _MASK = (1 << 64) - 1
-_INIT = 1 << 63  # folded into a chain's key for `init`: no step has this number
+_INIT, _ANSWER = 1 << 63, (1 << 63) + 1  # folded into a chain's key: no step has these numbers
 _local = threading.local()
 
 
@@ -40,6 +41,13 @@ def _generator(key: Key) -> np.random.Generator:
     return _local.generator
 
 
+def _folded(key: Key, i: Any) -> tuple[int, int]:
+    """The two words of the i-th key below a key."""
+    first, second = key.tolist()
+    first = _mix(first ^ _mix(int(i) & _MASK))
+    return first, _mix(first ^ second)
+
+
 class Stream:
     """The uniforms of one key, drawn in blocks: `stream(i)` is the i-th, in [0, 1), in any order of asking."""
 
@@ -52,36 +60,54 @@ class Stream:
         return self._block[i]
 
 
+def _nan_where_singular(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a matrix that gives NaN, as JAX's does, where NumPy's raises LinAlgError."""
+
+    def safe(matrix: Any, *rest: Any, **options: Any) -> Any:
+        try:
+            return function(matrix, *rest, **options)
+        except np.linalg.LinAlgError:
+            well_posed = function(np.broadcast_to(np.eye(*matrix.shape[-2:]), matrix.shape), *rest, **options)
+            return _tree_map(lambda x: np.full_like(x, np.nan), well_posed)
+
+    return safe
+
+
+_SINGULAR = ("cholesky", "eigh", "eigvalsh", "inv", "qr", "solve", "svd")
+_LINALG = {**vars(np.linalg), **{name: _nan_where_singular(getattr(np.linalg, name)) for name in _SINGULAR}}
+
+
 class Ops:
     """The array words in which a kernel is written once for both engines; here NumPy in float64.
 
-    A key is immutable and used once: `split` or `fold_in` make new ones, as in JAX.
+    A key is immutable and used once: `split` or `fold_in` make new ones, as in JAX. Singular matrices give NaN.
     """
 
-    xp = np
+    xp: Any = SimpleNamespace(**{**vars(np), "linalg": SimpleNamespace(**_LINALG)})
+    cholesky = staticmethod(_LINALG["cholesky"])
     dtype = np.float64
 
     @staticmethod
     def key(seed: int) -> Key:
         """The key of a seed, any Python integer."""
-        low, high = int(seed) & _MASK, (int(seed) >> 64) & _MASK
-        return _mix(low), _mix(_mix(low) ^ high)
+        first = _mix(int(seed) & _MASK)
+        return np.array([first, _mix(first ^ ((int(seed) >> 64) & _MASK))], np.uint64)
 
     @staticmethod
     def fold_in(key: Key, i: Any) -> Key:
         """The i-th key below a key; `i` may be negative."""
-        first = _mix(key[0] ^ _mix(int(i) & _MASK))
-        return first, _mix(first ^ key[1])
+        return np.array(_folded(key, i), np.uint64)
 
     @staticmethod
-    def split(key: Key, n: int = 2) -> tuple[Key, ...]:
-        """n independent keys."""
-        return tuple(Ops.fold_in(key, i) for i in range(n))
+    def split(key: Key, n: int = 2) -> np.ndarray:
+        """n independent keys: (n, 2)."""
+        return np.array([_folded(key, i) for i in range(n)], np.uint64)
 
     @staticmethod
     def seed(key: Key) -> int:
         """A seed (63 bits) of a key, for torch's generators."""
-        return _mix(key[0] ^ key[1]) >> 1
+        first, second = key.tolist()
+        return _mix(first ^ second) >> 1
 
     @staticmethod
     def generator(key: Key) -> np.random.Generator:
@@ -121,6 +147,13 @@ class Ops:
         return if_true(*operands) if predicate else if_false(*operands)
 
     @staticmethod
+    def where(condition: Any, if_true: Any, if_false: Any) -> Any:
+        """One of two values; where the condition is an array, entry by entry."""
+        if isinstance(condition, np.ndarray) and condition.ndim:
+            return np.where(condition, if_true, if_false)
+        return if_true if condition else if_false
+
+    @staticmethod
     def put(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
         """A copy of an array with one entry, or one row, replaced."""
         array = np.array(array)
@@ -145,19 +178,19 @@ OPS = Ops()
 class Executor:
     """Runs the chains of a kernel, one after another in this process.
 
-    inference: has `init(key, target) -> state` and `step(key, state, target) -> (state, info)`, pure functions.
+    inference: its `kernel()` has `init(key, target) -> state` and `step(key, state, target) -> (state, info)`.
     seed: step i of chain c uses `fold_in(fold_in(key(seed), c), i)`, whatever the chunks.
     """
 
     def __init__(self, inference: Any, target: Any, seed: int, num_chains: int) -> None:
-        self.inference, self.target = inference, target
+        self.kernel, self.target = inference.kernel(), target
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
         self._states: list[Any] | None = None
 
     def init(self) -> None:
         """Make the state of every chain."""
-        with scoped(self.target.dtype), np.errstate(all="ignore"):
-            self._states = [self.inference.init(OPS.fold_in(key, _INIT), self.target) for key in self._keys]
+        with scoped(self.target.precision), np.errstate(all="ignore"):
+            self._states = [self.kernel.init(OPS.fold_in(key, _INIT), self.target) for key in self._keys]
 
     def advance(self, start: int, n: int) -> dict[str, np.ndarray]:
         """Run steps start .. start + n - 1 of every chain; the infos as arrays (chain, n, ...).
@@ -165,7 +198,7 @@ class Executor:
         The states change only when every chain is done: interrupted, the call can be repeated, bit for bit.
         """
         states = self._initialised()
-        with scoped(self.target.dtype), np.errstate(all="ignore"):
+        with scoped(self.target.precision), np.errstate(all="ignore"):
             runs = [self._chain(key, state, start, n) for key, state in zip(self._keys, states, strict=True)]
         infos = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
         self._states = [run[0] for run in runs]
@@ -175,9 +208,19 @@ class Executor:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""
         infos = []
         for i in range(start, start + n):
-            state, info = self.inference.step(OPS.fold_in(key, i), state, self.target)
+            state, info = self.kernel.step(OPS.fold_in(key, i), state, self.target)
             infos.append(info if isinstance(info, dict) else info._asdict())
         return state, {name: np.stack([_array(info[name]) for info in infos]) for name in (infos[0] if infos else ())}
+
+    def answer(self) -> dict[str, np.ndarray]:
+        """What a learner reads off its final state."""
+        with scoped(self.target.precision), np.errstate(all="ignore"):
+            found = self.kernel.answer(OPS.fold_in(self._keys[0], _ANSWER), self._initialised()[0], self.target)
+        return {name: _array(value) for name, value in found._asdict().items()}
+
+    def read(self, field: str) -> np.ndarray:
+        """One field of every chain's state: (chain, ...)."""
+        return np.stack([_array(getattr(state, field)) for state in self._initialised()])
 
     def state(self) -> dict[str, np.ndarray]:
         """The states as flat arrays, named "chain.path|kind"; `restore` takes them back bit for bit."""
@@ -193,7 +236,7 @@ class Executor:
         if set(expected) != set(saved):
             odd = sorted(set(expected) ^ set(saved))
             raise ValueError(
-                f"The saved state does not fit {type(self.inference).__name__} with {len(self._keys)} chains: "
+                f"The saved state does not fit {type(self.kernel).__name__} with {len(self._keys)} chains: "
                 f"{odd[0]!r} is in one of them only.\nResume with the settings of the first run."
             )
         self._states = [_rebuild(state, str(chain), saved) for chain, state in enumerate(self._initialised())]
@@ -259,7 +302,7 @@ def _rebuild(tree: Any, path: str, saved: dict[str, tuple[str, np.ndarray]]) -> 
 
 def _array(leaf: Any) -> np.ndarray:
     """A leaf as an array of its own; a torch tensor leaves its device."""
-    return np.array(leaf.detach().cpu() if hasattr(leaf, "detach") else leaf)
+    return np.array(leaf.detach().cpu().numpy() if hasattr(leaf, "detach") else leaf)
 
 
 def _kind(leaf: Any) -> str:
@@ -273,8 +316,8 @@ def _kind(leaf: Any) -> str:
     if isinstance(leaf, bool | int | float):
         return "number"
     raise TypeError(
-        f"A kernel's state holds a {type(leaf).__name__}; it may hold nests (NamedTuple, tuple, list, dict) of arrays,\n"
-        "NumPy scalars, Python numbers and torch tensors."
+        f"A kernel's state holds a {type(leaf).__name__}; it may hold arrays, NumPy scalars, Python numbers and torch\n"
+        "tensors, in nests of NamedTuple, tuple, list and dict."
     )
 
 

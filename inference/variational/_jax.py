@@ -1,0 +1,129 @@
+"""Guides on NumPyro targets: FlowJAX distributions, split into a flat vector of parameters and a static rest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from flowjax.bijections import AbstractBijection, Chain, Loc, Scale, TriangularAffine
+from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
+from jax.flatten_util import ravel_pytree
+from paramax import Parameterize
+
+from probgen import runtime
+from probgen.inference.variational._guide import LARGEST, Anchor, Guide
+from probgen.target import SubsampledContinuous
+
+
+class Parts(NamedTuple):
+    """A guide taken apart: initial parameters (parameter,), and the function that builds the guide from parameters."""
+
+    flat: Any
+    build: Callable[[Any], AbstractDistribution]
+
+
+@functools.lru_cache(maxsize=64)
+def parts(settings: Guide, dim: int, precision: str) -> Parts:
+    """The guide of some settings, its static rest made once: masks and permutations are constants of compiled code."""
+
+    def make() -> Parts:
+        with runtime.jax_scope(precision):
+            guide = settings.jax_guide(jax.random.key(0), dim)
+            arrays, static = eqx.partition(guide, eqx.is_inexact_array)
+            flat, unravel = ravel_pytree(arrays)
+            return Parts(flat, lambda parameters: eqx.combine(unravel(parameters), static))
+
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own stands outside of any trace
+        return pool.submit(make).result()
+
+
+def initial(settings: Guide, key: Any, target: Any) -> Any:
+    """The parameters before the first step: (parameter,)."""
+    del key  # guides begin at the whitened normal, whose noise alone depends on the seed
+    return parts(settings, target.dim, target.precision).flat
+
+
+def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
+    """Minus the ELBO, estimated from `num_particles` draws, and its gradient: (), (parameter,)."""
+    build = parts(settings, target.dim, target.precision).build
+    k_draw, k_rows = jax.random.split(key)
+    density = target.log_density_batch
+    if settings.minibatch and isinstance(target, SubsampledContinuous):
+        density = jax.vmap(functools.partial(target.minibatch_log_density, k_rows))
+
+    def loss(parameters: Any) -> Any:
+        if settings.gradient == "path":
+            u = build(parameters).sample(k_draw, (settings.num_particles,))
+            log_q = build(jax.lax.stop_gradient(parameters)).log_prob(u)
+        else:
+            u, log_q = build(parameters).sample_and_log_prob(k_draw, (settings.num_particles,))
+        return jnp.mean(log_q - density(anchor.place(u))) - anchor.log_det(jnp)
+
+    return jax.value_and_grad(loss)(parameters)
+
+
+def draws(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any, size: int) -> tuple[Any, Any]:
+    """Draws of the guide, (size, dim), and their log q, (size,)."""
+    guide = parts(settings, target.dim, target.precision).build(parameters)
+    u, log_q = guide.sample_and_log_prob(key, (size,))
+    return anchor.place(u), log_q - anchor.log_det(jnp)
+
+
+def affine(dim: int, dense: bool = True) -> AbstractBijection:
+    """u -> shift + A u, the identity at first; A is lower triangular with a positive diagonal, or diagonal."""
+    zero = jnp.zeros(dim)
+    if dense and dim <= LARGEST:
+        return TriangularAffine(zero, jnp.eye(dim))
+    scale = eqx.tree_at(lambda b: b.scale, Scale(jnp.ones(dim)), Parameterize(jnp.exp, zero))
+    return Chain([scale, Loc(zero)])
+
+
+def normal(bijection: AbstractBijection) -> Transformed:
+    """The distribution of a bijection of standard normal noise."""
+    return Transformed(StandardNormal(bijection.shape), bijection)
+
+
+def flow(transformed: Transformed) -> Transformed:
+    """A flow that begins near the identity, with an affine map behind it."""
+    dim = transformed.shape[0]
+    return normal(Chain([_near_identity(transformed.bijection), affine(dim)]))
+
+
+def _near_identity(bijection: AbstractBijection) -> AbstractBijection:
+    """The bijection with the last layer of each of its networks made small."""
+    is_net = lambda node: isinstance(node, eqx.nn.MLP)  # noqa: E731
+    small = lambda leaf: 0.01 * leaf if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
+
+    def calm(node: Any) -> Any:
+        return eqx.tree_at(lambda net: net.layers[-1], node, replace_fn=lambda last: jax.tree.map(small, last)) if is_net(node) else node
+
+    return jax.tree.map(calm, bijection, is_leaf=is_net)
+
+
+class BoundedAffine(AbstractBijection):
+    """x -> shift + x exp(s), the log-scale s = bound tanh(raw / bound): a transformer for coupling and autoregression."""
+
+    shift: Any
+    raw: Any
+    bound: float
+    shape: tuple[int, ...] = ()
+    cond_shape: None = None
+
+    def __init__(self, bound: float):
+        self.shift, self.raw, self.bound = jnp.zeros(()), jnp.zeros(()), bound
+
+    def _log_scale(self) -> Any:
+        return self.bound * jnp.tanh(self.raw / self.bound)
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        log_scale = self._log_scale()
+        return self.shift + x * jnp.exp(log_scale), log_scale.sum()
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        log_scale = self._log_scale()
+        return (y - self.shift) * jnp.exp(-log_scale), -log_scale.sum()

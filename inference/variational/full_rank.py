@@ -1,0 +1,21 @@
+"""Full rank: one multivariate normal, q(z) = N(z | m, L L') with L lower triangular.
+
+Titsias and Lazaro-Gredilla 2014, "Doubly stochastic variational Bayes"; Kucukelbir et al. 2017, JMLR 18(14).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from probgen.inference.variational._guide import LARGEST, Guide
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullRank(Guide):
+    """A multivariate normal in unconstrained space."""
+
+    def jax_guide(self, key: Any, dim: int) -> Any:
+        from probgen.inference.variational import _jax
+
+        return _jax.normal(_jax.affine(dim))
