@@ -124,11 +124,6 @@ def _relearn(xp: Any, warmup: Warmup) -> Warmup:
     return warmup._replace(metric=metric, step_size=restart(xp, warmup.step_size.average))
 
 
-def acceptance(xp: Any, target_accept: float | None, divergences: Any) -> Any:
-    """The acceptance probability to aim at: as set, else 0.8, and 0.95 once there have been divergences."""
-    return target_accept if target_accept is not None else xp.where(divergences > 0, 0.95, 0.8)
-
-
 def check(settings: Any) -> None:
     """Raise ValueError for a target acceptance outside (0, 1) or an unknown metric or start."""
     if settings.target_accept is not None and not 0 < settings.target_accept < 1:

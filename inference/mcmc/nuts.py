@@ -8,23 +8,11 @@ the k momenta against which a later leaf must be tested wait in a checkpoint. Mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from probgen.algorithm import Sampler
 from probgen.inference.mcmc import _adaptation
+from probgen.inference.mcmc._hamiltonian import ENERGY_ERROR, Adapted, Point, State, leapfrog
 from probgen.target import Continuous
-
-ENERGY_ERROR = 1000.0  # a larger one, in nats, is a divergence
-
-
-class State(NamedTuple):
-    """A chain's position with its log density and gradient, and its warm-up."""
-
-    z: Any
-    log_density: Any
-    gradient: Any
-    warmup: _adaptation.Warmup
-
 
 class Info(NamedTuple):
     """What one transition tells, in ArviZ's words."""
@@ -37,14 +25,6 @@ class Info(NamedTuple):
     n_steps: Any
     diverging: Any
     energy: Any
-
-
-class Point(NamedTuple):
-    """A phase-space point on the trajectory: position, whitened momentum, whitened gradient."""
-
-    z: Any
-    r: Any
-    pulled: Any
 
 
 class Proposal(NamedTuple):
@@ -87,36 +67,20 @@ class Tree(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NUTS(Sampler[Continuous]):
+class NUTS(Adapted):
     """The No-U-Turn sampler.
 
     target_accept: mean acceptance probability that the step size aims at; None is 0.8, and 0.95 once the warm-up has seen
-        a divergence after its first window.
+        divergences that its step size does not explain.
     max_tree_depth: a trajectory has at most 2^max_tree_depth leapfrog steps.
-    metric: "dense", "low_rank", "diagonal", or "auto": dense up to 40 dimensions, low rank beyond.
-    start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
     """
 
-    target_accept: float | None = None
     max_tree_depth: int = 10
-    metric: Literal["auto", "dense", "low_rank", "diagonal"] = "auto"
-    start: Literal["pathfinder", "uniform"] = "pathfinder"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _adaptation.check(self)
         if not 1 <= self.max_tree_depth <= 20:
             raise ValueError(f"max_tree_depth is {self.max_tree_depth}; it must be from 1 to 20")
-
-    def first_step(self, dim: int) -> float:
-        return dim**-0.25
-
-    def acceptance(self, xp: Any, divergences: Any) -> Any:
-        return _adaptation.acceptance(xp, self.target_accept, divergences)
-
-    def init(self, key: Any, target: Continuous) -> State:
-        z, warmup = _adaptation.begin(key, target, self)
-        return State(z, *target.value_and_grad(z), warmup)
 
     def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         xp, warmup = target.ops.xp, state.warmup
@@ -174,7 +138,7 @@ def _subtree(
     zero, no = energy0 * 0, xp.bool_(False)
 
     def grow(sub: Subtree) -> Subtree:
-        point, log_density, gradient = _leapfrog(target, metric, sub.point, step_size)
+        point, log_density, gradient = leapfrog(target, metric, sub.point, step_size)
         energy = 0.5 * (point.r @ point.r) - log_density
         gain = ops.where(xp.isnan(energy), -xp.inf, energy0 - energy)
         weight = xp.logaddexp(sub.weight, gain)
@@ -192,14 +156,6 @@ def _subtree(
 
     empty = Subtree(xp.int32(0), begin, spare, zero - xp.inf, begin.r * 0, rows, rows, no, no, zero)
     return ops.while_loop(growing, grow, empty)
-
-
-def _leapfrog(target: Any, metric: Any, point: Point, step_size: Any) -> tuple[Point, Any, Any]:
-    r = point.r + 0.5 * step_size * point.pulled
-    z = point.z + step_size * metric.push(r)
-    log_density, gradient = target.value_and_grad(z)
-    pulled = metric.pull(gradient)
-    return Point(z, r + 0.5 * step_size * pulled, pulled), log_density, gradient
 
 
 def _checkpoint(ops: Any, sub: Subtree, r: Any, momentum: Any) -> tuple[Any, Any, Any]:
