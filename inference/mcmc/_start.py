@@ -14,7 +14,10 @@ NUM_PATHS, NUM_CANDIDATES, NUM_ELBO, LARGEST = 3, 16, 5, 200
 
 
 class Start(NamedTuple):
-    """A position z: (dim,), a covariance (dim, dim) or (dim,), and every path's end: z (path, dim), elbo (path,) in nats."""
+    """A position z: (dim,), a covariance (dim, dim) or (dim,), and the best normal approximation of every path.
+
+    ends: their centres (path, dim); elbos: (path,), in nats.
+    """
 
     z: Any
     covariance: Any
@@ -73,13 +76,14 @@ def _climb(key: Any, target: Any, z: Any) -> _Path:
         z, value, gradient, moved = _search(target, old)
         newton = xp.logical_or(old.newton, xp.logical_or(old.step >= limit, xp.logical_not(moved)))
         inverse = ops.cond(newton, lambda: _inverse_curvature(target, z), lambda: _bfgs(xp, old, z, gradient))
-        elbo, draw = _elbo(ops.fold_in(key, old.step), target, z + inverse @ gradient, inverse)
+        centre = z + inverse @ gradient
+        elbo, draw = _elbo(ops.fold_in(key, old.step), target, centre, inverse)
         arrived = gradient @ inverse @ gradient < 1e-3
         done = xp.logical_and(old.newton, xp.logical_or(arrived, xp.logical_not(moved)))
         keep = lambda a, b: ops.where(elbo > old.elbo, a, b)  # noqa: E731
         return _Path(
             old.step + 1, z, value, gradient, inverse, xp.logical_or(newton, arrived), done,
-            keep(elbo, old.elbo), keep(draw, old.draw), keep(inverse, old.covariance), keep(z, old.end),
+            keep(elbo, old.elbo), keep(draw, old.draw), keep(inverse, old.covariance), keep(centre, old.end),
         )  # fmt: skip
 
     return ops.while_loop(lambda p: xp.logical_and(p.step < limit + 15, xp.logical_not(p.done)), iterate, path)

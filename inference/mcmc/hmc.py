@@ -38,6 +38,6 @@ class HMC(Adapted):
         length = self.trajectory_length * (0.5 + ops.uniform(k_length))
         num_steps = xp.clip(xp.ceil(length / step_size), 1, self.max_steps).astype(xp.int32)
         state, accept, diverging, energy = metropolis(k_move, target, state, step_size, num_steps)
-        warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept, diverging)
+        warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept)
         info = Info(state.z, state.log_density, accept, step_size, num_steps, diverging, energy)
         return state._replace(warmup=warmup), info

@@ -35,6 +35,6 @@ class MALA(Adapted):
         ops, xp = target.ops, target.ops.xp
         step_size = _adaptation.current_step_size(xp, state.warmup, self.num_warmup)
         state, accept, diverging, energy = langevin(key, target, state, step_size, self.thinning)
-        warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept, diverging)
+        warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept)
         info = Info(state.z, state.log_density, accept, step_size, xp.int32(self.thinning), diverging, energy)
         return state._replace(warmup=warmup), info

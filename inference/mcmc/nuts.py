@@ -70,8 +70,6 @@ class Tree(NamedTuple):
 class NUTS(Adapted):
     """The No-U-Turn sampler.
 
-    target_accept: mean acceptance probability that the step size aims at; None is 0.8, and 0.95 once the warm-up has seen
-        divergences that its step size does not explain.
     max_tree_depth: a trajectory has at most 2^max_tree_depth leapfrog steps.
     """
 
@@ -91,7 +89,7 @@ class NUTS(Adapted):
         tree = _grow(key, target, state, warmup.metric, step_size, depth, self.max_tree_depth)
         z, log_density, gradient, energy = tree.proposal
         accept = tree.accept / tree.leaves
-        warmup = _adaptation.advance(target.ops, self, warmup, z, gradient, accept, tree.diverging)
+        warmup = _adaptation.advance(target.ops, self, warmup, z, gradient, accept)
         info = Info(z, log_density, accept, step_size, tree.depth, tree.leaves, tree.diverging, energy)
         return State(z, log_density, gradient, warmup), info
 

@@ -37,6 +37,6 @@ class ULA(MALA):
         if self.step_size is not None:
             step_size = step_size * 0 + self.step_size
         state, accept, diverging, energy = langevin(key, target, state, step_size, self.thinning, warming)
-        warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept, diverging)
+        warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept)
         info = Info(state.z, state.log_density, accept, step_size, xp.int32(self.thinning), diverging, energy)
         return state._replace(warmup=warmup), info
