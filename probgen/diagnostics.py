@@ -1,8 +1,8 @@
 """The verdict on a Fit: pass, warn or fail, every check with its number, its bar and the remedy.
 
-A check is a function of the `Evidence` that gives one Finding, or None where it does not apply. R-hat, ESS and MCSE are
-those of Vehtari et al. 2021 (doi:10.1214/20-BA1221), k-hat that of Vehtari et al. 2024 (JMLR 25(72)) and Yao et al. 2018
-(arXiv:1802.02538), BFMI that of Betancourt 2017 (arXiv:1701.02434).
+A check is a function of the `Evidence` that gives one Finding, or None where it does not apply. Sources: R-hat, ESS and
+MCSE, Vehtari et al. 2021 (doi:10.1214/20-BA1221); k-hat, Vehtari et al. 2024 (JMLR 25(72)) and Yao et al. 2018
+(arXiv:1802.02538); BFMI, Betancourt 2017 (arXiv:1701.02434).
 """
 
 from __future__ import annotations
@@ -82,11 +82,15 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td><b>{f.status}</b></td><td>{html.escape(f.check)}</td><td style='text-align:left'>"
-            f"{html.escape(f.message)}{'' if f.status == 'pass' else '<br><i>' + html.escape(f.remedy) + '</i>'}</td></tr>"
+            f"<tr><td><b>{f.status}</b></td><td>{html.escape(f.check)}</td>"
+            f"<td style='text-align:left'>{html.escape(f.message)}{_html_remedy(f)}</td></tr>"
             for f in self.findings
         )
         return f"<p><b>{html.escape(self.headline)}</b></p><table>{rows}</table>"
+
+
+def _html_remedy(finding: Finding) -> str:
+    return "" if finding.status == "pass" else f"<br><i>{html.escape(finding.remedy)}</i>"
 
 
 class Scalars(NamedTuple):
@@ -188,7 +192,8 @@ def _going_on(fit: Fit) -> str:
 
 
 def _more(evidence: Evidence) -> str:
-    return f"num_samples={4 * evidence.settings.get('num_samples', 1000)}; if that does not help, reparametrise the program"
+    more = 4 * evidence.settings.get("num_samples", 1000)
+    return f"num_samples={more}; if that does not help, reparametrise the program"
 
 
 # ---- every fit ---------------------------------------------------------------------------------------------------
@@ -334,7 +339,7 @@ def _stuck(evidence: Evidence) -> Finding | None:
     if accepted is not None and not evidence.fit.inference.bias and accepted.min() < 0.01:
         worst, status = int(accepted.argmin()), "fail"
         message = f"chain {worst} accepts {accepted[worst]:.1%} of its proposals; it does not move"
-    remedy = "another seed or start='uniform' for a bad start; num_warmup=2000 or a smaller step for a step size that is wrong"
+    remedy = "start='uniform' or another seed if the start is bad; num_warmup=2000 if the step size is"
     return Finding("stuck", status, share, 0.1, message, remedy)
 
 
@@ -351,6 +356,7 @@ def _gradient(evidence: Evidence) -> Finding | None:
         return None
     symptom = (
         "loss" in records and not np.isfinite(records["loss"]).all(),
+        "skipped" in records and records["skipped"].any(),
         "diverging" in records and records["diverging"].any(),
         not np.isfinite(fit.z).all(),
         fit.z.shape[1] > 1 and (fit.z[:, 1:] == fit.z[:, :-1]).all(axis=(1, 2)).any(),
@@ -413,7 +419,7 @@ def _chains(evidence: Evidence) -> Finding | None:
 
 
 def _sampler_bias(evidence: Evidence) -> Finding | None:
-    """An algorithm that does not converge to the posterior, with the acceptance of the correction that it leaves out."""
+    """An algorithm whose draws are biased, with the acceptance that the correction it leaves out would have had."""
     text = evidence.fit.inference.bias
     if not text:
         return None
@@ -442,9 +448,9 @@ def _modes(evidence: Evidence) -> Finding | None:
 def unvisited_mass(z: np.ndarray, lp: np.ndarray, ends: np.ndarray, elbos: np.ndarray) -> float:
     """About the least share of the mass in the heaviest mode that no draw came near; 0 where every mode was visited.
 
-    z: draws (chain, draw, dim); lp: their log densities (chain, draw). ends: (..., dim), where paths up the density came
-    to their best normal approximation, whose ELBO, in nats, is in elbos (...): exp(ELBO) bounds the mass around an end
-    from below.
+    z: draws (chain, draw, dim); lp: their log densities (chain, draw). ends: (..., dim), centres of the best normal
+    approximations along paths up the density; elbos: (...), their ELBOs, in nats, whose exponential bounds the mass
+    around an end from below.
     """
     ends, elbos = ends.reshape(-1, z.shape[-1]), elbos.ravel()
     usable = np.isfinite(elbos) & np.isfinite(ends).all(axis=1)
@@ -517,8 +523,8 @@ def smoothed_weights(fit: Fit) -> Weights:
     ratios = _log_ratios(fit.answer)
     if np.isnan(ratios).any() or not np.isfinite(ratios).any():
         raise ValueError(
-            f"log p - log q is NaN at {int(np.isnan(ratios).sum())} of {ratios.size} draws and finite at "
-            f"{int(np.isfinite(ratios).sum())}.\nLook at the program at those draws, or fit with a smaller learning rate."
+            f"log p - log q is NaN at {int(np.isnan(ratios).sum())} of {ratios.size} draws, finite at "
+            f"{int(np.isfinite(ratios).sum())}.\nLook at the program there, or fit with a smaller learning_rate."
         )
     if np.ptp(np.sort(ratios)[-max(5, ratios.size // 10) :]) < 1e-10:  # equal weights: there is no tail to fit
         weights = np.exp(ratios - ratios.max())
@@ -534,25 +540,27 @@ def _log_ratios(answer: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _loss(evidence: Evidence) -> Finding | None:
-    """A loss that is NaN or infinite at any step."""
-    loss = evidence.records["loss"]
-    count = int((~np.isfinite(loss)).sum())
-    remedy = "a smaller learning_rate, or look at the program's gradient near the start"
+    """Steps whose loss or gradient was NaN or infinite; a few before the last quarter do no harm, and are told."""
+    records = evidence.records
+    bad = ~np.isfinite(records["loss"]) | records.get("skipped", False)
+    count, steps = int(bad.sum()), bad.shape[1]
+    remedy = "a smaller learning_rate, or look at the program's density and gradient away from its start"
     if not count:
         return Finding("loss", "pass", 0.0, 0.0, "finite at every step", remedy)
+    late = float(bad[:, -max(1, steps // 4) :].mean())
     message = (
-        f"NaN or infinite at {count} of {loss.size} steps, the first step {int(np.argmin(np.isfinite(loss).all(0)))}"
+        f"the loss or its gradient was NaN or infinite at {count} of {steps} steps, {late:.1%} of the last quarter"
     )
-    return Finding("loss", "fail", float(count), 0.0, message, remedy)
+    status: Status = "fail" if late > 0.01 or count > steps / 10 else "warn"
+    return Finding("loss", status, float(count), 0.0, message, remedy)
 
 
 def _convergence(evidence: Evidence) -> Finding | None:
     """Whether the loss has come to rest: the algorithm's own rule, else its fall over the last quarter of the steps."""
     records, steps = evidence.records, evidence.fit.num_steps
-    remedy = f"num_steps={4 * steps}, or a larger learning_rate"
-    if not np.isfinite(records["loss"]).all():
-        return None
-    drop, error = loss_drop(records["loss"].mean(axis=0))
+    remedy = f"num_steps={4 * evidence.settings.get('num_steps', steps)}, or a larger learning_rate"
+    loss = records["loss"].mean(axis=0)
+    drop, error = loss_drop(loss[np.isfinite(loss)])
     falling = f"the loss still falls by {drop:.3g} nats (standard error {error:.2g}) in 1000 steps; at most 0.1"
     if "converged" in records and records["converged"][:, -1].all():
         return Finding("convergence", "pass", drop, 0.1, f"the loss came to rest after {steps} steps", remedy)
@@ -564,7 +572,7 @@ def _convergence(evidence: Evidence) -> Finding | None:
 
 
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
-    """By how much a loss (step,) falls in 1000 steps, judged by its last quarter, and the standard error; NaN if too short."""
+    """By how much a loss (step,) falls in 1000 steps, by its last quarter, and the standard error; NaN if too short."""
     window = loss[-max(100, len(loss) // 4) :]
     count = min(20, len(window) // 2)
     if count < 4:
@@ -607,7 +615,8 @@ def _guide_sd(evidence: Evidence) -> Finding | None:
     index = int(np.argmax(off))
     value, excess = float(np.exp(off[index])), float(np.exp(off[index] - 2 * error))
     word = "small" if ratios[index] > 1 else "large"
-    message = f"an sd of the guide is too {word} by a factor of {value:.2f}{_of_site(evidence, index)}; at most 1.25"
+    where = _of_site(evidence, index, 2 * error)
+    message = f"an sd of the guide is too {word} by a factor of {value:.2f}{where}; at most 1.25"
     remedy = "fit.resample(), a richer guide (full rank, flow), or inference='nuts'"
     return Finding("guide_sd", _grade(excess, 1.25, 1.5), value, 1.25, message, remedy)
 
@@ -619,17 +628,17 @@ def _guide_mean(evidence: Evidence) -> Finding | None:
     shifts, _, error = _weighted(evidence)
     index = int(np.argmax(abs(shifts)))
     value = float(abs(shifts[index]))
-    message = f"a mean of the guide is off by {value:.2f} sd{_of_site(evidence, index)}; at most 0.3"
+    message = f"a mean of the guide is off by {value:.2f} sd{_of_site(evidence, index, 3 * error)}; at most 0.3"
     remedy = "fit.resample(), more steps, or a richer guide"
     return Finding("guide_mean", _grade(value - 3 * error, 0.3, 1.0), value, 0.3, message, remedy)
 
 
-def _of_site(evidence: Evidence, coordinate: int) -> str:
-    return f" (site {_sites_of(evidence.fit.target, np.array([coordinate]))[0]})"
+def _of_site(evidence: Evidence, coordinate: int, noise: float) -> str:
+    return f" (site {_sites_of(evidence.fit.target, np.array([coordinate]))[0]}; noise {noise:.2f})"
 
 
 def _weighted(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of every coordinate of z: weighted mean minus the guide's, in sds, and ratio of sds; the ratio's standard error."""
+    """Weighted minus own mean of each coordinate of z, in sds, ratio of sds, and the ratio's standard error."""
     assert evidence.weights is not None
     weights, z = evidence.weights.weights, evidence.fit.z.reshape(-1, evidence.fit.z.shape[-1])
     mean, own = weights @ z, z.std(axis=0)

@@ -89,15 +89,22 @@ def fit(
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
     algorithm = catalog.inference(inference, settings)
+    store = Store(out) if out is not None else None
+    if store:
+        store.check_free(overwrite)
     precision = precision or default_precision(program)
     model, target = conditioned(program, data, engine, precision)
     target = fitting(algorithm, target, catalog.algorithms_for(target, target.engine))
-    store = None
-    if out is not None:
-        store = Store(out)
-        arrays = {k: np.asarray(v) for k, v in target.data.items() if not isinstance(v, bool | int | str | None)}
-        store.create(_record(program, model, algorithm, target, seed, precision), arrays, overwrite)
-    return _drive(Run(model, target, algorithm, seed, precision, store), progress)
+
+    def begin() -> None:
+        if store:
+            store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
+
+    return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+
+
+def _arrays(target: Target) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v) for k, v in target.data.items() if not isinstance(v, bool | int | str | None)}
 
 
 def default_precision(program: Program) -> str:
@@ -128,25 +135,44 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
 
 
 def load(out: str | Path, program: Program | None = None) -> Fit:
-    """The Fit of a directory, finished or not."""
+    """The Fit of a directory, finished or not.
+
+    Where the state cannot be read, all draws on disk are; else those that it counts.
+    """
     store = Store(out)
     run = _restored(store, program)
-    records, run.step = store.draws()
+    step = None
+    with contextlib.suppress(CorruptRun):
+        run.state, note = store.arrays("state.safetensors")
+        step, run.seconds = note["step"], note["seconds"]
+    records, run.step = store.draws(step)
     run.records = [records] if records else []
-    if store.has("state.safetensors"):
-        with contextlib.suppress(CorruptRun):
-            run.seconds = store.arrays("state.safetensors")[1]["seconds"]
     if not run.records:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
-    answer = store.arrays("answer.safetensors")[0] if store.has("answer.safetensors") else {}
-    return run.result(answer)
+    if store.has("answer.safetensors"):
+        return run.result(store.arrays("answer.safetensors")[0])
+    return run.result(_answer(run) if isinstance(run.algorithm, Learner) else {})
+
+
+def _answer(run: Run) -> Mapping[str, np.ndarray]:
+    """What a learner that is not done would answer now."""
+    if run.state is None:
+        raise ValueError(f"What {run.algorithm.name} had learned is lost with its state; fit again with overwrite=True.")
+    with _scope(run):
+        executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
+        executor.restore(run.state)
+        return executor.answer()
+
+
+def _scope(run: Run) -> contextlib.AbstractContextManager[None]:
+    return runtime.compile_cache() if run.target.engine == "numpyro" else contextlib.nullcontext()
 
 
 def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     """Write a Fit as a run's directory; see `Fit.save`."""
     store = Store(out)
-    arrays = {k: np.asarray(v) for k, v in fit.target.data.items() if not isinstance(v, bool | int | str | None)}
-    store.create(_record(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision), arrays, overwrite)
+    record = _record(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision)
+    store.create(record, _arrays(fit.target), overwrite)
     store.append(0, fit.records)
     store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
     if fit.answer:
@@ -195,15 +221,15 @@ class Run:
         )  # fmt: skip
 
 
-def _drive(run: Run, progress: bool | None) -> Fit:
-    """Run to the end, or to Ctrl-C."""
-    scope = runtime.compile_cache() if run.target.engine == "numpyro" else contextlib.nullcontext()
-    with scope:
+def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: None) -> Fit:
+    """Run to the end, or to Ctrl-C; `begin` is called once there is a start to go on from."""
+    with _scope(run):
         executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
         begun = time.perf_counter() - run.seconds
         if run.state is None:
             executor.init()
             _check_start(run, executor)
+            begin()
         else:
             executor.restore(run.state)
         with _interruptible() as interrupted:

@@ -36,19 +36,26 @@ class Store:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
 
-    def create(self, record: Mapping[str, Any], data: Mapping[str, np.ndarray], overwrite: bool) -> None:
-        """A new directory; FileExistsError if there is a run in it already and `overwrite` is false.
-
-        run.json is written last and removed last: without it there is no run, and a start cut short begins again.
-        """
-        held = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+    def check_free(self, overwrite: bool) -> None:
+        """FileExistsError if a run is there already and `overwrite` is false, or if something else is."""
+        held = self._held()
         if (self.path.exists() and not self.path.is_dir()) or ("run.json" not in held and held - BEGUN):
             raise FileExistsError(f"{self.path} exists already and holds no run; choose another directory.")
         if "run.json" in held and not overwrite:
             raise FileExistsError(
                 f"{self.path} holds a run already. Go on with pg.resume({str(self.path)!r}), or pass overwrite=True."
             )
-        for name in sorted(held, key="run.json".__eq__):
+
+    def _held(self) -> set[str]:
+        return {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+
+    def create(self, record: Mapping[str, Any], data: Mapping[str, np.ndarray], overwrite: bool) -> None:
+        """A new directory, in place of what `check_free` lets go.
+
+        run.json is written last and removed last: without it there is no run, and a start cut short begins again.
+        """
+        self.check_free(overwrite)
+        for name in sorted(self._held(), key="run.json".__eq__):
             entry = self.path / name
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / "draws").mkdir(parents=True)

@@ -105,10 +105,10 @@ class Guide(Learner[Continuous]):
 
     num_steps: int = 20_000
     learning_rate: float = 0.01
-    num_particles: int = 16
+    num_particles: int = 32
     gradient: Literal["path", "total"] = "path"
     block: int = 200
-    patience: int = 3
+    patience: int = 4
     tolerance: float = 0.002
     num_cuts: int = 3
     num_draws: int = 1000
@@ -171,13 +171,17 @@ class Guide(Learner[Continuous]):
         return state, Info(loss, plan.learning_rate, xp.logical_not(finite), plan.converged)
 
     def answer(self, key: Any, state: State, target: Continuous) -> Answer:
-        ops, size = target.ops, math.gcd(self.num_draws, 100)
-        draw = _backend(target).draws
-        keys = ops.split(key, 4 * self.num_draws // size)
-        z, log_q = ops.map(lambda k: draw(self, k, state.average, state.anchor, target, size), keys)
-        log_p = ops.map(target.log_density_batch, z)
-        shape = (4, self.num_draws)
-        return Answer(z.reshape(*shape, target.dim), log_q.reshape(shape), log_p.reshape(shape))
+        draws = _backend(target).draws
+        z, log_q = target.ops.map(
+            lambda k: draws(self, k, state.average, state.anchor, target), target.ops.split(key, 4)
+        )
+        return evaluated(target, z, log_q)
+
+
+def evaluated(target: Continuous, z: Any, log_q: Any) -> Answer:
+    """The answer of draws (chain, draw, dim) and their log q; log p is computed a hundred points or so at a time."""
+    blocks = z.reshape(-1, math.gcd(z.shape[1], 100), target.dim)
+    return Answer(z, log_q, target.ops.map(target.log_density_batch, blocks).reshape(z.shape[:2]))
 
 
 def _backend(target: Continuous) -> Any:

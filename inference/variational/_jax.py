@@ -67,10 +67,10 @@ def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor
     return jax.value_and_grad(loss)(parameters)
 
 
-def draws(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any, size: int) -> tuple[Any, Any]:
-    """Draws of the guide, (size, dim), and their log q, (size,)."""
+def draws(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
+    """`num_draws` draws of the guide, (draw, dim), and their log q, (draw,)."""
     guide = parts(settings, target.dim, target.precision).build(parameters)
-    u, log_q = guide.sample_and_log_prob(key, (size,))
+    u, log_q = guide.sample_and_log_prob(key, (settings.num_draws,))
     return anchor.place(u), log_q - anchor.log_det(jnp)
 
 
@@ -127,3 +127,30 @@ class BoundedAffine(AbstractBijection):
     def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
         log_scale = self._log_scale()
         return (y - self.shift) * jnp.exp(-log_scale), -log_scale.sum()
+
+
+class LowRankNormal(AbstractDistribution):
+    """N(shift, D (I + W W') D) with D = diag(exp(log_scale)); loading, W: (dim, rank), begins small but not at zero."""
+
+    shift: Any
+    log_scale: Any
+    loading: Any
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def __init__(self, key: Any, dim: int, rank: int):
+        self.shift, self.log_scale, self.shape = jnp.zeros(dim), jnp.zeros(dim), (dim,)
+        self.loading = 0.1 * jax.random.normal(key, (dim, rank))
+
+    def _sample(self, key: Any, condition: Any = None) -> Any:
+        dim, rank = self.loading.shape
+        noise = jax.random.normal(key, (dim + rank,))
+        return self.shift + jnp.exp(self.log_scale) * (noise[:dim] + self.loading @ noise[dim:])
+
+    def _log_prob(self, x: Any, condition: Any = None) -> Any:
+        dim, rank = self.loading.shape
+        white = (x - self.shift) * jnp.exp(-self.log_scale)
+        root = jnp.linalg.cholesky(jnp.eye(rank) + self.loading.T @ self.loading)
+        inner = jax.scipy.linalg.solve_triangular(root, self.loading.T @ white, lower=True)
+        log_det = jnp.log(jnp.diagonal(root)).sum() + self.log_scale.sum()
+        return -0.5 * (white @ white - inner @ inner + dim * jnp.log(2 * jnp.pi)) - log_det

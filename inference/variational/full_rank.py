@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from probgen.inference.variational._guide import LARGEST, Guide
+from probgen.inference.variational._guide import Guide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +19,8 @@ class FullRank(Guide):
         from probgen.inference.variational import _jax
 
         return _jax.normal(_jax.affine(dim))
+
+    def torch_guide(self, dim: int) -> Any:
+        from probgen.inference.variational import _torch
+
+        return _torch.Flow(dim, [], _torch.Affine(dim))

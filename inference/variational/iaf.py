@@ -46,3 +46,20 @@ class IAF(Guide):
             nn_width=max(self.width, dim), nn_activation=jax.nn.silu, invert=self.invert,
         )  # fmt: skip
         return _jax.flow(layers)
+
+    def torch_guide(self, dim: int) -> Any:
+        import torch
+        from pyro.distributions.transforms import AffineAutoregressive
+        from pyro.nn import AutoRegressiveNN
+
+        from probgen.inference.variational import _torch
+
+        hidden, order = [max(self.width, dim)], torch.arange(dim)
+        nets = [
+            AutoRegressiveNN(dim, hidden, permutation=order, nonlinearity=torch.nn.SiLU())
+            for _ in range(self.num_layers)
+        ]
+        for net in nets:
+            _torch.calm(net.layers[-1])
+        limits = {"log_scale_min_clip": -self.bound, "log_scale_max_clip": self.bound}
+        return _torch.flow(dim, [AffineAutoregressive(net, **limits) for net in nets], self.invert)

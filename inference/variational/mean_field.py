@@ -22,3 +22,8 @@ class MeanField(Guide):
         from probgen.inference.variational import _jax
 
         return _jax.normal(_jax.affine(dim, dense=False))
+
+    def torch_guide(self, dim: int) -> Any:
+        from probgen.inference.variational import _torch
+
+        return _torch.Flow(dim, [], _torch.Affine(dim, dense=False))

@@ -50,3 +50,19 @@ class NeuralSpline(Guide):
             nn_width=self.width, nn_activation=jax.nn.silu, invert=False,
         )  # fmt: skip
         return _jax.flow(layers)
+
+    def torch_guide(self, dim: int) -> Any:
+        import math
+
+        from pyro.distributions.transforms import Spline, SplineCoupling
+
+        from probgen.inference.variational import _torch
+
+        bins, settings = self.knots + 1, {"bound": self.interval, "order": "quadratic"}
+        if dim == 1:
+            return _torch.Flow(1, [Spline(1, bins, **settings)], _torch.Affine(1))
+        half = dim // 2
+        sizes = [(dim - half) * bins, (dim - half) * bins, (dim - half) * (bins - 1)]
+        slope_one = math.log(math.e - 1)  # softplus of it is one
+        nets = [_torch.Net(half, self.width, sizes, lambda d: d + slope_one) for _ in range(self.num_layers)]
+        return _torch.flow(dim, [SplineCoupling(dim, half, net, bins, identity=True, **settings) for net in nets])

@@ -47,3 +47,14 @@ class RealNVP(Guide):
             nn_width=self.width, nn_activation=jax.nn.silu, invert=False,
         )  # fmt: skip
         return _jax.flow(layers)
+
+    def torch_guide(self, dim: int) -> Any:
+        import torch
+        from pyro.distributions.transforms import AffineCoupling
+
+        from probgen.inference.variational import _torch
+
+        half, bound = dim // 2, self.bound
+        clamp = lambda s: bound * torch.tanh(s / bound)  # noqa: E731
+        nets = [_torch.Net(half, self.width, 2 * [dim - half], clamp) for _ in range(self.num_layers)]
+        return _torch.flow(dim, [AffineCoupling(half, net) for net in nets])

@@ -204,13 +204,7 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         with runtime.jax_scope(self.precision):
-            program = handlers.substitute(FullPlates(self.structure.closed(self.arrays)), data=dict(values))
-            trace = handlers.trace(program).get_trace()
-            z = {
-                k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"])
-                for k in self.structure.unravel(jnp.zeros(self.dim))
-            }
-            return np.asarray(ravel_pytree(z)[0])
+            return np.asarray(_unconstrain(self, {k: jnp.asarray(v) for k, v in values.items()}))
 
     def terms(self, z: Any) -> dict[str, float]:
         """The log density of every site at z, for error messages."""
@@ -262,6 +256,14 @@ def _observed_values(target: Any) -> dict[str, Any]:
     program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), substitute_fn=init_to_uniform)
     trace = handlers.trace(program).get_trace()
     return {k: trace[k]["value"] for k in target.named("observed")}
+
+
+@jax.jit
+def _unconstrain(target: Any, values: Mapping[str, Any]) -> Any:
+    program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), data=dict(values))
+    trace = handlers.trace(program).get_trace()
+    names = target.structure.unravel(jnp.zeros(target.dim))
+    return ravel_pytree({k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"]) for k in names})[0]
 
 
 @jax.jit
@@ -508,7 +510,7 @@ class Executor:
         """The inverse of `state`."""
         with runtime.jax_scope(self.precision):
             key = jax.random.key(0)
-            one = jax.eval_shape(functools.partial(_init, self.kernel), self.target, key)
+            one = jax.eval_shape(self.kernel.init, key, self.target)
             shapes = [one] * self.num_chains
             if self.vectorised:
                 shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.num_chains, *a.shape), a.dtype), one)

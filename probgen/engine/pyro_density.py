@@ -27,6 +27,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Transform, biject_to
 
+from probgen.engine.pyro_graph import LinAlgError
 from probgen.target import Site
 
 Tensors = Sequence[torch.Tensor]
@@ -38,7 +39,7 @@ _TRIES = 5  # points at which the first trace is tried, in case the program's ow
 
 @contextmanager
 def scoped(
-    precision: str = "float64", *, seed: int = 0, validate: bool | None = False, params: dict | None = None
+    precision: str = "float64", *, seed: int = 0, validate: bool | None = False, params: Any = None
 ) -> Iterator[None]:
     """A scope in which a program may run; every global of torch and Pyro is as before when it ends.
 
@@ -52,7 +53,9 @@ def scoped(
     with torch.random.fork_rng(devices), pyro.get_param_store().scope(params):
         try:
             torch.set_default_dtype(getattr(torch, precision))
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # 1 us; torch.manual_seed, over all kinds of device, takes 250
+            if devices:
+                torch.cuda.manual_seed_all(seed)
             if validate is not None:
                 pyro.settings.set(**dict.fromkeys(_VALIDATION, validate))
             yield
@@ -77,7 +80,7 @@ def whole_plates(noticed: dict[str, tuple[int, int]] | None = None) -> Iterator[
             noticed[name] = (int(size), int(subsample_size))
         return original(name, size, None, subsample, *rest)
 
-    SubsampleMessenger._subsample = staticmethod(whole)
+    SubsampleMessenger._subsample = staticmethod(whole)  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -118,7 +121,7 @@ class Unknowns(Messenger):
             if frame.name in self.indices and frame.vectorized:
                 u = u.index_select(frame.dim - transform.domain.event_dim, self.indices[frame.name])
                 scale *= frame.full_size / frame.size
-        value = transform(u)
+        value: Any = transform(u)
         domain, codomain = transform.domain.event_dim, transform.codomain.event_dim
         if value.shape[: value.dim() - codomain] != u.shape[: u.dim() - domain]:
             raise ValueError(
@@ -147,7 +150,8 @@ class Given(Messenger):
                 f"{tuple(expected)} there.\nGive values of that shape, or data of the size that the values belong to."
             )
         if self.invert and not is_discrete(msg["fn"]):
-            self.unconstrained[msg["name"]] = bijection(msg).inv(value)
+            image: Any = bijection(msg).inv(value)
+            self.unconstrained[msg["name"]] = image
         msg["value"], msg["done"] = value, True
 
 
@@ -239,9 +243,11 @@ class Structure:
     def enumerated(self) -> Callable[..., Any]:
         """The program with its finite latent sites enumerated, each along a dimension of its own."""
         finite = self.finite
-        marked = poutine.infer_config(
-            self.program, config_fn=lambda msg: {"enumerate": "parallel"} if msg["name"] in finite else {}
-        )
+
+        def mark(msg: Any) -> Any:
+            return {"enumerate": "parallel"} if msg["name"] in finite else {}
+
+        marked = poutine.infer_config(self.program, config_fn=mark)
         return poutine.enum(marked, first_available_dim=-1 - self.nesting)
 
     def trace(self, tensors: Tensors, *handlers: Messenger, enumerate_finite: bool = False) -> Any:
@@ -313,7 +319,7 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
                 trace = structure.trace(tensors, Unknowns(give))
             trace.compute_log_prob()
             return trace, shapes
-        except (ValueError, ArithmeticError, torch.linalg.LinAlgError):
+        except (ValueError, ArithmeticError, LinAlgError):
             if attempt == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")

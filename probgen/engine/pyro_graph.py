@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from probgen.runtime import cores
+
+LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+
 Density = Callable[..., torch.Tensor]
 Tensors = Sequence[torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
 
+_MASKS = (torch.bool, torch.uint8)
+_INDEXING = (
+    torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
+    torch.ops.aten._index_put_impl_.default,
+)  # fmt: skip
 _SMALL = 1 << 15  # elements of the largest array below which one thread is faster than a team
 _POINTS = 3  # random points at which a captured graph is compared with the program
 
@@ -74,7 +82,7 @@ class Watch:
         if not self.derived.has(arguments):
             return
         if func is torch.ops.aten.index.Tensor:  # boolean masks select as many rows as they have ones
-            self.reads |= any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in arguments[0][1])
+            self.reads |= any(i is not None and i.dtype in _MASKS for i in arguments[0][1])
         else:
             self.reads |= bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
         self.derived.add(result)
@@ -108,20 +116,35 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Fold(TorchDispatchMode):
-    """Keeps out of a graph that is being captured what its arguments do not reach: that becomes constants."""
+class _Constants(TorchDispatchMode):
+    """Evaluates, while a graph is captured, what its arguments do not reach and what a compiler could not.
 
-    def __init__(self, arguments: Tensors) -> None:
+    Values read of constants, like the indices of a sequential plate, are what they are. Boolean masks become integer
+    indices, for a compiler does not know their number of ones: the distributions of triangular matrices have such.
+    With `fold`, every operation on constants becomes a constant.
+    """
+
+    def __init__(self, arguments: Tensors, fold: bool) -> None:
         super().__init__()
-        self.derived = Derived(arguments)
+        self.derived, self.fold = Derived(arguments), fold
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self.derived.has((args, kwargs)):
+        derived = self.derived.has((args, kwargs))
+        if not derived and (self.fold or torch.Tag.data_dependent_output in func.tags):
             with disable_proxy_modes_tracing():
                 return func(*args, **(kwargs or {}))
+        if func in _INDEXING:
+            args = (args[0], [index for mask in args[1] for index in self._indices(mask)], *args[2:])
         result = func(*args, **(kwargs or {}))
-        self.derived.add(result)
+        if derived:
+            self.derived.add(result)
         return result
+
+    def _indices(self, index: torch.Tensor | None) -> Tensors:
+        if index is None or index.dtype not in _MASKS or self.derived.has(index):
+            return (index,)  # type: ignore[return-value]
+        with disable_proxy_modes_tracing():
+            return index.nonzero(as_tuple=True)
 
 
 def eager_value_and_grad(function: Callable[..., torch.Tensor], z: torch.Tensor, *arguments: torch.Tensor) -> Pair:
@@ -163,7 +186,7 @@ class Gradient:
             else:
                 with self.scope():
                     value, gradient = self._eager(z, tensors, extra)
-        except torch.linalg.LinAlgError:
+        except LinAlgError:
             return np.float64(np.nan), np.full(len(z), np.nan)
         return np.float64(value.item()), np.asarray(gradient.cpu().numpy(), np.float64)
 
@@ -175,7 +198,7 @@ class Gradient:
         try:
             with torch.no_grad(), self.scope():
                 return np.float64(self.density(z, tensors).item())
-        except torch.linalg.LinAlgError:
+        except LinAlgError:
             return np.float64(np.nan)
 
     def _graph(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> Pair:
@@ -218,18 +241,19 @@ class Gradient:
             return self.density(point, given[: len(tensors)], *given[len(tensors) :])
 
         def pair(point: torch.Tensor, *given: torch.Tensor) -> Pair:
-            with _Fold((point, *given)) if self.frozen else nullcontext():
+            with _Constants((point, *given), fold=self.frozen):
                 return eager_value_and_grad(function, point, *given)
 
         graph = make_fx(pair)(z, *arguments)
-        for name, constant in [*graph.named_parameters(), *graph.named_buffers()]:
-            if constant.requires_grad:
-                setattr(graph, name, constant.detach())
+        for node in graph.graph.find_nodes(op="get_attr"):
+            constant = getattr(graph, node.target)
+            delattr(graph, node.target)
+            graph.register_buffer(node.target, constant.detach())  # a parameter here is a constant
         largest = max(node.meta["val"].numel() for node in graph.graph.nodes if hasattr(node.meta.get("val"), "numel"))
-        options: dict[str, Any] = {"size_asserts": False, "compile_threads": 1}
+        options: dict[str, Any] = {"size_asserts": False, "compile_threads": cores()}
         if largest < _SMALL:
             options["cpp.threads"] = 1
-        return compile_fx(graph, [z, *arguments], config_patches=options)
+        return compile_fx(graph, [z, *arguments], config_patches=options)  # type: ignore[return-value]
 
     def _check(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> None:
         """Compare the graph with the program at random points, on these data and on others of their shapes."""

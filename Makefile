@@ -1,0 +1,36 @@
+# Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
+# Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
+
+PYTHON ?= python3.11
+PIP_FLAGS ?=
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/ready
+BENCH := .venv/ready-benchmarks
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY) lint
+	$(BIN)/pytest -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(BENCH)
+	$(BIN)/python benchmarks/posterior.py
+
+clean:
+	rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[pyro,dev]'
+	touch $@
+
+$(BENCH): $(READY)
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[pyro,dev,benchmarks]'
+	touch $@

@@ -1,0 +1,146 @@
+"""What the benchmarks share: where the reference data lie, results that append and resume, tables, this machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("PROBGEN_SHARED", HERE.parents[1] / "shared"))
+FOLDER = SHARED / "data" / "posteriordb"
+PACKAGES = ("probgen", "jax", "numpyro", "blackjax", "pymc", "pytensor", "nutpie", "torch", "pyro-ppl", "numpy")
+
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # for posteriordb, the twelve posteriors
+
+
+def require_data() -> None:
+    """End the program, with a reason, where the reference draws are absent."""
+    if not FOLDER.is_dir():
+        sys.exit(
+            f"No reference draws in {FOLDER}.\nPut posteriordb's folders there, or set PROBGEN_SHARED to the folder "
+            "that holds data/posteriordb."
+        )
+
+
+def names() -> list[str]:
+    """The posteriors, in posteriordb's names."""
+    return sorted(folder.name for folder in FOLDER.iterdir() if (folder / "data.json").is_file())
+
+
+def chosen(words: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
+    """The known names that a user asks for, by the whole name or its beginning; all of them by default."""
+    if not words:
+        return list(known)
+    found = []
+    for word in words:
+        exact = [name for name in known if name == word]
+        matches = exact or [name for name in known if name.startswith(word)]
+        if not matches:
+            sys.exit(f"Unknown {what} {word!r}. Known: {', '.join(known)}.")
+        found += [name for name in matches if name not in found]
+    return found
+
+
+class Results:
+    """Records, one JSON line each, appended as they come; a later one replaces an earlier one of the same key."""
+
+    def __init__(self, path: Path, key: Sequence[str], fresh: bool = False):
+        self.path, self.key = path, tuple(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            path.unlink(missing_ok=True)
+        self.records: dict[tuple, dict[str, Any]] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                record = json.loads(line)
+            except ValueError:  # a line that was being written when the process died
+                continue
+            self.records[tuple(record[k] for k in self.key)] = record
+
+    def __contains__(self, key: tuple) -> bool:
+        return key in self.records
+
+    def get(self, *key: Any) -> dict[str, Any] | None:
+        """The record of a key, if there is one."""
+        return self.records.get(key)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record."""
+        self.records[tuple(record[k] for k in self.key)] = record
+        broken = self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size
+        with self.path.open("a") as file:
+            file.write("\n" * bool(broken) + json.dumps(record) + "\n")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table, aligned as text too; the first column to the left, numbers to the right."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    width = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = row
+        numbers = [cell.rjust(w) for cell, w in zip(rest, width[1:], strict=True)]
+        return "| " + " | ".join([first.ljust(width[0]), *numbers]) + " |"
+
+    rule = "|" + "|".join(["-" * (width[0] + 2), *("-" * (w + 1) + ":" for w in width[1:])]) + "|"
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to three figures, without an exponent; a dash for none."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value) or abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """exp of the mean logarithm; NaN of nothing."""
+    logs = [math.log(v) for v in values]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value; NaN of nothing."""
+    ordered, size = sorted(values), len(values)
+    return math.nan if not size else (ordered[(size - 1) // 2] + ordered[size // 2]) / 2
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """Processor, cores and versions, in a line: no ratio means anything without them."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
+    return f"{processor}, {cores()} cores, Python {platform.python_version()}, {', '.join(versions())}"
+
+
+def versions() -> list[str]:
+    """Packages that are installed here, with their versions."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def say(text: str) -> None:
+    """A line of progress, at once."""
+    print(text, flush=True)

@@ -1,0 +1,133 @@
+"""The climb to a mode of the log density in unconstrained space: BFGS from the best end of Pathfinder's paths.
+
+Nocedal and Wright 2006, "Numerical Optimization", chapters 3 and 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from probgen.algorithm import Learner, positive
+from probgen.inference.mcmc import _start
+from probgen.target import Continuous
+
+HALVINGS = 40  # of a step, before the line search gives up
+
+
+class State(NamedTuple):
+    """A point with its log density and gradient, and an estimate of the inverse of the negative Hessian there."""
+
+    z: Any
+    value: Any
+    gradient: Any
+    inverse: Any
+    stuck: Any  # line searches in a row that found no way up
+    converged: Any
+
+
+class Info(NamedTuple):
+    """loss: minus the log density in nats; distance: to the mode, in sds of the normal that fits there."""
+
+    loss: Any
+    distance: Any
+    converged: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Climb(Learner[Continuous]):
+    """Settings of the climb.
+
+    num_steps: at most so many quasi-Newton steps.
+    tolerance: distance to the mode, in sds, at which the climb has converged; where rounding forbids it, the climb ends
+        when no step goes up.
+    """
+
+    num_steps: int = 1000
+    tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "tolerance")
+
+    def kernel(self) -> Climb:
+        return replace(self, num_steps=1)
+
+    def init(self, key: Any, target: Continuous) -> State:
+        xp = target.ops.xp
+        start = _start.find(key, target, "pathfinder")
+        ends = xp.concatenate([start.ends, start.z[None]])
+        values = target.log_density_batch(ends)
+        z = ends[xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf))]
+        inverse = start.covariance if start.covariance.ndim == 2 else xp.diag(start.covariance)
+        return State(z, *target.value_and_grad(z), inverse, xp.int32(0), xp.bool_(False))
+
+    def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
+        xp = target.ops.xp
+        state = target.ops.cond(state.converged, lambda s: s, lambda s: self._rise(s, target), state)
+        return state, Info(-state.value, xp.sqrt(xp.abs(_decrement(state))), state.converged)
+
+    def _rise(self, state: State, target: Continuous) -> State:
+        """A quasi-Newton step; where none goes up, steepest ascent is tried next, and if that fails too this is the end."""
+        ops, xp = target.ops, target.ops.xp
+        z, value, gradient, moved = _search(target, state)
+        steepest = xp.eye(target.dim, dtype=z.dtype) / (1 + xp.sqrt(gradient @ gradient))
+        inverse = ops.where(moved, _bfgs(ops, state, z, gradient), steepest)
+        stuck = xp.where(moved, 0, state.stuck + 1)
+        new = State(z, value, gradient, inverse, stuck, stuck == 2)
+        return new._replace(converged=xp.logical_or(stuck == 2, xp.logical_and(moved, _decrement(new) < self.tolerance**2)))
+
+
+def _decrement(state: State) -> Any:
+    """Newton's decrement g' H g: the squared distance to the mode, in sds."""
+    return state.gradient @ state.inverse @ state.gradient
+
+
+def _search(target: Continuous, state: State) -> tuple[Any, Any, Any, Any]:
+    """Halve the step until the density rises enough (Armijo); z, value, gradient, and whether it did."""
+    ops, xp = target.ops, target.ops.xp
+    direction, slope = state.inverse @ state.gradient, _decrement(state)
+
+    def falls_short(trial: Any) -> Any:
+        halvings, length, _, value, gradient = trial
+        good = xp.logical_and(value > state.value + 1e-4 * length * slope, xp.all(xp.isfinite(gradient)))
+        return xp.logical_and(halvings < HALVINGS, xp.logical_not(good))
+
+    def halve(trial: Any) -> Any:
+        halvings, length, *_ = trial
+        z = state.z + 0.5 * length * direction
+        return (halvings + 1, 0.5 * length, z, *target.value_and_grad(z))
+
+    z = state.z + direction
+    first = (xp.int32(0), slope * 0 + 1.0, z, *target.value_and_grad(z))
+    halvings, _, z, value, gradient = ops.while_loop(falls_short, halve, first)
+    moved = halvings < HALVINGS
+    pick = lambda new, old: ops.where(moved, new, old)  # noqa: E731
+    return pick(z, state.z), pick(value, state.value), pick(gradient, state.gradient), moved
+
+
+def _bfgs(ops: Any, state: State, z: Any, gradient: Any) -> Any:
+    """The inverse updated so that it maps the change of the gradient to the step; as it was where that is not convex."""
+    xp = ops.xp
+    s, y = z - state.z, state.gradient - gradient
+    sy, hy = s @ y, state.inverse @ y
+    curved = sy > 1e-10 * xp.sqrt((s @ s) * (y @ y))
+    safe = ops.where(curved, sy, sy * 0 + 1.0)
+    new = state.inverse + (1 + y @ hy / safe) * xp.outer(s, s) / safe - (xp.outer(hy, s) + xp.outer(s, hy)) / safe
+    return ops.where(curved, new, state.inverse)
+
+
+def covariance_root(target: Continuous, state: State) -> Any:
+    """A lower triangular root of the inverse of the negative Hessian at a mode: (dim, dim).
+
+    The Hessian is that of the whitened density, by central differences of its gradient, where every scale is about one.
+    NaN where it is not negative definite, for then no normal fits.
+    """
+    ops, xp = target.ops, target.ops.xp
+    white = ops.cholesky((state.inverse + state.inverse.T) / 2)
+    width = 1e-4 if white.dtype == xp.float64 else 1e-2
+    points = xp.concatenate([state.z + width * white.T, state.z - width * white.T])
+    gradients = target.gradient_batch(points) @ white
+    precision = (gradients[target.dim :] - gradients[: target.dim]) / (2 * width)
+    half = xp.linalg.solve(ops.cholesky((precision + precision.T) / 2), white.T)
+    return ops.cholesky(half.T @ half)

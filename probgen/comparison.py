@@ -1,0 +1,217 @@
+"""Fits side by side: do they agree, what did they cost, and which of them can be believed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probgen.algorithm import Learner
+from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probgen.result import Fit
+
+COLUMNS = {
+    "verdict": "pass, warn or fail",
+    "mean_diff": "largest difference of a mean from the reference, in the reference's sds",
+    "noise": "Monte Carlo error of that difference, in the same sds",
+    "sd_diff": "largest |ratio of sds - 1| to the reference",
+    "min_ess": "smallest bulk ESS; of a guide, the effective number of its weighted draws",
+    "seconds": "wall time, compilation included",
+    "ess_per_s": "min_ess / seconds",
+    "gradients": "gradient evaluations, warm-up included, the search for a start apart; of a guide, steps x particles",
+    "r_hat": "largest R-hat",
+    "k_hat": "k-hat of a guide's importance weights",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. table: a pandas DataFrame, one row a fit, columns as in `COLUMNS`.
+
+    reference: the fit that the others are held against. loo: arviz_stats.compare's table, where it was asked for.
+    """
+
+    table: pd.DataFrame
+    reference: str
+    fits: Mapping[str, Fit]
+    verdicts: Mapping[str, Verdict]
+    loo: pd.DataFrame | None = None
+
+    def __str__(self) -> str:
+        parts = [_aligned([["", *self.table.columns], *_cells(self.table)]), f"reference: {self.reference}"]
+        if self.loo is not None:
+            parts += ["", _aligned([["", *map(str, self.loo.columns)], *_cells(self.loo)])]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        shown = self.table.to_html(float_format=_word, na_rep="", escape=True)
+        return f"{shown}<p>reference: {_escaped(self.reference)}</p>"
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page: the table, a forest plot of all fits, and every verdict."""
+        from probgen.report import Page, Section, Table
+
+        head = ["", *self.table.columns]
+        legend = [(key, meaning) for key, meaning in COLUMNS.items() if key in self.table.columns]
+        sections = [
+            Section("Fits", f"Reference: {self.reference}.", Table(head, _cells(self.table))),
+            Section("Posterior", "Medians with 50 % and 94 % intervals of shared unknowns.", svg=self._forest()),
+        ]
+        if self.loo is not None:
+            note = "Expected log predictive density of left-out points, in nats; the best first."
+            sections.append(Section("Leave-one-out", note, Table(["", *map(str, self.loo.columns)], _cells(self.loo))))
+        sections += [Section(f"Verdict on {name}", code=str(v), folded=True) for name, v in self.verdicts.items()]
+        sections.append(Section("What the columns say", table=Table(("", ""), legend), folded=True))
+        return Page("Comparison", ", ".join(self.fits), None, sections).write(path)
+
+    def _forest(self) -> str:
+        from probgen.report import MOST, by_site, forest, style, svg
+
+        found = {name: _usable(fit) for name, fit in self.fits.items()}
+        shared = [n for n in found[self.reference].names if all(n in s.names for s in found.values())][:MOST]
+        flat = {name: _at(s, shared).reshape(len(shared), -1) for name, s in found.items()}
+        groups = by_site(shared).items()
+        with style():
+            panels = [(t, [shared[i] for i in rows], {k: v[rows] for k, v in flat.items()}) for t, rows in groups]
+            picture = forest(panels)
+            return svg(picture) if picture is not None else ""
+
+
+def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
+    """Compare fits: one row each on agreement, cost and verdict.
+
+    fits: by the name to show. The reference is, of those with the best verdict, the Markov chains with the largest
+        smallest ESS, else the first; agreement with it is over the scalars that both have.
+    loo: also rank by leave-one-out predictive accuracy (arviz_stats.compare) different programs on the same data.
+    Raises ValueError without fits, or where fits with `loo` have other data.
+    """
+    if not fits:
+        raise ValueError("There is nothing to compare: pass {'name': fit, ...}.")
+    fits = dict(fits)
+    verdicts = {name: fit.diagnose() for name, fit in fits.items()}
+    found = {name: _usable(fit) for name, fit in fits.items()}
+    costs = {name: _cost(fit, found[name]) for name, fit in fits.items()}
+    reference = max(fits, key=lambda name: _merit(fits[name], verdicts[name], costs[name]))
+    rows = {
+        name: {"verdict": verdicts[name].status, **_agreement(found[name], found[reference], name == reference), **cost}
+        for name, cost in costs.items()
+    }
+    return Comparison(_table(rows), reference, fits, verdicts, _loo(fits) if loo else None)
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+    return table.dropna(axis="columns", how="all")
+
+
+def _usable(fit: Fit) -> Scalars:
+    every = scalars(fit)
+    return every.pick(varying(every.draws))
+
+
+def _merit(fit: Fit, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
+    return -SEVERITY[verdict.status], not isinstance(fit.inference, Learner), np.nan_to_num(cost["min_ess"], nan=-1.0)
+
+
+def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
+    """Effective draws, time and gradients of one fit."""
+    from arviz_stats.base import array_stats
+
+    learned = isinstance(fit.inference, Learner)
+    cost: dict[str, Any] = {"seconds": fit.seconds, "gradients": _gradients(fit), "min_ess": np.nan}
+    with np.errstate(all="ignore"):
+        if learned and (weights := Evidence(fit, found, {}).weights) is not None:
+            cost |= {"min_ess": 1 / (weights.weights @ weights.weights), "k_hat": smoothed_weights(fit).khat}
+        elif not learned and found.names:
+            cost |= {"min_ess": array_stats.ess(found.draws).min(), "r_hat": r_hat(found.draws).max()}
+    return cost | {"ess_per_s": cost["min_ess"] / max(fit.seconds, 1e-9)}
+
+
+def _gradients(fit: Fit) -> int:
+    if "n_steps" in fit.records:
+        return int(fit.records["n_steps"].sum())
+    chains = next(iter(fit.records.values())).shape[0]
+    return fit.num_steps * chains * int(fit.inference.settings().get("num_particles", 1))
+
+
+def _agreement(found: Scalars, reference: Scalars, same: bool) -> dict[str, float]:
+    """How far a fit's means and sds are from the reference's, at worst over the scalars that both have."""
+    from arviz_stats.base import array_stats
+
+    shared = [name for name in reference.names if name in found.names]
+    if same or not shared:
+        return {"mean_diff": 0.0 if same else np.nan, "noise": np.nan, "sd_diff": 0.0 if same else np.nan}
+    ours, theirs = _at(found, shared), _at(reference, shared)
+    sd = theirs.std(axis=(1, 2))
+    shift = abs(ours.mean(axis=(1, 2)) - theirs.mean(axis=(1, 2))) / sd
+    worst = int(np.argmax(shift))
+    with np.errstate(all="ignore"):
+        noise = np.hypot(array_stats.mcse(ours[[worst]]), array_stats.mcse(theirs[[worst]]))[0] / sd[worst]
+    return {
+        "mean_diff": float(shift[worst]),
+        "noise": float(noise),
+        "sd_diff": float(abs(ours.std(axis=(1, 2)) / sd - 1).max()),
+    }
+
+
+def _at(found: Scalars, names: list[str]) -> np.ndarray:
+    """Draws (scalar, chain, draw) of the named scalars, in their order."""
+    index = {name: i for i, name in enumerate(found.names)}
+    return found.draws[[index[name] for name in names]]
+
+
+def _loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    """arviz_stats.compare of the fits' pointwise log likelihoods."""
+    from arviz_stats import compare as ranked
+
+    observed = {name: fit.target.observed_values() for name, fit in fits.items()}
+    sizes = {name: sum(value.size for value in values.values()) for name, values in observed.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise ValueError(f"loo compares programs on the same data; the numbers of observations differ ({told}).")
+    for fit in fits.values():
+        fit.log_likelihood()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # arviz_stats 0.8 calls pandas in a way that pandas 3 deprecates
+        return ranked({name: fit.tree for name, fit in fits.items()})
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    return [[str(name), *map(_word, row)] for name, row in zip(table.index, table.to_numpy(object), strict=True)]
+
+
+def _word(value: Any) -> str:
+    """A table's entry as a word: a few figures, nothing for a missing number."""
+    if isinstance(value, str | bool | np.bool_):
+        return str(value)
+    if not np.isfinite(value):
+        return "" if np.isnan(value) else str(value)
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if 0.95 < value < 10 else f"{value:.3g}"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(w.rjust(n) for w, n in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
+
+
+def _escaped(text: str) -> str:
+    import html
+
+    return html.escape(text)

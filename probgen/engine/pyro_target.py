@@ -1,0 +1,343 @@
+"""Targets of Pyro programs: what `probgen.target` promises, in terms of a program's structure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+
+from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
+from probgen.engine.pyro_graph import Gradient, LinAlgError
+from probgen.engine.pyro_kernel import OPS, Key
+from probgen.target import Arrays, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
+
+_CHUNK = 1 << 22  # numbers that a vectorised run over draws may hold of its largest site
+_FEW = 128  # points up to which a loop over the compiled graph beats an eager vectorised run
+
+
+def is_array(value: Any) -> bool:
+    """Whether a datum becomes a tensor: arrays of numbers and tensors do."""
+    return isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
+
+
+def as_tensor(value: Any, precision: str) -> torch.Tensor:
+    """A contiguous tensor of its own, so that later changes of the array change nothing."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.array(value, dtype=np.int64 if value.dtype.kind in "iu" else None, order="C"))
+    if value.is_floating_point():
+        value = value.to(getattr(torch, precision))
+    elif value.dtype is not torch.bool and not value.is_complex():
+        value = value.to(torch.int64)
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
+def plain(value: Any) -> Any:
+    """NumPy scalars as Python numbers; all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class PyroTarget(Target):
+    """A Pyro program on data. Posterior draws and predictions are vectorised where torch.vmap can, else looped."""
+
+    engine = "pyro"
+    ops = OPS
+
+    def __init__(self, structure: Structure, tensors: Tensors, data: Mapping[str, Any]) -> None:
+        self.structure, self.tensors, self.data = structure, tensors, data
+        self.sites: tuple[Site, ...] = structure.sites
+        self.dim, self.precision = structure.dim, structure.precision
+
+    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+        """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape).
+
+        Raises ValueError, naming the site, where a prior is improper.
+        """
+        names = [site.name for site in self.sites if site.kind != "factor"]
+        self._refuse_improper(names)
+
+        def draw(_: torch.Tensor) -> dict[str, torch.Tensor]:
+            nodes = self.structure.trace(self.tensors, poutine.uncondition()).nodes
+            return {name: nodes[name]["value"] for name in names}
+
+        return self._over_draws(draw, torch.zeros(num_samples), seed)
+
+    def _refuse_improper(self, names: Sequence[str]) -> None:
+        improper = [s.name for s in self.sites if s.name in names and s.distribution == "ImproperUniform"]
+        if improper:
+            raise ValueError(f"Site {improper[0]!r} has an improper prior, which has no draws.\nGive it a proper one.")
+
+    def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        """Draws of the observed sites given `posterior`: arrays (chain, draw, *shape), the program run on `data`.
+
+        data: as in `prepare`; the observed variables may be left out or None. Finite unknowns are drawn, unless
+            `posterior` has them.
+        """
+        structure, tensors = self._on(data)
+        observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
+
+        def draw(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            nodes = structure.trace(tensors, poutine.uncondition(), Given(given)).nodes
+            return {name: nodes[name]["value"] for name in observed if name in nodes}
+
+        flat = self._over_draws(draw, values, seed)
+        return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+
+    def observed_values(self) -> dict[str, np.ndarray]:
+        """What every observed site is observed at, in the order of the program: arrays of the sites' shapes."""
+        with torch.no_grad(), self.structure.scope():
+            give = Unknowns(lambda _, shape: torch.zeros(shape, device=self.structure.device))
+            nodes = self.structure.trace(self.tensors, give).nodes
+        return {name: nodes[name]["value"].cpu().numpy() for name in self.named("observed")}
+
+    def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch).
+
+        Finite unknowns are summed out, unless `posterior` has them all; ValueError where observations share one.
+        """
+        structure, tensors = self._on(data)
+        observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
+        summed = not structure.finite <= values.keys()
+        if summed:
+            values = {name: value for name, value in values.items() if name not in structure.finite}
+
+        def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            trace = structure.trace(tensors, Given(given), enumerate_finite=summed)
+            trace.compute_log_prob()
+            if summed:
+                return _summed_terms(trace, observed, structure.finite)
+            return {name: trace.nodes[name]["unscaled_log_prob"] for name in observed}
+
+        flat = self._over_draws(terms, values, 0)
+        return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+
+    def _on(self, data: Mapping[str, Any]) -> tuple[Structure, Tensors]:
+        """The program's structure with other data in place of its own: sites and blocks stay those of the fit."""
+        arrays = tuple(name for name, value in data.items() if is_array(value))
+        static = {name: plain(value) for name, value in data.items() if name not in arrays}
+        tensors = [as_tensor(data[name], self.precision) for name in arrays]
+        return replace(self.structure, arrays=arrays, static=static), tensors
+
+    def _flatten(self, posterior: Arrays) -> tuple[tuple[int, int], dict[str, torch.Tensor]]:
+        """Number of chains and draws, and the latent sites' values (chain * draw, *shape)."""
+        latent = [name for name in self.named("latent") if name in posterior]
+        needed = set(self.named("latent")) - self.structure.finite - set(latent)
+        if needed:
+            raise ValueError(
+                f"The posterior lacks site {sorted(needed)[0]!r}; it has {', '.join(posterior) or 'none'}."
+            )
+        values = {name: as_tensor(np.asarray(posterior[name]), self.precision) for name in latent}
+        chains, draws = next(iter(values.values())).shape[:2]
+        return (chains, draws), {name: value.flatten(0, 1).to(self.structure.device) for name, value in values.items()}
+
+    def _over_draws(self, function: Callable[[Any], Any], inputs: Any, seed: int) -> dict[str, np.ndarray]:
+        """A function of one draw, applied along the leading axis of `inputs`; the results as arrays."""
+        largest = max([int(np.prod(site.shape)) for site in self.sites] + [1])
+        chunk = max(1, min(1024, _CHUNK // largest))
+        with torch.no_grad():
+            try:
+                with self.structure.scope(seed):
+                    result = torch.vmap(function, randomness="different", chunk_size=chunk)(inputs)
+            except Exception:  # what vmap cannot follow a loop can; what neither can raises there
+                with self.structure.scope(seed):
+                    rows = [function(row) for row in _rows(inputs)]
+                    result = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return {name: value.cpu().numpy() for name, value in result.items()}
+
+
+def _rows(inputs: Any) -> Iterator[Any]:
+    """The entries along the leading axis of a tensor or a dictionary of tensors."""
+    if isinstance(inputs, torch.Tensor):
+        yield from inputs
+        return
+    names = list(inputs)
+    for row in zip(*inputs.values(), strict=True):
+        yield dict(zip(names, row, strict=True))
+
+
+def _summed_terms(trace: Any, observed: Sequence[str], finite: frozenset[str]) -> dict[str, torch.Tensor]:
+    """log p(y_i) for every observation of the one observed site, its own finite unknowns summed out."""
+    if len(observed) != 1:
+        raise _shared(observed)
+    trace.pack_tensors()
+    nodes, (name,) = trace.nodes, observed
+    tree: OrderedDict[frozenset, list] = OrderedDict()
+    for site in (*sorted(finite), name):
+        plates = frozenset(trace.plate_to_symbol[f.name] for f in nodes[site]["cond_indep_stack"] if f.vectorized)
+        tree.setdefault(plates, []).append(nodes[site]["packed"]["unscaled_log_prob"])
+    own = max(tree, key=len)
+    summed = contract_tensor_tree(tree, set(trace.symbol_to_dim) - set(trace.plate_to_symbol.values()))
+    if list(summed) != [own] or len(summed[own]) != 1:
+        raise _shared(observed)
+    return {name: packed.unpack(summed[own][0], trace.symbol_to_dim)}
+
+
+def _shared(observed: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"The pointwise log likelihood of {', '.join(map(repr, observed))} is not defined: observations share finite "
+        "unknowns that are summed out.\nCompare such models by their joint density."
+    )
+
+
+class PyroContinuous(PyroTarget, Continuous):
+    """A program with continuous unknowns, its finite ones summed out."""
+
+    def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
+        """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
+        return self._gradient("full")(self._point(z), self.tensors)
+
+    def log_density(self, z: Any) -> np.float64:
+        """The log density at z: (dim,) -> ()."""
+        return self._gradient("full").value(self._point(z), self.tensors)
+
+    def log_density_batch(self, z: Any) -> np.ndarray:
+        """The log density at many points: (batch, dim) -> (batch,).
+
+        A few points go one by one through the compiled graph, many at once through an eager, vectorised run.
+        """
+        gradient, points = self._gradient("full"), self._point(z)
+        if len(points):
+            gradient.prepare(points[0], self.tensors)
+        if not (gradient.is_compiled and len(points) <= _FEW):
+            with torch.no_grad(), suppress(LinAlgError):
+                return self.torch_log_density_batch(points).cpu().numpy().astype(np.float64)
+        return np.array([gradient.value(point, self.tensors) for point in points], np.float64)
+
+    def gradient_batch(self, z: Any) -> np.ndarray:
+        """The gradient at many points: (batch, dim) -> (batch, dim)."""
+        return np.array([self.value_and_grad(point)[1] for point in z]).reshape(-1, self.dim)
+
+    def torch_log_density(self, z: torch.Tensor) -> torch.Tensor:
+        """The log density at z, differentiable in torch: (dim,) -> ()."""
+        with self.structure.scope():
+            return self.structure.log_density(z, self.tensors)
+
+    def torch_log_density_batch(self, z: torch.Tensor) -> torch.Tensor:
+        """The log density at many points, differentiable in torch: (batch, dim) -> (batch,)."""
+        with self.structure.scope():
+            return _batched(lambda point: self.structure.log_density(point, self.tensors), z)
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        """Latent and deterministic sites at draws (chain, draw, dim): arrays (chain, draw, *event).
+
+        A deterministic site that depends on a finite unknown has no one value there, and is left out.
+        """
+        draws = np.asarray(draws)
+        shapes = {site.name: site.shape for site in self.sites if site.kind in ("latent", "deterministic")}
+
+        def sites(z: torch.Tensor) -> dict[str, torch.Tensor]:
+            nodes = self.structure.trace(self.tensors, self.structure.unknowns(z), enumerate_finite=True).nodes
+            values = {name: nodes[name]["value"] for name in shapes if name not in self.structure.finite}
+            return {name: value for name, value in values.items() if tuple(value.shape) == shapes[name]}
+
+        flat = self._over_draws(sites, self._point(draws.reshape(-1, self.dim)), 0)
+        return {name: value.reshape(*draws.shape[:2], *value.shape[1:]) for name, value in flat.items()}
+
+    def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
+        """The point z (dim,) of given values of the latent sites; ValueError if one is missing or of another shape."""
+        missing = [name for name in self.structure.blocks if name not in values]
+        if missing:
+            raise ValueError(f"No value for site {missing[0]!r}; unconstrain needs {', '.join(self.structure.blocks)}.")
+        given = Given({name: self._point(values[name]) for name in self.structure.blocks}, invert=True)
+        with torch.no_grad(), self.structure.scope():
+            self.structure.trace(self.tensors, given)
+        return np.concatenate([given.unconstrained[n].cpu().numpy().ravel() for n in self.structure.blocks]).astype(
+            float
+        )
+
+    def terms(self, z: Any) -> dict[str, float]:
+        """The log density of every site at z, in nats, for error messages; finite unknowns at a draw."""
+        with torch.no_grad(), self.structure.scope():
+            trace = self.structure.trace(self.tensors, self.structure.unknowns(self._point(z)))
+            trace.compute_log_prob()
+        return {site.name: float(trace.nodes[site.name]["log_prob_sum"]) for site in self.sites}
+
+    def _point(self, z: Any) -> torch.Tensor:
+        """A NumPy array as a tensor of its own in this target's dtype and on its device."""
+        point = torch.from_numpy(np.array(z, np.float64))
+        if self.precision != "float64" or self.structure.device.type != "cpu":
+            point = point.to(self.structure.device, getattr(torch, self.precision))
+        return point
+
+    def _gradient(self, name: str) -> Gradient:
+        """The gradient of all data ("full") or of a minibatch, shared by all targets of this structure."""
+        gradients, structure = self.structure.gradients, self.structure
+        if name not in gradients:
+            obstacle = "it draws random numbers" if structure.is_random else None
+            gradients[name] = Gradient(
+                structure.log_density, structure.scope, frozen=structure.reads_data, obstacle=obstacle
+            )
+        return gradients[name]
+
+
+def _batched(function: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor) -> torch.Tensor:
+    """A function of a point at many points, by vmap where that can follow it, else in a loop."""
+    try:
+        return torch.vmap(function)(z)
+    except LinAlgError:
+        raise
+    except Exception:
+        return torch.stack([function(point) for point in z])
+
+
+class PyroSubsampled(PyroContinuous, SubsampledContinuous):
+    """A program with minibatch plates: densities are those of all data, `minibatch_...` estimates them.
+
+    A minibatch is drawn from the seed or key alone, without replacement.
+    """
+
+    def minibatch_value_and_grad(self, key: Key, z: Any) -> tuple[np.float64, np.ndarray]:
+        """An unbiased estimate of the log density and of its gradient at z: (dim,) -> (), (dim,)."""
+        rows = self._rows(OPS.generator(key))
+        return self._gradient("minibatch")(self._point(z), self.tensors, *rows)
+
+    def torch_minibatch_log_density(self, z: torch.Tensor, seed: int) -> torch.Tensor:
+        """An unbiased estimate of the log density at z, differentiable in torch: (dim,) -> ()."""
+        rows = self._rows(OPS.generator(OPS.key(seed)))
+        with self.structure.scope():
+            return self.structure.log_density(z, self.tensors, *rows)
+
+    def torch_minibatch_log_density_batch(self, z: torch.Tensor, seed: int) -> torch.Tensor:
+        """Estimates from one minibatch at many points, differentiable in torch: (batch, dim) -> (batch,)."""
+        rows = self._rows(OPS.generator(OPS.key(seed)))
+        with self.structure.scope():
+            return _batched(lambda point: self.structure.log_density(point, self.tensors, *rows), z)
+
+    def _rows(self, rng: np.random.Generator) -> list[torch.Tensor]:
+        """Random indices, without replacement, for every plate that draws a minibatch."""
+        plates = self.structure.plates.values()
+        drawn = [rng.choice(size, batch, replace=False, shuffle=False) for size, batch in plates]
+        return [torch.from_numpy(rows).to(self.structure.device) for rows in drawn]
+
+
+class PyroMixed(PyroTarget, Mixed):
+    """A program with continuous and finite unknowns."""
+
+    def marginalise(self) -> PyroContinuous:
+        """The same program with its finite unknowns summed out exactly, by Pyro's enumeration."""
+        kind = PyroSubsampled if self.structure.plates else PyroContinuous
+        return kind(self.structure, self.tensors, self.data)
+
+
+class PyroDiscrete(PyroTarget, Discrete):
+    """A program whose unknowns are all finite."""
+
+
+class PyroSimulable(PyroTarget, Simulable):
+    """A program that can only be run forward."""
+
+
+def target_type(structure: Structure) -> type[PyroTarget]:
+    """The type of target that a structure offers."""
+    if not structure.blocks and not structure.finite:
+        return PyroSimulable
+    if structure.finite:
+        return PyroMixed if structure.blocks else PyroDiscrete
+    return PyroSubsampled if structure.plates else PyroContinuous

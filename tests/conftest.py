@@ -1,0 +1,82 @@
+"""What all tests share: a compile cache of their own, a watch over process globals, child processes, skips."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+needs_pyro = pytest.mark.skipif(
+    importlib.util.find_spec("pyro") is None, reason="Pyro is not installed: its engine is not tested"
+)
+ENGINES = ["numpyro", pytest.param("pyro", marks=needs_pyro)]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A fresh compile cache for the session, which its workers and child processes inherit."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and "PROBGEN_CACHE" not in os.environ:
+        os.environ["PROBGEN_CACHE"] = config.stash[CACHE] = tempfile.mkdtemp(prefix="probgen-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(CACHE, None):
+        os.environ.pop("PROBGEN_CACHE")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+CACHE = pytest.StashKey[str]()
+
+
+def process_globals() -> dict[str, Any]:
+    """Everything that a library could leave changed behind a user's back, of the packages loaded so far."""
+    state: dict[str, Any] = {}
+    if "jax" in sys.modules:  # whose import draws from NumPy's generator
+        import jax
+
+        state["numpy.random"] = hash(str(np.random.get_state()))  # noqa: NPY002
+        state |= {f"jax.{key}": value for key, value in jax.config.values.items()}
+        state["jax.x64 here"] = jax.config.jax_enable_x64
+    if "numpyro" in sys.modules:
+        import numpyro
+
+        state["numpyro validation"] = numpyro.distributions.Distribution._validate_args
+        state["numpyro handlers"] = list(numpyro.primitives._PYRO_STACK)
+    if "torch" in sys.modules:
+        import torch
+
+        state |= {
+            "torch dtype": torch.get_default_dtype(),
+            "torch threads": torch.get_num_threads(),
+            "torch validation": torch.distributions.Distribution._validate_args,
+            "torch gradients": torch.is_grad_enabled(),
+            "torch.random": hash(torch.get_rng_state().numpy().tobytes()),
+        }
+    if "pyro" in sys.modules:
+        import pyro
+
+        state["pyro settings"] = pyro.settings.get()
+        state["pyro parameters"] = dict(pyro.get_param_store())
+        state["pyro handlers"] = list(pyro.poutine.runtime._PYRO_STACK)
+    return state
+
+
+@pytest.fixture(autouse=True)
+def _globals_are_left_alone() -> Iterator[None]:
+    before = process_globals()
+    yield
+    after = process_globals()
+    changed = {key: (value, after.get(key)) for key, value in before.items() if after.get(key) != value}
+    assert not changed, f"process globals changed: {changed}"
+
+
+def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python in a child process; its output is captured."""
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, **keywords)

@@ -1,0 +1,196 @@
+"""The command line says the words of Python, and bad input in one message with exit code 2."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import python
+
+import probgen as pg
+from probgen import catalog
+from probgen.cli import COMMANDS, main
+
+QUICK = ["--num-warmup=150", "--num-samples=200", "--num-chains=2", "--no-progress"]
+PROGRAM = """
+import numpyro, numpyro.distributions as dist
+
+def line(x, degree, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([degree]).to_event(1))
+    numpyro.sample("y", dist.Normal(sum(w[i] * x**i for i in range(degree)), 1.0), obs=y)
+"""
+
+
+@pytest.fixture
+def say(capsys, monkeypatch, tmp_path):
+    """Run a command in a folder of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        try:
+            code = main(words)
+        except SystemExit as leave:
+            code = leave.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """Eight schools, fitted once."""
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    assert main(["fit", "eight_schools", "--out", str(folder), *QUICK]) == 0
+    return folder
+
+
+def test_fit_says_the_verdict_the_summary_and_where_the_run_is(say):
+    code, out, _ = say("fit", "eight_schools", "--seed=3", "--target-accept=0.9", *QUICK)
+    assert code == 0
+    assert out.splitlines()[0].startswith(("pass", "warn", "fail"))
+    assert "theta[A]" in out
+    assert "runs/eight_schools-nuts" in out
+    fit = pg.load("runs/eight_schools-nuts")
+    assert (fit.seed, fit.inference.target_accept, fit.z.shape[:2]) == (3, 0.9, (2, 200))
+    again = pg.fit("eight_schools", target_accept=0.9, seed=3, num_warmup=150, num_samples=200, num_chains=2)
+    assert np.array_equal(fit.z, again.z)
+    assert say("fit", "eight_schools", *QUICK)[0] == 0
+    assert pg.load("runs/eight_schools-nuts-2").seed == 0
+
+
+def test_an_existing_run_is_refused_with_the_ways_on(say, run_folder):
+    code, _, err = say("fit", "eight_schools", "--out", str(run_folder))
+    assert code == 2
+    assert "--overwrite" in err
+    assert f"probgen resume {run_folder}" in err
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_a_program_of_ones_own_with_data_of_ones_own(say, tmp_path, suffix):
+    (tmp_path / "mine.py").write_text(PROGRAM)
+    data = {"x": [0.0, 1.0, 2.0, 3.0], "y": [1.0, 3.0, 5.0, 7.0], "degree": 2}
+    np.savez(tmp_path / "data.npz", **data)
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    code, out, _ = say("fit", "mine.py:line", "--data", f"data{suffix}", "--out", "run", *QUICK)
+    assert code == 0, out
+    assert "w[1]" in out
+    assert say("resume", "run", "--no-progress")[0] == 0
+    assert say("sample", "run")[1].startswith("y (1, 4)")
+
+
+def test_sample_diagnose_report(say, run_folder):
+    code, out, _ = say("sample", str(run_folder), "-n", "10", "-o", "x.npz")
+    assert (code, out.strip()) == (0, "x.npz: y (10, 8)")
+    assert np.load("x.npz")["y"].shape == (10, 8)
+    code, out, _ = say("diagnose", str(run_folder))
+    verdict = pg.load(run_folder).diagnose()
+    assert (code, out.strip()) == (verdict.exit_code, str(verdict))
+    assert say("report", str(run_folder), "-o", "fit.html")[0] == 0
+    with open("fit.html") as page:
+        assert "eight_schools" in page.read()
+
+
+def test_compare_runs_and_compare_algorithms(say, run_folder, tmp_path):
+    code, out, _ = say("compare", str(run_folder), str(run_folder), "--no-progress")
+    assert code == 0
+    assert out.count(str(run_folder)) >= 1
+    words = ("compare", "eight_schools", "--inference", "laplace", "map", "--out", "both", "--report", "c.html")
+    code, out, _ = say(*words, "--no-progress")
+    assert code == 0, out
+    assert "laplace" in out
+    assert (tmp_path / "both" / "map" / "run.json").exists()
+    assert (tmp_path / "c.html").exists()
+
+
+def test_list_names_everything_with_a_line_each(say):
+    code, out, _ = say("list")
+    assert code == 0
+    for group in ("probgen.models", "probgen.inference"):
+        for word in catalog.modules(group):
+            (line,) = [line for line in out.splitlines() if line.split()[:1] == [word]]
+            assert len(line.split()) > 2, f"{word} has no docstring"
+
+
+def test_show(say):
+    _, out, _ = say("show", "eight_schools")
+    for part in ("mu ~ N(0, 5)", "def eight_schools(sigma, y=None)", "y: float64 (8,)", "theta: deterministic", "nuts"):
+        assert part in out
+    _, out, _ = say("show", "nuts")
+    for part in ("Hoffman", "num_warmup", "target_accept", "Continuous"):
+        assert part in out
+
+
+def test_matrix_is_that_of_python(say):
+    _, out, _ = say("matrix", "--engine", "numpyro")
+    table = pg.matrix("numpyro")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if set(line.split()[1:]) & {"x", "."}}
+    found = {name: [mark == "x" for mark in marks] for name, marks in rows.items() if name in table.model}
+    assert found == {str(name): list(table.sel(model=name).values) for name in table.model.values}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(say, command):
+    code, out, _ = say(command, "--help")
+    assert code == 0
+    assert command in out
+
+
+@pytest.mark.parametrize("word", list(catalog.modules("probgen.inference")))
+def test_help_of_fit_lists_the_settings_of_the_inference_with_their_meaning(say, word):
+    code, out, _ = say("fit", "--inference", word, "--help")
+    assert code == 0
+    text = " ".join(out.replace("│", " ").split())
+    for name in catalog.algorithm(word).__dataclass_fields__:
+        flag = f"--{name.replace('_', '-')}"
+        assert flag in text
+        assert f"{flag} (default" not in text, f"{name} is not explained"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "eight_scools"], "Unknown model 'eight_scools'. Did you mean 'eight_schools'?"),
+        (["fit", "eight_schools", "-i", "nutz"], "Unknown inference 'nutz'. Did you mean 'nuts'?"),
+        (["fit", "eight_schools", "--num-sample=3"], "Did you mean '--num-samples'?\nKnown: --inference, --data"),
+        (["fit", "eight_schools", "--num-samples=-3"], "num_samples is -3; it must be above 0"),
+        (["fit", "eight_schools", "--data", "no.npz"], "No such file or directory: 'no.npz'"),
+        (["fit", "eight_schools", "--data", "no.csv"], "no.csv: expected .npz or .json"),
+        (["fit", "no.py:program"], "There is no file no.py"),
+        (["fit", "no.py"], "Which function of no.py? Say no.py:NAME"),
+        (["show", "nutz"], "Unknown model or algorithm 'nutz'. Did you mean 'nuts'?"),
+        (["resume", "nowhere"], "nowhere holds no run"),
+        (["diagnose", "nowhere"], "nowhere holds no run"),
+        (["sample", "nowhere", "-n", "0"], "num_samples is 0; it must be above 0"),
+        (["sample", "nowhere", "-o", "x.csv"], "x.csv is not an .npz file"),
+        (["compare", "nowhere"], "Compare needs two or more runs"),
+        (["compare", "a", "b", "--inference", "nuts"], "--inference fits one model; got 2"),
+        (["list", "more"], "Unexpected 'more'"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(say, tmp_path, words, message):
+    code, out, err = say(*words)
+    assert code == 2
+    assert err.startswith("probgen: ")
+    assert message in err
+    assert "Traceback" not in err + out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["fit"], ["fit", "eight_schools", "--num-samples", "many"]])
+def test_words_that_cannot_be_parsed(say, words):
+    code, out, err = say(*words)
+    assert code == (0 if not words else 2)
+    assert "Traceback" not in err + out
+
+
+def test_debug_shows_the_traceback(say, monkeypatch):
+    with pytest.raises(ValueError, match="Unknown model"):
+        say("fit", "eight_scools", "--debug")
+    monkeypatch.setenv("PROBGEN_DEBUG", "1")
+    with pytest.raises(ValueError, match="Unknown model"):
+        say("fit", "eight_scools")
+
+
+def test_version_from_the_shell():
+    done = python("-c", "import sys; from probgen.cli import main; sys.exit(main())", "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("probgen ")

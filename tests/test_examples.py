@@ -1,0 +1,46 @@
+"""The README's Python and every example run, as scripts, with warnings as errors."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import needs_pyro, python
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def marks(path):
+    return [needs_pyro] if "import pyro\n" in path.read_text() else []
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=marks(p)) for p in EXAMPLES])
+def test_example_runs(path, tmp_path):
+    done = python("-W", "error", str(path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_short_and_in_percent_format(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 60
+    assert lines[0] == "# %% [markdown]"
+    assert lines[1].startswith("# # ")
+
+
+def test_readme_runs_from_top_to_bottom(tmp_path):
+    (tmp_path / "readme.py").write_text("\n".join(BLOCKS))
+    done = python("-W", "error", "readme.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_is_short_and_names_what_exists():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    assert BLOCKS
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake (\w+)", text)) <= targets
+    for path in re.findall(r"`((?:examples|benchmarks|models|inference)/[\w/.]*)`", text):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,115 @@
+"""The rules of the house: who may import what, who may print, what is packaged, what `import probgen` loads."""
+
+import ast
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import needs_pyro, python
+
+ROOT = Path(__file__).parent.parent
+CODE = [path for folder in ("probgen", "models", "inference") for path in sorted((ROOT / folder).rglob("*.py"))]
+HEAVY = {"jax", "jaxlib", "torch", "numpyro", "pyro", "equinox", "optax", "flowjax", "diffrax", "funsor", "blackjax"}
+MAY_BE_HEAVY = ("probgen/engine/", "probgen/nets/", "probgen/runtime.py", "models/", "inference/")
+TOP = {
+    "probgen", "models", "inference", "tests", "examples", "benchmarks", ".ci", "README.md", "pyproject.toml",
+    "Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml",
+}  # fmt: skip
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def imports(tree: ast.AST, at_top: bool = False) -> set[str]:
+    """Dotted names imported in a module; those for type checkers alone are left out."""
+    found, nodes = set(), [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not is_type_checking(node) and not (at_top and inside):
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def roots(names: set[str]) -> set[str]:
+    return {word.partition(".")[0] for word in names}
+
+
+@pytest.mark.parametrize("path", CODE, ids=name)
+def test_imports_keep_the_rules(path):
+    tree, where = ast.parse(path.read_text()), name(path)
+    used = imports(tree)
+    if where.startswith("models/"):
+        assert not {word for word in used if word.startswith("probgen.inference")}, "models/ imports inference/"
+    if where.startswith("inference/"):
+        assert not {word for word in used if word.startswith("probgen.models")}, "inference/ imports models/"
+        if not path.name.startswith("_"):
+            assert not roots(imports(tree, at_top=True)) & HEAVY, "import it in the body of the algorithm"
+    if not where.startswith(MAY_BE_HEAVY):
+        assert not roots(used) & HEAVY, f"only {', '.join(MAY_BE_HEAVY)} know an engine"
+
+
+@pytest.mark.parametrize("path", [path for path in CODE if name(path) != "probgen/cli.py"], ids=name)
+def test_nothing_below_the_command_line_prints(path):
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call, ast.Name) and call.id in ("print", "breakpoint")]
+
+
+def test_packages_are_the_folders():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    files = [name(path.parent) for path in CODE]
+    folders = {(f if f.startswith("probgen") else f"probgen/{f}").replace("/", ".") for f in files}
+    assert listed == folders
+    assert all((ROOT / name(path.parent) / "__init__.py").exists() for path in CODE)
+
+
+def test_top_level_is_as_designed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: what is tracked at the top level is not compared")
+    assert {line.partition("/")[0] for line in listed.stdout.splitlines()} <= TOP
+
+
+def test_import_is_light_and_quick():
+    code = "import time, sys; t = time.perf_counter(); import probgen; print(time.perf_counter() - t, *sys.modules)"
+    runs = [python("-c", code).stdout.split() for _ in range(3)]
+    assert not set(runs[0]) & {"torch", "jax", "numpyro", "pyro", "numpy"}
+    assert min(float(run[0]) for run in runs) < 0.2
+
+
+def test_help_is_light():
+    code = """if True:
+        import sys
+        from probgen.cli import main
+        try:
+            main(["--help"])
+        finally:
+            print(*sys.modules, file=sys.stderr)
+    """
+    told = python("-c", code)
+    assert "diagnose" in told.stdout
+    assert not set(told.stderr.split()) & {"torch", "jax", "numpyro", "pyro"}
+
+
+@pytest.mark.parametrize(
+    ("model", "other"), [("eight_schools", "torch"), pytest.param("eight_schools_pyro", "jax", marks=needs_pyro)]
+)
+def test_an_engine_never_imports_the_other(model, other):
+    code = f"""if True:
+        import sys, probgen as pg
+        fit = pg.fit({model!r}, num_warmup=50, num_samples=20, num_chains=2)
+        fit.diagnose(), fit.summary(), fit.sample(2)
+        assert {other!r} not in sys.modules
+    """
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr

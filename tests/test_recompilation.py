@@ -1,0 +1,67 @@
+"""A second fit on data of the same shapes traces nothing: data are arguments of compiled code, not constants in it."""
+
+import numpy as np
+import pytest
+from conftest import ENGINES
+
+import probgen as pg
+
+RUNS = []  # one entry for each time that a program's body ran
+Y, X = np.linspace(-1, 1, 30), np.linspace(0, 2, 30)
+
+
+def numpyro_line(x, y=None):
+    import numpyro
+    import numpyro.distributions as dist
+
+    RUNS.append("numpyro")
+    slope = numpyro.sample("slope", dist.Normal(0.0, 10.0))
+    with numpyro.plate("point", len(x)):
+        numpyro.sample("y", dist.Normal(slope * x, 0.1), obs=y)
+
+
+def pyro_line(x, y=None):
+    import pyro
+    import pyro.distributions as dist
+
+    RUNS.append("pyro")
+    slope = pyro.sample("slope", dist.Normal(0.0, 10.0))
+    with pyro.plate("point", len(x)):
+        pyro.sample("y", dist.Normal(slope * x, 0.1), obs=y)
+
+
+PROGRAMS = {"numpyro": numpyro_line, "pyro": pyro_line}
+
+
+def fitted(engine, inference="nuts", data=None, **settings):
+    defaults = {"num_warmup": 100, "num_samples": 100, "num_chains": 2} if inference == "nuts" else {"num_steps": 300}
+    return pg.fit(PROGRAMS[engine], data or {"x": X, "y": Y}, inference, **{**defaults, **settings})
+
+
+@pytest.mark.parametrize("inference", ["nuts", "mean_field"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_shapes_trace_nothing_and_the_new_data_count(engine, inference):
+    fitted(engine, inference).draws  # noqa: B018
+    RUNS.clear()
+    fits = {slope: fitted(engine, inference, {"x": X, "y": slope * X}) for slope in (3, -5)}
+    assert not RUNS
+    for slope, fit in fits.items():
+        assert fit.draws["slope"].mean() == pytest.approx(slope, abs=0.3)
+    assert engine == "pyro" or not RUNS  # Pyro runs the program to transform draws, without compiling it
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("change", [{"num_samples": 33}, {"num_chains": 3}, {"seed": 5}], ids=str)
+def test_settings_that_the_step_does_not_read_trace_nothing(engine, change):
+    fitted(engine)
+    RUNS.clear()
+    fitted(engine, **change)
+    assert not RUNS
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_shapes_do_trace(engine):
+    """The counter counts: without this test, a broken one would pass the others."""
+    RUNS.clear()
+    fitted(engine, data={"x": X[:17], "y": Y[:17]})
+    assert RUNS

@@ -1,0 +1,263 @@
+"""Variational inference against closed forms: normal targets, a banana of known constant, reference draws."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import posteriordb
+import probgen as pg
+import pytest
+from probgen import catalog, engine
+from probgen.run import conditioned
+
+MEAN = np.array([1.0, -2.0, 30.0])
+ROOT = np.array([[2.0, 0.0, 0.0], [-1.5, 0.5, 0.0], [30.0, 10.0, 20.0]])
+COVARIANCE = ROOT @ ROOT.T
+NORMALS = ["full_rank", "mean_field", "low_rank"]
+FLOWS = ["planar", "iaf", "maf", "realnvp", "neural_spline", "bnaf", "flow"]
+
+
+def correlated(mean, root):
+    numpyro.sample("x", dist.MultivariateNormal(mean, scale_tril=root))
+
+
+def banana(scale):
+    """a ~ N(0, 1), b ~ N(a^2, scale): E b = 1, var b = 2 + scale^2, and the density integrates to one."""
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    numpyro.sample("b", dist.Normal(a**2, scale))
+
+
+def one(scale):
+    numpyro.sample("a", dist.StudentT(5.0, 3.0, scale))
+
+
+def minibatched(x):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+    with numpyro.plate("row", len(x), subsample_size=20):
+        numpyro.sample("x", dist.Normal(mean, 1.0), obs=numpyro.subsample(x, 0))
+
+
+def fit(program, data, inference, **settings):
+    return pg.fit(program, data, inference, progress=False, **settings)
+
+
+def normal_fit(inference, **settings):
+    return fit(correlated, {"mean": MEAN, "root": ROOT}, inference, **settings)
+
+
+def log_ratio(fitted):
+    return (fitted.answer["log_p"] - fitted.answer["log_q"]).ravel()
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return normal_fit("full_rank")
+
+
+def test_full_rank_is_exact_on_a_normal(normal):
+    z = normal.z.reshape(-1, 3)
+    sd = np.sqrt(np.diag(COVARIANCE))
+    np.testing.assert_allclose((z.mean(0) - MEAN) / sd, 0, atol=5 / np.sqrt(4000))
+    np.testing.assert_allclose(np.cov(z.T) / np.outer(sd, sd), COVARIANCE / np.outer(sd, sd), atol=0.11)
+    np.testing.assert_allclose(log_ratio(normal), 0, atol=1e-3)  # log Z = 0
+
+
+def test_shapes_precision_and_records(normal):
+    assert normal.z.shape == (4, 1000, 3)
+    assert normal.z.dtype == np.float64
+    assert normal.answer["log_q"].shape == normal.answer["log_p"].shape == (4, 1000)
+    assert set(normal.records) == {"loss", "learning_rate", "skipped", "converged"}
+    assert not normal.records["skipped"].any()
+    assert fit(one, {"scale": 1.0}, "mean_field", num_steps=20, precision="float32").z.dtype == np.float32
+
+
+def test_learning_ends_when_the_elbo_stalls(normal):
+    assert normal.complete
+    assert normal.num_steps < normal.inference.num_steps
+    converged = normal.records["converged"][0]
+    assert converged[-1]
+    assert not converged[:-1].any()
+    rates = normal.records["learning_rate"][0]
+    np.testing.assert_allclose(rates[-1], rates[0] / 3**normal.inference.num_cuts, rtol=1e-6)
+
+
+def test_mean_field_has_the_precisions_diagonal():
+    """KL(q | p) between normals is least where var_i = 1 / precision_ii: too small on correlated targets."""
+    z = normal_fit("mean_field").z.reshape(-1, 3)
+    expected = 1 / np.diag(np.linalg.inv(COVARIANCE))
+    np.testing.assert_allclose(z.var(0), expected, rtol=0.15)  # 5 sds of a variance of 4,000 draws is 0.11
+    assert (z.var(0) < np.diag(COVARIANCE)).all()
+
+
+def test_low_rank_recovers_a_factor_model():
+    data = {"mean": MEAN, "root": np.linalg.cholesky(np.diag([1.0, 4.0, 9.0]) + np.outer(ROOT[:, 0], ROOT[:, 0]) / 9)}
+    assert abs(log_ratio(fit(correlated, data, "low_rank", rank=1)).mean()) < 2e-3
+
+
+def test_map_is_the_mode():
+    found = normal_fit("map")
+    assert found.z.shape == (1, 1, 3)
+    np.testing.assert_allclose(found.z[0, 0], MEAN, atol=1e-5)
+    assert "log_q" not in found.answer
+    assert "no uncertainty" in found.inference.bias
+    assert found.complete
+
+
+def test_map_finds_the_mode_of_a_banana():
+    found = fit(banana, {"scale": 0.1}, "map")
+    np.testing.assert_allclose(found.z[0, 0], 0, atol=1e-5)
+
+
+def test_laplace_is_exact_on_a_normal():
+    found = normal_fit("laplace")
+    np.testing.assert_allclose(log_ratio(found), 0, atol=1e-5)
+    np.testing.assert_allclose(np.cov(found.z.reshape(-1, 3).T)[2, 2], COVARIANCE[2, 2], rtol=0.12)
+
+
+def test_laplace_has_the_inverse_curvature_of_the_mode():
+    """At the mode of the banana -Hessian = diag(1, 1 / scale^2)."""
+    z = fit(banana, {"scale": 0.5}, "laplace").z.reshape(-1, 2)
+    np.testing.assert_allclose(z.std(0), [1.0, 0.5], rtol=0.06)
+
+
+@pytest.mark.parametrize("inference", FLOWS)
+def test_flows_on_a_banana(inference):
+    """ELBO within 0.06 of log Z = 0 where the best normal is 0.9 below; moments; log q integrates to one.
+
+    The mean of p/q over draws of q is the integral of p where q lives, and that of q/p over exact draws of p is the
+    integral of q: both are 1. False alarms below 1e-5 each.
+    """
+    found = fit(banana, {"scale": 0.5}, inference, num_steps=2500)
+    ratio = log_ratio(found)
+    assert -0.06 < ratio.mean() < 5 * ratio.std() / np.sqrt(ratio.size)
+    a, b = (found.draws[site].ravel() for site in "ab")
+    np.testing.assert_allclose([a.mean(), a.std(), b.mean()], [0.0, 1.0, 1.0], atol=0.15)
+    np.testing.assert_allclose(b.std(), np.sqrt(2.25), rtol=0.2)
+    weight = np.exp(ratio)
+    assert abs(weight.mean() - 1) < 5 * weight.std() / np.sqrt(ratio.size) + 0.01
+
+
+def test_best_normal_on_a_banana_is_far():
+    assert log_ratio(fit(banana, {"scale": 0.5}, "full_rank")).mean() < -0.3
+
+
+@pytest.mark.parametrize("inference", ["realnvp", "maf", "neural_spline", "low_rank"])
+def test_density_is_that_of_the_draws(inference):
+    """log q of a draw, by the inverse map, is the log q with which it was drawn, with parameters far from the start."""
+    import jax
+    from probgen import runtime
+    from probgen.inference.variational import _jax
+
+    settings = catalog.inference(inference, {})
+    with runtime.jax_scope("float64"):
+        parts = _jax.parts(settings, 3, "float64")
+        noise = 0.3 * jax.random.normal(jax.random.key(1), parts.flat.shape)
+        guide = parts.build(parts.flat + noise)
+        u, log_q = guide.sample_and_log_prob(jax.random.key(2), (50,))
+        np.testing.assert_allclose(guide.log_prob(u), log_q, rtol=1e-6, atol=1e-6)
+
+
+def test_path_gradient_has_no_variance_at_the_optimum():
+    """With q = p every draw gives the gradient zero; the total gradient is that only in the mean."""
+    import jax
+    from probgen import runtime
+    from probgen.inference.variational import _guide, _jax
+
+    _, target = conditioned(correlated, {"mean": MEAN, "root": ROOT})
+    with runtime.jax_scope("float64"):
+        anchor = _guide.Anchor(jnp.asarray(MEAN), jnp.asarray(ROOT))
+        largest = {}
+        for gradient in ("path", "total"):
+            settings = catalog.inference("full_rank", {"gradient": gradient, "num_particles": 1})
+            flat = _jax.initial(settings, None, target)
+            found = [_jax.loss_and_gradient(settings, jax.random.key(i), flat, anchor, target) for i in range(5)]
+            np.testing.assert_allclose([loss for loss, _ in found], 0, atol=1e-9)
+            largest[gradient] = max(float(jnp.abs(g).max()) for _, g in found)
+    assert largest["path"] < 1e-9
+    assert largest["total"] > 0.1
+
+
+def executor(settings, seed=3):
+    _, target = conditioned(correlated, {"mean": MEAN, "root": ROOT})
+    made = engine.load("numpyro").Executor(settings, target, seed, 1)
+    made.init()
+    return made
+
+
+def test_chunks_and_seeds():
+    """A run cut into sevens is that in one piece, bit for bit, past the step at which it converges too."""
+    settings = catalog.inference("full_rank", {"block": 5, "patience": 1, "num_cuts": 2, "num_particles": 4})
+    whole, cut, other = executor(settings), executor(settings), executor(settings, seed=4)
+    records = [whole.advance(0, 140), other.advance(0, 140)]
+    pieces = [cut.advance(start, 7) for start in range(0, 140, 7)]
+    assert records[0]["converged"].any()
+    for name, values in records[0].items():
+        np.testing.assert_array_equal(values, np.concatenate([p[name] for p in pieces], axis=1))
+    for name, value in whole.state().items():
+        np.testing.assert_array_equal(value, cut.state()[name])
+    for name, value in whole.answer().items():
+        np.testing.assert_array_equal(value, cut.answer()[name])
+    assert (records[0]["loss"] != records[1]["loss"]).any()
+
+
+def test_state_survives_a_checkpoint():
+    settings = catalog.inference("full_rank", {"num_particles": 4})
+    first, second = executor(settings), executor(settings, seed=3)
+    first.advance(0, 10)
+    second.restore(first.state())
+    np.testing.assert_array_equal(first.advance(10, 5)["loss"], second.advance(10, 5)["loss"])
+
+
+def test_minibatches():
+    """The conjugate posterior of the mean of 200 points, learned from 20 rows a step."""
+    x = np.random.default_rng(0).normal(2.0, 1.0, 200)
+    found = fit(minibatched, {"x": x}, "mean_field", num_steps=4000)
+    variance = 1 / (200 + 1 / 100)
+    z = found.z.ravel()
+    assert abs(z.mean() - variance * x.sum()) < 0.35 * np.sqrt(variance)
+    np.testing.assert_allclose(z.std(), np.sqrt(variance), rtol=0.15)
+
+
+def test_one_unknown():
+    """Student's t in one dimension: flows gain on the best normal, and coupling says that it needs two unknowns."""
+    assert log_ratio(fit(one, {"scale": 2.0}, "flow", num_steps=1500)).mean() > -0.02
+    with pytest.raises(ValueError, match="realnvp needs at least 2 unknowns; this program has 1"):
+        fit(one, {"scale": 2.0}, "realnvp")
+
+
+@pytest.mark.parametrize(
+    ("inference", "settings", "message"),
+    [
+        ("full_rank", {"gradient": "both"}, "known: path, total"),
+        ("planar", {"gradient": "path"}, "needs the inverse of the guide"),
+        ("low_rank", {"rank": 0}, "rank is 0; it must be above 0"),
+        ("flow", {"learning_rate": -1.0}, "learning_rate"),
+    ],
+)
+def test_bad_settings_are_refused(inference, settings, message):
+    with pytest.raises(ValueError, match=message):
+        catalog.inference(inference, settings)
+
+
+# ---- reference draws ---------------------------------------------------------------------------------------------
+
+FAST = ["kidiq-kidscore_momhsiq", "eight_schools-eight_schools_noncentered"]
+
+
+def distances(name, fitted):
+    """The largest differences of means, in sds of the reference, and of sds, as ratios."""
+    ours, theirs = posteriordb.POSTERIORS[name].parameters(fitted.draws), posteriordb.reference(name)
+    mean = max(abs(ours[key].mean() - value.mean()) / value.std() for key, value in theirs.items())
+    return mean, max(abs(ours[key].std() / value.std() - 1) for key, value in theirs.items())
+
+
+@pytest.mark.skipif(not posteriordb.available(), reason="without ../shared/data/posteriordb: agreement with references")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in posteriordb.POSTERIORS]
+)
+def test_flow_agrees_with_reference_draws(name):
+    """Means within 0.1 sd (six Monte Carlo errors of 4,000 draws) and sds within 10 % (nine)."""
+    posterior = posteriordb.POSTERIORS[name]
+    mean, sd = distances(name, fit(posterior.program, posterior.data(), "flow"))
+    assert mean < 0.1
+    assert sd < 0.1
