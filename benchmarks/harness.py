@@ -6,8 +6,12 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -77,6 +81,35 @@ class Results:
         broken = self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size
         with self.path.open("a") as file:
             file.write("\n" * bool(broken) + json.dumps(record) + "\n")
+
+
+def child(script: Path, words: Sequence[str], settings: Mapping[str, str], timeout: float) -> dict[str, Any]:
+    """The JSON line that `script --worker words` prints last, run in a process of its own.
+
+    A line "draws S" says that the draws are on hand, S seconds of the time so far being the benchmark's own: the record
+    then has "seconds", from the start of the interpreter. Raises RuntimeError, with the process's last words.
+    """
+    seconds, last = None, ""
+    with tempfile.TemporaryFile("w+") as errors:
+        begun = time.perf_counter()
+        command = [sys.executable, str(script), "--worker", *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(settings))
+        stopped = threading.Event()
+        alarm = threading.Timer(timeout, lambda: (stopped.set(), process.kill()))
+        alarm.start()
+        for line in process.stdout or ():
+            if line.startswith("draws "):
+                seconds = time.perf_counter() - begun - float(line.split()[1])
+            last = line if line.startswith("{") else last
+        code = process.wait()
+        alarm.cancel()
+        if code == 0 and last:
+            return json.loads(last) | ({} if seconds is None else {"seconds": seconds})
+        errors.seek(0)
+        said = [line for line in errors.read().splitlines() if line.strip()]
+    if stopped.is_set():
+        raise RuntimeError(f"stopped after {timeout:.0f} s")
+    raise RuntimeError(said[-1] if said else f"exit status {code}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

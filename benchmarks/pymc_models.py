@@ -1,4 +1,4 @@
-"""The twelve posteriors as PyMC models, whose variables are named like the sites of the programs in tests/posteriordb.py.
+"""The twelve posteriors as PyMC models, with variables named like the sites of the programs in tests/posteriordb.py.
 
     python benchmarks/pymc_models.py
 
@@ -82,7 +82,7 @@ def autoregressive(d: Data) -> None:
 
 
 def forward(transition: Any, emission: Any) -> Any:
-    """Log of the sum over all paths of two states, without a term for the first state; emission: (time, 2) log densities."""
+    """Log of the sum over all paths of two states, none preferred at first; emission: (time, 2) log densities."""
     peak = emission.max(-1)
     weights = pt.exp(emission - peak[:, None])
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Bring your own NumPyro program
-# Nothing in it has to change: no base class, no registration. Observed sites are found by tracing the program, data are passed
-# by the names of its parameters, plates and deterministic sites are kept.
+# Nothing in it has to change: no base class, no registration. Observed sites are found by tracing the program, data are
+# passed by the names of its parameters, plates and deterministic sites are kept.
 
 # %%
 import numpy as np

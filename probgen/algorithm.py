@@ -147,16 +147,13 @@ def offered(inference: Inference | type[Inference], target: type[Target] | Targe
 
 def fitting(inference: Inference, target: Target, alternatives: list[str]) -> Target:
     """The target as the algorithm takes it; raises Incompatible, naming what would work."""
+    hint = f"\nTry inference={' or '.join(map(repr, alternatives[:3]))}." if alternatives else ""
     if target.engine not in inference.engines:
-        raise Incompatible(
-            f"{inference.name} runs on {' and '.join(inference.engines)}; this is a {target.engine} program.\n"
-            f"Try inference={alternatives[0]!r}." if alternatives else ""
-        )
+        engines = " and ".join(inference.engines)
+        raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
     if not offered(inference, target):
-        hint = f" Try inference={' or '.join(map(repr, alternatives[:3]))}." if alternatives else ""
-        why = "" if target.named("latent") else " It has no unknowns: every site is observed."
         raise Incompatible(
-            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
+            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{hint}"
         )
     if isinstance(target, Mixed) and not isinstance(target, inference.needs):
         return target.marginalise()

@@ -492,14 +492,17 @@ def _with_settings(inference: str) -> type[Fit]:
 
 
 def _field_docs(kind: type[Inference]) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of its fields, in lines `name: text`."""
+    """What the docstrings of a class and its bases say of its fields, in lines `name: text` or `a, b: text; c: text`."""
     import re
 
-    names = "|".join(f.name for f in fields(kind))
+    names = {f.name for f in fields(kind)}
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        for name, text in re.findall(rf"^ *({names}): (.*(?:\n {{8,}}.*)*)", base.__doc__ or "", re.MULTILINE):
-            found[name] = " ".join(text.split())
+        joined = re.sub(r"\n {8,}", " ", base.__doc__ or "")
+        for part in re.split(r"\n|; (?=\w+: )", joined):
+            heads, _, text = part.strip().partition(": ")
+            if names.issuperset(heads.split(", ")):
+                found |= dict.fromkeys(heads.split(", "), text)
     return found
 
 

@@ -220,7 +220,7 @@ def svg(picture: Figure) -> str:
     picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'(<svg[^>]*?) width="[\d.]+pt"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', r"\1", text, count=1)
     return _unique(text)
@@ -361,8 +361,10 @@ def by_site(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _forest(fit: Fit, shown: Scalars) -> Figure | None:
+    if not shown.names:
+        return None
     most = shown.pick(slice(MOST))
-    most = most.pick(np.argsort([scalars_order(name) for name in most.names], kind="stable") if most.names else [])
+    most = most.pick(np.argsort([scalars_order(name) for name in most.names], kind="stable"))
     flat = most.draws.reshape(len(most.names), -1)
     return forest(
         [(site, [most.names[i] for i in rows], {"": flat[rows]}) for site, rows in by_site(most.names).items()]

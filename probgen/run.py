@@ -151,13 +151,11 @@ def load(out: str | Path, program: Program | None = None) -> Fit:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
     if store.has("answer.safetensors"):
         return run.result(store.arrays("answer.safetensors")[0])
-    return run.result(_answer(run) if isinstance(run.algorithm, Learner) else {})
+    return run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {})
 
 
 def _answer(run: Run) -> Mapping[str, np.ndarray]:
     """What a learner that is not done would answer now."""
-    if run.state is None:
-        raise ValueError(f"What {run.algorithm.name} had learned is lost with its state; fit again with overwrite=True.")
     with _scope(run):
         executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
         executor.restore(run.state)

@@ -37,7 +37,7 @@ def by_hand(seed=0, diverging=0, program=shifted, inference="nuts"):
     flags = np.zeros((4, 250), bool)
     flags.flat[:diverging] = True
     records = {"z": z, "lp": lp, "energy": -lp + 0.5 * rng.chisquare(31, (4, 250)), "diverging": flags}
-    records["n_steps"] = np.full((4, 250), 7)
+    records |= {"n_steps": np.full((4, 250), 7), "tree_depth": np.full((4, 250), 3)}
     algorithm = catalog.inference(inference, {"num_warmup": 0, "num_samples": 250})
     return Fit(model, target, algorithm, seed, "float64", records, seconds=2.0)
 
@@ -193,9 +193,9 @@ def test_compare_holds_guides_against_chains():
 
 def test_compare_by_leave_one_out():
     def other(y=None):
-        numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
         numpyro.sample("many", dist.Normal(0.0, 1.0).expand([30]).to_event(1))
-        numpyro.sample("y", dist.Normal(3.0, 1.0).expand([5]), obs=y)
+        numpyro.sample("y", dist.Normal(mu, 3.0).expand([5]), obs=y)
 
     def same(y=None):
         mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))

@@ -163,7 +163,8 @@ class Guide(Learner[Continuous]):
         xp = target.ops.xp
         loss, gradient = _backend(target).loss_and_gradient(self, key, state.parameters, state.anchor, target)
         finite = xp.logical_and(xp.isfinite(loss), xp.all(xp.isfinite(gradient)))
-        state = target.ops.cond(finite, lambda: _adam(xp, state, gradient), lambda: state)
+        rate = state.plan.learning_rate * xp.minimum(1.0, (state.step + 1.0) / self.block)  # Adam's first steps are noise
+        state = target.ops.cond(finite, lambda: _adam(xp, state, gradient, rate), lambda: state)
         plan = _advance(xp, self, state.plan, xp.where(finite, loss, 0.0), finite)
         weight = xp.maximum(1 / (1.0 + plan.since), 1 / (2.0 * self.block * self.patience))
         average = state.average + weight * (state.parameters - state.average)
@@ -200,13 +201,13 @@ def _whitening(ops: Any, start: _start.Start, kind: str) -> Anchor:
     return Anchor(start.z, xp.where(xp.all(xp.isfinite(factor)), factor, xp.diag(scale)))
 
 
-def _adam(xp: Any, state: State, gradient: Any) -> State:
+def _adam(xp: Any, state: State, gradient: Any, rate: Any) -> State:
     """One step of Adam."""
     step = state.step + 1
     first = B1 * state.first + (1 - B1) * gradient
     second = B2 * state.second + (1 - B2) * gradient**2
     direction = first / (1 - B1**step) / (xp.sqrt(second / (1 - B2**step)) + EPSILON)
-    moved = state.parameters - state.plan.learning_rate * direction
+    moved = state.parameters - rate * direction
     return state._replace(step=step, parameters=moved, first=first, second=second)
 
 

@@ -26,7 +26,7 @@ class NeuralSpline(Guide):
     num_layers: int = 4
     width: int = 32
     knots: int = 8
-    interval: float = 5.0
+    interval: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +41,7 @@ class NeuralSpline(Guide):
 
         from probgen.inference.variational import _jax
 
-        spline = RationalQuadraticSpline(knots=self.knots, interval=self.interval)
+        spline = RationalQuadraticSpline(knots=self.knots, interval=self.interval, min_derivative=0.05, min_width=0.05)
         if dim == 1:
             one = eqx.filter_vmap(lambda: spline, axis_size=1)()
             return _jax.flow(_jax.normal(Vmap(one, in_axes=eqx.if_array(0))))
