@@ -136,7 +136,8 @@ def nutpie(name: str, low_rank: bool = False, **backend: Any) -> Run:
     import nutpie
     import pymc_models
 
-    compiled = nutpie.compile_pymc_model(pymc_models.model(name), **backend)
+    # Freezing, the default with JAX, refuses models with initial values; there is nothing in these to freeze.
+    compiled = nutpie.compile_pymc_model(pymc_models.model(name), freeze_model=False, **backend)
 
     def run(seed: int) -> Draws:
         tree = nutpie.sample(

@@ -97,7 +97,7 @@ def _start(name: str, given: Mapping[str, Any]) -> None:
 
 
 def _chain(task: tuple[int, bool, int, int]) -> tuple[float, Draws]:
-    """One chain of pyro.infer.MCMC: seconds of its compilation, and its draws, (draw, *event) a site."""
+    """One chain of pyro.infer.MCMC: seconds spent on compilation, and its draws, (draw, *event) a site."""
     import pyro
     from pyro.infer import MCMC, NUTS
 
@@ -109,11 +109,7 @@ def _chain(task: tuple[int, bool, int, int]) -> tuple[float, Draws]:
         NUTS(_given["program"], **settings).setup(warmup, **_given["data"])
     compiling = time.perf_counter() - begun
     mcmc = MCMC(NUTS(_given["program"], **settings), samples, warmup, disable_progbar=True)
-    begun = time.perf_counter()
     mcmc.run(**_given["data"])
-    running = time.perf_counter() - begun
-    if running < compiling:
-        compiling = 0.0
     return 2 * compiling, {k: v.detach().numpy() for k, v in mcmc.get_samples().items()}
 
 

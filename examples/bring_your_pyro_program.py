@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Bring your own Pyro program
-# A Pyro program runs on the same words. Its log density and gradient are captured as one graph and compiled, so NUTS does
-# not crawl through Python; your parameter store, seeds and default dtype stay as they are, and JAX is never imported.
+# A Pyro program runs on the same words. Its log density and gradient are captured as one graph and compiled, so NUTS
+# does not crawl through Python; your parameter store, seeds and default dtype stay as they are. JAX is never imported.
 
 # %%
 import sys

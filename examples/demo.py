@@ -1,7 +1,7 @@
 # %% [markdown]
 # # One model, four algorithms, one comparison
-# What `make demo` runs: eight schools by two samplers, by a normal approximation and by a flow. The normal approximation
-# is too narrow in places; the verdict says so, and the comparison shows where.
+# What `make demo` runs: eight schools by two samplers, by a normal approximation and by a flow. The normal
+# approximation is too narrow in places; the verdict says so, and the comparison shows where.
 
 # %%
 from pathlib import Path

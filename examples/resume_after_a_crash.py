@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Resume after a crash
-# With `out=` a run appends its draws and then writes its state, atomically, chunk by chunk. `kill -9` at any moment loses
-# at most a chunk's time: what `pg.resume` gives is bit for bit the result of a run that nobody killed.
+# With `out=` a run appends its draws and then writes its state, atomically, chunk by chunk. `kill -9` at any moment
+# loses at most a chunk's time: what `pg.resume` gives is bit for bit the result of a run that nobody killed.
 
 # %%
 import subprocess

@@ -152,8 +152,9 @@ def fitting(inference: Inference, target: Target, alternatives: list[str]) -> Ta
         engines = " and ".join(inference.engines)
         raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
     if not offered(inference, target):
+        why = "" if target.named("latent") else " It has no unknowns: every site is observed."
         raise Incompatible(
-            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{hint}"
+            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
         )
     if isinstance(target, Mixed) and not isinstance(target, inference.needs):
         return target.marginalise()

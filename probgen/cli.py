@@ -456,7 +456,7 @@ def _parse(words: list[str]) -> Any:
     commands = dict(COMMANDS)
     if words[:1] == ["fit"]:
         commands["fit"] = _with_settings(_named(words, "--inference", "-i") or "nuts")
-    choice = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in commands.items())]  # type: ignore[valid-type]  # noqa: UP007
+    choice: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in commands.items())]  # noqa: UP007
     command, rest = tyro.cli(
         choice, args=words or ["--help"], prog="probgen", return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,),
         description="Generative models as plain NumPyro and Pyro programs, and any inference by one word.\n"
@@ -492,7 +492,7 @@ def _with_settings(inference: str) -> type[Fit]:
 
 
 def _field_docs(kind: type[Inference]) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of its fields, in lines `name: text` or `a, b: text; c: text`."""
+    """What the docstrings of a class and its bases say of its fields: `name: text`, or `a, b: text; c: text`."""
     import re
 
     names = {f.name for f in fields(kind)}

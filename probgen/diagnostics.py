@@ -432,7 +432,7 @@ def _sampler_bias(evidence: Evidence) -> Finding | None:
 def _modes(evidence: Evidence) -> Finding | None:
     """Modes that the search for starting points found and no draw came near."""
     fit = evidence.fit
-    starts = getattr(fit, "starts", None) or {}
+    starts = fit.starts
     if not np.size(starts.get("elbos", ())) or "lp" not in evidence.records or not np.isfinite(fit.z).all():
         return None
     share = unvisited_mass(fit.z, evidence.records["lp"], starts["ends"], starts["elbos"])

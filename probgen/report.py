@@ -234,7 +234,7 @@ def _unique(text: str) -> str:
     return re.sub(r"url\(#", f"url(#{mark}-", text)
 
 
-def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Any]]:
+def grid(count: int, columns: int, height: float) -> tuple[Figure, list[Any]]:
     """A figure of `count` panels, so many in a row, each `height` inches high."""
     rows = -(-count // columns)
     picture = figure(height=rows * height)
@@ -248,7 +248,7 @@ def _traces(fit: Fit, shown: Scalars) -> Figure | None:
     chains, draws = shown.draws.shape[1:]
     if not close.names or chains * draws < 40 or fit.answer:
         return None
-    picture, panels = _grid(2 * len(close.names), 2, 0.95)
+    picture, panels = grid(2 * len(close.names), 2, 0.95)
     for name, values, left, right in zip(close.names, close.draws, panels[::2], panels[1::2], strict=True):
         for chain, line in enumerate(values):
             left.plot(line, lw=0.4, alpha=0.8, color=COLOURS[chain % len(COLOURS)], rasterized=True)
@@ -288,7 +288,7 @@ def _ess_growth(fit: Fit, shown: Scalars) -> Figure | None:
     if not close.names or draws < 100 or fit.answer:
         return None
     cuts = np.linspace(draws // 10, draws, 10).astype(int)
-    picture, panels = _grid(2, 2, 2.6)
+    picture, panels = grid(2, 2, 2.6)
     kinds: list[tuple[str, dict[str, Any]]] = [("bulk", {}), ("tail", {"prob": (0.05, 0.95)})]
     for panel, (kind, keywords) in zip(panels, kinds, strict=True):
         with np.errstate(all="ignore"):
@@ -308,7 +308,7 @@ def _energy(fit: Fit, shown: Scalars) -> Figure | None:
     energy = fit.records["energy"][:, fit.num_warmup :]
     if energy.shape[1] < 20 or not np.isfinite(energy).all():
         return None
-    picture, (panel,) = _grid(1, 1, 2.4)
+    picture, (panel,) = grid(1, 1, 2.4)
     centred, steps = (energy - energy.mean(axis=1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
     edges = np.histogram_bin_edges(np.concatenate([centred, steps]), bins=60)
     for values, label, colour in ((centred, "energy, centred", COLOURS[0]), (steps, "steps of the energy", COLOURS[1])):
@@ -411,7 +411,7 @@ def _predictive(fit: Fit, shown: Scalars) -> Figure | str | None:
     sites = [name for name in observed if name in drawn and np.size(observed[name])][:4]
     if not sites:
         return "Not drawn: the observed sites have no predictive draws."
-    picture, panels = _grid(len(sites), min(2, len(sites)), 2.6)
+    picture, panels = grid(len(sites), min(2, len(sites)), 2.6)
     rng = np.random.default_rng(fit.seed)
     for name, panel in zip(sites, panels, strict=True):
         new = np.asarray(drawn[name]).reshape(-1, np.size(observed[name]))
@@ -437,7 +437,7 @@ def _loss(fit: Fit, shown: Scalars) -> Figure | None:
     finite = np.flatnonzero(np.isfinite(loss))
     if len(finite) < 10:
         return None
-    picture, (panel,) = _grid(1, 1, 2.6)
+    picture, (panel,) = grid(1, 1, 2.6)
     width = max(1, len(finite) // 100)
     blocks = loss[finite][: len(finite) // width * width].reshape(-1, width).mean(axis=1)
     panel.plot(finite, loss[finite], lw=0.3, alpha=0.5, color=COLOURS[0], rasterized=True, label="every step")
@@ -456,7 +456,7 @@ def _importance(fit: Fit, shown: Scalars) -> Figure | str | None:
         weights, khat = smoothed_weights(fit)
     except ValueError as error:
         return f"Not drawn: {error}"
-    picture, (panel,) = _grid(1, 1, 2.2)
+    picture, (panel,) = grid(1, 1, 2.2)
     ratios = np.log(np.maximum(weights * weights.size, 1e-300))
     panel.hist(ratios[ratios > -30], bins=60, color=COLOURS[0], alpha=0.6)
     panel.set(xlabel=f"log p/q, smoothed and centred, in nats (k-hat {khat:.2f})", ylabel="draws")

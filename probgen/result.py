@@ -31,6 +31,7 @@ class Fit:
     answer: what a learner read off its final state: `z` (chain, draw, dim), `log_q` and `log_p` (chain, draw).
     seconds: wall time of the run, compilation included, over all its sessions.
     complete: whether all steps were done (or the learner converged).
+    starts: where each chain's starting paths ended, `ends` (chain, path, dim), and their ELBOs, `elbos` (chain, path).
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Fit:
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
     directory: Path | None = None
     complete: bool = True
+    starts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:

@@ -173,8 +173,9 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     store.create(record, _arrays(fit.target), overwrite)
     store.append(0, fit.records)
     store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
-    if fit.answer:
-        store.answer(fit.answer)
+    for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
+        if arrays:
+            store.put(name, arrays)
 
 
 class Run:
@@ -188,6 +189,7 @@ class Run:
         self.records: list[Mapping[str, np.ndarray]] = []
         self.step, self.seconds = 0, 0.0
         self.state: Mapping[str, np.ndarray] | None = None
+        self.starts: Mapping[str, np.ndarray] = {}
 
     @property
     def num_chains(self) -> int:
@@ -209,25 +211,33 @@ class Run:
             self.store.append(self.step, records)
         self.step += next(iter(records.values())).shape[1]
 
+    def find_starts(self, executor: Any) -> None:
+        """Keep where the starting paths of adapting samplers ended."""
+        with contextlib.suppress(AttributeError):
+            self.starts = {"ends": executor.read("warmup.start.ends"), "elbos": executor.read("warmup.start.elbos")}
+        if self.store and self.starts:
+            self.store.put("starts", self.starts)
+
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
         return Fit(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
-            directory=self.store.path if self.store else None, complete=self.over,
+            directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts),
         )  # fmt: skip
 
 
 def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: None) -> Fit:
-    """Run to the end, or to Ctrl-C; `begin` is called once there is a start to go on from."""
+    """Run to the end, or to Ctrl-C; `begin` makes the run's directory."""
     with _scope(run):
         executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
         begun = time.perf_counter() - run.seconds
         if run.state is None:
+            begin()
             executor.init()
             _check_start(run, executor)
-            begin()
+            run.find_starts(executor)
         else:
             executor.restore(run.state)
         with _interruptible() as interrupted:
@@ -244,7 +254,7 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
         run.state = executor.state()
         run.seconds = time.perf_counter() - begun
     if run.store and answer:
-        run.store.answer(answer)
+        run.store.put("answer", answer)
     return run.result(answer)
 
 
@@ -281,7 +291,7 @@ def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[
             rate = next(iter(records.values())).shape[1] / (time.perf_counter() - tick)
             before = run.step
             yield records
-            size = int(np.clip(rate * max(0.5, run.seconds / 50), 1, 4 * size))
+            size = int(np.clip(rate * max(0.5, run.seconds / 50), 1, 16 * size))
             bar.update(run.step - before)
             bar.set_postfix(_headline(run, records), refresh=False)
 
@@ -304,6 +314,8 @@ def _check_start(run: Run, executor: Any) -> None:
     if np.isfinite(start).all():
         return
     z = executor.read("z")[int(np.argmin(np.isfinite(start)))]
+    if run.store:
+        run.store.remove()
     bad = [f"{k} ({v})" for k, v in run.target.terms(z).items() if not np.isfinite(v)]  # type: ignore[attr-defined]
     raise ValueError(
         "No starting point with a finite log density was found. "
@@ -409,7 +421,9 @@ def _restored(store: Store, program: Program | None) -> Run:
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])
     target = fitting(algorithm, target, [])
-    return Run(model, target, algorithm, record["seed"], record["precision"], store)
+    run = Run(model, target, algorithm, record["seed"], record["precision"], store)
+    run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
+    return run
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     data.safetensors      the data
     draws/000000-000512   records of steps 0..511 of every chain
     state.safetensors     the kernel's state after the last committed step
+    starts.safetensors    where the starting paths ended
     answer.safetensors    what a learner read off its final state
 
 A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole,
@@ -82,9 +83,13 @@ class Store:
         """The state after the steps appended so far, with a small note."""
         self._write("state.safetensors", save(_contiguous(state), {"note": json.dumps(note)}))
 
-    def answer(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """What was read off the final state."""
-        self._write("answer.safetensors", save(_contiguous(arrays)))
+    def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Arrays that belong to the run as a whole: its starts, its answer."""
+        self._write(f"{name}.safetensors", save(_contiguous(arrays)))
+
+    def remove(self) -> None:
+        """Remove a run that could not begin."""
+        shutil.rmtree(self.path)
 
     def record(self) -> dict[str, Any]:
         """run.json."""

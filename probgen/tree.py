@@ -47,7 +47,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
 def _stats(fit: Fit, part: slice) -> dict[str, np.ndarray]:
     stats = {k: v[:, part] for k, v in fit.records.items() if k not in NOT_STATISTICS}
     limit = getattr(fit.inference, "max_tree_depth", None)
-    if limit is not None:
+    if limit is not None and "tree_depth" in stats:
         stats["reached_max_treedepth"] = stats["tree_depth"] >= limit
     return stats
 

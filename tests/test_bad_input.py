@@ -96,12 +96,12 @@ def test_bad_input_is_refused_before_anything_compiles(case, tmp_path):
 
 def test_an_impossible_start_names_the_site_and_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)No starting point with a finite log density.*wall \(-inf\).*support"):
-        pg.fit(walled, {"y": Y - 3}, num_warmup=10, num_samples=10, out=tmp_path / "run")
+        pg.fit(walled, {"y": Y - 3}, "hmc", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_run_is_kept(tmp_path):
-    settings = {"num_warmup": 20, "num_samples": 10, "num_chains": 1, "out": tmp_path / "run"}
+    settings = {"inference": "hmc", "num_samples": 10, "num_chains": 1, "out": tmp_path / "run"}
     fit = pg.fit(line, GOOD, **settings)
     with pytest.raises(FileExistsError, match=r"holds a run already. Go on with pg.resume\(.*overwrite=True"):
         pg.fit(line, GOOD, seed=1, **settings)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import probgen as pg
 from probgen import catalog
 from probgen.cli import COMMANDS, main
 
-QUICK = ["--num-warmup=150", "--num-samples=200", "--num-chains=2", "--no-progress"]
+QUICK = ["--num-samples=200", "--num-chains=2", "--no-progress"]
 PROGRAM = """
 import numpyro, numpyro.distributions as dist
 
@@ -45,17 +46,17 @@ def run_folder(tmp_path_factory):
 
 
 def test_fit_says_the_verdict_the_summary_and_where_the_run_is(say):
-    code, out, _ = say("fit", "eight_schools", "--seed=3", "--target-accept=0.9", *QUICK)
+    code, out, _ = say("fit", "eight_schools", "--seed=3", "--inference=hmc", "--max-steps=20", *QUICK)
     assert code == 0
     assert out.splitlines()[0].startswith(("pass", "warn", "fail"))
     assert "theta[A]" in out
-    assert "runs/eight_schools-nuts" in out
-    fit = pg.load("runs/eight_schools-nuts")
-    assert (fit.seed, fit.inference.target_accept, fit.z.shape[:2]) == (3, 0.9, (2, 200))
-    again = pg.fit("eight_schools", target_accept=0.9, seed=3, num_warmup=150, num_samples=200, num_chains=2)
+    assert "runs/eight_schools-hmc" in out
+    fit = pg.load("runs/eight_schools-hmc")
+    assert (fit.seed, fit.inference.max_steps, fit.z.shape[:2]) == (3, 20, (2, 200))
+    again = pg.fit("eight_schools", None, "hmc", seed=3, max_steps=20, num_samples=200, num_chains=2)
     assert np.array_equal(fit.z, again.z)
-    assert say("fit", "eight_schools", *QUICK)[0] == 0
-    assert pg.load("runs/eight_schools-nuts-2").seed == 0
+    assert say("fit", "eight_schools", "--inference=hmc", *QUICK)[0] == 0
+    assert pg.load("runs/eight_schools-hmc-2").seed == 0
 
 
 def test_an_existing_run_is_refused_with_the_ways_on(say, run_folder):
@@ -71,7 +72,7 @@ def test_a_program_of_ones_own_with_data_of_ones_own(say, tmp_path, suffix):
     data = {"x": [0.0, 1.0, 2.0, 3.0], "y": [1.0, 3.0, 5.0, 7.0], "degree": 2}
     np.savez(tmp_path / "data.npz", **data)
     (tmp_path / "data.json").write_text(json.dumps(data))
-    code, out, _ = say("fit", "mine.py:line", "--data", f"data{suffix}", "--out", "run", *QUICK)
+    code, out, _ = say("fit", "mine.py:line", "-i", "hmc", "--data", f"data{suffix}", "--out", "run", *QUICK)
     assert code == 0, out
     assert "w[1]" in out
     assert say("resume", "run", "--no-progress")[0] == 0

@@ -177,7 +177,7 @@ def test_the_acceptance_that_a_correction_would_have_had_is_told():
 
 
 def test_centred_eight_schools_are_flagged():
-    """Measured on 40 seeds: flagged every time, as a failure in half of them."""
+    """Measured on 40 seeds: flagged every time, as a failure in 26 of them."""
     for seed in range(2):
         verdict = pg.fit("eight_schools_centered", seed=seed, progress=False).diagnose()
         assert verdict.status != "pass"

@@ -41,6 +41,6 @@ def test_readme_is_short_and_names_what_exists():
     assert len(text.splitlines()) <= 100
     assert BLOCKS
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake (\w+)", text)) <= targets
+    assert set(re.findall(r"(?:^ {4}|`)make (\w+)", text, re.MULTILINE)) <= targets
     for path in re.findall(r"`((?:examples|benchmarks|models|inference)/[\w/.]*)`", text):
         assert (ROOT / path).exists(), path

@@ -107,7 +107,7 @@ def test_help_is_light():
 def test_an_engine_never_imports_the_other(model, other):
     code = f"""if True:
         import sys, probgen as pg
-        fit = pg.fit({model!r}, num_warmup=50, num_samples=20, num_chains=2)
+        fit = pg.fit({model!r}, num_samples=50, num_chains=2)
         fit.diagnose(), fit.summary(), fit.sample(2)
         assert {other!r} not in sys.modules
     """

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from probgen.inference.mcmc import _metric, _start
 
 SHRINK, OFFSET, DECAY = 0.2, 10.0, 0.75  # gamma, t0, kappa of Hoffman and Gelman 2014, section 3.2.1
+UNEVEN = 1.8  # times the variance of a chi-squared
 
 
 class StepSize(NamedTuple):
@@ -46,7 +47,7 @@ class Warmup(NamedTuple):
     metric: Any
     draws: Any
     gradients: Any
-    rough: Any  # trajectories of the second half that the step size does not explain
+    squares: Any  # count, sum and sum of squares of the whitened gradient's squared norm: (3,)
     start: _start.Start
 
 
@@ -79,7 +80,7 @@ def begin(key: Any, target: Any, settings: Any) -> tuple[Any, Warmup]:
     zero = start.z[0] * 0
     log_step = zero + xp.log(settings.first_step(target.dim))
     return start.z, Warmup(
-        xp.int32(0), restart(xp, log_step), metric, buffer, buffer, xp.int32(0), start
+        xp.int32(0), restart(xp, log_step), metric, buffer, buffer, xp.zeros(3, start.z.dtype), start
     )
 
 
@@ -98,26 +99,35 @@ def advance(ops: Any, settings: Any, warmup: Warmup, z: Any, gradient: Any, acce
         step=t + 1,
         draws=ops.put(warmup.draws, row, z),
         gradients=ops.put(warmup.gradients, row, gradient),
-        rough=warmup.rough + _rough(xp, warmup, accept, plan),
+        squares=_squares(xp, warmup, gradient, plan),
     )
     ending = xp.logical_and(inside, row == plan.length - 1)
 
     def learn(warmup: Warmup) -> Warmup:
-        uneven = warmup.rough > 0.005 * plan.total
-        target_accept = settings.acceptance(xp, uneven)
+        target_accept = settings.acceptance(xp, uneven(xp, warmup.squares, len(z)))
         warmup = warmup._replace(step_size=warmup.step_size.update(xp, accept, target_accept))
         return ops.cond(ending, lambda w: _relearn(xp, w), lambda w: w, warmup)
 
     return ops.cond(t < plan.total, learn, lambda w: w, warmup)
 
 
-def _rough(xp: Any, warmup: Warmup, accept: Any, plan: Schedule) -> Any:
-    """Whether a trajectory of the second half went badly although the step size had settled.
+def _squares(xp: Any, warmup: Warmup, gradient: Any, plan: Schedule) -> Any:
+    """Count, sum and sum of squares of |L' g|^2 over the draws after the first window."""
+    pulled = warmup.metric.pull(gradient)
+    square = pulled @ pulled
+    late = warmup.step >= plan.first + min(plan.count, 1) * plan.length
+    return warmup.squares + xp.where(late, 1, 0) * xp.stack([square * 0 + 1, square, square**2])
 
-    Where the curvature is even that happens to less than 1 % of trajectories, in a funnel's neck to several per cent.
+
+def uneven(xp: Any, squares: Any, dim: int) -> Any:
+    """Whether the curvature varies over the target.
+
+    On a Gaussian |L' g|^2 is chi-squared, of variance 2 dim. An excess beyond `UNEVEN` tells of necks and heavy tails, where
+    the step size that suits most of the target is too long for some of it.
     """
-    settled = xp.logical_and(2 * warmup.step >= plan.total, warmup.step_size.count > 10)
-    return xp.logical_and(settled, accept < 0.2)
+    count, total, total_squares = squares[0], squares[1], squares[2]
+    dispersion = (count * total_squares / total**2 - 1) * dim / 2
+    return xp.logical_and(count > 30, dispersion > UNEVEN)
 
 
 def _relearn(xp: Any, warmup: Warmup) -> Warmup:

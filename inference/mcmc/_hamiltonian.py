@@ -45,8 +45,8 @@ class Point(NamedTuple):
 class Adapted(Sampler[Continuous]):
     """A gradient-based sampler whose step size and metric are learned during warm-up.
 
-    target_accept: mean acceptance probability that the step size aims at; None is 0.8, and 0.95 where warm-up meets
-        trajectories that go badly at a settled step size.
+    target_accept: mean acceptance probability that the step size aims at; None is 0.8, and 0.95 where warm-up finds the
+        curvature uneven.
     metric: "dense", "low_rank", "diagonal", or "auto": dense up to 40 dimensions, low rank beyond.
     start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
     """

@@ -42,6 +42,8 @@ class SGLD(Sampler[SubsampledContinuous]):
     step_size: e, in whitened units; decay: its exponent, 1/3 is the optimal rate (Teh, Thiery and Vollmer 2016), 0
         keeps it constant; offset: steps of the decay's time scale.
     thinning: Langevin steps for every draw.
+    metric: "dense", "low_rank", "diagonal", or "auto" (dense up to 40 dimensions); from the start, it does not adapt.
+    start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
     """
 
     bias: ClassVar[str | None] = "minibatch gradients without a Metropolis correction bias the draws"

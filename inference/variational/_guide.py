@@ -5,9 +5,9 @@ A guide is a distribution q over R^dim, the target's unconstrained space, with p
     maximise over theta   ELBO = E_{z ~ q} [log p(z) - log q(z)]   in nats
 
 through z = f_theta(noise). With `gradient="path"` the parameters inside log q are held fixed when it is differentiated
-("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv:1703.09194): the part left out has mean zero, and what remains
-has no variance at all once q = p. Guides are learned in whitened coordinates u, z = shift + factor u, with the centre and
-covariance that Pathfinder finds (`probgen.inference.mcmc._start`), so that one learning rate suits every posterior.
+("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv:1703.09194): the part left out has mean zero, and what
+remains has no variance at all once q = p. Guides are learned in whitened coordinates u, z = shift + factor u, with a
+point and a covariance from Pathfinder (`probgen.inference.mcmc._start`), so that one learning rate suits every posterior.
 
 Parameters are one flat vector: this file is the same for both engines, and `_jax` and `_torch` know the guides.
 """
@@ -140,7 +140,8 @@ class Guide(Learner[Continuous]):
     def init(self, key: Any, target: Continuous) -> State:
         if target.dim < self.smallest:
             raise ValueError(
-                f"{self.name} needs at least {self.smallest} unknowns; this program has {target.dim}.\nUse inference='flow'."
+                f"{self.name} needs at least {self.smallest} unknowns; this program has {target.dim}.\n"
+                "Use inference='flow'."
             )
         ops, xp = target.ops, target.ops.xp
         k_start, k_guide = ops.split(key, 2)
@@ -148,7 +149,14 @@ class Guide(Learner[Continuous]):
         parameters = _backend(target).initial(self, k_guide, target)
         zero, none = anchor.shift[0] * 0, xp.zeros_like(parameters)
         plan = Plan(
-            zero + self.learning_rate, zero, xp.int32(0), zero + xp.inf, xp.int32(0), xp.int32(0), xp.int32(0), xp.bool_(False)
+            zero + self.learning_rate,
+            zero,
+            xp.int32(0),
+            zero + xp.inf,
+            xp.int32(0),
+            xp.int32(0),
+            xp.int32(0),
+            xp.bool_(False),
         )
         return State(xp.int32(0), parameters, none, none, parameters, zero, anchor, plan)
 
@@ -163,7 +171,9 @@ class Guide(Learner[Continuous]):
         xp = target.ops.xp
         loss, gradient = _backend(target).loss_and_gradient(self, key, state.parameters, state.anchor, target)
         finite = xp.logical_and(xp.isfinite(loss), xp.all(xp.isfinite(gradient)))
-        rate = state.plan.learning_rate * xp.minimum(1.0, (state.step + 1.0) / self.block)  # Adam's first steps are noise
+        rate = state.plan.learning_rate * xp.minimum(
+            1.0, (state.step + 1.0) / self.block
+        )  # Adam's first steps are noise
         state = target.ops.cond(finite, lambda: _adam(xp, state, gradient, rate), lambda: state)
         plan = _advance(xp, self, state.plan, xp.where(finite, loss, 0.0), finite)
         weight = xp.maximum(1 / (1.0 + plan.since), 1 / (2.0 * self.block * self.patience))

@@ -68,14 +68,16 @@ class Climb(Learner[Continuous]):
         return state, Info(-state.value, xp.sqrt(xp.abs(_decrement(state))), state.converged)
 
     def _rise(self, state: State, target: Continuous) -> State:
-        """A quasi-Newton step; where none goes up, steepest ascent is tried next, and if that fails too this is the end."""
+        """A quasi-Newton step; where none goes up steepest ascent is next, and if that fails too this is the end."""
         ops, xp = target.ops, target.ops.xp
         z, value, gradient, moved = _search(target, state)
         steepest = xp.eye(target.dim, dtype=z.dtype) / (1 + xp.sqrt(gradient @ gradient))
         inverse = ops.where(moved, _bfgs(ops, state, z, gradient), steepest)
         stuck = xp.where(moved, 0, state.stuck + 1)
         new = State(z, value, gradient, inverse, stuck, stuck == 2)
-        return new._replace(converged=xp.logical_or(stuck == 2, xp.logical_and(moved, _decrement(new) < self.tolerance**2)))
+        return new._replace(
+            converged=xp.logical_or(stuck == 2, xp.logical_and(moved, _decrement(new) < self.tolerance**2))
+        )
 
 
 def _decrement(state: State) -> Any:
@@ -107,7 +109,7 @@ def _search(target: Continuous, state: State) -> tuple[Any, Any, Any, Any]:
 
 
 def _bfgs(ops: Any, state: State, z: Any, gradient: Any) -> Any:
-    """The inverse updated so that it maps the change of the gradient to the step; as it was where that is not convex."""
+    """The inverse updated to map the change of the gradient to the step; unchanged where that is not convex."""
     xp = ops.xp
     s, y = z - state.z, state.gradient - gradient
     sy, hy = s @ y, state.inverse @ y

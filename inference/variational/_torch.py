@@ -66,7 +66,9 @@ def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor
     return np.float64(log_q.mean().item() - log_p.mean() - anchor.log_det(np)), gradient.numpy()
 
 
-def _density(settings: Guide, key: Any, anchor: Anchor, target: Any, u: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
+def _density(
+    settings: Guide, key: Any, anchor: Anchor, target: Any, u: torch.Tensor
+) -> tuple[np.ndarray, torch.Tensor]:
     """log p at the whitened draws (particle,), and its gradient with respect to them (particle, dim)."""
     evaluate = target.value_and_grad
     if settings.minibatch and isinstance(target, SubsampledContinuous):

@@ -1,6 +1,6 @@
 """Block neural autoregressive flow: a monotone network whose weight matrices are block triangular.
 
-    y_i = f_i(u_1, ..., u_i),   df_i/du_i > 0 by positive weights in the diagonal blocks,   log|det| = sum_i log df_i/du_i
+    y_i = f_i(u_1, ..., u_i),   log|det| = sum_i log df_i/du_i,   df_i/du_i > 0 as diagonal blocks have positive weights
 
 It is evaluated from noise to draws only, which is what a guide needs.
 De Cao, Titov and Aziz 2019, arXiv:1904.04676.

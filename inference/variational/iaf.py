@@ -40,10 +40,9 @@ class IAF(Guide):
 
         from probgen.inference.variational import _jax
 
-        transformer = _jax.BoundedAffine(self.bound)
         layers = masked_autoregressive_flow(
-            key, base_dist=StandardNormal((dim,)), transformer=transformer, flow_layers=self.num_layers,
-            nn_width=max(self.width, dim), nn_activation=jax.nn.silu, invert=self.invert,
+            key, base_dist=StandardNormal((dim,)), transformer=_jax.BoundedAffine(self.bound),
+            flow_layers=self.num_layers, nn_width=max(self.width, dim), nn_activation=jax.nn.silu, invert=self.invert,
         )  # fmt: skip
         return _jax.flow(layers)
 

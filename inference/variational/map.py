@@ -1,7 +1,7 @@
 """Maximum a posteriori: the mode of the posterior density, argmax_z log p(z, data).
 
-The density is that of the unconstrained unknowns z, the log-Jacobian of the bijections included: in other coordinates the
-mode is another point. Found by BFGS with a backtracking line search (Nocedal and Wright 2006, chapter 6).
+The density is that of the unconstrained unknowns z, the log-Jacobian of the bijections included: in other coordinates
+the mode is another point. Found by BFGS with a backtracking line search (Nocedal and Wright 2006, chapter 6).
 """
 
 from __future__ import annotations

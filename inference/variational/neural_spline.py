@@ -35,13 +35,13 @@ class NeuralSpline(Guide):
     def jax_guide(self, key: Any, dim: int) -> Any:
         import equinox as eqx
         import jax
-        from flowjax.bijections import RationalQuadraticSpline, Vmap
+        from flowjax.bijections import Vmap
         from flowjax.distributions import StandardNormal
         from flowjax.flows import coupling_flow
 
         from probgen.inference.variational import _jax
 
-        spline = RationalQuadraticSpline(knots=self.knots, interval=self.interval, min_derivative=0.05, min_width=0.05)
+        spline = _jax.smooth_spline(self.knots, self.interval)
         if dim == 1:
             one = eqx.filter_vmap(lambda: spline, axis_size=1)()
             return _jax.flow(_jax.normal(Vmap(one, in_axes=eqx.if_array(0))))

@@ -41,10 +41,9 @@ class RealNVP(Guide):
 
         from probgen.inference.variational import _jax
 
-        transformer = _jax.BoundedAffine(self.bound)
         layers = coupling_flow(
-            key, base_dist=StandardNormal((dim,)), transformer=transformer, flow_layers=self.num_layers,
-            nn_width=self.width, nn_activation=jax.nn.silu, invert=False,
+            key, base_dist=StandardNormal((dim,)), transformer=_jax.BoundedAffine(self.bound),
+            flow_layers=self.num_layers, nn_width=self.width, nn_activation=jax.nn.silu, invert=False,
         )  # fmt: skip
         return _jax.flow(layers)
 

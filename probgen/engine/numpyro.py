@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -497,10 +498,11 @@ class Executor:
         return {k: np.asarray(v) for k, v in found._asdict().items()}
 
     def read(self, field: str) -> np.ndarray:
-        """One field of every chain's state: (chain, ...)."""
+        """One field of every chain's state, such as "z" or "warmup.start.ends": (chain, ...)."""
+        get = operator.attrgetter(field)
         if self.vectorised:
-            return np.asarray(getattr(self.states, field))
-        return np.stack([np.asarray(getattr(state, field)) for state in self.states])
+            return np.asarray(get(self.states))
+        return np.stack([np.asarray(get(state)) for state in self.states])
 
     def state(self) -> dict[str, np.ndarray]:
         """The states as named arrays, for a checkpoint."""

@@ -7,6 +7,7 @@ doi:10.1145/2063384.2063405), so that step i of chain c draws the same numbers h
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -219,8 +220,9 @@ class Executor:
         return {name: _array(value) for name, value in found._asdict().items()}
 
     def read(self, field: str) -> np.ndarray:
-        """One field of every chain's state: (chain, ...)."""
-        return np.stack([_array(getattr(state, field)) for state in self._initialised()])
+        """One field of every chain's state, such as "z" or "warmup.start.ends": (chain, ...)."""
+        get = operator.attrgetter(field)
+        return np.stack([_array(get(state)) for state in self._initialised()])
 
     def state(self) -> dict[str, np.ndarray]:
         """The states as flat arrays, named "chain.path|kind"; `restore` takes them back bit for bit."""

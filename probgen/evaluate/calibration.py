@@ -99,13 +99,13 @@ class SBC:
         An arch above the line: the truth lies low among the draws, they are biased upwards; below it, downwards. First
         above and then below: the draws are too narrow; the other way round, too wide. At most 24 scalars, worst first.
         """
-        from probgen.report import BAD, COLOURS, INK, MOST, _grid, style
+        from probgen.report import BAD, COLOURS, INK, MOST, grid, style
 
         worst = np.argsort(self.p_values, kind="stable")[:MOST]
         uniforms = self._uniforms()
         points, low, high = _band(len(uniforms))
         with style():
-            picture, panels = _grid(len(worst), min(4, len(worst)), 1.7)
+            picture, panels = grid(len(worst), min(4, len(worst)), 1.7)
             for panel, i in zip(panels, worst, strict=True):
                 share = np.searchsorted(np.sort(uniforms[:, i]), points, side="right") / len(uniforms)
                 outside = bool(((share < low) | (share > high)).any())
