@@ -272,6 +272,98 @@ def test_bad_settings_are_refused(inference, settings, message):
         catalog.inference(inference, settings)
 
 
+# ---- Pyro ----------------------------------------------------------------------------------------------------------
+
+
+def correlated_pyro(mean, root):
+    import pyro
+
+    pyro.sample("x", pyro.distributions.MultivariateNormal(mean, scale_tril=root))
+
+
+def pyro_target():
+    pytest.importorskip("pyro")
+    return conditioned(correlated_pyro, {"mean": MEAN, "root": ROOT})[1]
+
+
+def pyro_executor(settings, seed=3):
+    made = engine.load("pyro").Executor(settings, pyro_target(), seed, 1)
+    made.init()
+    return made
+
+
+@pytest.mark.parametrize("inference", [*NORMALS, *FLOWS])
+def test_pyro_log_q(inference):
+    """log q by the Jacobian of the draws, by autodiff; and by the inverse, where the guide has one."""
+    torch = pytest.importorskip("torch")
+    from probgen.inference.variational import _torch
+    from torch.func import functional_call
+
+    settings = catalog.inference(inference, {})
+    guide = _torch.module(settings, 3, "float64")
+    random = torch.Generator().manual_seed(1)
+    shake = lambda p: p + 0.2 * torch.randn(p.shape, generator=random, dtype=p.dtype)  # noqa: E731
+    named = {name: shake(p) for name, p in guide.named_parameters()}
+    noise = torch.randn(4, guide.noise_dim, generator=random, dtype=torch.float64)
+    u, log_q = functional_call(guide, named, (noise,))
+    if inference != "low_rank":
+        draw = lambda e: functional_call(guide, named, (e[None],))[0][0]  # noqa: E731
+        jacobian = torch.stack([torch.autograd.functional.jacobian(draw, e) for e in noise])
+        expected = -0.5 * (noise**2).sum(1) - 1.5 * np.log(2 * np.pi) - torch.linalg.slogdet(jacobian)[1]
+        np.testing.assert_allclose(log_q, expected, rtol=1e-6, atol=1e-6)
+    if settings.has_density:
+        np.testing.assert_allclose(functional_call(guide, named, (None, u.clone()))[1], log_q, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("inference", ["full_rank", "realnvp", "planar"])
+def test_pyro_gradient_is_that_of_the_loss(inference):
+    """The chain rule through the compiled density, against differences of the loss along a random direction."""
+    target = pyro_target()
+    from probgen.inference.variational import _torch
+
+    settings = catalog.inference(inference, {"gradient": "total", "num_particles": 8, "minibatch": False})
+    anchor, key = _guide.Anchor(MEAN + 1.0, ROOT), target.ops.key(1)
+    rng = np.random.default_rng(0)
+    at = _torch.initial(settings, None, target)
+    at = at + 0.1 * rng.normal(size=at.shape)
+    along = rng.normal(size=at.shape) / np.sqrt(at.size)
+    loss = lambda t: _torch.loss_and_gradient(settings, key, at + t * along, anchor, target)  # noqa: E731
+    difference = (loss(1e-5)[0] - loss(-1e-5)[0]) / 2e-5
+    np.testing.assert_allclose(loss(0.0)[1] @ along, difference, rtol=1e-6, atol=1e-8)
+
+
+def test_pyro_full_rank_is_exact_on_a_normal():
+    pytest.importorskip("pyro")
+    settings = {"num_steps": 1200, "block": 50, "num_particles": 8}
+    found = fit(correlated_pyro, {"mean": MEAN, "root": ROOT}, "full_rank", **settings)
+    assert found.z.shape == (4, 1000, 3)
+    np.testing.assert_allclose(log_ratio(found).mean(), 0, atol=2e-3)
+
+
+@pytest.mark.parametrize("inference", ["map", "laplace"])
+def test_pyro_mode(inference):
+    pytest.importorskip("pyro")
+    found = fit(correlated_pyro, {"mean": MEAN, "root": ROOT}, inference)
+    tolerance = 1e-5 if inference == "map" else 6 * np.sqrt(np.diag(COVARIANCE) / 4000)
+    assert (np.abs(found.z.mean((0, 1)) - MEAN) < tolerance).all()
+    if inference == "laplace":
+        np.testing.assert_allclose(log_ratio(found), 0, atol=1e-5)
+
+
+def test_pyro_chunks_and_checkpoint():
+    settings = catalog.inference("realnvp", {"num_layers": 2, "block": 4, "patience": 1, "num_cuts": 2, "width": 4})
+    whole, cut = pyro_executor(settings), pyro_executor(settings)
+    records = whole.advance(0, 28)
+    pieces = [cut.advance(start, 7) for start in (0, 7)]
+    resumed = pyro_executor(settings, seed=3)
+    resumed.restore(cut.state())
+    pieces += [resumed.advance(start, 7) for start in (14, 21)]
+    for name, values in records.items():
+        np.testing.assert_array_equal(values, np.concatenate([p[name] for p in pieces], axis=1))
+    for name, value in whole.answer().items():
+        np.testing.assert_array_equal(value, resumed.answer()[name])
+
+
 # ---- reference draws ---------------------------------------------------------------------------------------------
 
 FAST = ["kidiq-kidscore_momhsiq", "eight_schools-eight_schools_noncentered"]

@@ -7,7 +7,7 @@ A guide is a distribution q over R^dim, the target's unconstrained space, with p
 through z = f_theta(noise). With `gradient="path"` the parameters inside log q are held fixed when it is differentiated
 ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv:1703.09194): the part left out has mean zero, and what
 remains has no variance at all once q = p. Guides are learned in whitened coordinates u, z = shift + factor u, with a
-point and a covariance from Pathfinder (`probgen.inference.mcmc._start`), so that one learning rate suits every posterior.
+point and a covariance from Pathfinder (`probgen.inference.mcmc._start`): one learning rate suits every posterior.
 
 Parameters are one flat vector: this file is the same for both engines, and `_jax` and `_torch` know the guides.
 """

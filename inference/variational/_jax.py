@@ -159,8 +159,8 @@ class BoundedAffine(AbstractBijection):
 def smooth_spline(knots: int, interval: float) -> AbstractBijection:
     """A rational-quadratic spline, the identity at first, whose slope is one at the ends of its interval, as outside.
 
-    FlowJAX's own lets the slope jump there; log q then jumps too, and path gradients, blind to a jump, let a guide cut off
-    a tail. Slopes are at least 0.05 and bins at least 0.05 wide for the same reason.
+    FlowJAX's own lets the slope jump there; log q then jumps too, and path gradients, blind to a jump, let a guide cut
+    off a tail. Slopes are at least 0.05 and bins at least 0.05 wide for the same reason.
     """
     least = 0.05
 

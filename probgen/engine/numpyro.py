@@ -183,16 +183,16 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         return self.structure.dim
 
     def log_density(self, z: Any) -> Any:
-        return self.structure.log_density(self.arrays, z)
+        return _log_density(self.structure, self.arrays, z)
 
     def value_and_grad(self, z: Any) -> tuple[Any, Any]:
-        return jax.value_and_grad(self.log_density)(z)
+        return _value_and_grad(self.structure, self.arrays, z)
 
     def log_density_batch(self, z: Any) -> Any:
         return jax.vmap(self.log_density)(z)
 
     def gradient_batch(self, z: Any) -> Any:
-        return jax.vmap(jax.grad(self.log_density))(z)
+        return jax.vmap(self.value_and_grad)(z)[1]
 
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with runtime.jax_scope(self.precision):
@@ -270,6 +270,17 @@ def _unconstrain(target: Any, values: Mapping[str, Any]) -> Any:
 @jax.jit
 def _gradients(target: Any, points: Any) -> tuple[Any, Any]:
     return jax.vmap(target.value_and_grad)(points)
+
+
+# Compiled functions of their own within kernels, so that a program is traced once and not at every place of use.
+@functools.partial(jax.jit, static_argnums=0)
+def _log_density(structure: Structure, arrays: Any, z: Any) -> Any:
+    return structure.log_density(arrays, z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
+    return jax.value_and_grad(functools.partial(structure.log_density, arrays))(z)
 
 
 @functools.partial(jax.jit, static_argnums=0)
