@@ -41,7 +41,11 @@ def compile_cache() -> Iterator[None]:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    flags = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")
+    flags = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
     before = {flag: getattr(jax.config, flag) for flag in flags}
     if before["jax_compilation_cache_dir"] or os.environ.get("PROBGEN_CACHE") == "":
         yield

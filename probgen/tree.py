@@ -18,7 +18,11 @@ def build(fit: Fit) -> Any:
     import xarray as xr
     from arviz_base import from_dict
 
-    posterior, stats, warmup = fit.draws, _stats(fit, slice(fit.num_warmup, None)), _stats(fit, slice(0, fit.num_warmup))
+    posterior, stats, warmup = (
+        fit.draws,
+        _stats(fit, slice(fit.num_warmup, None)),
+        _stats(fit, slice(0, fit.num_warmup)),
+    )
     if fit.answer:
         stats = {k: v for k, v in fit.answer.items() if v.ndim == 2}
     groups: dict[str, Any] = {"posterior": posterior, "sample_stats": stats}

@@ -79,4 +79,4 @@ def _globals_are_left_alone() -> Iterator[None]:
 
 def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
     """Run Python in a child process; its output is captured."""
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, **keywords)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, **keywords)

@@ -17,6 +17,7 @@ import numpyro
 import numpyro.distributions as dist
 from arviz_stats import ess, mcse
 from numpyro.distributions import constraints
+
 from probgen.models.bayes.arma import arma
 from probgen.models.bayes.autoregressive import autoregressive, lagged
 from probgen.models.bayes.eight_schools import eight_schools

@@ -13,6 +13,7 @@ import posteriordb
 import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density, potential_energy, unconstrain_fn
+
 from probgen.models import bayes
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(bayes.__path__))

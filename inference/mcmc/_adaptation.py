@@ -72,7 +72,7 @@ def schedule(num_warmup: int) -> Schedule:
 
 def begin(key: Any, target: Any, settings: Any) -> tuple[Any, Warmup]:
     """The position where a chain starts, (dim,), and the state of its warm-up."""
-    ops, xp = target.ops, target.ops.xp
+    xp = target.ops.xp
     start = _start.find(key, target, settings.start)
     metric = _metric.initial(xp, _metric.choose(settings.metric, target.dim), start.covariance)
     rows = schedule(settings.num_warmup).length + 1

@@ -104,7 +104,9 @@ def metropolis(
     accept = xp.exp(xp.minimum(gain, 0.0))
     taken = ops.where(adjust, ops.uniform(k_accept) < accept, xp.isfinite(gain))
     keep = lambda new, old: ops.where(taken, new, old)  # noqa: E731
-    moved = State(keep(point.z, state.z), keep(log_density, state.log_density), keep(gradient, state.gradient), state.warmup)
+    moved = State(
+        keep(point.z, state.z), keep(log_density, state.log_density), keep(gradient, state.gradient), state.warmup
+    )
     return moved, accept, gain < -ENERGY_ERROR, keep(end, energy)
 
 

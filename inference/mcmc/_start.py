@@ -91,7 +91,7 @@ def _climb(key: Any, target: Any, z: Any) -> _Path:
 
 def _inverse_curvature(target: Any, z: Any) -> Any:
     """The inverse of |Hessian| by central differences of the gradient: scaled to a unit diagonal, eigenvalues made positive."""
-    ops, xp = target.ops, target.ops.xp
+    xp = target.ops.xp
     width = 1e-5 * xp.maximum(1.0, xp.abs(z)) if z.dtype == xp.float64 else 1e-2 * xp.maximum(1.0, xp.abs(z))
     points = xp.concatenate([z + xp.diag(width), z - xp.diag(width)])
     gradients = target.gradient_batch(points)

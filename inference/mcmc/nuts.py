@@ -14,6 +14,7 @@ from probgen.inference.mcmc import _adaptation
 from probgen.inference.mcmc._hamiltonian import ENERGY_ERROR, Adapted, Point, State, leapfrog
 from probgen.target import Continuous
 
+
 class Info(NamedTuple):
     """What one transition tells, in ArviZ's words."""
 
@@ -102,9 +103,7 @@ def _grow(key: Any, target: Any, state: State, metric: Any, step_size: Any, max_
     energy = 0.5 * (r @ r) - state.log_density
     point = Point(state.z, r, metric.pull(state.gradient))
     zero, no = energy * 0, xp.bool_(False)
-    tree = Tree(
-        xp.int32(0), point, point, Proposal(*state[:3], energy), zero, r, xp.int32(0), zero, no, no
-    )
+    tree = Tree(xp.int32(0), point, point, Proposal(*state[:3], energy), zero, r, xp.int32(0), zero, no, no)
     checkpoints = xp.zeros((rows, *r.shape), r.dtype)
 
     def double(tree: Tree) -> Tree:
@@ -128,7 +127,15 @@ def _grow(key: Any, target: Any, state: State, metric: Any, step_size: Any, max_
 
 
 def _subtree(
-    key: Any, target: Any, metric: Any, begin: Point, spare: Proposal, step_size: Any, energy0: Any, depth: Any, rows: Any
+    key: Any,
+    target: Any,
+    metric: Any,
+    begin: Point,
+    spare: Proposal,
+    step_size: Any,
+    energy0: Any,
+    depth: Any,
+    rows: Any,
 ) -> Subtree:
     """2^depth leapfrog steps from a point, stopped early by a U-turn within any of its binary subtrees."""
     ops, xp = target.ops, target.ops.xp

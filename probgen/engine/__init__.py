@@ -55,7 +55,7 @@ def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
     else:
         kind = thing if isinstance(thing, type) else type(thing)
         yield kind.__module__.partition(".")[0]
-        call = getattr(kind, "__call__", None)
+        call = vars(kind).get("__call__")
         if not isinstance(thing, type) and isinstance(call, types.FunctionType):
             yield from _roots(call, seen)
 

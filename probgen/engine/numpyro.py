@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -346,10 +347,18 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
             if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
         }
 
-    shapes_of = jax.eval_shape(look, abstract)
-    zeros = {k: np.zeros(v.shape, precision) for k, v in shapes_of.items()}
-    flat, unravel = ravel_pytree(zeros)
-    return Structure(program, dict(static), found["sites"], flat.size, unravel, found["nesting"], precision)
+    shapes_of = {k: v.shape for k, v in sorted(jax.eval_shape(look, abstract).items())}
+    dim = sum(math.prod(shape) for shape in shapes_of.values())
+    unravel = functools.partial(_unravel, shapes_of)
+    return Structure(program, dict(static), found["sites"], dim, unravel, found["nesting"], precision)
+
+
+def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:
+    """The sites' unconstrained values, in alphabetical order, out of one flat array."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    return {
+        k: z[end - math.prod(shape) : end].reshape(shape) for end, (k, shape) in zip(ends, shapes.items(), strict=True)
+    }
 
 
 def _sites(trace: Mapping[str, Any]) -> list[Site]:
