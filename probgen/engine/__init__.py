@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,7 +56,7 @@ def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
     else:
         kind = thing if isinstance(thing, type) else type(thing)
         yield kind.__module__.partition(".")[0]
-        call = vars(kind).get("__call__")
+        call = inspect.getattr_static(kind, "__call__", None)
         if not isinstance(thing, type) and isinstance(call, types.FunctionType):
             yield from _roots(call, seen)
 
