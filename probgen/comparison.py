@@ -77,6 +77,8 @@ class Comparison:
 
         found = {name: _usable(fit) for name, fit in self.fits.items()}
         shared = [n for n in found[self.reference].names if all(n in s.names for s in found.values())][:MOST]
+        if not shared:
+            return ""
         flat = {name: _at(s, shared).reshape(len(shared), -1) for name, s in found.items()}
         groups = by_site(shared).items()
         with style():

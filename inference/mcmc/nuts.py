@@ -116,11 +116,19 @@ def _grow(key: Any, target: Any, state: State, metric: Any, step_size: Any, max_
         better = xp.log(ops.uniform(k_accept)) < sub.weight - tree.weight
         left, right = _choose(ops, forward, tree.left, sub.point), _choose(ops, forward, sub.point, tree.right)
         momentum = tree.momentum + sub.momentum
+        turning = _turns(xp, left.r, right.r, momentum)
+        # Across the seam too (Stan since 2.21): each half together with the nearest momentum of the other.
+        far, first = _choose(ops, forward, tree.left, tree.right), sub.momenta[0]
+        for one, two, between in (
+            (far.r, first, tree.momentum + first),
+            (begin.r, sub.point.r, begin.r + sub.momentum),
+        ):
+            turning = xp.logical_or(turning, _turns(xp, one, two, between))
         return Tree(
             tree.depth + 1, left, right,
             _choose(ops, xp.logical_and(better, xp.logical_not(bad)), sub.proposal, tree.proposal),
             xp.logaddexp(tree.weight, sub.weight), momentum, tree.leaves + sub.leaf, tree.accept + sub.accept,
-            xp.logical_or(bad, _turns(xp, left.r, right.r, momentum)), sub.diverging,
+            xp.logical_or(bad, turning), sub.diverging,
         )  # fmt: skip
 
     return ops.while_loop(lambda t: xp.logical_and(t.depth < max_depth, xp.logical_not(t.stop)), double, tree)

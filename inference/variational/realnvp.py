@@ -24,6 +24,7 @@ class RealNVP(Guide):
     """
 
     learning_rate: float = 0.003
+    num_particles: int = 64
     num_layers: int = 8
     width: int = 32
     bound: float = 2.0

@@ -68,6 +68,17 @@ class FullPlates(numpyro.primitives.Messenger):
             msg["args"], msg["value"] = (size, None), jnp.arange(size)
 
 
+class Widened(numpyro.primitives.Messenger):
+    """Effect handler: the distribution of an observed site takes the shape of its data, where no plate says it."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["is_observed"] and msg["value"] is not None and not msg["cond_indep_stack"]:
+            fn, shape = msg["fn"], jnp.shape(msg["value"])
+            batch = shape[: len(shape) - fn.event_dim]
+            if batch != fn.batch_shape and type(fn).__name__ != "Unit":
+                msg["fn"] = fn.expand(batch)
+
+
 @dataclass(frozen=True, eq=False)
 class Structure:
     """What a trace of a program on data of given shapes says; compared by identity, so that it keys compiled code."""
@@ -155,7 +166,7 @@ class NumpyroTarget(Target):
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
-            program = handlers.uncondition(self._closed(as_arrays(data, self.precision)))
+            program = handlers.uncondition(Widened(self._closed(as_arrays(data, self.precision))))
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
             predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
             return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
