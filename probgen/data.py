@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from probgen.target import Site
+
 STATIC = (str, bool, int, type(None))
 
 
@@ -59,3 +61,22 @@ def _array(name: str, value: Any) -> np.ndarray:
         count = int((~np.isfinite(array)).sum())
         raise ValueError(f"Data {name!r} has {count} value(s) that are NaN or infinite, the first at {name}{where}.")
     return array
+
+
+def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
+    """Raise ValueError where the data of an observed site lie outside its support, naming the first bad index."""
+    for site in sites:
+        if site.bounds is None:
+            continue
+        value, (low, high, strict, whole) = np.asarray(data[site.source]), site.bounds
+        good = ((value > low) if strict else (value >= low)) & (value <= high)
+        if whole:
+            good &= value == np.round(value)
+        if not good.all():
+            bad = np.unravel_index(int(np.argmin(good)), value.shape)
+            where = "[" + ", ".join(map(str, bad)) + "]" if value.ndim else ""
+            kind = "integers" if whole else "numbers"
+            raise ValueError(
+                f"Data {site.source!r} is observed at site {site.name!r} ({site.distribution}), whose support is "
+                f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{where} is {value[bad]:g}."
+            )

@@ -17,11 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class Bounds(NamedTuple):
+    """A support that depends on no unknown: low <= x <= high, or low < x where `strict`; integers where `whole`."""
+
+    low: float
+    high: float
+    strict: bool
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Site:
     shape: batch and event shape together, without chain and draw.
     discrete: whether the support is countable; enumerable: whether it is finite and the engine can enumerate it.
     subsampled: whether it stands in a plate that draws a minibatch.
+    source: the data keyword whose array an observed site is, where it is one; bounds: that array's known support.
     """
 
     name: str
@@ -41,6 +51,8 @@ class Site:
     enumerable: bool = False
     subsampled: bool = False
     distribution: str = ""
+    source: str = ""
+    bounds: Bounds | None = None
 
 
 class Target:

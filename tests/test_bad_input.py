@@ -55,7 +55,13 @@ def with_value(index, value):
     return {"x": X, "y": changed}
 
 
+def yes_or_no(y=None):
+    logit = numpyro.sample("logit", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Bernoulli(logits=logit).expand([6]), obs=y)
+
+
 CASES = {
+    "labels out of range": (yes_or_no, {"y": np.array([0, 1, 2, 1, 0, 1])}, {}, ValueError, r"integers from 0 to 1; y\[2\] is 2"),
     "a NaN": (line, with_value(3, np.nan), {}, ValueError, r"Data 'y' has 1 value.*NaN or infinite.*y\[3\]"),
     "an infinity": (line, with_value(0, -np.inf), {}, ValueError, r"Data 'y' has 1 value.*y\[0\]"),
     "a matrix index": (line, {"x": np.where(X == 3, np.nan, X), "y": Y}, {}, ValueError, r"x\[1, 1\]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import operator
@@ -17,13 +18,14 @@ import numpyro
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.distributions import biject_to
+from numpyro.distributions import MaskedDistribution, biject_to, constraints
 from numpyro.infer import Predictive, init_to_uniform
 from numpyro.infer.util import log_likelihood, potential_energy
 
 from probgen import runtime
 from probgen.algorithm import Inference
-from probgen.target import Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
+from probgen.data import check_support
+from probgen.target import Bounds, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
 
 name = "numpyro"
 
@@ -324,6 +326,7 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()))
     with runtime.jax_scope(precision):
         structure = _structure(program, shapes, tuple(sorted(static.items())), precision)
+        check_support(structure.sites, arrays)
         arrays = {k: jnp.asarray(v) for k, v in arrays.items()}
     return _kind(structure)(structure, arrays)
 
@@ -349,7 +352,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(started).get_trace()
-        found.update(sites=tuple(_sites(trace)), nesting=_nesting(trace))
+        found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace))
         full = handlers.trace(FullPlates(started)).get_trace()
         found["full"] = {site.name: jnp.shape(full[site.name]["value"]) for site in found["sites"]}
         return {
@@ -372,14 +375,29 @@ def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:
     }
 
 
-def _sites(trace: Mapping[str, Any]) -> list[Site]:
+def _sites(trace: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Site]:
     sites = []
     for key, site in trace.items():
         if site["type"] == "deterministic":
             sites.append(Site(key, "deterministic", jnp.shape(site["value"])))
         elif site["type"] == "sample":
-            sites.append(_sample_site(key, site))
+            source = next((k for k, v in arrays.items() if v is site["value"]), "")
+            masked = isinstance(site["fn"], MaskedDistribution)  # where masked, anything may stand
+            bounds = _bounds(site["fn"].support) if source and not masked else None
+            sites.append(dataclasses.replace(_sample_site(key, site), source=source, bounds=bounds))
     return sites
+
+
+def _bounds(support: Any) -> Bounds | None:
+    """The bounds of a support on the line, where they are plain numbers."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support is constraints.boolean:
+        return Bounds(0, 1, False, True)
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", np.inf)
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return None
+    return Bounds(low, high, support is constraints.positive, bool(support.is_discrete))
 
 
 def _sample_site(key: str, site: dict[str, Any]) -> Site:
