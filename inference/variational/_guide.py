@@ -24,7 +24,7 @@ from probgen.inference.mcmc import _start
 from probgen.target import Continuous
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015, arXiv:1412.6980)
-LARGEST = 200  # dimensions up to which covariances are dense
+LARGEST = 200  # dimensions up to which the affine map behind a flow is dense
 
 T = TypeVar("T")
 

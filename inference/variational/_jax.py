@@ -76,7 +76,7 @@ def draws(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: An
 
 def affine(dim: int, dense: bool = True) -> AbstractBijection:
     """u -> shift + A u, the identity at first; A is lower triangular with a positive diagonal, or diagonal."""
-    return Affine(dim, dense and dim <= LARGEST)
+    return Affine(dim, dense)
 
 
 def normal(bijection: AbstractBijection) -> Transformed:
@@ -87,7 +87,7 @@ def normal(bijection: AbstractBijection) -> Transformed:
 def flow(transformed: Transformed) -> Transformed:
     """A flow that begins near the identity, with an affine map behind it."""
     dim = transformed.shape[0]
-    return normal(Chain([_near_identity(transformed.bijection), affine(dim)]))
+    return normal(Chain([_near_identity(transformed.bijection), affine(dim, dense=dim <= LARGEST)]))
 
 
 def _near_identity(bijection: AbstractBijection) -> AbstractBijection:

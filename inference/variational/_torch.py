@@ -146,7 +146,7 @@ class Affine(nn.Module):
     def __init__(self, dim: int, dense: bool = True) -> None:
         super().__init__()
         self.shift, self.log_scale = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
-        self.lower = nn.Parameter(torch.zeros(dim, dim)) if dense and dim <= LARGEST else None
+        self.lower = nn.Parameter(torch.zeros(dim, dim)) if dense else None
 
     def _factor(self) -> torch.Tensor:
         return self.lower.tril(-1) + torch.diag(self.log_scale.exp())
@@ -209,7 +209,7 @@ def calm(linear: nn.Linear) -> nn.Linear:
 def flow(dim: int, layers: Sequence[nn.Module], invert: bool = False) -> Flow:
     """The layers with a random permutation after each, and an affine map behind them."""
     permuted = [part for layer in layers for part in (layer, Shuffle(dim))]
-    return Flow(dim, permuted, Affine(dim), invert)
+    return Flow(dim, permuted, Affine(dim, dense=dim <= LARGEST), invert)
 
 
 class Shuffle(nn.Module):
