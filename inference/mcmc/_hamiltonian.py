@@ -113,15 +113,15 @@ def metropolis(
 def langevin(
     key: Any, target: Any, state: State, step_size: Any, thinning: int, adjust: Any = True
 ) -> tuple[State, Any, Any, Any]:
-    """`thinning` trajectories of one step each; the acceptance probability is their mean."""
+    """`thinning` trajectories of one step each; the acceptance is their mean, and it diverges where all of them do."""
     ops, xp = target.ops, target.ops.xp
     zero = state.log_density * 0
 
     def move(carry: Any) -> Any:
         i, state, total, divergent, _ = carry
         state, accept, diverging, energy = metropolis(ops.fold_in(key, i), target, state, step_size, 1, adjust)
-        return i + 1, state, total + accept, xp.logical_or(divergent, diverging), energy
+        return i + 1, state, total + accept, xp.logical_and(divergent, diverging), energy
 
-    first = (xp.int32(0), state, zero, xp.bool_(False), zero)
+    first = (xp.int32(0), state, zero, xp.bool_(True), zero)
     _, state, total, diverging, energy = ops.while_loop(lambda c: c[0] < thinning, move, first)
     return state, total / thinning, diverging, energy

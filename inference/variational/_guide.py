@@ -147,18 +147,10 @@ class Guide(Learner[Continuous]):
         k_start, k_guide = ops.split(key, 2)
         anchor = _whitening(ops, _start.find(k_start, target, "pathfinder"), self.whitening)
         parameters = _backend(target).initial(self, k_guide, target)
-        zero, none = anchor.shift[0] * 0, xp.zeros_like(parameters)
-        plan = Plan(
-            zero + self.learning_rate,
-            zero,
-            xp.int32(0),
-            zero + xp.inf,
-            xp.int32(0),
-            xp.int32(0),
-            xp.int32(0),
-            xp.bool_(False),
-        )
-        return State(xp.int32(0), parameters, none, none, parameters, zero, anchor, plan)
+        none, zero, nought = xp.zeros_like(parameters), anchor.shift[0] * 0, xp.int32(0)
+        rate, worst = zero + self.learning_rate, zero + xp.inf
+        plan = Plan(rate, zero, nought, worst, nought, nought, nought, xp.bool_(False))
+        return State(nought, parameters, none, none, parameters, zero, anchor, plan)
 
     def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         def stay(state: State) -> tuple[State, Info]:
@@ -171,9 +163,8 @@ class Guide(Learner[Continuous]):
         xp = target.ops.xp
         loss, gradient = _backend(target).loss_and_gradient(self, key, state.parameters, state.anchor, target)
         finite = xp.logical_and(xp.isfinite(loss), xp.all(xp.isfinite(gradient)))
-        rate = state.plan.learning_rate * xp.minimum(
-            1.0, (state.step + 1.0) / self.block
-        )  # Adam's first steps are noise
+        ramp = xp.minimum(1.0, (state.step + 1.0) / self.block)  # Adam's first steps have the size of the rate, blindly
+        rate = ramp * state.plan.learning_rate
         state = target.ops.cond(finite, lambda: _adam(xp, state, gradient, rate), lambda: state)
         plan = _advance(xp, self, state.plan, xp.where(finite, loss, 0.0), finite)
         weight = xp.maximum(1 / (1.0 + plan.since), 1 / (2.0 * self.block * self.patience))

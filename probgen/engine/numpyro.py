@@ -327,7 +327,7 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     with runtime.jax_scope(precision):
         structure = _structure(program, shapes, tuple(sorted(static.items())), precision)
         check_support(structure.sites, arrays)
-        arrays = {k: jnp.asarray(v) for k, v in arrays.items()}
+        arrays = {k: jax.device_put(v) for k, v in arrays.items()}
     return _kind(structure)(structure, arrays)
 
 
