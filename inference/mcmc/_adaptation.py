@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from probgen.inference.mcmc import _metric, _start
 
 SHRINK, OFFSET, DECAY = 0.2, 10.0, 0.75  # gamma, t0, kappa of Hoffman and Gelman 2014, section 3.2.1
-UNEVEN = 1.8  # times the variance of a chi-squared
+UNEVEN = 1.5  # times the variance of a chi-squared
 
 
 class StepSize(NamedTuple):

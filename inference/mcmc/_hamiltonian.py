@@ -45,7 +45,7 @@ class Point(NamedTuple):
 class Adapted(Sampler[Continuous]):
     """A gradient-based sampler whose step size and metric are learned during warm-up.
 
-    target_accept: mean acceptance probability that the step size aims at; None is 0.8, and 0.95 where warm-up finds the
+    target_accept: mean acceptance probability that the step size aims at; None is 0.8, and 0.97 where warm-up finds the
         curvature uneven.
     metric: "dense", "low_rank", "diagonal", or "auto": dense up to 40 dimensions, low rank beyond.
     start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
@@ -64,8 +64,8 @@ class Adapted(Sampler[Continuous]):
         return dim**-0.25
 
     def acceptance(self, xp: Any, uneven: Any) -> Any:
-        """The mean acceptance probability to aim at: as set, else 0.8, or 0.95 where the curvature is uneven."""
-        return self.target_accept if self.target_accept is not None else xp.where(uneven, 0.95, 0.8)
+        """The mean acceptance probability to aim at: as set, else 0.8, or 0.97 where the curvature is uneven."""
+        return self.target_accept if self.target_accept is not None else xp.where(uneven, 0.97, 0.8)
 
     def init(self, key: Any, target: Continuous) -> State:
         z, warmup = _adaptation.begin(key, target, self)
