@@ -354,7 +354,6 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         trace = handlers.trace(started).get_trace()
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace))
         full = handlers.trace(FullPlates(started)).get_trace()
-        found["full"] = {site.name: jnp.shape(full[site.name]["value"]) for site in found["sites"]}
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
