@@ -10,6 +10,7 @@ signature, the command line's flags and the saved record.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
@@ -145,17 +146,16 @@ def offered(inference: Inference | type[Inference], target: type[Target] | Targe
     return issubclass(kind, inference.needs) or (issubclass(kind, Mixed) and inference.needs is Continuous)
 
 
-def fitting(inference: Inference, target: Target, alternatives: list[str]) -> Target:
+def fitting(inference: Inference, target: Target, alternatives: Callable[[], list[str]]) -> Target:
     """The target as the algorithm takes it; raises Incompatible, naming what would work."""
-    hint = f"\nTry inference={' or '.join(map(repr, alternatives[:3]))}." if alternatives else ""
+    if target.engine in inference.engines and offered(inference, target):
+        return target.marginalise() if isinstance(target, Mixed) and not isinstance(target, inference.needs) else target
+    names = " or ".join(map(repr, alternatives()[:3]))
+    hint = f"\nTry inference={names}." if names else ""
     if target.engine not in inference.engines:
         engines = " and ".join(inference.engines)
         raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
-    if not offered(inference, target):
-        why = "" if target.named("latent") else " It has no unknowns: every site is observed."
-        raise Incompatible(
-            f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
-        )
-    if isinstance(target, Mixed) and not isinstance(target, inference.needs):
-        return target.marginalise()
-    return target
+    why = "" if target.named("latent") else " It has no unknowns: every site is observed."
+    raise Incompatible(
+        f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
+    )

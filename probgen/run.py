@@ -94,7 +94,7 @@ def fit(
         store.check_free(overwrite)
     precision = precision or default_precision(program)
     model, target = conditioned(program, data, engine, precision)
-    target = fitting(algorithm, target, catalog.algorithms_for(target, target.engine))
+    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine))
 
     def begin() -> None:
         if store:
@@ -420,7 +420,7 @@ def _restored(store: Store, program: Program | None) -> Run:
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])
-    target = fitting(algorithm, target, [])
+    target = fitting(algorithm, target, list)
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
     return run

@@ -59,3 +59,19 @@ def compile_cache() -> Iterator[None]:
         for flag, value in before.items():
             jax.config.update(flag, value)
         compilation_cache.reset_cache()
+
+
+@contextlib.contextmanager
+def no_compile_cache() -> Iterator[None]:
+    """No persistent compilation cache: what comes out of it cannot be written down a second time."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()

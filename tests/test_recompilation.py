@@ -1,8 +1,11 @@
 """A second fit on data of the same shapes traces nothing: data are arguments of compiled code, not constants in it."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
-from conftest import ENGINES
+from conftest import ENGINES, python
 
 import probgen as pg
 
@@ -65,3 +68,35 @@ def test_other_shapes_do_trace(engine):
     RUNS.clear()
     fitted(engine, "hmc", {"x": X[:17], "y": Y[:17]})
     assert RUNS
+
+
+def child(cache, *lines):
+    """The words that a process of its own prints."""
+    program = "\n".join([f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})", *lines])
+    result = python("-c", program, env={**os.environ, "PROBGEN_CACHE": str(cache)})
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+FIT = (
+    "import numpyro, test_recompilation as t, probgen as pg",
+    "traced, step = [], pg.inference.NUTS.step",
+    "pg.inference.NUTS.step = lambda *arguments: traced.append(1) or step(*arguments)",
+    "fit = t.fitted('numpyro', data={'x': t.X, 'y': 3.0 * t.X})",
+    "print(fit.draws['slope'].sum().hex(), bool(traced))",
+)
+
+
+def test_a_second_process_traces_no_kernel_and_draws_the_same(tmp_path):
+    """Executables are kept between processes; an edited program and a broken file make new ones."""
+    drawn, traced = child(tmp_path, *FIT)
+    assert traced == "True"
+    assert child(tmp_path, *FIT) == [drawn, "False"]
+    kept = sorted((tmp_path / "executables").iterdir())
+    assert len(kept) == 2
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:1000])
+    assert child(tmp_path, *FIT) == [drawn, "True"]
+    edited = "t.PROGRAMS['numpyro'] = lambda x, y: (t.numpyro_line(x, y), numpyro.factor('more', 1.0))[0]"
+    assert child(tmp_path, FIT[0], edited, *FIT[1:])[1] == "True"
+    assert len(list((tmp_path / "executables").iterdir())) == 4

@@ -1,13 +1,11 @@
-"""The NumPyro engine: targets from plain NumPyro programs, array words for kernels, loops compiled by XLA."""
+"""The NumPyro engine: targets from plain NumPyro programs, and the array words of kernels; `xla` runs them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import operator
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +21,11 @@ from numpyro.infer import Predictive, init_to_uniform
 from numpyro.infer.util import log_likelihood, potential_energy
 
 from probgen import runtime
-from probgen.algorithm import Inference
 from probgen.data import check_support
+from probgen.engine.xla import Executor
 from probgen.target import Bounds, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
+
+__all__ = ["Executor", "name", "prepare"]
 
 name = "numpyro"
 
@@ -158,6 +158,10 @@ class NumpyroTarget(Target):
     def precision(self) -> str:
         return self.structure.precision
 
+    def lowered(self) -> str:
+        """What this target computes, as the text of its lowered density: equal texts compute equal things."""
+        return f"{self.sites}"
+
     def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
         return FullPlates(lambda: self.structure.program(**data))
 
@@ -195,6 +199,10 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
     @property
     def dim(self) -> int:  # type: ignore[override]
         return self.structure.dim
+
+    def lowered(self) -> str:
+        z = jax.ShapeDtypeStruct((self.dim,), self.precision)
+        return super().lowered() + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
 
     def log_density(self, z: Any) -> Any:
         return _log_density(self.structure, self.arrays, z)
@@ -236,6 +244,11 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
 class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
     """The same, with plates that draw minibatches."""
+
+    def lowered(self) -> str:
+        z = jax.ShapeDtypeStruct((self.dim,), self.precision)
+        minibatch = jax.jit(self.minibatch_value_and_grad).lower(jax.random.key(0), z)
+        return super().lowered() + minibatch.as_text()
 
     def minibatch_log_density(self, key: Any, z: Any) -> Any:
         """An unbiased estimate of the log density at z from one random minibatch."""
@@ -439,145 +452,3 @@ def _check_observed(key: str, value: tuple[int, ...], expected: tuple[int, ...])
 def _nesting(trace: Mapping[str, Any]) -> int:
     dims = [frame.dim for site in trace.values() if site["type"] == "sample" for frame in site["cond_indep_stack"]]
     return -min(dims, default=0)
-
-
-# ---- loops -------------------------------------------------------------------------------------------------------
-
-
-# It runs once a chain: half the compile time is worth more than the last bit of speed.
-QUICK = {"xla_backend_optimization_level": 1}
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
-def _init(kernel: Inference, target: Any, key: Any) -> Any:
-    return kernel.init(key, target)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _answer(kernel: Any, target: Any, key: Any, state: Any) -> Any:
-    return kernel.answer(key, state, target)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _chunk(kernel: Inference, capacity: int, target: Any, key: Any, state: Any, start: Any, stop: Any) -> Any:
-    """Steps start..stop-1 of one chain, at most `capacity`; how a run is cut into chunks changes nothing in it."""
-    step = lambda i, s: kernel.step(jax.random.fold_in(key, i), s, target)  # noqa: E731
-    _, shapes = jax.eval_shape(step, start, state)
-    records = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), shapes)
-
-    def body(carry: Any) -> Any:
-        i, state, records = carry
-        state, info = step(i, state)
-        return i + 1, state, jax.tree.map(lambda r, a: r.at[i - start].set(a), records, info)
-
-    _, state, records = lax.while_loop(lambda carry: carry[0] < stop, body, (start, state, records))
-    return state, records
-
-
-class Executor:
-    """Runs the chains of a kernel: a thread a core over one compiled chain on CPU, vectorised on an accelerator."""
-
-    def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
-        self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
-        self.precision = target.precision
-        self.vectorised = runtime.accelerator()
-        self.workers = min(num_chains, runtime.cores())
-        with runtime.jax_scope(self.precision):
-            key = jax.random.key(seed)
-            self.keys = [jax.random.fold_in(key, chain) for chain in range(num_chains)]
-        self.states: Any = None
-        self.warm = False
-        self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
-
-    def _each(self, job: Callable[[int], Any], chains: range) -> list[Any]:
-        """The job of every chain, a thread a core."""
-
-        def scoped(chain: int) -> Any:
-            with runtime.jax_scope(self.precision):
-                return jax.block_until_ready(job(chain))
-
-        if self.workers == 1:
-            return [scoped(chain) for chain in chains]
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(scoped, chains))
-
-    def init(self) -> None:
-        """A state for every chain."""
-        start = 2**31 - 1  # a step number that no run reaches
-        if self.vectorised:
-            with runtime.jax_scope(self.precision):
-                keys = jax.vmap(lambda k: jax.random.fold_in(k, start))(jnp.stack(self.keys))
-                self.states = jax.block_until_ready(_init_vectorised(self.kernel, self.target, keys))
-        else:
-            job = lambda c: _init(self.kernel, self.target, jax.random.fold_in(self.keys[c], start))  # noqa: E731
-            with runtime.jax_scope(self.precision):
-                first = jax.block_until_ready(job(0))
-            self.states = [first, *self._each(job, range(1, self.num_chains))]
-
-    def _run(self, chain: int, start: int, stop: int) -> Any:
-        with runtime.jax_scope(self.precision):
-            arguments = (self.kernel, self.capacity, self.target, self.keys[chain], self.states[chain])
-            return _chunk(*arguments, np.int32(start), np.int32(stop))
-
-    def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
-        """Steps start..start+num_steps-1 of every chain: records (chain, step, ...)."""
-        stop = start + min(num_steps, self.capacity)
-        if self.vectorised:
-            with runtime.jax_scope(self.precision):
-                arguments = (self.kernel, self.capacity, self.target, jnp.stack(self.keys), self.states)
-                states, records = jax.block_until_ready(_chunk_vectorised(*arguments, np.int32(start), np.int32(stop)))
-                records = records._asdict()
-        else:
-            if not self.warm:  # no steps, in this thread: the code that all threads are about to call is compiled once
-                self._run(0, start, start)
-                self.warm = True
-            run = functools.partial(self._run, start=start, stop=stop)
-            states, parts = zip(*self._each(run, range(self.num_chains)), strict=True)
-            records = {k: np.stack([getattr(p, k) for p in parts]) for k in parts[0]._fields}
-        self.states = list(states) if not self.vectorised else states
-        return {k: np.asarray(v)[:, : stop - start] for k, v in records.items()}
-
-    def answer(self) -> dict[str, np.ndarray]:
-        """What a learner reads off its final state."""
-        key = jax.random.fold_in(self.keys[0], 2**31 - 2)
-        with runtime.jax_scope(self.precision):
-            state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
-            found = _answer(self.kernel, self.target, key, state)
-        return {k: np.asarray(v) for k, v in found._asdict().items()}
-
-    def read(self, field: str) -> np.ndarray:
-        """One field of every chain's state, such as "z" or "warmup.start.ends": (chain, ...)."""
-        get = operator.attrgetter(field)
-        if self.vectorised:
-            return np.asarray(get(self.states))
-        return np.stack([np.asarray(get(state)) for state in self.states])
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The states as named arrays, for a checkpoint."""
-        return {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.states))}
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """The inverse of `state`."""
-        with runtime.jax_scope(self.precision):
-            key = jax.random.key(0)
-            one = jax.eval_shape(self.kernel.init, key, self.target)
-            shapes = [one] * self.num_chains
-            if self.vectorised:
-                shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.num_chains, *a.shape), a.dtype), one)
-            leaves, tree = jax.tree.flatten(shapes)
-            values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
-            if [v.shape for v in values] != [leaf.shape for leaf in leaves]:
-                raise ValueError("The checkpoint's state has other shapes than this program and these settings give.")
-            self.states = jax.tree.unflatten(tree, values)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init_vectorised(kernel: Inference, target: Any, keys: Any) -> Any:
-    return jax.vmap(lambda key: kernel.init(key, target))(keys)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _chunk_vectorised(
-    kernel: Inference, capacity: int, target: Any, keys: Any, states: Any, start: Any, stop: Any
-) -> Any:
-    return jax.vmap(lambda key, state: _chunk(kernel, capacity, target, key, state, start, stop))(keys, states)

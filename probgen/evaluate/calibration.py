@@ -145,7 +145,7 @@ def sbc(
     if isinstance(inference, str) and isinstance(algorithm, Sampler) and "num_chains" not in settings:
         algorithm = catalog.inference(algorithm, {"num_chains": 1})
     model, target = conditioned(program, data, engine, precision)
-    target = fitting(algorithm, target, catalog.algorithms_for(target, target.engine))
+    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine))
     study = _Study(model, target, algorithm, _observed_keywords(target), precision)
     with runtime.compile_cache() if target.engine == "numpyro" else contextlib.nullcontext():
         return _summarised(study, _ranked(study, study.simulate(seed, num_simulations), seed))
@@ -187,7 +187,7 @@ class _Study:
             data[keyword] = np.asarray(truth[site], data[keyword].dtype)
             if not np.isfinite(data[keyword]).all():
                 raise ValueError(f"the simulated {site!r} is not finite")
-        return fitting(self.algorithm, prepared(self.model.program, data, self.target.engine, self.precision), [])
+        return fitting(self.algorithm, prepared(self.model.program, data, self.target.engine, self.precision), list)
 
     def simulate(self, seed: int, count: int) -> list[dict[str, np.ndarray]]:
         """Unknowns and data from the program; ValueError where the data are also an input."""

@@ -1,0 +1,270 @@
+"""Kernels as loops compiled by XLA: the chains of a run on a NumPyro target, and the compiled code kept between processes.
+
+JAX's persistent cache saves a second process the compilation, but not the tracing and lowering of a kernel, which takes
+longer than many posteriors. So the executables themselves are kept, under a key made of everything that they depend on:
+the lowered density of the program, the kernel with its settings, the shapes, the sources of probgen, the versions, the
+processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import operator
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import serialize_executable
+
+from probgen import runtime
+from probgen.algorithm import Inference
+
+# ---- compiled code that outlives the process ---------------------------------------------------------------------
+
+
+class Code:
+    """A function of pytrees, compiled: `code(*arguments)`."""
+
+    def __init__(self, executable: Any, shape: Any):
+        self.executable, self.shape = executable, shape
+
+    def __call__(self, *arguments: Any) -> Any:
+        return jax.tree.unflatten(self.shape, self.executable(*jax.tree.leaves(arguments)))
+
+
+def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Code:
+    """`make(kernel, target, *arguments, **settings)` compiled for the shapes of target and arguments.
+
+    From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
+    """
+    leaves, tree = jax.tree.flatten((target.arrays, *arguments))
+    shapes = tuple((jnp.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves)
+    return _compiled(make, kernel, type(target), target.structure, tree, shapes, tuple(sorted(settings.items())))
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(
+    make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple
+) -> Code:
+    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    file = _file(make, kernel, kind, structure, tree, leaves, settings)
+    if file:
+        with contextlib.suppress(Exception):  # absent or cut short
+            return _read(file)
+    shape: list[Any] = []
+
+    def flat(*leaves: Any) -> tuple[Any, ...]:
+        arrays, *arguments = jax.tree.unflatten(tree, leaves)
+        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
+        shape.append(found)
+        return tuple(out)
+
+    lowered = jax.jit(flat).lower(*leaves)
+    with runtime.no_compile_cache() if file else contextlib.nullcontext():
+        code = Code(lowered.compile(compiler_options=OPTIONS.get(make)), shape[0])
+    if file:
+        with contextlib.suppress(Exception):  # a full disk, code that cannot be written down
+            _write(file, code)
+    return code
+
+
+def _file(*parts: Any) -> Path | None:
+    """Where an executable is kept."""
+    make, kernel, kind, structure, tree, leaves, settings = parts
+    if os.environ.get("PROBGEN_CACHE") == "":
+        return None
+    arrays = jax.tree.unflatten(tree, leaves)[0]
+    density = kind(structure, arrays).lowered()
+    if "callback" in density:  # an address of this process
+        return None
+    said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, _machine())
+    return runtime.cache_dir() / "executables" / hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+@functools.cache
+def _machine() -> str:
+    """What an executable depends on beside what is computed: versions, flags, processor, probgen's sources."""
+    import jaxlib
+    from numpy._core._multiarray_umath import __cpu_features__
+
+    device = jax.devices()[0]
+    package = Path(__file__).parents[1]
+    folders = (package.parent / "inference", package / "inference", package / "engine")
+    sources = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
+        sources.update(file.read_bytes())
+    flags = {k: v for k, v in jax.config.values.items() if "cache" not in k}
+    return repr((
+        jax.__version__, jaxlib.__version__, flags, os.environ.get("XLA_FLAGS"), device.platform, device.device_kind,
+        __cpu_features__, sources.hexdigest(),
+    ))  # fmt: skip
+
+
+@functools.cache
+def _ready() -> None:
+    """LAPACK's addresses are looked up by lowering a call of it, and a loaded executable lowers none."""
+    jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), np.float32))
+
+
+def _read(file: Path) -> Code:
+    payload, inputs, outputs, shape = pickle.loads(file.read_bytes())
+    _ready()
+    load = functools.partial(serialize_executable.deserialize_and_load, execution_devices=jax.devices()[:1])
+    return Code(load(payload, inputs, outputs), shape)
+
+
+def _write(file: Path, code: Code) -> None:
+    kept = pickle.dumps((*serialize_executable.serialize(code.executable), code.shape))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+        part.write(kept)
+    os.replace(part.name, file)
+
+
+# ---- what is compiled --------------------------------------------------------------------------------------------
+
+
+def init(kernel: Inference, target: Any, key: Any) -> Any:
+    """The state of one chain before its first step."""
+    return kernel.init(key, target)
+
+
+def chunk(kernel: Inference, target: Any, key: Any, state: Any, start: Any, stop: Any, *, capacity: int) -> Any:
+    """Steps start..stop-1 of one chain, at most `capacity`; how a run is cut into chunks changes nothing in it."""
+    step = lambda i, s: kernel.step(jax.random.fold_in(key, i), s, target)  # noqa: E731
+    _, shapes = jax.eval_shape(step, start, state)
+    records = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), shapes)
+
+    def body(carry: Any) -> Any:
+        i, state, records = carry
+        state, info = step(i, state)
+        return i + 1, state, jax.tree.map(lambda r, a: r.at[i - start].set(a), records, info)
+
+    _, state, records = lax.while_loop(lambda carry: carry[0] < stop, body, (start, state, records))
+    return state, records
+
+
+def answer(kernel: Any, target: Any, key: Any, state: Any) -> Any:
+    """What a learner reads off its state."""
+    return kernel.answer(key, state, target)
+
+
+def init_many(kernel: Inference, target: Any, keys: Any) -> Any:
+    """`init` of all chains at once."""
+    return jax.vmap(lambda key: kernel.init(key, target))(keys)
+
+
+def chunk_many(kernel: Inference, target: Any, keys: Any, states: Any, start: Any, stop: Any, *, capacity: int) -> Any:
+    """`chunk` of all chains at once."""
+    step = lambda key, state: chunk(kernel, target, key, state, start, stop, capacity=capacity)  # noqa: E731
+    return jax.vmap(step)(keys, states)
+
+
+# `init` runs once a chain: half the compile time is worth more than the last bit of speed.
+OPTIONS = {init: {"xla_backend_optimization_level": 1}}
+
+
+# ---- the chains of a run -----------------------------------------------------------------------------------------
+
+
+class Executor:
+    """Runs the chains of a kernel: a thread a core over one compiled chain on CPU, vectorised on an accelerator."""
+
+    def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
+        self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
+        self.precision = target.precision
+        self.vectorised = runtime.accelerator()
+        self.workers = min(num_chains, runtime.cores())
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(seed)
+            self.keys = [jax.random.fold_in(key, chain) for chain in range(num_chains)]
+        self.states: Any = None
+        self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
+
+    def _each(self, job: Callable[[int], Any], chains: range) -> list[Any]:
+        """The job of every chain, a thread a core."""
+
+        def scoped(chain: int) -> Any:
+            with runtime.jax_scope(self.precision):
+                return jax.block_until_ready(job(chain))
+
+        if self.workers == 1:
+            return [scoped(chain) for chain in chains]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(scoped, chains))
+
+    def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
+        with runtime.jax_scope(self.precision):
+            return compiled(make, self.kernel, self.target, *arguments, **settings)
+
+    def init(self) -> None:
+        """A state for every chain."""
+        start = 2**31 - 1  # a step number that no run reaches
+        with runtime.jax_scope(self.precision):
+            keys = [jax.random.fold_in(key, start) for key in self.keys]
+            if self.vectorised:
+                code = self._code(init_many, jnp.stack(keys))
+                self.states = jax.block_until_ready(code(self.target.arrays, jnp.stack(keys)))
+                return
+        code = self._code(init, keys[0])
+        self.states = self._each(lambda c: code(self.target.arrays, keys[c]), range(self.num_chains))
+
+    def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
+        """Steps start..start+num_steps-1 of every chain: records (chain, step, ...)."""
+        stop = start + min(num_steps, self.capacity)
+        span = np.int32(start), np.int32(stop)
+        if self.vectorised:
+            with runtime.jax_scope(self.precision):
+                keys = jnp.stack(self.keys)
+                code = self._code(chunk_many, keys, self.states, *span, capacity=self.capacity)
+                self.states, found = jax.block_until_ready(code(self.target.arrays, keys, self.states, *span))
+                records = found._asdict()
+        else:
+            code = self._code(chunk, self.keys[0], self.states[0], *span, capacity=self.capacity)
+            run = lambda c: code(self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
+            states, parts = zip(*self._each(run, range(self.num_chains)), strict=True)
+            self.states, records = list(states), {k: np.stack([getattr(p, k) for p in parts]) for k in parts[0]._fields}
+        return {k: np.asarray(v)[:, : stop - start] for k, v in records.items()}
+
+    def answer(self) -> dict[str, np.ndarray]:
+        """What a learner reads off its final state."""
+        key = jax.random.fold_in(self.keys[0], 2**31 - 2)
+        with runtime.jax_scope(self.precision):
+            state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
+            found = self._code(answer, key, state)(self.target.arrays, key, state)
+        return {k: np.asarray(v) for k, v in found._asdict().items()}
+
+    def read(self, field: str) -> np.ndarray:
+        """One field of every chain's state, such as "z" or "warmup.start.ends": (chain, ...)."""
+        get = operator.attrgetter(field)
+        if self.vectorised:
+            return np.asarray(get(self.states))
+        return np.stack([np.asarray(get(state)) for state in self.states])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The states as named arrays, for a checkpoint."""
+        return {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.states))}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state`."""
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(0)
+            one = jax.eval_shape(self.kernel.init, key, self.target)
+            shapes = [one] * self.num_chains
+            if self.vectorised:
+                shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.num_chains, *a.shape), a.dtype), one)
+            leaves, tree = jax.tree.flatten(shapes)
+            values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+            if [v.shape for v in values] != [leaf.shape for leaf in leaves]:
+                raise ValueError("The checkpoint's state has other shapes than this program and these settings give.")
+            self.states = jax.tree.unflatten(tree, values)
