@@ -34,6 +34,8 @@ class Inference(Generic[T]):
     needs: ClassVar[type[Target]]
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
     bias: ClassVar[str | None] = None  # stated in the verdict of every fit
+    together: ClassVar[bool] = False  # whether all chains advance in one vectorised step on every device
+    precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -51,6 +53,10 @@ class Inference(Generic[T]):
     def total_steps(self) -> int:
         """Steps of the kernel in a whole run, warm-up included."""
         raise NotImplementedError
+
+    def prepare(self, target: Any) -> Any:
+        """The target with what this algorithm must know of it before anything compiles; raises where it does not fit."""
+        return target
 
     def kernel(self) -> Inference[T]:
         """The settings with those that `init` and `step` do not read at a fixed value: the key of compiled code."""
@@ -149,7 +155,8 @@ def offered(inference: Inference | type[Inference], target: type[Target] | Targe
 def fitting(inference: Inference, target: Target, alternatives: Callable[[], list[str]]) -> Target:
     """The target as the algorithm takes it; raises Incompatible, naming what would work."""
     if target.engine in inference.engines and offered(inference, target):
-        return target.marginalise() if isinstance(target, Mixed) and not isinstance(target, inference.needs) else target
+        summed = isinstance(target, Mixed) and not isinstance(target, inference.needs)
+        return inference.prepare(target.marginalise() if summed else target)
     names = " or ".join(map(repr, alternatives()[:3]))
     hint = f"\nTry inference={names}." if names else ""
     if target.engine not in inference.engines:

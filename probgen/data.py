@@ -80,3 +80,22 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
                 f"Data {site.source!r} is observed at site {site.name!r} ({site.distribution}), whose support is "
                 f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{where} is {value[bad]:g}."
             )
+
+
+def digits(threshold: float = 8.0) -> np.ndarray:
+    """scikit-learn's 1797 digits of 8 x 8 pixels, binarised: 1 where a pixel is at least `threshold` of 16: (1797, 8, 8)."""
+    from sklearn.datasets import load_digits
+
+    return (load_digits().images >= threshold).astype(float)
+
+
+SETS: dict[str, Callable[[], np.ndarray]] = {"digits": digits}
+
+
+def load(name: str) -> np.ndarray:
+    """The rows of a named data set; ValueError, with the known names, for another."""
+    from probgen.algorithm import closest
+
+    if name not in SETS:
+        raise ValueError(f"Unknown data set {name!r}.{closest(name, SETS)}\nKnown: {', '.join(SETS)}.")
+    return SETS[name]()

@@ -34,6 +34,7 @@ class Model:
     dims: names of the event dimensions of a variable, `{"theta": ["school"]}`.
     coords: labels along the named dimensions, `{"school": ["A", "B", ...]}`.
     oracle: an independent statement of what is right.
+    rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 
@@ -42,11 +43,20 @@ class Model:
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     oracle: Oracle | None = None
+    rows: Callable[[Any], Data] | None = None
     reference: str | None = None
 
     def default_data(self) -> dict[str, Any]:
         """The model's own data set, as a new dictionary."""
         return dict(self.data() if callable(self.data) else self.data)
+
+    def named_data(self, name: str) -> dict[str, Any]:
+        """The program's data for a named data set; TypeError for a model that does not learn from rows."""
+        from probgen.data import load
+
+        if self.rows is None:
+            raise TypeError(f"{self.program.__name__} does not say how it takes the data set {name!r}; pass a mapping.")
+        return dict(self.rows(load(name)))
 
     @property
     def doc(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from probgen.algorithm import Inference, Sampler
 from probgen.model import Model
-from probgen.target import Continuous, Target
+from probgen.target import Conditional, Continuous, Target
 
 
 class LogProb(NamedTuple):
@@ -69,7 +69,7 @@ class Fit:
         """Latent and deterministic sites: arrays (chain, draw, *event)."""
         if self.z.shape[1] == 0:
             raise ValueError(f"There are no draws: the run stopped in its warm-up, at step {self.num_steps}.")
-        assert isinstance(self.target, Continuous)
+        assert isinstance(self.target, Continuous | Conditional)
         return self.target.constrain(self.z)
 
     @functools.cached_property
@@ -170,3 +170,103 @@ class Fit:
         chains, draws = self.z.shape[:2]
         done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
         return f"Fit({name}, {self.inference.name}, {chains} chains x {draws} draws, {self.seconds:.1f} s{done})"
+
+
+@dataclass(frozen=True, repr=False)
+class LearnedFit(Fit):
+    """Parameters learned from rows of data: a model again, of new points.
+
+    answer: the parameters, by their names in the program.
+    """
+
+    @property
+    def parameters(self) -> Mapping[str, np.ndarray]:
+        """The learned parameters: an array for each `numpyro.param`."""
+        return self.answer
+
+    @functools.cached_property
+    def draws(self) -> dict[str, np.ndarray]:
+        """The parameters, as one draw of one chain: arrays (1, 1, *shape)."""
+        return {k: np.asarray(v)[None, None] for k, v in self.answer.items()}
+
+    def condition(self, **given: Any) -> Target:
+        """The target of a new point, whose unknown sites any algorithm can draw: `pg.fit(fit.condition(v=part), ...)`.
+
+        given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
+        """
+        return self.target.learned(self.answer, self._one(given))  # type: ignore[attr-defined]
+
+    def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
+        """New points: arrays (num_samples, *event), each the end of a Markov chain of its own.
+
+        inference: by default "gibbs" where every unknown can be drawn given the rest, else "mala"; 1000 steps.
+        """
+        from probgen.run import fit
+
+        target = self.condition()
+        inference = inference or ("gibbs" if isinstance(target, Conditional) else "mala")
+        settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
+        found = fit(target, inference=inference, seed=self.seed + 2 if seed is None else seed, **settings)
+        return {k: v[:, -1] for k, v in found.draws.items()}
+
+    def energy(self, **rows: Any) -> np.ndarray:
+        """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).
+
+        rows: the visible sites, (row, *event); by default the data that were learned from. Large for an outlier.
+        """
+        from probgen.evaluate.energy import free_energies
+
+        return free_energies(self.target, self.answer, self._rows(rows))
+
+    def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
+        """The log of the model's constant, in nats.
+
+        method: "enumeration" (exact), "ais" (annealed importance sampling), or "auto": exact where it can be.
+        """
+        from probgen.evaluate import partition
+
+        return partition.log_z(self, method, **settings)
+
+    def log_prob(self, method: str = "auto", **rows: Any) -> LogProb:
+        """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
+        from probgen.evaluate import partition
+
+        return partition.log_prob(self, self._rows(rows), method)
+
+    def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        names = self.target.keywords  # type: ignore[attr-defined]
+        if not given:
+            return {site: np.asarray(self.target.data[keyword]) for keyword, site in names.items()}
+        self._check(given)
+        shapes = {v.name: v.shape for v in self.target.visible}  # type: ignore[attr-defined]
+        rows = {}
+        for keyword, value in given.items():
+            array, shape = np.asarray(value, float), shapes[names[keyword]]
+            if array.shape[1:] != shape or array.ndim != len(shape) + 1:
+                raise ValueError(f"{keyword} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
+            rows[names[keyword]] = array
+        if missing := [k for k in names if k not in given]:
+            raise TypeError(f"Missing rows of {', '.join(missing)}.")
+        return rows
+
+    def _one(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self._check(given)
+        names = self.target.keywords  # type: ignore[attr-defined]
+        shapes = {v.name: v.shape for v in self.target.visible}  # type: ignore[attr-defined]
+        for keyword, value in given.items():
+            if np.shape(value) != shapes[names[keyword]]:
+                raise ValueError(
+                    f"{keyword} has shape {np.shape(value)}; expected one point, of shape {shapes[names[keyword]]}, "
+                    "with NaN where it is unknown."
+                )
+        return {k: np.asarray(v, float) for k, v in given.items()}
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        names = self.target.keywords  # type: ignore[attr-defined]
+        if unknown := [k for k in given if k not in names]:
+            raise TypeError(f"Unknown {unknown[0]!r}; this model was learned from rows of {', '.join(names)}.")
+
+    def __repr__(self) -> str:
+        name = getattr(self.model.program, "__name__", "program")
+        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
+        return f"LearnedFit({name}, {self.inference.name}, {', '.join(self.answer)}, {self.seconds:.1f} s{done})"

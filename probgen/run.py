@@ -22,20 +22,23 @@ from probgen import catalog, engine, runtime
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check
 from probgen.model import Model
-from probgen.result import Fit
+from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
-from probgen.target import Target
+from probgen.target import Learnable, Target
 
-Program = str | Model | Callable[..., Any]
+Program = str | Model | Target | Callable[..., Any]
 
 
 def conditioned(
-    program: Program, data: Mapping[str, Any] | None, engine: str | None = None, precision: str = "float64"
+    program: Program, data: Mapping[str, Any] | str | None, engine: str | None = None, precision: str = "float64"
 ) -> tuple[Model, Target]:
     """The model and what can be computed from it, given data.
 
     program: a name in the catalogue, a Model, or a plain program; data: its data, by default the model's own.
     """
+    if isinstance(program, Target):  # a learned model's
+        model = Model(program.structure.program)  # type: ignore[attr-defined]
+        return model, prepared(model.program, _host(program.data), program.engine, precision)
     if isinstance(program, str):
         model = catalog.model(program)
     elif isinstance(program, Model):
@@ -44,6 +47,8 @@ def conditioned(
         model = Model(program)
     else:
         raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+    if isinstance(data, str):
+        data = model.named_data(data)
     checked = check(model.program, model.default_data() if data is None else data)
     return model, prepared(model.program, checked, engine, precision)
 
@@ -62,7 +67,7 @@ def prepared(program: Callable[..., Any], data: Mapping[str, Any], engine_name: 
 
 def fit(
     program: Program,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | str | None = None,
     inference: str | Inference = "nuts",
     *,
     seed: int = 0,
@@ -75,8 +80,9 @@ def fit(
 ) -> Fit:
     """Fit a program to data by any algorithm that its structure allows.
 
-    program: a plain NumPyro or Pyro program, a Model, or a name in the catalogue.
-    data: mapping from the program's parameters to arrays and settings; by default the model's own data.
+    program: a plain NumPyro or Pyro program, a Model, a name in the catalogue, or what a learned fit's `condition` gives.
+    data: mapping from the program's parameters to arrays and settings, or the name of a data set (`probgen.data`); by
+        default the model's own data.
     inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it.
     seed: the run is a function of program, data, settings and seed.
     out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.
@@ -92,7 +98,7 @@ def fit(
     store = Store(out) if out is not None else None
     if store:
         store.check_free(overwrite)
-    precision = precision or default_precision(program)
+    precision = precision or algorithm.precision or default_precision(program)
     model, target = conditioned(program, data, engine, precision)
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine))
 
@@ -101,6 +107,10 @@ def fit(
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
 
     return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+
+
+def _host(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in data.items()}
 
 
 def _arrays(target: Target) -> dict[str, np.ndarray]:
@@ -221,7 +231,8 @@ class Run:
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
-        return Fit(
+        kind = LearnedFit if isinstance(self.target, Learnable) else Fit
+        return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
             directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts),
@@ -349,6 +360,8 @@ def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]
     """How to find a program again: a catalogue name, or the module or file and the name in it."""
     if isinstance(program, str):
         return {"model": program}
+    if base := getattr(function, "base", None):  # a program with learned parameters
+        return {**_reference(base, base), "parameters": " ".join(function.parameters)}
     owner = function.func if isinstance(function, functools.partial) else function
     module = getattr(owner, "__module__", "") or ""
     for word, path in catalog.modules("probgen.models").items():
@@ -417,6 +430,9 @@ def _restored(store: Store, program: Program | None) -> Run:
     algorithm = catalog.inference(record["inference"]["name"], _tuples(record["inference"]["settings"]))
     chosen = program if program is not None else _find_program(record["program"])
     data = {**arrays, **record["static"]}
+    if labels := record["program"].get("parameters"):
+        base = catalog.model(chosen).program if isinstance(chosen, str) else chosen
+        chosen = engine.load(record["engine"]).with_parameters(base, data, labels.split(" "), record["precision"])
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])

@@ -2,10 +2,12 @@
 
     Target
     ├── Simulable       draws of the data only
+    ├── Learnable       parameters, and rows of data to learn them from
     ├── Unnormalised    log density of the unknowns, up to a constant
     │   ├── Continuous  unknowns in R^n after the engine's bijections, differentiable
-    │   ├── Discrete    finite unknowns
-    │   ├── Mixed       both; `marginalise()` sums the finite ones out and is Continuous
+    │   ├── Conditional each unknown can be drawn given the rest
+    │   │   ├── Discrete    finite unknowns
+    │   │   └── Mixed       both; `marginalise()` sums the finite ones out and is Continuous
     │   └── Normalised  the constant is known
     └── Bounded         a stochastic bound on log p(x)
 
@@ -87,6 +89,24 @@ class Target:
         raise NotImplementedError
 
 
+class Learnable(Target):
+    """Parameters (`numpyro.param`) of a program of one point, and rows of data to learn them from.
+
+    joint: the log density of one point's sites under given parameters, up to the parameters' constant.
+    """
+
+    offers = "Learnable"
+    num_rows: int
+
+    def joint(self, parameters: Any, values: Any) -> Any:
+        """The log density of one point, in nats: ()."""
+        raise NotImplementedError
+
+    def learned(self, answer: Arrays) -> Target:
+        """The target of new points, given learned parameters."""
+        raise NotImplementedError
+
+
 class Simulable(Target):
     """Draws of the data, no density."""
 
@@ -155,13 +175,32 @@ class SubsampledContinuous(Continuous, Subsampled):
     offers = "Continuous and Subsampled"
 
 
-class Discrete(Unnormalised):
+class Conditional(Unnormalised):
+    """Bits, levels and reals, each of which can be drawn given all others.
+
+    variables: the sites with unknowns. A point is a mapping from their names to arrays.
+    """
+
+    offers = "Conditional"
+    variables: tuple[Any, ...]
+    dim: int
+
+    def joint(self, values: Any) -> Any:
+        """The log density of the sites' values, up to a constant, in nats: ()."""
+        raise NotImplementedError
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        """The sites at draws (chain, draw, dim): arrays (chain, draw, *event)."""
+        raise NotImplementedError
+
+
+class Discrete(Conditional):
     """Every unknown has a finite support."""
 
     offers = "Discrete"
 
 
-class Mixed(Unnormalised):
+class Mixed(Conditional):
     """Continuous and finite unknowns; the finite ones can be summed out."""
 
     offers = "Mixed"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen.target import Learnable
+
 if TYPE_CHECKING:
     from probgen.result import Fit
 
@@ -26,6 +28,8 @@ def build(fit: Fit) -> Any:
     if fit.answer:
         stats = {k: v for k, v in fit.answer.items() if v.ndim == 2}
     groups: dict[str, Any] = {"posterior": posterior, "sample_stats": stats}
+    if isinstance(fit.target, Learnable):
+        groups = {"posterior": posterior}
     tree = from_dict(groups, coords=dict(fit.model.coords), dims=_dims(fit, posterior))
     if warmup and not fit.answer:
         tree["warmup_sample_stats"] = xr.DataTree(_plain(warmup, ("chain", "draw")))

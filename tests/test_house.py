@@ -11,7 +11,10 @@ from conftest import needs_pyro, python
 ROOT = Path(__file__).parent.parent
 CODE = [path for folder in ("probgen", "models", "inference") for path in sorted((ROOT / folder).rglob("*.py"))]
 HEAVY = {"jax", "jaxlib", "torch", "numpyro", "pyro", "equinox", "optax", "flowjax", "diffrax", "funsor", "blackjax"}
-MAY_BE_HEAVY = ("probgen/engine/", "probgen/nets/", "probgen/runtime.py", "models/", "inference/")
+MAY_BE_HEAVY = (
+    "probgen/engine/", "probgen/nets/", "probgen/evaluate/", "probgen/runtime.py", "probgen/measures.py", "models/",
+    "inference/",
+)  # fmt: skip
 TOP = {
     "probgen", "models", "inference", "tests", "examples", "benchmarks", ".ci", "README.md", "pyproject.toml",
     "Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml",

@@ -18,16 +18,22 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import MaskedDistribution, biject_to, constraints
 from numpyro.infer import Predictive, init_to_uniform
+from numpyro.infer.util import log_density as joint_log_density
 from numpyro.infer.util import log_likelihood, potential_energy
 
 from probgen import runtime
 from probgen.data import check_support
+from probgen.engine import energy
+from probgen.engine.energy import Block, Variable
 from probgen.engine.xla import Executor
-from probgen.target import Bounds, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
+from probgen.target import (
+    Bounds, Conditional, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target,
+)  # fmt: skip
 
-__all__ = ["Executor", "name", "prepare"]
+__all__ = ["Executor", "name", "prepare", "with_parameters"]
 
 name = "numpyro"
+KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
 
 
 class Ops:
@@ -92,6 +98,9 @@ class Structure:
     unravel: Callable[[Any], dict[str, Any]]
     plate_nesting: int
     precision: str
+    variables: tuple[Variable, ...] = ()
+    learnable: bool = False  # whether the program has parameters
+    blocks: tuple[Block, ...] = ()
 
     @property
     def discrete(self) -> bool:
@@ -99,7 +108,8 @@ class Structure:
 
     def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on its data, with a key for programs that ask for one."""
-        return handlers.seed(lambda: self.program(**arrays, **self.static), jax.random.key(0))
+        known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
+        return handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0))
 
     def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
         program = (
@@ -111,6 +121,10 @@ class Structure:
 
             program = enum(config_enumerate(program), -self.plate_nesting - 1)
         return -potential_energy(program, (), {}, self.unravel(z), enum=self.discrete)
+
+    def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        """The log density of given values of all unknown sites, in their own supports."""
+        return joint_log_density(FullPlates(self.closed(arrays)), (), {}, dict(values))[0]
 
     def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
         values = self.unravel(z)
@@ -152,7 +166,7 @@ class NumpyroTarget(Target):
 
     @property
     def data(self) -> Mapping[str, Any]:  # type: ignore[override]
-        return {**self.arrays, **self.structure.static}
+        return {**self.structure.static, **self.arrays}
 
     @property
     def precision(self) -> str:
@@ -258,14 +272,84 @@ class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
         return jax.value_and_grad(self.minibatch_log_density, argnums=1)(key, z)
 
 
-class NumpyroMixed(NumpyroTarget, Mixed):
+class NumpyroConditional(NumpyroTarget, Conditional):
+    """Bits, levels and reals by blocks. A site that is known in part has its values and where they hold in the data."""
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:  # type: ignore[override]
+        return self.structure.variables
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return sum(v.size for v in self.variables)
+
+    def lowered(self) -> str:
+        with runtime.jax_scope(self.precision):
+            values = {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.variables}
+            text = _joint.lower(self.structure, self.arrays, values).as_text()
+        return f"{super().lowered()} {self.variables} {self.structure.blocks} {text}"
+
+    def joint(self, values: Any) -> Any:
+        return _joint(self.structure, self.arrays, values)
+
+    @property
+    def known(self) -> dict[str, tuple[Any, Any]]:
+        """Of sites known in part: where (booleans) and what, in the sites' shapes."""
+        parts = {k.removesuffix(KNOWN): v for k, v in self.arrays.items() if k.endswith(KNOWN)}
+        return {k: (v, self.arrays[k + VALUE]) for k, v in parts.items()}
+
+    def start(self, key: Any) -> dict[str, Any]:
+        """Values to start a chain at: uniform bits and levels, standard normal reals, what is known as it is."""
+        values = {}
+        for i, v in enumerate(self.variables):
+            k = jax.random.fold_in(key, i)
+            drawn = jax.random.randint(k, v.shape, 0, v.levels) if v.levels else jax.random.normal(k, v.shape)
+            values[v.name] = drawn.astype(self.precision)
+        return self.held(values)
+
+    def held(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with what is known put in."""
+        known = self.known
+        return {
+            k: jnp.where(known[k][0], known[k][1], v).astype(v.dtype) if k in known else v for k, v in values.items()
+        }
+
+    def sweep(self, key: Any, values: Any, joint: Any = None) -> dict[str, Any]:
+        """Every unknown drawn once given the rest, under the target's density or another one of the same structure."""
+        known = {k: mask for k, (mask, _) in self.known.items()}
+        variables = {v.name: v for v in self.variables}
+        return energy.sweep(key, joint or self.joint, values, variables, self.structure.blocks, known)
+
+    def flat(self, values: Mapping[str, Any]) -> Any:
+        """The point as one array (dim,); of bytes where no unknown is real."""
+        small = all(0 < v.levels <= 256 for v in self.variables)
+        flat = jnp.concatenate([values[v.name].reshape(-1) for v in self.variables])
+        return flat.astype(jnp.uint8) if small else flat
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        ends = np.cumsum([v.size for v in self.variables])
+        parts = zip(self.variables, np.split(draws, ends[:-1], axis=-1), strict=True)
+        return {v.name: part.reshape(*draws.shape[:-1], *v.shape) for v, part in parts}
+
+    def blocked(self, groups: tuple[tuple[str, ...], ...] = (), evaluate: bool = False) -> NumpyroConditional:
+        """The target with its blocks found; `energy.NotConditional` where a site's units have no such conditional."""
+        with runtime.jax_scope("float64"):
+            arrays = {k: jnp.asarray(v, float) if v.dtype.kind == "f" else v for k, v in self.arrays.items()}
+            if evaluate:
+                blocks = energy.one_by_one(self.variables)
+            else:
+                blocks = energy.find_blocks(lambda values: self.structure.joint(arrays, values), self.variables, groups)
+        return type(self)(_with_blocks(self.structure, blocks), self.arrays)
+
+
+class NumpyroMixed(NumpyroConditional, Mixed):
     """Continuous and finite unknowns."""
 
     def marginalise(self) -> NumpyroContinuous:
         return NumpyroContinuous(self.structure, self.arrays)
 
 
-class NumpyroDiscrete(NumpyroTarget, Discrete):
+class NumpyroDiscrete(NumpyroConditional, Discrete):
     """Finite unknowns alone."""
 
 
@@ -311,6 +395,17 @@ def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _joint(structure: Structure, arrays: Any, values: Any) -> Any:
+    return structure.joint(arrays, values)
+
+
+@functools.lru_cache(maxsize=64)
+def _with_blocks(structure: Structure, blocks: tuple[Block, ...]) -> Structure:
+    """The structure with blocks: the same object for equal blocks, so that compiled code is found again."""
+    return dataclasses.replace(structure, blocks=blocks)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _constrain(structure: Structure, arrays: Any, draws: Any) -> dict[str, Any]:
     return jax.vmap(jax.vmap(functools.partial(structure.constrain, arrays)))(draws)
 
@@ -336,12 +431,35 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     """
     arrays = {k: v for k, v in as_arrays(data, precision).items() if isinstance(v, np.ndarray)}
     static = {k: v for k, v in data.items() if k not in arrays}
-    shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()))
+    from probgen.engine import learned
+
     with runtime.jax_scope(precision):
-        structure = _structure(program, shapes, tuple(sorted(static.items())), precision)
+        try:
+            structure = structure_of(program, arrays, static, precision)
+        except Exception:
+            if target := learned.rows_of(program, arrays, static, precision):
+                return target
+            raise
+        if structure.learnable and (target := learned.rows_of(program, arrays, static, precision)):
+            return target
         check_support(structure.sites, arrays)
         arrays = {k: jax.device_put(v) for k, v in arrays.items()}
     return _kind(structure)(structure, arrays)
+
+
+def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str) -> Any:
+    """The program with its named parameters as data; see `learned`."""
+    from probgen.engine import learned
+
+    return learned.with_parameters(program, data, parameters, precision)
+
+
+def structure_of(
+    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
+) -> Structure:
+    """The structure of a program on arrays of these shapes, traced once."""
+    shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()) if not k.endswith(PARTLY))
+    return _structure(program, shapes, tuple(sorted(static.items())), precision)
 
 
 def _kind(structure: Structure) -> type[NumpyroTarget]:
@@ -365,7 +483,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(started).get_trace()
-        found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace))
+        found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
+        found.update(learnable=any(site["type"] == "param" for site in trace.values()))
         full = handlers.trace(FullPlates(started)).get_trace()
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
@@ -376,7 +495,30 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     shapes_of = {k: v.shape for k, v in sorted(jax.eval_shape(look, abstract).items())}
     dim = sum(math.prod(shape) for shape in shapes_of.values())
     unravel = functools.partial(_unravel, shapes_of)
-    return Structure(program, dict(static), found["sites"], dim, unravel, found["nesting"], precision)
+    return Structure(
+        program, dict(static), found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
+        found["learnable"],
+    )  # fmt: skip
+
+
+def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
+    """The unknown sites as bits, levels or reals; "other" where their support is something else."""
+    found = []
+    for key, site in trace.items():
+        if site["type"] == "sample" and not site["is_observed"]:
+            support, shape = site["fn"].support, jnp.shape(site["value"])
+            while isinstance(support, constraints.independent):
+                support = support.base_constraint
+            low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+            if support is constraints.boolean:
+                found.append(Variable(key, shape, "bits", 2))
+            elif support.is_discrete and low == 0 and isinstance(high, int):
+                found.append(Variable(key, shape, "levels", high + 1))
+            elif support in (constraints.real, constraints.real_vector, constraints.real_matrix):
+                found.append(Variable(key, shape, "reals"))
+            else:
+                found.append(Variable(key, shape, "other"))
+    return tuple(found)
 
 
 def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from jax import lax
 from jax.experimental import serialize_executable
 
 from probgen import runtime
-from probgen.algorithm import Inference
+from probgen.algorithm import Inference, Sampler
 
 # ---- compiled code that outlives the process ---------------------------------------------------------------------
 
@@ -183,13 +183,15 @@ class Executor:
     def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
         self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
         self.precision = target.precision
-        self.vectorised = runtime.accelerator()
+        self.vectorised = inference.together or (runtime.accelerator() and isinstance(inference, Sampler))
         self.workers = min(num_chains, runtime.cores())
         with runtime.jax_scope(self.precision):
             key = jax.random.key(seed)
             self.keys = [jax.random.fold_in(key, chain) for chain in range(num_chains)]
         self.states: Any = None
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
+        if self.vectorised:
+            self.capacity = int(np.clip(2**24 // (num_chains * (target.dim + 8)), 1, 1024))
 
     def _each(self, job: Callable[[int], Any], chains: range) -> list[Any]:
         """The job of every chain, a thread a core."""
@@ -242,7 +244,7 @@ class Executor:
         with runtime.jax_scope(self.precision):
             state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
             found = self._code(answer, key, state)(self.target.arrays, key, state)
-        return {k: np.asarray(v) for k, v in found._asdict().items()}
+        return {k: np.asarray(v) for k, v in (found if isinstance(found, dict) else found._asdict()).items()}
 
     def read(self, field: str) -> np.ndarray:
         """One field of every chain's state, such as "z" or "warmup.start.ends": (chain, ...)."""

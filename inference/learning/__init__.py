@@ -1,0 +1,1 @@
+"""Learning parameters from rows of data."""

@@ -1,0 +1,345 @@
+"""What learners of energies share: batches, the likelihood's gradient, an optimiser, and a guard that rolls back.
+
+With f the joint log density of one point, F(v) = log sum_h exp f(v, h) and Z its sum over v too, the gradient is
+
+    d/dtheta mean log p(v) = mean over data of dF/dtheta - mean over the model of dF/dtheta
+
+The learners differ in where the model's points come from. Both means are exact over one block of units given the rest,
+by automatic differentiation of the sum over that block. Hidden units that interact take their mean-field values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from probgen.algorithm import Learner, positive
+from probgen.engine import energy
+from probgen.target import Learnable
+
+CHECK_EVERY = 50  # steps between looks at the loss by the guard
+
+
+class Guard(NamedTuple):
+    """The last good state, and what tells a good one: the loss's running mean, its best, the step size's factor."""
+
+    parameters: Any
+    optimiser: Any
+    chains: Any
+    mean: Any
+    best: Any
+    factor: Any
+    rollbacks: Any
+
+
+class State(NamedTuple):
+    """Parameters, their average, the optimiser's state, the model's chains, the order of the rows, and the guard."""
+
+    step: Any
+    parameters: Any
+    average: Any
+    optimiser: Any
+    chains: Any
+    order: Any
+    loss: Any
+    guard: Guard
+
+
+class Info(NamedTuple):
+    """loss: see the learner; gap: mean F over the batch minus over the model's points, in nats; rollbacks so far."""
+
+    loss: Any
+    gap: Any
+    learning_rate: Any
+    rollbacks: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyLearner(Learner[Learnable]):
+    """Settings of all learners of energies.
+
+    num_steps: steps, each on one batch.
+    batch_size: rows a step; all rows are used before any comes again.
+    optimizer: "sgd", with `momentum`, or "adam", of Optax.
+    learning_rate: the largest; it rises over the first hundredth of the steps.
+    decay: "linear" to zero at the last step, or "constant".
+    momentum: of "sgd".
+    weight_decay: of arrays with two or more axes.
+    average: the answer is the average of the parameters over this last part of the steps; 0 for the last alone.
+    """
+
+    engines: ClassVar[tuple[str, ...]] = ("numpyro",)
+    precision: ClassVar[str] = "float32"
+
+    num_steps: int = 5000
+    batch_size: int = 100
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.05
+    decay: Literal["linear", "constant"] = "linear"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    average: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "batch_size", "learning_rate")
+        for name, known in (("optimizer", ("sgd", "adam")), ("decay", ("linear", "constant"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
+        for name in ("momentum", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+
+    def prepare(self, target: Any) -> Any:
+        return target.blocked()
+
+    # ---- the kernel
+
+    def init(self, key: Any, target: Any) -> State:
+        k_parameters, k_chains, k_order, k_loss = jax.random.split(key, 4)
+        parameters = target.initial(k_parameters)
+        optimiser = self._optimiser().init(parameters)
+        order = jax.random.permutation(k_order, target.num_rows).astype(jnp.int32)
+        batch = target.rows(order[: min(self.batch_size, target.num_rows)])
+        chains = self.first_chains(k_chains, target, parameters, batch)
+        zero = jnp.zeros(())
+        guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero + 1.0, jnp.int32(0))
+        state = State(jnp.int32(0), parameters, parameters, optimiser, chains, order, zero, guard)
+        loss = self.monitor(k_loss, target, state, batch, zero)
+        return state._replace(loss=loss, guard=guard._replace(best=loss))
+
+    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
+        k_order, k_model, k_loss = jax.random.split(key, 3)
+        order, batch = self._batch(k_order, state, target)
+        gradient, gap, chains = self.gradient(k_model, target, state.parameters, batch, state.chains)
+        gradient = self._decayed(gradient, state.parameters)
+        rate = self._rate(state.step) * state.guard.factor
+        updates, optimiser = self._optimiser().update(gradient, state.optimiser, state.parameters)
+        parameters = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state.parameters, updates)
+        loss = self.monitor(k_loss, target, state, batch, gap)
+        first = int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
+        weight = 1 / jnp.maximum(1.0, state.step + 2.0 - first)
+        average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
+        new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, state.guard)
+        new = _guarded(new)
+        return new, Info(loss, gap, rate, new.guard.rollbacks)
+
+    def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
+        del key, target
+        return dict(state.average)
+
+    # ---- what learners say
+
+    def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
+        """The model's points before the first step, where they persist; a tree of arrays."""
+        return ()
+
+    def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
+        """Of minus the mean log likelihood; the gap; and the new chains."""
+        raise NotImplementedError
+
+    def monitor(self, key: Any, target: Any, state: State, batch: Any, gap: Any) -> Any:
+        """The loss to be shown: minus the pseudo-likelihood of bits, estimated from one unit a row, every tenth step."""
+        later = lambda: state.loss  # noqa: E731
+        now = lambda: pseudo_loss(key, target, state.parameters, batch)  # noqa: E731
+        if not any(v.kind == "bits" for v in target.visible):
+            now = lambda: reconstruction(target, state.parameters, batch)  # noqa: E731
+        return jax.lax.cond(state.step % 10 == 0, now, later)
+
+    # ---- parts
+
+    def _optimiser(self) -> Any:
+        """Directions at a learning rate of one, to be subtracted."""
+        if self.optimizer == "adam":
+            return optax.scale_by_adam()
+        return optax.trace(self.momentum) if self.momentum else optax.identity()
+
+    def _rate(self, step: Any) -> Any:
+        warm = jnp.minimum(1.0, (step + 1.0) / max(1.0, self.num_steps / 100))
+        left = 1.0 - step / self.num_steps if self.decay == "linear" else 1.0
+        return self.learning_rate * warm * left
+
+    def _decayed(self, gradient: Any, parameters: Any) -> Any:
+        if not self.weight_decay:
+            return gradient
+        decay = lambda g, p: g + self.weight_decay * p if p.ndim >= 2 else g  # noqa: E731
+        return jax.tree.map(decay, gradient, parameters)
+
+    def _batch(self, key: Any, state: State, target: Any) -> tuple[Any, Any]:
+        """The rows of this step, in an order that is drawn anew after each pass."""
+        size = min(self.batch_size, target.num_rows)
+        passes = target.num_rows // size
+        at = state.step % passes
+        anew = jnp.logical_and(at == 0, state.step > 0)
+        order = jax.lax.cond(anew, lambda: jax.random.permutation(key, state.order), lambda: state.order)
+        return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size))
+
+
+def _guarded(state: State) -> State:
+    """At times: keep a state that is no worse than before, go back to the last good one where the loss has run away."""
+
+    def look() -> State:
+        g = state.guard
+        mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.7 * g.mean + 0.3 * state.loss)
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
+        margin = 0.3 * jnp.abs(g.best) + 1.0
+        bad = jnp.logical_not(jnp.logical_and(finite, mean <= g.best + margin))
+        keep = lambda old, new: jax.tree.map(lambda a, b: jnp.where(bad, a, b), old, new)  # noqa: E731
+        parameters, optimiser = keep(g.parameters, state.parameters), keep(g.optimiser, state.optimiser)
+        chains = keep(g.chains, state.chains)
+        average, loss = keep(g.parameters, state.average), jnp.where(bad, g.best, state.loss)
+        guard = Guard(
+            parameters, optimiser, chains, jnp.where(bad, jnp.nan, mean), jnp.where(bad, g.best, jnp.minimum(g.best, mean)),
+            jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
+        )  # fmt: skip
+        loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
+        return state._replace(
+            parameters=parameters, optimiser=optimiser, chains=chains, average=average, loss=loss, guard=guard
+        )
+
+    return jax.lax.cond(state.step % CHECK_EVERY == 0, look, lambda: state)
+
+
+# ---- the likelihood ----------------------------------------------------------------------------------------------
+
+
+def hidden_block(target: Any) -> list[Any] | None:
+    """The hidden sites where they do not interact given the visible ones; None where they do."""
+    names = {v.name for v in target.hidden}
+    if not names:
+        return []
+    blocks = [b for b in target.structure.blocks if set(b.sites) & names]
+    single = len(blocks) == 1 and blocks[0].colours is None
+    return target.hidden if single else None
+
+
+def summed(target: Any, parameters: Any, values: Any) -> Any:
+    """f summed over the largest block whose units do not interact, the rest as in `values`; one point."""
+    sizes = {b: sum(target.variables[s].size for s in b.sites) for b in target.structure.blocks if b.colours is None}
+    hidden = hidden_block(target)
+    sites = (
+        hidden if hidden else [target.variables[s] for s in max(sizes, key=sizes.__getitem__).sites] if sizes else []
+    )
+    f = lambda x: target.joint(parameters, x)  # noqa: E731
+    return energy.collapsed(f, values, sites) if sites else f(values)
+
+
+def free(target: Any, parameters: Any, batch: Any) -> Any:
+    """F of rows, (row,): exact where hidden units do not interact, else f at their mean-field values, held fixed."""
+    block = hidden_block(target)
+    if block is not None:
+        f = lambda row: energy.collapsed(lambda x: target.joint(parameters, x), row, block)  # noqa: E731
+        return jax.vmap(f if block else lambda row: target.joint(parameters, row))(batch)
+    means = jax.lax.stop_gradient(jax.vmap(lambda row: mean_field(target, parameters, row))(batch))
+    return jax.vmap(lambda row, m: target.joint(parameters, {**row, **m}))(batch, means)
+
+
+def mean_field(target: Any, parameters: Any, row: Any, num_iterations: int = 30) -> dict[str, Any]:
+    """The hidden units' means by coordinate ascent on the bound, damped, a site after the other."""
+    f = lambda x: target.joint(parameters, x)  # noqa: E731
+    hidden = target.hidden
+
+    def update(_: Any, means: Any) -> Any:
+        for v in hidden:
+            new = energy.means(f, {**row, **means}, [v])[v.name] if _whole(target, v) else _self_mean(f, row, means, v)
+            means = {**means, v.name: new}
+        return means
+
+    return jax.lax.fori_loop(0, num_iterations, update, {v.name: jnp.full(v.shape, 0.5) for v in hidden})
+
+
+def _whole(target: Any, v: Any) -> bool:
+    return any(v.name in b.sites and b.colours is None for b in target.structure.blocks)
+
+
+def _self_mean(f: Any, row: Any, means: Any, v: Any) -> Any:
+    """Half a step of all of a site's units at once, where they interact among themselves."""
+    slope = energy.slopes(f, {**row, **means}, [v.name])[v.name]
+    return 0.5 * means[v.name] + 0.5 * jax.nn.sigmoid(slope)
+
+
+def sweeps(key: Any, target: Any, parameters: Any, chains: Any, count: int) -> Any:
+    """Gibbs sweeps of many chains {site: (chain, *event)} under given parameters, all sites free."""
+    f = lambda x: target.joint(parameters, x)  # noqa: E731
+    number = len(next(iter(chains.values())))
+
+    def one(i: Any, values: Any) -> Any:
+        keys = jax.random.split(jax.random.fold_in(key, i), number)
+        sweep = lambda k, x: energy.sweep(k, f, x, target.variables, target.structure.blocks, {})  # noqa: E731
+        return jax.vmap(sweep)(keys, values)
+
+    return one(0, chains) if count == 1 else jax.lax.fori_loop(0, count, one, chains)
+
+
+def with_hidden(key: Any, target: Any, parameters: Any, batch: Any) -> Any:
+    """Rows with their hidden sites at random; the first block of a sweep draws what it needs."""
+    number = len(next(iter(batch.values())))
+    filled = dict(batch)
+    for i, v in enumerate(target.hidden):
+        filled[v.name] = jax.random.bernoulli(jax.random.fold_in(key, i), shape=(number, *v.shape)).astype(
+            target.precision
+        )
+    return filled
+
+
+def pseudo_loss(key: Any, target: Any, parameters: Any, batch: Any) -> Any:
+    """Minus the log pseudo-likelihood of a row's bits in nats, estimated from one bit of every row.
+
+    D log(1 + exp(F(v with one bit flipped) - F(v))), D the number of visible bits.
+    """
+    bits = [v for v in target.visible if v.kind == "bits"]
+    number, total = len(next(iter(batch.values()))), sum(v.size for v in bits)
+    at = jax.random.randint(key, (number,), 0, total)
+    flipped, start = dict(batch), 0
+    for v in bits:
+        hit = jax.nn.one_hot(at - start, v.size, dtype=batch[v.name].dtype).reshape(number, *v.shape)
+        flipped[v.name] = hit * (1 - batch[v.name]) + (1 - hit) * batch[v.name]
+        start += v.size
+    return total * jnp.mean(jax.nn.softplus(free(target, parameters, flipped) - free(target, parameters, batch)))
+
+
+def reconstruction(target: Any, parameters: Any, batch: Any) -> Any:
+    """Mean squared error of the visible means given the hidden means of a row."""
+
+    def one(row: Any) -> Any:
+        f = lambda x: target.joint(parameters, x)  # noqa: E731
+        block = hidden_block(target)
+        hidden = energy.means(f, row, block) if block else mean_field(target, parameters, row) if target.hidden else {}
+        back = energy.means(f, {**row, **hidden}, target.visible)
+        return sum(jnp.sum((back[k] - row[k]) ** 2) for k in row)
+
+    return jnp.mean(jax.vmap(one)(batch))
+
+
+def filled(key: Any, target: Any, parameters: Any, points: Any) -> Any:
+    """Points with the hidden sites drawn given the visible ones: exactly where they do not interact, else one sweep."""
+    if not target.hidden:
+        return points
+    f = lambda x: target.joint(parameters, x)  # noqa: E731
+    names = {v.name for v in target.hidden}
+    blocks = tuple(
+        block._replace(sites=tuple(s for s in block.sites if s in names))
+        for block in target.structure.blocks
+        if set(block.sites) & names
+    )
+    keys = jax.random.split(key, len(next(iter(points.values()))))
+    return jax.vmap(lambda k, x: energy.sweep(k, f, x, target.variables, blocks, {}))(keys, points)
+
+
+def contrast(target: Any, parameters: Any, batch: Any, points: Any) -> tuple[Any, Any]:
+    """The gradient of mean F over the model's points minus mean F over the batch, and their gap, in nats.
+
+    Over the model's points F is summed over one block given the rest of each point.
+    """
+    points = jax.lax.stop_gradient(points)
+
+    def loss(parameters: Any) -> Any:
+        model = jnp.mean(jax.vmap(lambda x: summed(target, parameters, x))(points))
+        return model - jnp.mean(free(target, parameters, batch))
+
+    value, gradient = jax.value_and_grad(loss)(parameters)
+    return gradient, -value

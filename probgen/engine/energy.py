@@ -1,0 +1,320 @@
+"""What follows from the joint log density f of a NumPyro program: conditionals, blocks, sweeps, sums over a block.
+
+f is a function of the values of the program's sites. For units that do not interact given the rest, everything is exact
+and derived from f by differentiation:
+
+    bits     f is affine in each, so that logit p(x_i = 1 | rest) = df/dx_i
+    reals    f is quadratic in each: x_i | rest is normal with precision -d2f/dx_i^2
+    levels   by evaluation of f at every level, one unit after the other
+
+Blocks of units that do not interact come from the sparsity of the Hessian of f: whole sites first, then the colours of a
+site's own interaction graph.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Values = Mapping[str, Any]
+Density = Callable[[Values], Any]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A site's unknowns. kind: "bits", "levels" or "reals"; levels: how many values each unit takes, 0 for reals."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    levels: int = 0
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class Block(NamedTuple):
+    """Units that are drawn at once: whole sites, or one colour of one site.
+
+    colours: of a single site, an integer for every unit, flattened; None for whole sites.
+    """
+
+    sites: tuple[str, ...]
+    colours: tuple[int, ...] | None = None
+
+
+class NotConditional(ValueError):
+    """A site's units cannot be drawn given the rest from derivatives of the density."""
+
+
+# ---- conditionals ------------------------------------------------------------------------------------------------
+
+
+def slopes(f: Density, values: Values, sites: Sequence[str]) -> dict[str, Any]:
+    """df/dx of some sites, each in the site's shape."""
+    own = {k: values[k] for k in sites}
+    return jax.grad(lambda x: f({**values, **x}))(own)
+
+
+def curvatures(f: Density, values: Values, sites: Sequence[str], mask: Any = None) -> dict[str, Any]:
+    """d2f/dx_i^2 of units that do not interact (those of `mask`): the Hessian times a vector of ones."""
+    own = {k: values[k] for k in sites}
+    ones = {k: jnp.ones_like(v) if mask is None else mask.astype(v.dtype) for k, v in own.items()}
+    return jax.jvp(lambda x: slopes(f, {**values, **x}, sites), (own,), (ones,))[1]
+
+
+def draw(key: Any, f: Density, values: Values, variables: Sequence[Variable], mask: Any = None) -> dict[str, Any]:
+    """New values of bits and reals that do not interact, given the rest."""
+    slope = slopes(f, values, [v.name for v in variables])
+    reals = [v.name for v in variables if v.kind == "reals"]
+    curvature = curvatures(f, values, reals, mask) if reals else {}
+    new = {}
+    for i, v in enumerate(variables):
+        k = jax.random.fold_in(key, i) if len(variables) > 1 else key
+        g = slope[v.name]
+        if v.kind == "bits":
+            new[v.name] = (jax.random.uniform(k, g.shape, g.dtype) < jax.nn.sigmoid(g)).astype(values[v.name].dtype)
+        else:
+            precision = -curvature[v.name] if mask is None else jnp.where(mask, -curvature[v.name], 1.0)
+            noise = jax.random.normal(k, g.shape, g.dtype)
+            new[v.name] = values[v.name] + g / precision + noise / jnp.sqrt(precision)
+    return new
+
+
+def draw_unit(key: Any, f: Density, values: Values, variable: Variable, index: Any) -> Any:
+    """A site's values with one unit drawn anew, by evaluating f at each of its levels."""
+    flat = values[variable.name].reshape(-1)
+    every = jnp.arange(variable.levels).astype(flat.dtype)
+    tried = jax.vmap(lambda level: flat.at[index].set(level).reshape(variable.shape))(every)
+    logits = jax.vmap(lambda x: f({**values, variable.name: x}))(tried)
+    return flat.at[index].set(every[jax.random.categorical(key, logits)]).reshape(variable.shape)
+
+
+def sweep(
+    key: Any, f: Density, values: Values, variables: Mapping[str, Variable], blocks: Sequence[Block], held: Values
+) -> dict[str, Any]:
+    """Every unknown drawn once given the rest, block after block.
+
+    held: for some sites, booleans in their shape: units that keep their value.
+    """
+    values = dict(values)
+    for i, block in enumerate(blocks):
+        k = jax.random.fold_in(key, i) if len(blocks) > 1 else key
+        chosen = [variables[name] for name in block.sites]
+        if block.colours is None:
+            new = draw(k, f, values, chosen)
+        else:
+            new = {block.sites[0]: _coloured(k, f, values, chosen[0], block.colours)}
+        values |= {n: jnp.where(held[n], values[n], x) if n in held else x for n, x in new.items()}
+    return values
+
+
+def _coloured(key: Any, f: Density, values: Values, variable: Variable, colours: tuple[int, ...]) -> Any:
+    """A site drawn colour after colour."""
+    name, count = variable.name, max(colours) + 1
+    by_unit = variable.kind == "levels" or count == variable.size
+    each = np.array(colours).reshape(variable.shape)
+
+    def one(i: Any, x: Any) -> Any:
+        k, now = jax.random.fold_in(key, i), {**values, name: x}
+        if by_unit and variable.levels:
+            return draw_unit(k, f, now, variable, i)
+        mask = jnp.asarray(each) == i
+        return jnp.where(mask, draw(k, f, now, [variable], mask)[name], x)
+
+    if count <= 4 and not by_unit:
+        return functools.reduce(lambda x, i: one(i, x), range(count), values[name])
+    return jax.lax.fori_loop(0, count, one, values[name])
+
+
+# ---- sums over a block -------------------------------------------------------------------------------------------
+
+
+def collapsed(f: Density, values: Values, variables: Sequence[Variable]) -> Any:
+    """log of the sum (of the integral) of exp f over sites whose units do not interact given the rest.
+
+    f(0) + sum_i log(1 + exp df/dx_i) for bits; a normal integral for reals.
+    """
+    zero = {v.name: jnp.zeros(v.shape, jnp.result_type(float)) for v in variables}
+    base, slope = jax.value_and_grad(lambda x: f({**values, **x}))(zero)
+    reals = [v.name for v in variables if v.kind == "reals"]
+    curvature = curvatures(f, {**values, **zero}, reals) if reals else {}
+    for v in variables:
+        if v.kind == "bits":
+            base = base + jnp.sum(jax.nn.softplus(slope[v.name]))
+        else:
+            precision = -curvature[v.name]
+            base = base + jnp.sum(slope[v.name] ** 2 / (2 * precision) + 0.5 * jnp.log(2 * jnp.pi / precision))
+    return base
+
+
+def means(f: Density, values: Values, variables: Sequence[Variable]) -> dict[str, Any]:
+    """Conditional means of sites whose units do not interact given the rest."""
+    zero = {v.name: jnp.zeros(v.shape, jnp.result_type(float)) for v in variables}
+    slope = slopes(f, {**values, **zero}, list(zero))
+    reals = [v.name for v in variables if v.kind == "reals"]
+    curvature = curvatures(f, {**values, **zero}, reals) if reals else {}
+    bits = {v.name: jax.nn.sigmoid(slope[v.name]) for v in variables if v.kind == "bits"}
+    return bits | {k: -slope[k] / curvature[k] for k in reals}
+
+
+# ---- blocks ------------------------------------------------------------------------------------------------------
+
+PROBES = 3
+TOLERANCE = 1e-6
+
+
+def find_blocks(f: Density, variables: Sequence[Variable], groups: Sequence[Sequence[str]] = ()) -> tuple[Block, ...]:
+    """Blocks of units that do not interact, by the Hessian of f at random points.
+
+    groups: sites to be drawn at once, where the user says so. Raises NotConditional for a site that the derivatives of f
+    do not describe, naming it. To be called in float64.
+    """
+    other = [v.name for v in variables if v.kind == "other"]
+    if other:
+        raise NotConditional(f"Site {other[0]!r} is neither bits, levels nor unbounded reals.\nUse inference='nuts'.")
+    check_conditional(f, variables)
+    smooth = [v for v in variables if v.kind != "levels"]
+    interacts = _interactions(f, variables, smooth)
+    whole = [v.name for v in smooth if (v.name, v.name) not in interacts]
+    chosen = [tuple(group) for group in groups]
+    for group in chosen:
+        clash = [(a, b) for a in group for b in group if (a, b) in interacts]
+        if clash or any(name not in whole for name in group):
+            a, b = clash[0] if clash else (group[0], group[0])
+            raise NotConditional(f"Sites {a!r} and {b!r} of one block interact; leave `blocks` out to have them found.")
+    named = {name for group in chosen for name in group}
+    for name in (n for n in whole if n not in named):
+        room = (i for i, b in enumerate(chosen) if not any((name, o) in interacts for o in b) and not set(b) & named)
+        at = next(room, None)
+        if at is None:
+            chosen.append((name,))
+        else:
+            chosen[at] = (*chosen[at], name)
+    found = [Block(group) for group in chosen]
+    for v in variables:
+        if v.name not in whole:
+            found.append(Block((v.name,), _colours(f, variables, v)))
+    return tuple(found)
+
+
+def one_by_one(variables: Sequence[Variable]) -> tuple[Block, ...]:
+    """A block for every unit, drawn by evaluating the density at all its values."""
+    bad = [v.name for v in variables if not v.levels]
+    if bad:
+        raise NotConditional(f"Site {bad[0]!r} is not finite: its density cannot be evaluated at every value.")
+    return tuple(Block((v.name,), tuple(range(v.size))) for v in variables)
+
+
+def _points(variables: Sequence[Variable], seed: int, corners: bool = False) -> dict[str, Any]:
+    """Values of all sites: inside of the unit cube, or at its corners."""
+    rng, values = np.random.default_rng(seed), {}
+    for v in variables:
+        if v.kind == "levels":
+            values[v.name] = jnp.asarray(rng.integers(0, v.levels, v.shape).astype(float))
+        elif v.kind == "bits":
+            values[v.name] = jnp.asarray(rng.integers(0, 2, v.shape).astype(float) if corners else rng.random(v.shape))
+        else:
+            values[v.name] = jnp.asarray(rng.normal(size=v.shape))
+    return values
+
+
+def _interactions(f: Density, variables: Sequence[Variable], smooth: Sequence[Variable]) -> set[tuple[str, str]]:
+    """Pairs of sites with an entry of the Hessian between them that is not zero, its diagonal left out for reals."""
+    names = [v.name for v in smooth]
+    found = set()
+
+    @jax.jit
+    def column(values: Values, direction: Values) -> dict[str, Any]:
+        own = {k: values[k] for k in names}
+        return jax.jvp(lambda x: slopes(f, {**values, **x}, names), (own,), (direction,))[1]
+
+    for probe in range(PROBES):
+        values, rng = _points(variables, probe), np.random.default_rng(100 + probe)
+        for v in smooth:
+            # Two random directions: one shows the diagonal of a site's own part, their elementwise ratio all the rest.
+            one, two = (jnp.asarray(rng.normal(size=v.shape)) for _ in range(2))
+            none = {n.name: jnp.zeros(n.shape) for n in smooth}
+            first, second = column(values, {**none, v.name: one}), column(values, {**none, v.name: two})
+            scale = max(float(jnp.max(jnp.abs(x), initial=0.0)) for x in first.values()) + 1.0
+            for name in names:
+                x = first[name]
+                if name == v.name and v.kind == "reals":
+                    x = first[name] / one - second[name] / two  # zero for a diagonal
+                if float(jnp.max(jnp.abs(x), initial=0.0)) > TOLERANCE * scale:
+                    found |= {(v.name, name), (name, v.name)}
+    return found
+
+
+def _colours(f: Density, variables: Sequence[Variable], v: Variable) -> tuple[int, ...]:
+    """A greedy colouring of one site's own interaction graph; a colour of its own for every unit with levels."""
+    if v.kind == "levels":
+        return tuple(range(v.size))
+    edges = np.zeros((v.size, v.size), bool)
+    hessian = jax.jit(
+        lambda values: jax.hessian(lambda x: f({**values, v.name: x.reshape(v.shape)}))(values[v.name].ravel())
+    )
+    for probe in range(PROBES):
+        found = np.abs(np.asarray(hessian(_points(variables, probe))))
+        edges |= found > TOLERANCE * (1 + found.max())
+    np.fill_diagonal(edges, False)
+    colours = np.full(v.size, -1)
+    for unit in range(v.size):
+        taken = set(colours[edges[unit]].tolist())
+        colours[unit] = next(c for c in range(v.size) if c not in taken)
+    return tuple(colours.tolist())
+
+
+def check_conditional(f: Density, variables: Sequence[Variable]) -> None:
+    """Raise NotConditional where f is not affine in a bit, or not quadratic with a maximum in a real number."""
+    units = {v.name: np.random.default_rng(0).permutation(v.size)[:256] for v in variables}
+    for v in variables:
+        if v.kind == "levels":
+            continue
+        error = jax.jit(functools.partial(_misfit, f, v, units[v.name]))
+        for probe in range(PROBES):
+            values = _points(variables, probe, corners=True)
+            if v.kind == "reals" and not bool((curvatures_each(f, values, v, units[v.name]) < 0).all()):
+                raise NotConditional(
+                    f"Site {v.name!r} has no normal conditional: the log density does not fall off quadratically in it."
+                )
+            worst = int(jnp.argmax(error(values)))
+            if not float(error(values)[worst]) < 1e-5:
+                index = np.unravel_index(units[v.name][worst], v.shape)
+                label = f"{v.name}[{', '.join(map(str, index))}]" if v.shape else v.name
+                kind = "affine in the bit" if v.kind == "bits" else "quadratic in"
+                other = "conditionals='evaluation'" if v.kind == "bits" else "inference='random_walk' or 'mala'"
+                raise NotConditional(f"The log density is not {kind} {label}, site {v.name!r}.\nUse {other}.")
+
+
+def curvatures_each(f: Density, values: Values, v: Variable, units: Any) -> Any:
+    """d2f/dx_i^2 of some units."""
+    flat = values[v.name].ravel()
+
+    def at(i: Any) -> Any:
+        return jax.grad(jax.grad(lambda t: f({**values, v.name: flat.at[i].set(t).reshape(v.shape)})))(flat[i])
+
+    return jax.vmap(at)(units)
+
+
+def _misfit(f: Density, v: Variable, units: Any, values: Values) -> Any:
+    """By how much f at two values of a unit differs from what its derivatives at one of them say, relatively."""
+    flat = values[v.name].ravel()
+
+    def at(i: Any) -> Any:
+        g = lambda t: f({**values, v.name: flat.at[i].set(t).reshape(v.shape)})  # noqa: E731
+        here, there = flat[i], 1 - flat[i] if v.kind == "bits" else flat[i] + 1.7
+        step, slope = there - here, jax.grad(g)(here)
+        said = slope * step + (0.5 * jax.grad(jax.grad(g))(here) * step**2 if v.kind == "reals" else 0.0)
+        real = g(there) - g(here)
+        return jnp.abs(real - said) / (1 + jnp.abs(real) + jnp.abs(said))
+
+    return jax.lax.map(at, jnp.asarray(units), batch_size=32)

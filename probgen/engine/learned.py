@@ -1,0 +1,248 @@
+"""Programs with parameters: learning them from rows of data, and the same programs with learned parameters as data."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+
+from probgen import runtime
+from probgen.data import check_support
+from probgen.engine import energy
+from probgen.engine.energy import Block, Variable
+from probgen.engine.numpyro import NumpyroTarget, prepare, structure_of
+from probgen.target import Learnable, Target
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A program whose parameters (`numpyro.param`) are data: a keyword for every array, `W` or `net$params[0]`."""
+
+    program: Callable[..., Any]
+    trees: tuple[tuple[str, Any], ...]  # parameter site and the tree of its value
+
+    def __call__(self, **data: Any) -> Any:
+        values = {}
+        for site, tree in self.trees:
+            values[site] = jax.tree.unflatten(tree, [data.pop(label) for label in labels(site, tree)])
+        return handlers.substitute(self.program, data=values)(**data)
+
+    @property
+    def base(self) -> Callable[..., Any]:
+        """The program as its author wrote it."""
+        return self.program
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The keywords of the parameters' arrays."""
+        return tuple(label for site, tree in self.trees for label in labels(site, tree))
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.program, "__name__", "program")
+
+
+def labels(site: str, tree: Any) -> list[str]:
+    """Names of the arrays of a parameter site's value."""
+    one = tree == jax.tree.structure(0)
+    return [site] if one else [f"{site}[{i}]" for i in range(tree.num_leaves)]
+
+
+def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> dict[str, Any]:
+    """Every parameter site's initial value, the program run once with a key."""
+    trace = handlers.trace(handlers.seed(lambda: program(**data), key)).get_trace()
+    return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
+
+
+def flattened(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameter sites' values as labelled arrays."""
+    found = {}
+    for site, value in parameters.items():
+        leaves, tree = jax.tree.flatten(value)
+        found |= dict(zip(labels(site, tree), leaves, strict=True))
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learned:
+    """The program with its parameters as data."""
+    abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
+    found = jax.eval_shape(lambda data: initial(program, {**data, **dict(static)}, jax.random.key(0)), abstract)
+    return Learned(program, tuple((site, jax.tree.structure(value)) for site, value in found.items()))
+
+
+def rows_of(
+    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
+) -> NumpyroLearnable | None:
+    """The target of learning, where an observed keyword holds rows of what the program says of one point; else None."""
+    optional = {k for k, p in inspect.signature(program).parameters.items() if p.default is None}
+    candidates = [k for k in arrays if k in optional]
+    if not candidates:
+        return None
+    rest = {k: v for k, v in arrays.items() if k not in candidates}
+    free = {**static, **dict.fromkeys(candidates)}
+    try:
+        one = structure_of(program, {**rest, **{k: arrays[k][0] for k in candidates}}, static, precision)
+        open_ended = structure_of(program, rest, free, precision)
+    except Exception:
+        return None
+    shapes = {site.name: site.shape for site in open_ended.sites}
+    sources = {site.source: site for site in one.sites if site.kind == "observed" and site.source in candidates}
+    if not one.learnable or set(sources) != set(candidates):
+        return None
+    if any(arrays[k].shape[1:] != shapes[site.name] for k, site in sources.items()):
+        return None
+    counts = {len(arrays[k]) for k in sources}
+    if len(counts) > 1:
+        raise ValueError(f"Data {', '.join(sources)} have different numbers of rows: {sorted(counts)}.")
+    check_support(tuple(sources.values()), {k: arrays[k] for k in sources})
+    kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
+    program = wrapped(program, tuple(sorted(free.items())), kept)
+    parameters = program.parameters
+    with_parameters = {**rest, **initial_arrays(program, rest, free, jax.random.key(0))}
+    structure = structure_of(program, with_parameters, free, precision)
+    structure = _learnable(structure, tuple(sorted((k, site.name) for k, site in sources.items())), parameters)
+    arrays = {k: jax.device_put(np.asarray(v, precision) if k in sources else v) for k, v in arrays.items()}
+    return NumpyroLearnable(structure, arrays)
+
+
+def with_parameters(
+    program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str
+) -> Learned:
+    """The program whose named parameters are in the data."""
+    with runtime.jax_scope(precision):
+        rest = {k: v for k, v in data.items() if k not in parameters and not k.endswith((" known", " value"))}
+        arrays = {k: v for k, v in rest.items() if isinstance(v, np.ndarray)}
+        static = tuple(sorted((k, v) for k, v in rest.items() if k not in arrays))
+        return wrapped(program, static, tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
+
+
+def initial_arrays(program: Learned, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
+    """The parameters' initial values as labelled arrays."""
+    return flattened(initial(program.program, {**arrays, **static}, key))
+
+
+@dataclass(frozen=True, eq=False)
+class Learning:
+    """What a learnable target is: the structure of one free point, where its rows are, what its parameters are called."""
+
+    one: Any
+    rows: tuple[tuple[str, str], ...]  # data keyword, site
+    parameters: tuple[str, ...]
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def sites(self) -> Any:
+        return self.one.sites
+
+    @property
+    def precision(self) -> str:
+        return self.one.precision
+
+    @property
+    def static(self) -> Any:
+        return self.one.static
+
+
+@functools.lru_cache(maxsize=64)
+def _learnable(structure: Any, rows: tuple, parameters: tuple, blocks: tuple = ()) -> Learning:
+    """The same object for equal parts, so that compiled code is found again."""
+    return Learning(structure, rows, parameters, blocks)
+
+
+class NumpyroLearnable(NumpyroTarget, Learnable):
+    """A program of one point with parameters, and rows of data."""
+
+    structure: Learning
+
+    @property
+    def keywords(self) -> dict[str, str]:
+        """The data keywords that hold rows, and their sites."""
+        return dict(self.structure.rows)
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        """The data that are not rows."""
+        return {k: v for k, v in self.arrays.items() if k not in self.keywords}
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return len(self.arrays[self.structure.rows[0][0]])
+
+    @property
+    def dim(self) -> int:
+        return len(self.structure.parameters)
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """All sites of one point, by name."""
+        return {v.name: v for v in self.structure.one.variables}
+
+    @property
+    def visible(self) -> list[Variable]:
+        """Sites that the data give."""
+        return [self.variables[site] for site in self.keywords.values()]
+
+    @property
+    def hidden(self) -> list[Variable]:
+        """Sites that no data give."""
+        return [v for v in self.variables.values() if v.name not in self.keywords.values()]
+
+    def rows(self, index: Any) -> dict[str, Any]:
+        """Values of the visible sites of some rows: arrays (row, *event)."""
+        return {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
+
+    def initial(self, key: Any) -> dict[str, Any]:
+        """The parameters as labelled arrays, before learning."""
+        program = self.structure.one.program
+        found = initial_arrays(program, self.rest, self.structure.static, key)
+        return {k: jnp.asarray(v, self.precision) for k, v in found.items()}
+
+    def joint(self, parameters: Any, values: Any) -> Any:
+        return self.structure.one.joint({**self.rest, **parameters}, values)
+
+    def lowered(self) -> str:
+        with runtime.jax_scope(self.precision):
+            parameters = jax.eval_shape(self.initial, jax.random.key(0))
+            values = {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.variables.values()}
+            started = jax.jit(self.initial).lower(jax.random.key(0)).as_text()
+            text = jax.jit(self.joint).lower(parameters, values).as_text()
+        return f"{super().lowered()} {self.structure.rows} {self.structure.blocks} {started} {text}"
+
+    def blocked(self) -> NumpyroLearnable:
+        """The target with the blocks of its sites found, for parameters in general position."""
+        with runtime.jax_scope("float64"):
+            shapes = jax.eval_shape(self.initial, jax.random.key(0))
+            rng = np.random.default_rng(0)
+            parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
+            rest = {k: jnp.asarray(v, float) if v.dtype.kind == "f" else v for k, v in self.rest.items()}
+            joint = lambda values: self.structure.one.joint({**rest, **parameters}, values)  # noqa: E731
+            blocks = energy.find_blocks(joint, list(self.variables.values()))
+        s = self.structure
+        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks), self.arrays)
+
+    def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
+        """The target of a new point, given learned parameters.
+
+        given: values of visible keywords; NaN where a part is unknown.
+        """
+        data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
+        data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)
+        for keyword, value in (given or {}).items():
+            data |= partly(keyword, self.keywords[keyword], np.asarray(value, self.precision))
+        return prepare(self.structure.one.program, data, self.precision)
+
+
+def partly(keyword: str, site: str, value: np.ndarray) -> dict[str, np.ndarray]:
+    """The data of a site: itself where it is known, else its known part and where that is (not NaN)."""
+    known = ~np.isnan(value)
+    if known.all():
+        return {keyword: value}
+    return {f"{site} known": known, f"{site} value": np.where(known, value, 0.0)}

@@ -1,0 +1,94 @@
+"""Energies of data, exact sums over the states of a model, and what they give: log Z, log probabilities, marginals."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probgen import runtime
+from probgen.engine import energy
+from probgen.result import LogProb
+from probgen.target import Conditional
+
+LARGEST = 25  # units that are enumerated
+CHUNK = 2**12  # states at a time
+
+
+class TooLarge(ValueError):
+    """More states than can be enumerated."""
+
+
+def enumerated_sites(target: Conditional) -> tuple[list[Any], list[Any]]:
+    """Sites to be enumerated and sites to be summed over given those: the block that leaves the fewest units.
+
+    Raises TooLarge where more than 25 units, or a real one, would have to be enumerated.
+    """
+    structure = target.structure  # type: ignore[attr-defined]
+    whole = [b for b in structure.blocks if b.colours is None]
+    choices = []
+    for block in [None, *whole]:
+        summed = [v for v in target.variables if block and v.name in block.sites]
+        rest = [v for v in target.variables if v not in summed]
+        if all(v.levels for v in rest):
+            choices.append((sum(v.size * np.log2(v.levels) for v in rest), rest, summed))
+    if not choices:
+        raise TooLarge("The model has real unknowns that interact; they cannot be enumerated. Use AIS.")
+    cost, rest, summed = min(choices, key=lambda c: c[0])
+    if cost > LARGEST:
+        raise TooLarge(f"Enumeration needs 2^{cost:.0f} states; at most 2^{LARGEST} are tried. Use AIS.")
+    return rest, summed
+
+
+def _state(index: Any, sites: list[Any], dtype: Any) -> dict[str, Any]:
+    """The values of sites in the state of a number."""
+    values = {}
+    for v in sites:
+        digits = []
+        for _ in range(v.size):
+            digits.append(index % v.levels)
+            index = index // v.levels
+        values[v.name] = jnp.stack(digits).reshape(v.shape).astype(dtype) if digits else jnp.zeros(v.shape, dtype)
+    return values
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _log_sums(target: Any, rest: tuple, summed: tuple, count: int, start: Any) -> Any:
+    """log of the sum of exp f over `count` states from `start` on, and those sums one by one."""
+    indices = start + jnp.arange(count)
+
+    def one(index: Any) -> Any:
+        values = _state(index, list(rest), jnp.result_type(float))
+        return energy.collapsed(target.joint, values, list(summed)) if summed else target.joint(values)
+
+    terms = jax.vmap(one)(indices)
+    return jax.scipy.special.logsumexp(terms), terms
+
+
+def log_z(target: Any) -> LogProb:
+    """log Z of a conditional target by enumeration, in nats, exact; TooLarge where that is out of reach."""
+    rest, summed = enumerated_sites(target)
+    total = int(np.prod([float(v.levels) ** v.size for v in rest]))
+    size = min(CHUNK, total)
+    with runtime.jax_scope(target.precision):
+        sums = [float(_log_sums(target, tuple(rest), tuple(summed), size, start)[0]) for start in range(0, total, size)]
+    return LogProb(float(np.logaddexp.reduce(np.array(sums))), 0.0, "exact, by enumeration")
+
+
+def free_energies(
+    target: Any, answer: Mapping[str, Any], rows: Mapping[str, np.ndarray], size: int = 1000
+) -> np.ndarray:
+    """-F(v) of rows under learned parameters, in nats: (row,). Smaller is more probable, by exp."""
+    from probgen.inference.learning import _energy
+
+    count = len(next(iter(rows.values())))
+    with runtime.jax_scope(target.precision):
+        parameters = {k: jnp.asarray(v) for k, v in answer.items()}
+        run = jax.jit(lambda p, r: _energy.free(target, p, r))
+        parts = [run(parameters, {k: jnp.asarray(v[i : i + size], target.precision) for k, v in rows.items()})
+                 for i in range(0, count, size)]  # fmt: skip
+        return -np.concatenate([np.asarray(p) for p in parts])
