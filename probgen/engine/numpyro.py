@@ -27,7 +27,15 @@ from probgen.engine import energy
 from probgen.engine.energy import Block, Variable
 from probgen.engine.xla import Executor
 from probgen.target import (
-    Bounds, Conditional, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target,
+    Bounds,
+    Conditional,
+    Continuous,
+    Discrete,
+    Mixed,
+    Simulable,
+    Site,
+    SubsampledContinuous,
+    Target,
 )  # fmt: skip
 
 __all__ = ["Executor", "name", "prepare", "with_parameters"]
