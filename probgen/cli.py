@@ -201,7 +201,7 @@ class Fit:
     inference: Annotated[str, arg(aliases=["-i"])] = "nuts"
     """an algorithm of `probgen list`; its settings are further flags, shown by --help"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz or .json; the model's own by default"""
+    """the program's data by name, .npz or .json, or a data set such as digits; the model's own by default"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """where the run is written; by default the first free of runs/MODEL-INFERENCE, runs/MODEL-INFERENCE-2, ..."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -354,7 +354,7 @@ class Compare:
     inference: Annotated[tuple[str, ...], arg(aliases=["-i"])] = ()
     """the algorithms to fit the model by, each with its default settings"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz or .json; the model's own by default"""
+    """the program's data by name, .npz or .json, or a data set such as digits; the model's own by default"""
     seed: int = 0
     """of every fit"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -415,10 +415,12 @@ def _program(word: str) -> Any:
     return from_file(path, name)
 
 
-def _data(path: Path | None) -> dict[str, Any] | None:
-    """The arrays and settings of a .npz or .json file; scalar counts and strings are settings."""
+def _data(path: Path | None) -> dict[str, Any] | str | None:
+    """The arrays and settings of a .npz or .json file, scalar counts and strings being settings; or a data set's name."""
     if path is None:
         return None
+    if not path.suffix and not path.exists():
+        return str(path)
     if path.suffix == ".json":
         import json
 

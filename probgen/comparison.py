@@ -12,6 +12,7 @@ import numpy as np
 
 from probgen.algorithm import Learner
 from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
+from probgen.result import LearnedFit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,8 @@ COLUMNS = {
     "noise": "Monte Carlo error of that difference, in the same sds",
     "sd_diff": "largest |ratio of sds - 1| to the reference",
     "min_ess": "smallest bulk ESS; of a guide, the effective number of its weighted draws",
+    "log_prob": "of a learned model: mean log probability of a row of its data, in nats",
+    "log_prob_error": "its standard error; nothing where it is exact",
     "seconds": "wall time, compilation included",
     "ess_per_s": "min_ess / seconds",
     "gradients": "gradient evaluations, warm-up included, the search for a start apart; of a guide, steps x particles",
@@ -117,12 +120,15 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _usable(fit: Fit) -> Scalars:
+    if isinstance(fit, LearnedFit):  # parameters have no draws to compare
+        return Scalars((), np.zeros((0, 1, 1)))
     every = scalars(fit)
     return every.pick(varying(every.draws))
 
 
 def _merit(fit: Fit, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
-    return -SEVERITY[verdict.status], not isinstance(fit.inference, Learner), np.nan_to_num(cost["min_ess"], nan=-1.0)
+    merit = cost.get("log_prob", cost["min_ess"])
+    return -SEVERITY[verdict.status], not isinstance(fit.inference, Learner), np.nan_to_num(merit, nan=-np.inf)
 
 
 def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
@@ -130,6 +136,8 @@ def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
     from arviz_stats.base import array_stats
 
     learned = isinstance(fit.inference, Learner)
+    if isinstance(fit, LearnedFit):
+        return {"seconds": fit.seconds, "min_ess": np.nan, **_log_prob(fit)}
     cost: dict[str, Any] = {"seconds": fit.seconds, "gradients": _gradients(fit), "min_ess": np.nan}
     with np.errstate(all="ignore"):
         if learned and (weights := Evidence(fit, found, {}).weights) is not None:
@@ -137,6 +145,15 @@ def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
         elif not learned and found.names:
             cost |= {"min_ess": array_stats.ess(found.draws).min(), "r_hat": r_hat(found.draws).max()}
     return cost | {"ess_per_s": cost["min_ess"] / max(fit.seconds, 1e-9)}
+
+
+def _log_prob(fit: LearnedFit) -> dict[str, float]:
+    """Mean log probability of the rows that a model was learned from."""
+    try:
+        found = fit.log_prob()
+    except (TypeError, ValueError):  # there is no estimate of its constant
+        return {}
+    return {"log_prob": float(np.mean(found.value)), "log_prob_error": found.stderr or np.nan}
 
 
 def _gradients(fit: Fit) -> int:

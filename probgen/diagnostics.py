@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Learner
+from probgen.target import Learnable
 
 if TYPE_CHECKING:
     from probgen.result import Fit
@@ -561,6 +562,8 @@ def _convergence(evidence: Evidence) -> Finding | None:
     remedy = f"num_steps={4 * evidence.settings.get('num_steps', steps)}, or a larger learning_rate"
     loss = records["loss"].mean(axis=0)
     drop, error = loss_drop(loss[np.isfinite(loss)])
+    if isinstance(evidence.fit.target, Learnable):
+        return _at_rest(loss, drop, error, remedy)
     falling = f"the loss still falls by {drop:.3g} nats (standard error {error:.2g}) in 1000 steps; at most 0.1"
     if "converged" in records and records["converged"][:, -1].all():
         return Finding("convergence", "pass", drop, 0.1, f"the loss came to rest after {steps} steps", remedy)
@@ -569,6 +572,28 @@ def _convergence(evidence: Evidence) -> Finding | None:
     if "converged" in records:
         return Finding("convergence", "warn", drop, 0.1, f"stopped early, at step {steps}: {falling}", remedy)
     return Finding("convergence", _grade(drop + 2 * error, 0.1, np.inf), drop, 0.1, falling, remedy)
+
+
+def _at_rest(loss: np.ndarray, drop: float, error: float, remedy: str) -> Finding:
+    """Of a learner of parameters: the loss falls by less than 1 % in 1000 steps, as far as its noise lets that be seen."""
+    bar = 0.01 * float(np.nanmean(abs(loss[-max(100, len(loss) // 4) :]))) + 0.01
+    message = f"the loss falls by {drop:.3g} (standard error {error:.2g}) in 1000 steps at the end; at most {bar:.2g}"
+    return Finding("convergence", "warn" if not drop - 2 * error <= bar else "pass", drop, bar, message, remedy)
+
+
+def _rollbacks(evidence: Evidence) -> Finding | None:
+    """How often training ran away and was taken back to its last good state, with a smaller step."""
+    if "rollbacks" not in evidence.records:
+        return None
+    found = evidence.records["rollbacks"][0]
+    count, steps = int(found[-1]), np.flatnonzero(np.diff(found, prepend=0))
+    remedy = f"learning_rate={evidence.settings['learning_rate'] * 0.3 ** max(count, 1):.2g}"
+    if not count:
+        return Finding("rollbacks", "pass", 0.0, 0.0, "training never ran away", remedy)
+    where = ", ".join(map(str, steps[:5] + 1)) + (", ..." if len(steps) > 5 else "")
+    message = f"training ran away {count} times (step {where}); each time it went back, with 0.3 of the step size"
+    late = steps[-1] > 0.75 * len(found)
+    return Finding("rollbacks", "fail" if late or count > 8 else "warn", float(count), 0.0, message, remedy)
 
 
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
@@ -669,4 +694,15 @@ def _learner_bias(evidence: Evidence) -> Finding | None:
     return Finding("bias", "pass" if small else "warn", khat, 0.5, text.rstrip(".") + measured, remedy)
 
 
-LEARNER_CHECKS = (_loss, _convergence, _k_hat, _weights, _guide_sd, _guide_mean, _point, _gradient, _learner_bias)
+LEARNER_CHECKS = (
+    _loss,
+    _rollbacks,
+    _convergence,
+    _k_hat,
+    _weights,
+    _guide_sd,
+    _guide_mean,
+    _point,
+    _gradient,
+    _learner_bias,
+)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.diagnostics import Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
+from probgen.result import LearnedFit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,6 +92,9 @@ def _template() -> Any:
 def write(fit: Fit, path: str | Path) -> Path:
     """Write the page of a fit; returns its path."""
     verdict = fit.diagnose()
+    if isinstance(fit, LearnedFit):
+        subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.num_steps} steps, {fit.seconds:.1f} s"
+        return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)]).write(path)
     chains, draws = fit.z.shape[:2] if verdict.findings[0].check != "draws" else (fit.records["z"].shape[0], 0)
     subtitle = f"{fit.inference.name} on {fit.target.engine}, {chains} chains × {draws} draws, {fit.seconds:.1f} s"
     sections = [*(_of_draws(fit) if draws else ()), *_of_run(fit)]
@@ -115,6 +119,56 @@ def _of_draws(fit: Fit) -> Iterator[Section]:
                 yield Section(title, found)
             elif found is not None:
                 yield Section(title, note, svg=svg(found))
+
+
+def _of_learned(fit: LearnedFit) -> Iterator[Section]:
+    """Parameters as numbers and pictures, the loss, the gap between data and model."""
+    table = fit.summary()
+    cells = [
+        [str(name), str(row[0]), *(f"{x:.3g}" for x in row[1:])]
+        for name, row in zip(table.index, table.to_numpy(object), strict=True)
+    ]
+    yield Section("Parameters", table=Table(("", *map(str, table.columns)), cells))
+    nothing = Scalars((), np.zeros((0, 1, 1)))
+    with style():
+        for title, note, draw in (
+            ("Loss", "What the learner watches, in nats a row; see its documentation.", _loss(fit, nothing)),
+            ("Gap", "Mean log weight of the data minus that of the model's own points, in nats: near zero at rest.", _gap(fit)),
+            ("Filters", "Columns of the largest weights, in the shape of a point; red is positive, blue negative.", _filters(fit)),
+        ):  # fmt: skip
+            if draw is not None:
+                yield Section(title, note, svg=svg(draw))
+
+
+def _gap(fit: Fit) -> Figure | None:
+    if "gap" not in fit.records:
+        return None
+    gap = fit.records["gap"][0].astype(float)
+    picture, (panel,) = grid(1, 1, 2.2)
+    panel.plot(gap, lw=0.3, color=COLOURS[0], rasterized=True)
+    low, high = np.nanquantile(gap, [0.005, 0.995])
+    panel.axhline(0, color=INK, lw=0.5)
+    panel.set(xlabel="step", ylabel="nats", ylim=(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9))
+    return picture
+
+
+def _filters(fit: LearnedFit) -> Figure | None:
+    """Up to 32 columns of the first matrix whose rows are the pixels of a square."""
+    for value in fit.answer.values():
+        side = round(len(value) ** 0.5) if value.ndim == 2 else 0
+        if side > 3 and side * side == len(value):
+            break
+    else:
+        return None
+    order = np.argsort(-np.linalg.norm(value, axis=0))[:32]
+    rows = -(-len(order) // 8)
+    picture = figure(height=0.9 * rows)
+    limit = np.quantile(abs(value[:, order]), 0.99)
+    for i, column in enumerate(order):
+        panel = picture.add_subplot(rows, 8, i + 1)
+        panel.imshow(value[:, column].reshape(side, side), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        panel.axis("off")
+    return picture
 
 
 def _note(fit: Fit, every: Scalars, shown: Scalars) -> str:

@@ -185,9 +185,24 @@ class LearnedFit(Fit):
         return self.answer
 
     @functools.cached_property
+    def z(self) -> np.ndarray:
+        """Nothing: parameters are a point, not draws."""
+        return np.empty((1, 1, 0))
+
+    @functools.cached_property
     def draws(self) -> dict[str, np.ndarray]:
         """The parameters, as one draw of one chain: arrays (1, 1, *shape)."""
         return {k: np.asarray(v)[None, None] for k, v in self.answer.items()}
+
+    def summary(self, **keywords: Any) -> Any:
+        """A pandas table of the parameters: shape, mean, sd, smallest and largest value."""
+        import pandas as pd
+
+        rows = {
+            k: {"shape": "x".join(map(str, v.shape)), "mean": v.mean(), "sd": v.std(), "min": v.min(), "max": v.max()}
+            for k, v in self.answer.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
 
     def condition(self, **given: Any) -> Target:
         """The target of a new point, whose unknown sites any algorithm can draw: `pg.fit(fit.condition(v=part), ...)`.

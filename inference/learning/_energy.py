@@ -269,7 +269,7 @@ def sweeps(key: Any, target: Any, parameters: Any, chains: Any, count: int) -> A
 
     def one(i: Any, values: Any) -> Any:
         keys = jax.random.split(jax.random.fold_in(key, i), number)
-        sweep = lambda k, x: energy.sweep(k, f, x, target.variables, target.structure.blocks, {})  # noqa: E731
+        sweep = lambda k, x: energy.sweep(k, f, x, target.variables, target.structure.blocks, {})[0]  # noqa: E731
         return jax.vmap(sweep)(keys, values)
 
     return one(0, chains) if count == 1 else jax.lax.fori_loop(0, count, one, chains)
@@ -327,7 +327,7 @@ def filled(key: Any, target: Any, parameters: Any, points: Any) -> Any:
         if set(block.sites) & names
     )
     keys = jax.random.split(key, len(next(iter(points.values()))))
-    return jax.vmap(lambda k, x: energy.sweep(k, f, x, target.variables, blocks, {}))(keys, points)
+    return jax.vmap(lambda k, x: energy.sweep(k, f, x, target.variables, blocks, {})[0])(keys, points)
 
 
 def contrast(target: Any, parameters: Any, batch: Any, points: Any) -> tuple[Any, Any]:

@@ -70,6 +70,6 @@ class Gibbs(Sampler[Conditional]):
         def one(i: Any, values: Any) -> Any:
             return target.sweep(jax.random.fold_in(key, i), values)
 
-        values = one(0, state.values) if self.thinning == 1 else jax.lax.fori_loop(0, self.thinning, one, state.values)
-        state = State(values, target.joint(values))
-        return state, Info(target.flat(values), state.log_density)
+        values = jax.lax.fori_loop(1, self.thinning, one, state.values) if self.thinning > 1 else state.values
+        state = State(*target.sweep_with_density(jax.random.fold_in(key, 0), values))
+        return state, Info(target.flat(state.values), state.log_density)

@@ -29,12 +29,17 @@ Density = Callable[[Values], Any]
 
 @dataclass(frozen=True)
 class Variable:
-    """A site's unknowns. kind: "bits", "levels" or "reals"; levels: how many values each unit takes, 0 for reals."""
+    """A site's unknowns.
+
+    kind: "bits", "levels", "reals", or "other"; levels: how many values a unit takes, 0 for reals; event: whether the
+    units are one event of the site's distribution.
+    """
 
     name: str
     shape: tuple[int, ...]
     kind: str
     levels: int = 0
+    event: bool = False
 
     @property
     def size(self) -> int:
@@ -71,22 +76,29 @@ def curvatures(f: Density, values: Values, sites: Sequence[str], mask: Any = Non
     return jax.jvp(lambda x: slopes(f, {**values, **x}, sites), (own,), (ones,))[1]
 
 
-def draw(key: Any, f: Density, values: Values, variables: Sequence[Variable], mask: Any = None) -> dict[str, Any]:
-    """New values of bits and reals that do not interact, given the rest."""
-    slope = slopes(f, values, [v.name for v in variables])
+def draw(
+    key: Any, f: Density, values: Values, variables: Sequence[Variable], mask: Any = None, held: Values | None = None
+) -> tuple[dict[str, Any], Any]:
+    """New values of bits and reals that do not interact, given the rest, and f at them (of a whole block)."""
+    own = {v.name: values[v.name] for v in variables}
+    density, slope = jax.value_and_grad(lambda x: f({**values, **x}))(own)
     reals = [v.name for v in variables if v.kind == "reals"]
     curvature = curvatures(f, values, reals, mask) if reals else {}
     new = {}
     for i, v in enumerate(variables):
         k = jax.random.fold_in(key, i) if len(variables) > 1 else key
-        g = slope[v.name]
+        x, g = values[v.name], slope[v.name]
         if v.kind == "bits":
-            new[v.name] = (jax.random.uniform(k, g.shape, g.dtype) < jax.nn.sigmoid(g)).astype(values[v.name].dtype)
+            drawn = (jax.random.uniform(k, g.shape, g.dtype) < jax.nn.sigmoid(g)).astype(x.dtype)
         else:
             precision = -curvature[v.name] if mask is None else jnp.where(mask, -curvature[v.name], 1.0)
-            noise = jax.random.normal(k, g.shape, g.dtype)
-            new[v.name] = values[v.name] + g / precision + noise / jnp.sqrt(precision)
-    return new
+            drawn = x + g / precision + jax.random.normal(k, g.shape, g.dtype) / jnp.sqrt(precision)
+        drawn = jnp.where(held[v.name], x, drawn) if held and v.name in held else drawn
+        density = density + jnp.sum(g * (drawn - x))
+        if v.kind == "reals":
+            density = density + 0.5 * jnp.sum(curvature[v.name] * (drawn - x) ** 2)
+        new[v.name] = drawn
+    return new, density
 
 
 def draw_unit(key: Any, f: Density, values: Values, variable: Variable, index: Any) -> Any:
@@ -100,21 +112,23 @@ def draw_unit(key: Any, f: Density, values: Values, variable: Variable, index: A
 
 def sweep(
     key: Any, f: Density, values: Values, variables: Mapping[str, Variable], blocks: Sequence[Block], held: Values
-) -> dict[str, Any]:
-    """Every unknown drawn once given the rest, block after block.
+) -> tuple[dict[str, Any], Any]:
+    """Every unknown drawn once given the rest, block after block, and f at the end.
 
     held: for some sites, booleans in their shape: units that keep their value.
     """
-    values = dict(values)
+    values, density = dict(values), None
     for i, block in enumerate(blocks):
         k = jax.random.fold_in(key, i) if len(blocks) > 1 else key
         chosen = [variables[name] for name in block.sites]
         if block.colours is None:
-            new = draw(k, f, values, chosen)
+            new, density = draw(k, f, values, chosen, held=held)
         else:
-            new = {block.sites[0]: _coloured(k, f, values, chosen[0], block.colours)}
-        values |= {n: jnp.where(held[n], values[n], x) if n in held else x for n, x in new.items()}
-    return values
+            (name,), density = block.sites, None
+            x = _coloured(k, f, values, chosen[0], block.colours)
+            new = {name: jnp.where(held[name], values[name], x) if name in held else x}
+        values |= new
+    return values, f(values) if density is None else density
 
 
 def _coloured(key: Any, f: Density, values: Values, variable: Variable, colours: tuple[int, ...]) -> Any:
@@ -128,7 +142,7 @@ def _coloured(key: Any, f: Density, values: Values, variable: Variable, colours:
         if by_unit and variable.levels:
             return draw_unit(k, f, now, variable, i)
         mask = jnp.asarray(each) == i
-        return jnp.where(mask, draw(k, f, now, [variable], mask)[name], x)
+        return jnp.where(mask, draw(k, f, now, [variable], mask)[0][name], x)
 
     if count <= 4 and not by_unit:
         return functools.reduce(lambda x, i: one(i, x), range(count), values[name])
@@ -171,8 +185,12 @@ def means(f: Density, values: Values, variables: Sequence[Variable]) -> dict[str
 PROBES = 3
 TOLERANCE = 1e-6
 
+Joint = Callable[[Any, Values], Any]  # f of data and values; equal joints share compiled code
 
-def find_blocks(f: Density, variables: Sequence[Variable], groups: Sequence[Sequence[str]] = ()) -> tuple[Block, ...]:
+
+def find_blocks(
+    joint: Joint, data: Any, variables: tuple[Variable, ...], groups: Sequence[Sequence[str]] = ()
+) -> tuple[Block, ...]:
     """Blocks of units that do not interact, by the Hessian of f at random points.
 
     groups: sites to be drawn at once, where the user says so. Raises NotConditional for a site that the derivatives of f
@@ -181,28 +199,20 @@ def find_blocks(f: Density, variables: Sequence[Variable], groups: Sequence[Sequ
     other = [v.name for v in variables if v.kind == "other"]
     if other:
         raise NotConditional(f"Site {other[0]!r} is neither bits, levels nor unbounded reals.\nUse inference='nuts'.")
-    check_conditional(f, variables)
-    smooth = [v for v in variables if v.kind != "levels"]
-    interacts = _interactions(f, variables, smooth)
+    check_conditional(joint, data, variables)
+    smooth = tuple(v for v in variables if v.kind != "levels")
+    interacts = _interactions(joint, data, variables, smooth)
     whole = [v.name for v in smooth if (v.name, v.name) not in interacts]
-    chosen = [tuple(group) for group in groups]
-    for group in chosen:
-        clash = [(a, b) for a in group for b in group if (a, b) in interacts]
-        if clash or any(name not in whole for name in group):
-            a, b = clash[0] if clash else (group[0], group[0])
-            raise NotConditional(f"Sites {a!r} and {b!r} of one block interact; leave `blocks` out to have them found.")
-    named = {name for group in chosen for name in group}
-    for name in (n for n in whole if n not in named):
-        room = (i for i, b in enumerate(chosen) if not any((name, o) in interacts for o in b) and not set(b) & named)
-        at = next(room, None)
-        if at is None:
-            chosen.append((name,))
+    chosen = _named_groups(groups, whole, interacts)
+    fixed = len(chosen)
+    for name in (n for n in whole if not any(n in group for group in chosen)):
+        free = [i for i in range(fixed, len(chosen)) if not any((name, other) in interacts for other in chosen[i])]
+        if free:
+            chosen[free[0]] = (*chosen[free[0]], name)
         else:
-            chosen[at] = (*chosen[at], name)
+            chosen.append((name,))
     found = [Block(group) for group in chosen]
-    for v in variables:
-        if v.name not in whole:
-            found.append(Block((v.name,), _colours(f, variables, v)))
+    found += [Block((v.name,), _colours(joint, data, variables, v)) for v in variables if v.name not in whole]
     return tuple(found)
 
 
@@ -212,6 +222,18 @@ def one_by_one(variables: Sequence[Variable]) -> tuple[Block, ...]:
     if bad:
         raise NotConditional(f"Site {bad[0]!r} is not finite: its density cannot be evaluated at every value.")
     return tuple(Block((v.name,), tuple(range(v.size))) for v in variables)
+
+
+def _named_groups(groups: Any, whole: Sequence[str], interacts: set[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """The user's groups; NotConditional where sites of one interact."""
+    for group in groups:
+        for a in group:
+            clash = next((b for b in group if (a, b) in interacts), None if a in whole else a)
+            if clash is not None:
+                raise NotConditional(
+                    f"Sites {a!r} and {clash!r} of one block interact; leave `blocks` out to have them found."
+                )
+    return [tuple(group) for group in groups]
 
 
 def _points(variables: Sequence[Variable], seed: int, corners: bool = False) -> dict[str, Any]:
@@ -227,43 +249,50 @@ def _points(variables: Sequence[Variable], seed: int, corners: bool = False) -> 
     return values
 
 
-def _interactions(f: Density, variables: Sequence[Variable], smooth: Sequence[Variable]) -> set[tuple[str, str]]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _column(joint: Joint, names: tuple[str, ...], data: Any, values: Values, direction: Values) -> dict[str, Any]:
+    """The Hessian of f in some sites, times a direction."""
+    own = {k: values[k] for k in names}
+    f = functools.partial(joint, data)
+    return jax.jvp(lambda x: slopes(f, {**values, **x}, names), (own,), (direction,))[1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _hessian(joint: Joint, v: Variable, data: Any, values: Values) -> Any:
+    """The Hessian of f in one site: (unit, unit)."""
+    return jax.hessian(lambda x: joint(data, {**values, v.name: x.reshape(v.shape)}))(values[v.name].ravel())
+
+
+def _interactions(
+    joint: Joint, data: Any, variables: Sequence[Variable], smooth: Sequence[Variable]
+) -> set[tuple[str, str]]:
     """Pairs of sites with an entry of the Hessian between them that is not zero, its diagonal left out for reals."""
-    names = [v.name for v in smooth]
+    names = tuple(v.name for v in smooth)
     found = set()
-
-    @jax.jit
-    def column(values: Values, direction: Values) -> dict[str, Any]:
-        own = {k: values[k] for k in names}
-        return jax.jvp(lambda x: slopes(f, {**values, **x}, names), (own,), (direction,))[1]
-
     for probe in range(PROBES):
         values, rng = _points(variables, probe), np.random.default_rng(100 + probe)
+        none = {n.name: jnp.zeros(n.shape) for n in smooth}
         for v in smooth:
-            # Two random directions: one shows the diagonal of a site's own part, their elementwise ratio all the rest.
+            # Of a diagonal, two random directions give proportional products; of anything else, they do not.
             one, two = (jnp.asarray(rng.normal(size=v.shape)) for _ in range(2))
-            none = {n.name: jnp.zeros(n.shape) for n in smooth}
-            first, second = column(values, {**none, v.name: one}), column(values, {**none, v.name: two})
+            first = _column(joint, names, data, values, {**none, v.name: one})
             scale = max(float(jnp.max(jnp.abs(x), initial=0.0)) for x in first.values()) + 1.0
             for name in names:
                 x = first[name]
                 if name == v.name and v.kind == "reals":
-                    x = first[name] / one - second[name] / two  # zero for a diagonal
+                    x = x / one - _column(joint, names, data, values, {**none, v.name: two})[name] / two
                 if float(jnp.max(jnp.abs(x), initial=0.0)) > TOLERANCE * scale:
                     found |= {(v.name, name), (name, v.name)}
     return found
 
 
-def _colours(f: Density, variables: Sequence[Variable], v: Variable) -> tuple[int, ...]:
+def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable) -> tuple[int, ...]:
     """A greedy colouring of one site's own interaction graph; a colour of its own for every unit with levels."""
     if v.kind == "levels":
         return tuple(range(v.size))
     edges = np.zeros((v.size, v.size), bool)
-    hessian = jax.jit(
-        lambda values: jax.hessian(lambda x: f({**values, v.name: x.reshape(v.shape)}))(values[v.name].ravel())
-    )
     for probe in range(PROBES):
-        found = np.abs(np.asarray(hessian(_points(variables, probe))))
+        found = np.abs(np.asarray(_hessian(joint, v, data, _points(variables, probe))))
         edges |= found > TOLERANCE * (1 + found.max())
     np.fill_diagonal(edges, False)
     colours = np.full(v.size, -1)
@@ -273,48 +302,37 @@ def _colours(f: Density, variables: Sequence[Variable], v: Variable) -> tuple[in
     return tuple(colours.tolist())
 
 
-def check_conditional(f: Density, variables: Sequence[Variable]) -> None:
+def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable]) -> None:
     """Raise NotConditional where f is not affine in a bit, or not quadratic with a maximum in a real number."""
-    units = {v.name: np.random.default_rng(0).permutation(v.size)[:256] for v in variables}
-    for v in variables:
-        if v.kind == "levels":
-            continue
-        error = jax.jit(functools.partial(_misfit, f, v, units[v.name]))
+    for v in (v for v in variables if v.kind != "levels"):
+        units = np.random.default_rng(0).permutation(v.size)[:256]
         for probe in range(PROBES):
-            values = _points(variables, probe, corners=True)
-            if v.kind == "reals" and not bool((curvatures_each(f, values, v, units[v.name]) < 0).all()):
+            misfit, curvature = _misfit(joint, v, data, units, _points(variables, probe, corners=True))
+            if v.kind == "reals" and not bool((curvature < 0).all()):
                 raise NotConditional(
-                    f"Site {v.name!r} has no normal conditional: the log density does not fall off quadratically in it."
+                    f"Site {v.name!r} has no normal conditional: the log density does not fall off quadratically in it.\n"
+                    "Use inference='random_walk' or 'mala'."
                 )
-            worst = int(jnp.argmax(error(values)))
-            if not float(error(values)[worst]) < 1e-5:
-                index = np.unravel_index(units[v.name][worst], v.shape)
+            worst = int(jnp.argmax(misfit))
+            if not float(misfit[worst]) < 1e-5:
+                index = np.unravel_index(units[worst], v.shape)
                 label = f"{v.name}[{', '.join(map(str, index))}]" if v.shape else v.name
                 kind = "affine in the bit" if v.kind == "bits" else "quadratic in"
                 other = "conditionals='evaluation'" if v.kind == "bits" else "inference='random_walk' or 'mala'"
                 raise NotConditional(f"The log density is not {kind} {label}, site {v.name!r}.\nUse {other}.")
 
 
-def curvatures_each(f: Density, values: Values, v: Variable, units: Any) -> Any:
-    """d2f/dx_i^2 of some units."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _misfit(joint: Joint, v: Variable, data: Any, units: Any, values: Values) -> tuple[Any, Any]:
+    """For some units: by how much f at another value differs from what its derivatives say, relatively; d2f/dx_i^2."""
     flat = values[v.name].ravel()
 
-    def at(i: Any) -> Any:
-        return jax.grad(jax.grad(lambda t: f({**values, v.name: flat.at[i].set(t).reshape(v.shape)})))(flat[i])
-
-    return jax.vmap(at)(units)
-
-
-def _misfit(f: Density, v: Variable, units: Any, values: Values) -> Any:
-    """By how much f at two values of a unit differs from what its derivatives at one of them say, relatively."""
-    flat = values[v.name].ravel()
-
-    def at(i: Any) -> Any:
-        g = lambda t: f({**values, v.name: flat.at[i].set(t).reshape(v.shape)})  # noqa: E731
+    def at(i: Any) -> tuple[Any, Any]:
+        g = lambda t: joint(data, {**values, v.name: flat.at[i].set(t).reshape(v.shape)})  # noqa: E731
         here, there = flat[i], 1 - flat[i] if v.kind == "bits" else flat[i] + 1.7
-        step, slope = there - here, jax.grad(g)(here)
-        said = slope * step + (0.5 * jax.grad(jax.grad(g))(here) * step**2 if v.kind == "reals" else 0.0)
+        step, slope, curvature = there - here, jax.grad(g)(here), jax.grad(jax.grad(g))(here)
+        said = slope * step + (0.5 * curvature * step**2 if v.kind == "reals" else 0.0)
         real = g(there) - g(here)
-        return jnp.abs(real - said) / (1 + jnp.abs(real) + jnp.abs(said))
+        return jnp.abs(real - said) / (1 + jnp.abs(real) + jnp.abs(said)), curvature
 
     return jax.lax.map(at, jnp.asarray(units), batch_size=32)

@@ -223,9 +223,8 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             rng = np.random.default_rng(0)
             parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
             rest = {k: jnp.asarray(v, float) if v.dtype.kind == "f" else v for k, v in self.rest.items()}
-            joint = lambda values: self.structure.one.joint({**rest, **parameters}, values)  # noqa: E731
-            blocks = energy.find_blocks(joint, list(self.variables.values()))
-        s = self.structure
+            s = self.structure
+            blocks = energy.find_blocks(s.one.joint, {**rest, **parameters}, tuple(self.variables.values()))
         return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks), self.arrays)
 
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:

@@ -120,6 +120,9 @@ class Structure:
         return handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0))
 
     def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
+        if self.blocks:  # of bits that do not interact given the reals
+            bits = [v for v in self.variables if v.levels]
+            return energy.collapsed(functools.partial(self.joint, arrays), self.unravel(z), bits)
         program = (
             self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
         )
@@ -324,6 +327,10 @@ class NumpyroConditional(NumpyroTarget, Conditional):
 
     def sweep(self, key: Any, values: Any, joint: Any = None) -> dict[str, Any]:
         """Every unknown drawn once given the rest, under the target's density or another one of the same structure."""
+        return self.sweep_with_density(key, values, joint)[0]
+
+    def sweep_with_density(self, key: Any, values: Any, joint: Any = None) -> tuple[dict[str, Any], Any]:
+        """The same, and the log density at the end, which the last block's conditionals give without evaluating it."""
         known = {k: mask for k, (mask, _) in self.known.items()}
         variables = {v.name: v for v in self.variables}
         return energy.sweep(key, joint or self.joint, values, variables, self.structure.blocks, known)
@@ -346,7 +353,8 @@ class NumpyroConditional(NumpyroTarget, Conditional):
             if evaluate:
                 blocks = energy.one_by_one(self.variables)
             else:
-                blocks = energy.find_blocks(lambda values: self.structure.joint(arrays, values), self.variables, groups)
+                bare = _with_blocks(self.structure, ())
+                blocks = energy.find_blocks(bare.joint, arrays, self.variables, groups)
         return type(self)(_with_blocks(self.structure, blocks), self.arrays)
 
 
@@ -354,7 +362,13 @@ class NumpyroMixed(NumpyroConditional, Mixed):
     """Continuous and finite unknowns."""
 
     def marginalise(self) -> NumpyroContinuous:
-        return NumpyroContinuous(self.structure, self.arrays)
+        bits = {v.name for v in self.variables if v.kind == "bits" and v.event}
+        if not bits:
+            return NumpyroContinuous(self.structure, self.arrays)
+        blocks = self.blocked().structure.blocks
+        if not any(bits <= set(block.sites) for block in blocks if block.colours is None):
+            raise energy.NotConditional(f"The bits of {', '.join(sorted(bits))} interact: use inference='gibbs'.")
+        return NumpyroContinuous(_with_blocks(self.structure, blocks), self.arrays)
 
 
 class NumpyroDiscrete(NumpyroConditional, Discrete):
@@ -410,7 +424,7 @@ def _joint(structure: Structure, arrays: Any, values: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _with_blocks(structure: Structure, blocks: tuple[Block, ...]) -> Structure:
     """The structure with blocks: the same object for equal blocks, so that compiled code is found again."""
-    return dataclasses.replace(structure, blocks=blocks)
+    return structure if structure.blocks == blocks else dataclasses.replace(structure, blocks=blocks)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -519,7 +533,7 @@ def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
                 support = support.base_constraint
             low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
             if support is constraints.boolean:
-                found.append(Variable(key, shape, "bits", 2))
+                found.append(Variable(key, shape, "bits", 2, site["fn"].event_dim > 0))
             elif support.is_discrete and low == 0 and isinstance(high, int):
                 found.append(Variable(key, shape, "levels", high + 1))
             elif support in (constraints.real, constraints.real_vector, constraints.real_matrix):
