@@ -18,6 +18,7 @@ _WORDS = {
     "sbc": "probgen.evaluate.calibration",
     "matrix": "probgen.catalog",
     "Model": "probgen.model",
+    "product": "probgen.evaluate.product",
     "Fit": "probgen.result",
     "LogProb": "probgen.result",
     "Incompatible": "probgen.algorithm",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from probgen.catalog import matrix as matrix
     from probgen.comparison import compare as compare
     from probgen.evaluate.calibration import sbc as sbc
+    from probgen.evaluate.product import product as product
     from probgen.model import Model as Model
     from probgen.result import Fit as Fit
     from probgen.result import LogProb as LogProb

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from probgen.datasets import SETS, digits
 from probgen.target import Site
+
+__all__ = ["check", "check_support", "digits", "load"]
 
 STATIC = (str, bool, int, type(None))
 
@@ -82,18 +85,8 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
             )
 
 
-def digits(threshold: float = 8.0) -> np.ndarray:
-    """scikit-learn's 1797 digits of 8 x 8 pixels, binarised: 1 where a pixel is at least `threshold` of 16: (1797, 8, 8)."""
-    from sklearn.datasets import load_digits
-
-    return (load_digits().images >= threshold).astype(float)
-
-
-SETS: dict[str, Callable[[], np.ndarray]] = {"digits": digits}
-
-
 def load(name: str) -> np.ndarray:
-    """The rows of a named data set; ValueError, with the known names, for another."""
+    """The rows of a named data set (`probgen.datasets`); ValueError, with the known names, for another."""
     from probgen.algorithm import closest
 
     if name not in SETS:

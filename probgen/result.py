@@ -118,11 +118,13 @@ class Fit:
         return predictive(self, new_data, self.seed + 1 if seed is None else seed)
 
     def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
-        """New data from the posterior predictive: arrays (num_samples, *event)."""
+        """New data from the posterior predictive, or draws where nothing is observed: arrays (num_samples, *event)."""
         rng = np.random.default_rng(self.seed + 2 if seed is None else seed)
         chains, draws = self.z.shape[:2]
         pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)
         chosen = {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
+        if not self.target.named("observed"):  # an energy: its draws are the data
+            return {k: v[0] for k, v in chosen.items()}
         drawn = self.target.predict(chosen, self.target.data, int(rng.integers(2**31)))
         return {k: v[0] for k, v in drawn.items()}
 
@@ -236,7 +238,8 @@ class LearnedFit(Fit):
     def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
         """The log of the model's constant, in nats.
 
-        method: "enumeration" (exact), "ais" (annealed importance sampling), or "auto": exact where it can be.
+        method: "enumeration" (exact), "quadrature" (one or two reals), "ais" (annealed importance sampling, forward and
+            reverse, whose settings are those of `probgen.evaluate.ais.estimate`), or "auto": the first that can be.
         """
         from probgen.evaluate import partition
 

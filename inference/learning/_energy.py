@@ -229,13 +229,19 @@ def summed(target: Any, parameters: Any, values: Any) -> Any:
 
 
 def free(target: Any, parameters: Any, batch: Any) -> Any:
-    """F of rows, (row,): exact where hidden units do not interact, else f at their mean-field values, held fixed."""
+    """F of rows, (row,): exact where hidden units do not interact, else the mean-field bound, its values held fixed."""
     block = hidden_block(target)
     if block is not None:
         f = lambda row: energy.collapsed(lambda x: target.joint(parameters, x), row, block)  # noqa: E731
         return jax.vmap(f if block else lambda row: target.joint(parameters, row))(batch)
     means = jax.lax.stop_gradient(jax.vmap(lambda row: mean_field(target, parameters, row))(batch))
-    return jax.vmap(lambda row, m: target.joint(parameters, {**row, **m}))(batch, means)
+    entropy = sum(jnp.sum(_entropy(m).reshape(len(m), -1), axis=1) for m in means.values())
+    return jax.vmap(lambda row, m: target.joint(parameters, {**row, **m}))(batch, means) + entropy
+
+
+def _entropy(mean: Any) -> Any:
+    """Of bits with these means, in nats."""
+    return -jax.scipy.special.xlogy(mean, mean) - jax.scipy.special.xlogy(1 - mean, 1 - mean)
 
 
 def mean_field(target: Any, parameters: Any, row: Any, num_iterations: int = 30) -> dict[str, Any]:

@@ -8,34 +8,58 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.result import LogProb
+from probgen.target import Conditional, Continuous
 
 if TYPE_CHECKING:
     from probgen.result import LearnedFit
 
-METHODS = ("auto", "enumeration", "ais")
+METHODS = ("auto", "enumeration", "quadrature", "ais")
 
 
 def log_z(fit: LearnedFit, method: str = "auto", **settings: Any) -> LogProb:
     """log Z of a learned model; see `LearnedFit.log_z`."""
-    from probgen.evaluate import energy
-
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
-    target = fit.condition().blocked()  # type: ignore[attr-defined]
+    target, rows = fit.condition(), fit._rows({})
+    if isinstance(target, Conditional):
+        return _of_units(target, rows, method, fit.seed, settings)
+    assert isinstance(target, Continuous)
+    from probgen.evaluate import ais
+
+    if method == "quadrature" or (method == "auto" and target.dim <= 2):
+        points = np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in rows.values()], axis=1)
+        low, high = points.min(0), points.max(0)
+        room = 2.0 * (high - low)
+        return ais.log_z_by_quadrature(target, **{"low": low - room, "high": high + room, "num": 801} | settings)
+    if method == "enumeration":
+        raise ValueError(
+            "A real unknown cannot be enumerated; use method='quadrature' in one or two dimensions, else 'ais'."
+        )
+    return ais.log_z(target, rows, seed=fit.seed, **settings)
+
+
+def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[str, Any]) -> LogProb:
+    """Of bits, levels and reals that can be drawn given the rest."""
+    from probgen.evaluate import ais, energy
+
+    target = target.blocked()
+    if method == "quadrature":
+        raise ValueError("Quadrature is for real unknowns alone; use method='enumeration' or 'ais'.")
     if method != "ais":
         try:
             return energy.log_z(target)
         except energy.TooLarge:
             if method == "enumeration":
                 raise
-    from probgen.evaluate import ais
-
-    return ais.log_z(target, fit._rows({}), seed=fit.seed, **settings)
+    return ais.log_z(target, rows, seed=seed, **settings)
 
 
-def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "auto") -> LogProb:
+def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "auto", **settings: Any) -> LogProb:
     """log p of rows: (row,)."""
     from probgen.evaluate.energy import free_energies
+    from probgen.inference.learning import _energy
 
-    constant = log_z(fit, method)
+    constant = log_z(fit, method, **settings)
+    if fit.target.hidden and _energy.hidden_block(fit.target) is None:  # type: ignore[attr-defined]
+        constant = constant._replace(kind=f"lower bound by mean field; its constant {constant.kind}")
     return LogProb(-free_energies(fit.target, fit.answer, rows) - constant.value, constant.stderr, constant.kind)

@@ -1,0 +1,102 @@
+"""PCD whose chains are ladders of temperatures: hot chains move between modes and hand their points down.
+
+    p_b(x) proportional to exp(b f(x)),   b from 1 down to b_min;   the model's points are those at b = 1
+    neighbours change places with probability min(1, exp((b_i - b_j) (f(x_j) - f(x_i))))
+
+Desjardins, Courville, Bengio, Vincent and Delalleau 2010 (AISTATS); Salakhutdinov 2010.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from probgen.algorithm import positive
+from probgen.inference.learning._energy import EnergyLearner
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCDTempered(EnergyLearner):
+    """Persistent contrastive divergence with parallel tempering.
+
+    num_chains: ladders; num_temperatures: chains in each.
+    hottest: the smallest inverse temperature; the others are evenly spaced up to 1.
+    num_sweeps: Gibbs sweeps of every chain for every step, each followed by one round of exchanges.
+    """
+
+    num_chains: int = 20
+    num_temperatures: int = 10
+    hottest: float = 0.1
+    num_sweeps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "num_chains", "num_sweeps")
+        if self.num_temperatures < 2:
+            raise ValueError(
+                f"num_temperatures is {self.num_temperatures}; it must be 2 or more. inference='pcd' has one."
+            )
+        if not 0 < self.hottest < 1:
+            raise ValueError(f"hottest is {self.hottest}; it must be an inverse temperature between 0 and 1")
+
+    def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
+        """Points {site: (ladder, temperature, *event)}, the coldest first."""
+        import jax
+        import jax.numpy as jnp
+
+        chains = {}
+        for i, v in enumerate(target.variables.values()):
+            k, shape = jax.random.fold_in(key, i), (self.num_chains, self.num_temperatures, *v.shape)
+            drawn = jax.random.randint(k, shape, 0, v.levels) if v.levels else jax.random.normal(k, shape)
+            chains[v.name] = jnp.asarray(drawn, target.precision)
+        return chains
+
+    def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
+        import jax
+        import jax.numpy as jnp
+
+        from probgen.inference.learning import _energy
+
+        inverse = jnp.linspace(1.0, self.hottest, self.num_temperatures, dtype=target.precision)
+
+        def ladder(key: Any, points: Any) -> Any:
+            return climbed(key, target, parameters, points, inverse, self.num_sweeps)
+
+        chains = jax.vmap(ladder)(jax.random.split(key, self.num_chains), chains)
+        coldest = jax.tree.map(lambda x: x[:, 0], chains)
+        return (*_energy.contrast(target, parameters, batch, coldest), chains)
+
+
+def climbed(key: Any, target: Any, parameters: Any, points: Any, inverse: Any, count: int) -> Any:
+    """One ladder {site: (temperature, *event)} after sweeps and exchanges."""
+    import jax
+
+    from probgen.engine import energy
+
+    f = lambda x: target.joint(parameters, x)  # noqa: E731
+
+    def sweep(k: Any, b: Any, x: Any) -> Any:
+        return energy.sweep(k, lambda y: b * f(y), x, target.variables, target.structure.blocks, {})
+
+    def one(i: Any, points: Any) -> Any:
+        k_sweep, k_swap = jax.random.split(jax.random.fold_in(key, i))
+        points, tempered = jax.vmap(sweep)(jax.random.split(k_sweep, len(inverse)), inverse, points)
+        order = exchanged(k_swap, inverse, tempered / inverse)
+        return jax.tree.map(lambda x: x[order], points)
+
+    return one(0, points) if count == 1 else jax.lax.fori_loop(0, count, one, points)
+
+
+def exchanged(key: Any, inverse: Any, log_density: Any) -> Any:
+    """Which point each temperature takes: pairs of neighbours, from an even or an odd one on at random, trade places."""
+    import jax
+    import jax.numpy as jnp
+
+    k_parity, k_accept = jax.random.split(key)
+    at, count = jnp.arange(len(inverse)), len(inverse)
+    first = (at - jax.random.bernoulli(k_parity).astype(at.dtype)) % 2 == 0  # of its pair
+    partner = jnp.where(first, at + 1, at - 1)
+    partner = jnp.where((partner < 0) | (partner >= count), at, partner)
+    log_ratio = (inverse - inverse[partner]) * (log_density[partner] - log_density)
+    uniform = jax.random.uniform(k_accept, (count,))[jnp.minimum(at, partner)]
+    return jnp.where(jnp.log(uniform) < log_ratio, partner, at)

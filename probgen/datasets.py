@@ -1,0 +1,146 @@
+"""Data sets by name: pictures, spins and points in the plane, as arrays (row, ...).
+
+`load("digits")` gives what a model learns from by `pg.fit("rbm", data="digits")`. Nothing is downloaded but MNIST, and that
+only where no local file is found.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from probgen.toys import TOYS
+
+CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
+
+
+def digits(threshold: float = 8.0) -> np.ndarray:
+    """scikit-learn's 1797 digits of 8 x 8 pixels, binarised: 1 where a pixel is at least `threshold` of 16: (1797, 8, 8)."""
+    return (digits_grey() * 16 >= threshold).astype(float)
+
+
+def digits_grey() -> np.ndarray:
+    """scikit-learn's 1797 digits of 8 x 8 pixels, from 0 to 1 in steps of 1/16: (1797, 8, 8)."""
+    from sklearn.datasets import load_digits
+
+    return load_digits().images / 16
+
+
+def bars_and_stripes(side: int = 4) -> np.ndarray:
+    """Every choice of full rows, then of full columns: (2^(side + 1), side, side).
+
+    All black and all white are in both halves, so that 2^(side + 1) - 2 pictures differ, and the entropy of a random row is
+    (side + 1 - 2^(1 - side)) log 2 nats. Source: MacKay 2003, Information Theory, Inference and Learning Algorithms, ch. 43.
+    """
+    choices = np.arange(2**side)[:, None] >> np.arange(side) & 1
+    rows = np.repeat(choices[:, :, None], side, axis=2)
+    return np.concatenate([rows, rows.transpose(0, 2, 1)]).astype(float)
+
+
+def binarised(images: np.ndarray, seed: int | None = None) -> np.ndarray:
+    """Grey pictures (0 to 255, or 0 to 1) as zeros and ones.
+
+    seed: each pixel is drawn once with its grey level as probability ("fixed" binarisation); None: 1 from half grey on. The
+    two differ by about 2 nats on MNIST.
+    """
+    grey = images / 255 if images.dtype == np.uint8 else images
+    cut = 0.5 if seed is None else np.random.default_rng(seed).random(images.shape, np.float32)
+    return (grey >= cut).astype(float) if seed is None else (cut < grey).astype(float)
+
+
+# ---- MNIST -------------------------------------------------------------------------------------------------------
+
+IDX = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+
+
+def mnist(split: str = "train", path: str | Path | None = None) -> np.ndarray:
+    """MNIST's pictures, 0 to 255, in their original order: uint8 (60000, 28, 28) for "train", (10000, 28, 28) for "test".
+
+    path: a folder, or a file, with `mnist.npz` (keys x_train, x_test) or idx files, packed by gzip or not; by default the
+    folder $PROBGEN_DATA, and where that has none, OpenML's copy, kept by scikit-learn in its cache.
+    """
+    if split not in IDX:
+        raise ValueError(f"split is {split!r}; known: train, test")
+    folder = path or os.environ.get("PROBGEN_DATA")
+    names = ["mnist.npz", IDX[split], IDX[split] + ".gz"]
+    where = [Path(folder)] if folder and Path(folder).is_file() else [Path(folder) / n for n in names] if folder else []
+    found = next((file for file in where if file.is_file()), None)
+    if found is not None:
+        return _npz(found, split) if found.suffix == ".npz" else _idx(found)
+    if path is not None:
+        raise FileNotFoundError(f"There is no MNIST in {path}; expected {', '.join(names[:-1])} or {names[-1]}.")
+    return _openml(split)
+
+
+def _npz(file: Path, split: str) -> np.ndarray:
+    with np.load(file) as arrays:
+        if f"x_{split}" not in arrays:
+            raise ValueError(f"{file} has no array 'x_{split}'; it has {', '.join(arrays.files)}.")
+        return arrays[f"x_{split}"]
+
+
+def _idx(file: Path) -> np.ndarray:
+    """An idx file of bytes: two zeros, the type 8, the number of axes, their lengths (big endian), the values."""
+    raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    axes = raw[3] if raw[:3] == b"\0\0\x08" else 0
+    shape = np.frombuffer(raw, ">i4", axes, 4) if axes and len(raw) >= 4 + 4 * axes else np.array([0])
+    if not axes or len(raw) != 4 + 4 * axes + shape.prod():
+        raise ValueError(f"{file} is not an idx file of bytes, or it is cut short.")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _openml(split: str) -> np.ndarray:
+    from sklearn.datasets import fetch_openml
+
+    try:
+        images = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff").data
+    except OSError as error:
+        raise OSError(
+            f"MNIST could not be downloaded from OpenML ({error}).\n"
+            "Put mnist.npz or the idx files in a folder and set PROBGEN_DATA to it."
+        ) from error
+    images = images[:60000] if split == "train" else images[60000:]
+    return images.astype(np.uint8).reshape(-1, 28, 28)
+
+
+# ---- the Ising model ---------------------------------------------------------------------------------------------
+
+
+def ising_samples(side: int, beta: float, n: int, seed: int = 0, num_updates: int = 50) -> np.ndarray:
+    """Independent samples of the Ising model on a periodic square lattice, as bits (n, side, side); spins are 2 bits - 1.
+
+        log p(s) = beta * sum over neighbours s_i s_j - log Z,   beta >= 0
+
+    n Markov chains of `num_updates` cluster updates each: bonds between equal neighbours with probability
+    1 - exp(-2 beta), then a fair coin for every cluster, which does not slow down at the critical point.
+    Source: Swendsen and Wang 1987 (doi:10.1103/PhysRevLett.58.86).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rng = np.random.default_rng(seed)
+    spins, sites = rng.random((n, side, side)) < 0.5, np.arange(n * side * side).reshape(n, side, side)
+    here = np.stack([sites, sites])
+    there = np.stack([np.roll(sites, -1, axis) for axis in (1, 2)])
+    for _ in range(num_updates):
+        equal = spins.ravel()[here] == spins.ravel()[there]
+        bond = equal & (rng.random(here.shape) < -np.expm1(-2 * beta))
+        graph = coo_array((np.ones(bond.sum(), np.int8), (here[bond], there[bond])), (sites.size, sites.size))
+        count, cluster = connected_components(graph, directed=False)
+        spins = (rng.random(count) < 0.5)[cluster].reshape(spins.shape)
+    return spins.astype(float)
+
+
+SETS: dict[str, Callable[[], np.ndarray]] = {
+    "digits": digits,
+    "digits_grey": digits_grey,
+    "bars_and_stripes": bars_and_stripes,
+    "mnist": lambda: binarised(mnist("train"), seed=0),
+    "ising": lambda: ising_samples(8, CRITICAL, 2000),
+    **{name: functools.partial(toy, 5000) for name, toy in TOYS.items()},
+}
