@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.target import Learnable
+from probgen.target import Conditional, Continuous, Learnable
 
 if TYPE_CHECKING:
     from probgen.result import Fit
@@ -148,6 +148,8 @@ def _findings(fit: Fit) -> list[Finding]:
         return [Finding("draws", "fail", 0.0, 1.0, message, _going_on(fit))]
     records = {k: v[:, fit.num_warmup :] for k, v in fit.records.items() if k != "z"}
     every = scalars(fit) if _has_draws(fit) else Scalars((), np.zeros((0, 1, 1)))
+    if isinstance(fit.target, Conditional) and not learned:
+        every = _with_summaries(fit, every)
     evidence = Evidence(fit, every.pick(varying(every.draws)), fit.records if learned else records)
     checks = (_finite, *(LEARNER_CHECKS if learned else CHAIN_CHECKS), _complete)
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -168,6 +170,24 @@ def scalars(fit: Fit) -> Scalars:
         names += [f"{key}[{', '.join(index)}]" if index else key for index in product(*labels)]
         draws.append(np.moveaxis(value.reshape(*value.shape[:2], -1), -1, 0).astype(float))
     return Scalars(tuple(names), np.concatenate(draws) if draws else np.zeros((0, *fit.z.shape[:2])))
+
+
+def _with_summaries(fit: Fit, found: Scalars) -> Scalars:
+    """The scalars of an energy's chains, with every site's mean and the log density: single bits hide slow modes."""
+    shape = fit.z.shape[:2]
+    means = {f"mean of {k}": v.reshape(*shape, -1).mean(axis=2) for k, v in fit.draws.items() if v.ndim > 2}
+    more = means | {"log density": fit.records["lp"][:, fit.num_warmup :]}
+    return Scalars((*found.names, *more), np.concatenate([found.draws, np.array([*more.values()], float)]))
+
+
+def _swaps(evidence: Evidence) -> Finding | None:
+    """How often neighbouring temperatures of a ladder change places."""
+    if "swap_rate" not in evidence.records:
+        return None
+    value = float(np.nanmin(evidence.records["swap_rate"].mean(axis=(0, 1))))
+    message = f"the rarest swap of two temperatures is accepted {value:.1%} of the time; at least 10 %"
+    remedy = f"num_temperatures={2 * evidence.settings.get('num_temperatures', 8)}"
+    return Finding("swaps", _grade(-value, -0.1, -0.02), value, 0.1, message, remedy)
 
 
 def _labels(fit: Fit, key: str, axis: int, size: int) -> list[str]:
@@ -193,6 +213,8 @@ def _going_on(fit: Fit) -> str:
 
 
 def _more(evidence: Evidence) -> str:
+    if isinstance(evidence.fit.target, Conditional):
+        return "inference='tempering', which crosses between modes; or more draws"
     more = 4 * evidence.settings.get("num_samples", 1000)
     return f"num_samples={more}; if that does not help, reparametrise the program"
 
@@ -353,7 +375,7 @@ def _longest_run(same: np.ndarray) -> int:
 def _gradient(evidence: Evidence) -> Finding | None:
     """The site whose gradient is not finite where the density is; looked for where a symptom calls for it."""
     fit, records = evidence.fit, evidence.records
-    if not _has_draws(fit):
+    if not _has_draws(fit) or not isinstance(fit.target, Continuous):
         return None
     symptom = (
         "loss" in records and not np.isfinite(records["loss"]).all(),
@@ -504,7 +526,7 @@ def _far(ends: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 CHAIN_CHECKS = (
-    _r_hat, _ess_bulk, _ess_tail, _mcse, _divergences, _bfmi, _tree_depth, _stuck, _gradient, _modes, _chains,
+    _r_hat, _ess_bulk, _ess_tail, _mcse, _divergences, _bfmi, _tree_depth, _stuck, _swaps, _gradient, _modes, _chains,
     _sampler_bias,
 )  # fmt: skip
 
@@ -679,7 +701,9 @@ def _point(evidence: Evidence) -> Finding | None:
     if "z" not in evidence.fit.answer or "log_q" in evidence.fit.answer:
         return None
     message = "a point estimate: its draws carry no uncertainty"
-    return Finding("point", "warn", None, None, message, "inference='laplace', 'advi' or 'nuts' for a posterior")
+    finite = isinstance(evidence.fit.target, Conditional)
+    remedy = "inference='gibbs' for a distribution" if finite else "inference='laplace' or 'nuts' for a posterior"
+    return Finding("point", "warn", None, None, message, remedy)
 
 
 def _learner_bias(evidence: Evidence) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ def build(fit: Fit) -> Any:
     groups: dict[str, Any] = {"posterior": posterior, "sample_stats": stats}
     if isinstance(fit.target, Learnable):
         groups = {"posterior": posterior}
-    tree = from_dict(groups, coords=dict(fit.model.coords), dims=_dims(fit, posterior))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # ArviZ's, on more chains than draws: here thousands are normal
+        tree = from_dict(groups, coords=dict(fit.model.coords), dims=_dims(fit, posterior))
     if warmup and not fit.answer:
         tree["warmup_sample_stats"] = xr.DataTree(_plain(warmup, ("chain", "draw")))
     if fit.answer:

@@ -143,11 +143,16 @@ class EnergyLearner(Learner[Learnable]):
         raise NotImplementedError
 
     def monitor(self, key: Any, target: Any, state: State, batch: Any, gap: Any) -> Any:
-        """The loss to be shown: minus the pseudo-likelihood of bits, estimated from one unit a row, every tenth step."""
+        """The loss to be shown: minus the pseudo-likelihood of bits, estimated from one unit a row, every tenth step.
+
+        Of reals, the reconstruction's squared error; of levels, the size of the gap.
+        """
         later = lambda: state.loss  # noqa: E731
         now = lambda: pseudo_loss(key, target, state.parameters, batch)  # noqa: E731
-        if not any(v.kind == "bits" for v in target.visible):
+        if all(v.kind == "reals" for v in target.visible):
             now = lambda: reconstruction(target, state.parameters, batch)  # noqa: E731
+        elif not any(v.kind == "bits" for v in target.visible):
+            now = lambda: jnp.abs(gap)  # noqa: E731
         return jax.lax.cond(state.step % 10 == 0, now, later)
 
     # ---- parts
@@ -184,7 +189,7 @@ def _guarded(state: State) -> State:
 
     def look() -> State:
         g = state.guard
-        mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.7 * g.mean + 0.3 * state.loss)
+        mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
         margin = 0.3 * jnp.abs(g.best) + 1.0
         bad = jnp.logical_not(jnp.logical_and(finite, mean <= g.best + margin))
@@ -193,7 +198,7 @@ def _guarded(state: State) -> State:
         chains = keep(g.chains, state.chains)
         average, loss = keep(g.parameters, state.average), jnp.where(bad, g.best, state.loss)
         guard = Guard(
-            parameters, optimiser, chains, jnp.where(bad, jnp.nan, mean), jnp.where(bad, g.best, jnp.minimum(g.best, mean)),
+            parameters, optimiser, chains, jnp.where(bad, g.best, mean), jnp.where(bad, g.best, jnp.minimum(g.best, mean)),
             jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
         )  # fmt: skip
         loss = jnp.where(jnp.isfinite(loss), loss, 0.0)

@@ -82,7 +82,7 @@ def ascend(target: Any, values: Any) -> dict[str, Any]:
         if block.colours is None:
             new = _modes(target.joint, values, chosen)
         else:
-            new = _coloured(target.joint, values, chosen[0], block.colours)
+            new = _coloured(target, values, chosen[0], block.colours)
         values = target.held({**values, **new})
     return values
 
@@ -120,17 +120,19 @@ def _modes(f: energy.Density, values: Any, variables: list[energy.Variable], mas
     return new
 
 
-def _coloured(f: energy.Density, values: Any, variable: energy.Variable, colours: tuple[int, ...]) -> dict[str, Any]:
-    """Conditional modes of one site's units, colour after colour."""
-    name, count = variable.name, max(colours) + 1
+def _coloured(target: Any, values: Any, variable: energy.Variable, colours: tuple[int, ...]) -> dict[str, Any]:
+    """Conditional modes of one site's units, colour after colour; what is known stays, for the next colour to see."""
+    f, name, count = target.joint, variable.name, max(colours) + 1
     each = jnp.asarray(colours).reshape(variable.shape)
     by_unit = variable.levels and (variable.kind == "levels" or count == variable.size)
 
     def one(i: Any, x: Any) -> Any:
         now = {**values, name: x}
         if by_unit:
-            return _best_level(f, now, variable, i)
-        return jnp.where(each == i, _modes(f, now, [variable], each == i)[name], x)
+            new = _best_level(f, now, variable, i)
+        else:
+            new = jnp.where(each == i, _modes(f, now, [variable], each == i)[name], x)
+        return target.held({name: new})[name]
 
     return {name: jax.lax.fori_loop(0, count, one, values[name])}
 

@@ -78,7 +78,7 @@ class Tempering(Gibbs):
         import jax.numpy as jnp
 
         count = self.num_temperatures
-        values = jax.vmap(target.start)(jax.random.split(key, count))
+        values = jax.lax.map(target.start, jax.random.split(key, count))  # a vmap of vmapped keys compiles slowly
         log_density = jax.vmap(target.joint)(values)
         inverse = jnp.geomspace(1.0, self.hottest, count, dtype=log_density.dtype)
         return State(values, log_density, inverse, jnp.arange(count), 0 * inverse[1:], jnp.int32(0))

@@ -11,14 +11,14 @@ Hinton 2002 (doi:10.1162/089976602760128018); Welling, Hinton and Osindero 2002 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 
-from probgen.data import load
 from probgen.measures import reals
 from probgen.model import Model
 
 
-def product_of_experts(x=None, dim=2, num_experts=8):
+def product_of_experts(x=None, dim=2, num_experts=2):
     w = numpyro.param("w", lambda key: jax.random.normal(key, (num_experts, dim)))
     b = numpyro.param("b", jnp.zeros(dim))
     log_alpha = numpyro.param("log_alpha", jnp.zeros(num_experts))
@@ -32,4 +32,10 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=product_of_experts, data=lambda: rows(load("checkerboard")), rows=rows)
+def mixed_sources():
+    """Two independent Student-t sources with 4 degrees of freedom, mixed: x = A s, so that w is A^-1 up to order and scale."""
+    s = np.random.default_rng(0).standard_t(4, (4000, 2))
+    return rows(s @ np.array([[1.0, 0.0], [0.6, 1.0]]).T)
+
+
+model = Model(program=product_of_experts, data=mixed_sources, rows=rows)

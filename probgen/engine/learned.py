@@ -210,21 +210,23 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
 
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):
-            parameters = jax.eval_shape(self.initial, jax.random.key(0))
+            of = lambda rest: type(self)(self.structure, {**self.arrays, **rest})  # noqa: E731
+            begin = jax.jit(lambda rest, key: of(rest).initial(key))
+            density = jax.jit(lambda rest, parameters, values: of(rest).joint(parameters, values))
             values = {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.variables.values()}
-            started = jax.jit(self.initial).lower(jax.random.key(0)).as_text()
-            text = jax.jit(self.joint).lower(parameters, values).as_text()
-        return f"{super().lowered()} {self.structure.rows} {self.structure.blocks} {started} {text}"
+            key = jax.random.key(0)
+            parameters = jax.eval_shape(begin, self.rest, key)
+            texts = begin.lower(self.rest, key).as_text(), density.lower(self.rest, parameters, values).as_text()
+        return f"{super().lowered()} {self.structure.rows} {self.structure.blocks} {texts}"
 
     def blocked(self) -> NumpyroLearnable:
         """The target with the blocks of its sites found, for parameters in general position."""
-        with runtime.jax_scope("float64"):
+        with runtime.jax_scope(self.precision):
             shapes = jax.eval_shape(self.initial, jax.random.key(0))
             rng = np.random.default_rng(0)
             parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
-            rest = {k: jnp.asarray(v, float) if v.dtype.kind == "f" else v for k, v in self.rest.items()}
             s = self.structure
-            blocks = energy.find_blocks(s.one.joint, {**rest, **parameters}, tuple(self.variables.values()))
+            blocks = energy.find_blocks(s.one.joint, {**self.rest, **parameters}, tuple(self.variables.values()))
         return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks), self.arrays)
 
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:

@@ -18,6 +18,7 @@ import numpy as np
 from probgen.engine import energy
 from probgen.engine.energy import Block, Variable
 
+QUICKLY = {"xla_backend_optimization_level": 1}  # of code that runs for less time than it takes to compile
 SMOOTHING = 1.0  # rows of even odds (of unit variance) that are added to the data
 
 
@@ -126,13 +127,12 @@ class GibbsPath:
     def move(self, key: Any, point: Any, fields: Any, beta: Any, step: Any, backward: bool = False) -> tuple[Any, Any]:
         """The summed sites given A, then A block by block, in the opposite order if `backward`; acceptance 1."""
         del step
-        values = dict(point)
+        values, keys = dict(point), jax.random.split(key, len(self.summed) + len(self.blocks))
         for i, k in enumerate(self.summed):
             linear, precision = self._mixed(k, fields[2], fields[3], beta)
-            values[k] = _drawn(jax.random.fold_in(key, i), self.variables[k], linear, precision)
-        key = jax.random.fold_in(key, 1000)
-        for i, block in enumerate(reversed(self.blocks) if backward else self.blocks):
-            own = jax.random.fold_in(key, i)
+            values[k] = _drawn(keys[i], self.variables[k], linear, precision)
+        blocks = self.blocks[::-1] if backward else self.blocks
+        for own, block in zip(keys[len(self.summed) :], blocks, strict=True):
             values = self._redrawn(own, self.tempered(beta), values, block, backward)
         return self.kept(values), jnp.ones(())
 
@@ -184,7 +184,7 @@ def gibbs_path(target: Any, points: Mapping[str, Any], summed: tuple[str, ...] |
     return GibbsPath(target, linear, precision, summed)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=3, compiler_options=QUICKLY)
 def typical(key: Any, target: Any, rows: Mapping[str, Any], count: int = 500) -> dict[str, Any]:
     """Points of a target, the visible sites at `rows` (point, *event) and the others after some sweeps given them.
 

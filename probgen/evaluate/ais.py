@@ -15,6 +15,7 @@ Doucet and Holenstein 2010 (doi:10.1111/j.1467-9868.2009.00736.x).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import runtime
-from probgen.evaluate._path import gibbs_path, hamiltonian_path, typical
+from probgen.evaluate._path import QUICKLY, gibbs_path, hamiltonian_path, typical
 from probgen.result import LogProb
 from probgen.target import Conditional, Continuous
 
@@ -36,6 +37,7 @@ RESAMPLE = 0.5  # below this effective fraction of an island's particles
 TARGET_ACCEPT = 0.8
 MAX_GAP = 0.5  # nats between forward and reverse, beyond three standard errors, that are still trusted
 MIN_ESS = 50
+SEGMENTS = 20
 ROWS = 500  # of the data, with hidden units drawn given them
 
 
@@ -81,7 +83,8 @@ def estimate(
     *,
     num_chains: int = 1000,
     num_islands: int = 20,
-    num_temperatures: int = 2000,
+    num_temperatures: int = 1000,
+    num_pilot: int = 250,
     num_burn: int = 1000,
     reverse: bool = True,
 ) -> Estimate:
@@ -90,28 +93,36 @@ def estimate(
     rows: data {site: (row, *event)}; the base has their means, and the reverse runs start from them. Without data they
         start from where the forward runs end.
     num_chains: particles, in `num_islands` groups that do not know of each other.
-    num_temperatures: of the main runs; num_burn: moves of the reverse runs' starting points under the model.
+    num_temperatures: of the main runs. num_pilot: of a forward run before them, which shows where islands come to differ
+        for lack of mixing: more temperatures go there; 0 for none.
+    num_burn: moves of the reverse runs' starting points under the model.
     """
     size = num_chains // num_islands
     if num_islands < 2 or size < 2 or num_temperatures < 2:
         raise ValueError("AIS needs at least 2 islands, 2 chains in each and 2 temperatures.")
     with runtime.jax_scope("float32"):
         path, starts = _path(target, rows or {}, seed, num_islands)
-        k_pilot, k_forward, k_burn, k_down, k_up = jax.random.split(jax.random.key(seed), 5)
-        schedule = _refined(_pilot(k_pilot, path), num_temperatures)
+        k_pilot, k_look, k_forward, k_burn, k_down, k_up = jax.random.split(jax.random.key(seed), 6)
+        schedule = _pilot(k_pilot, path)
+        if num_pilot:
+            schedule = _refined(schedule, num_pilot)
+            growth = _run(k_look, path, schedule, num_islands, size)[0]
+            schedule = _retimed(schedule, np.asarray(growth, float), num_temperatures)
+        else:
+            schedule = _refined(schedule, num_temperatures)
         base = float(path.log_z())
-        up, points, weights = _run(k_forward, path, schedule, num_islands, size, None)
-        logs = base + np.asarray(up, float).sum(0)
+        growth, points, weights = _run(k_forward, path, schedule, num_islands, size)
+        logs = base + np.asarray(growth, float).sum(0)
         forward, forward_stderr = _log_mean(logs)
         ess = _ess(logs, size)
         if not reverse:
             return _judged(forward, forward_stderr, np.nan, 0.0, ess, num_islands * size, num_temperatures)
         if starts is None:
-            starts = _chosen(k_burn, points, logs[:, None] + np.asarray(weights, float))
+            starts = _chosen(seed, points, logs[:, None] + np.asarray(weights, float))
         starts = _burnt(k_burn, path, starts, schedule.steps[-1], num_burn)
         given = _down(k_down, path, schedule, starts)
-        back, *_ = _run(k_up, path, schedule, num_islands, size, given)
-        above, above_stderr = _log_mean(-(base + np.asarray(back, float).sum(0)))
+        growth = _run(k_up, path, schedule, num_islands, size, given)[0]
+        above, above_stderr = _log_mean(-(base + np.asarray(growth, float).sum(0)))
     return _judged(forward, forward_stderr, -above, above_stderr, ess, num_islands * size, num_temperatures)
 
 
@@ -170,9 +181,15 @@ def _path(target: Any, rows: Mapping[str, Any], seed: int, num: int) -> tuple[An
 
 
 def _single(target: Any) -> Any:
-    """The target with its data in single precision."""
+    """The target in single precision."""
     arrays = {k: jnp.asarray(v, "float32") if v.dtype.kind == "f" else v for k, v in target.arrays.items()}
-    return type(target)(target.structure, arrays)
+    return type(target)(_in_single(target.structure), arrays)
+
+
+@functools.lru_cache(maxsize=64)
+def _in_single(structure: Any) -> Any:
+    """The same object for the same structure, so that compiled code is found again."""
+    return structure if structure.precision == "float32" else dataclasses.replace(structure, precision="float32")
 
 
 def _refined(pilot: Schedule, count: int) -> Schedule:
@@ -183,10 +200,25 @@ def _refined(pilot: Schedule, count: int) -> Schedule:
     return Schedule(jnp.asarray(betas, "float32"), jnp.asarray(steps, "float32"))
 
 
-def _chosen(key: Any, points: Any, log_weights: np.ndarray) -> Any:
+def _retimed(schedule: Schedule, growth: np.ndarray, count: int) -> Schedule:
+    """The same path with temperatures where islands come to differ in their estimates, for lack of mixing.
+
+    growth: of log Z, (temperature, island). A segment of n steps whose growth has variance s^2 between islands gets a share
+    in proportion to s sqrt(n), which makes the sum of variances s^2 n / n_new least; three tenths of all are spread evenly.
+    """
+    old = np.linspace(0, len(growth), SEGMENTS + 1).astype(int)
+    parts = np.array([growth[a:b].sum(0).std() for a, b in itertools.pairwise(old)])
+    share = 0.3 / SEGMENTS + 0.7 * parts / parts.sum() if parts.sum() else np.full(SEGMENTS, 1 / SEGMENTS)
+    at = np.interp(np.linspace(0, 1, count + 1), np.append(0, np.cumsum(share)), old)
+    at[-1] = old[-1]
+    betas, steps = (np.interp(at, np.arange(old[-1] + 1), np.asarray(x, float)) for x in schedule)
+    return Schedule(jnp.asarray(betas, "float32"), jnp.asarray(steps, "float32"))
+
+
+def _chosen(seed: int, points: Any, log_weights: np.ndarray) -> Any:
     """One particle for every island, out of all: arrays (island, ...)."""
-    flat = jnp.asarray((log_weights - log_weights.max()).ravel(), "float32")
-    picked = jax.random.categorical(key, flat, shape=(len(log_weights),))
+    weights = np.exp(log_weights - log_weights.max()).ravel()
+    picked = np.random.default_rng(seed).choice(weights.size, len(log_weights), p=weights / weights.sum())
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[picked], points)
 
 
@@ -233,7 +265,7 @@ def _pilot(key: Any, path: Any) -> Schedule:
     return Schedule(np.asarray(betas)[: int(last) + 1], np.asarray(steps)[: int(last) + 1])
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=QUICKLY)
 def _piloted(key: Any, path: Any) -> tuple[Any, Any, Any]:
     k_start, k_run = jax.random.split(key)
     x = jax.vmap(path.start)(jax.random.split(k_start, PILOT))
@@ -264,24 +296,24 @@ def _moved(
 ) -> tuple[Any, Any, Any]:
     """Particles (island * particle, ...) moved, then resampled in islands that need it; log_w: (island, particle).
 
-    given: (island, ...), where the first particle of every island is to be. Gives the mean acceptance, too.
+    given: whether, and (island, ...) where the first particle of every island is to be. Gives the mean acceptance, too.
     """
     islands, size = log_w.shape
     k_move, k_pick = jax.random.split(key)
     keys = jax.random.split(k_move, islands * size)
     x, accept = jax.vmap(lambda k, x, f: path.move(k, x, f, beta, step))(keys, x, fields)
     if given is not None:
-        x = jax.tree.map(lambda a, g: a.at[::size].set(g), x, given)
+        x = _put(x, *given, size)
     weights = jax.nn.softmax(log_w, axis=1)
     # Systematic resampling from a random start: of any weight, or of the first particle's where that must survive.
-    top = jnp.ones((islands, 1)) if given is None else weights[:, :1]
+    top = jnp.ones((islands, 1)) if given is None else jnp.where(given[0], weights[:, :1], 1.0)
     offset = jax.random.uniform(k_pick, (islands, 1)) * top
     at = (offset + jnp.arange(size) / size) % 1.0
     ends = jnp.cumsum(weights, axis=1)
     ends = ends / ends[:, -1:]
     ancestors = jnp.minimum(jax.vmap(jnp.searchsorted)(ends, at), size - 1)
     if given is not None:
-        ancestors = ancestors.at[:, 0].set(0)
+        ancestors = jnp.where(given[0], ancestors.at[:, 0].set(0), ancestors)
     poor = 1 / jnp.sum(weights**2, axis=1, keepdims=True) < RESAMPLE * size
     ancestors = jnp.where(poor, ancestors, jnp.arange(size))
     flat = (ancestors + size * jnp.arange(islands)[:, None]).reshape(-1)
@@ -289,17 +321,28 @@ def _moved(
     return jax.tree.map(lambda a: a[flat], x), log_w, accept.mean()
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _run(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given: Any) -> tuple[Any, Any, Any]:
+def _put(x: Any, given: Any, points: Any, size: int) -> Any:
+    """The first particle of every island put at a point (island, ...), if `given`."""
+    return jax.tree.map(lambda a, p: a.at[::size].set(jnp.where(given, p.astype(a.dtype), a[::size])), x, points)
+
+
+def _run(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given: Any = None) -> tuple[Any, Any, Any]:
     """All islands from base to model: the growth of log Z at every step (temperature, island), and the last particles.
 
     given: paths for the first particle of each island, (temperature + 1, island, ...), as `_down` makes them.
     """
+    if given is None:
+        one = jax.eval_shape(lambda: path.packed(path.start(jax.random.key(0))))
+        nowhere = lambda a: jnp.zeros((len(schedule.betas), islands, *a.shape), a.dtype)  # noqa: E731
+        return _ran(key, path, schedule, islands, size, jnp.array(False), jax.tree.map(nowhere, one))
+    return _ran(key, path, schedule, islands, size, jnp.array(True), given)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _ran(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given: Any, points: Any) -> Any:
     k_start, k_run = jax.random.split(key)
     x = jax.vmap(path.start)(jax.random.split(k_start, islands * size))
-    count = len(schedule.betas) - 1
-    if given is not None:
-        x = jax.tree.map(lambda a, g: a.at[::size].set(g[0].astype(a.dtype)), x, given)
+    x = _put(x, given, jax.tree.map(lambda p: p[0], points), size)
 
     def body(carry: Any, now: Any) -> Any:
         x, log_w = carry
@@ -307,18 +350,17 @@ def _run(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given
         fields = jax.vmap(path.fields)(x)
         grown = jax.vmap(lambda f: path.increment(f, beta, new))(fields).reshape(islands, size)
         growth = jax.nn.logsumexp(log_w + grown, axis=1) - jax.nn.logsumexp(log_w, axis=1)
-        there = None if there is None else jax.tree.map(lambda a, g: g.astype(a.dtype), x, there)
-        x, log_w, _ = _moved(jax.random.fold_in(k_run, i), path, x, fields, new, step, log_w + grown, there)
+        x, log_w, _ = _moved(jax.random.fold_in(k_run, i), path, x, fields, new, step, log_w + grown, (given, there))
         return (x, log_w), growth
 
-    later = None if given is None else jax.tree.map(lambda g: g[1:], given)
-    each = (jnp.arange(count), schedule.betas[:-1], schedule.betas[1:], schedule.steps[1:], later)
+    later = jax.tree.map(lambda p: p[1:], points)
+    each = (jnp.arange(len(schedule.betas) - 1), schedule.betas[:-1], schedule.betas[1:], schedule.steps[1:], later)
     (x, log_w), growth = jax.lax.scan(body, (x, jnp.zeros((islands, size))), each)
     log_w = log_w - jax.nn.logsumexp(log_w, axis=1, keepdims=True)
     return growth, jax.tree.map(lambda a: a.reshape(islands, size, *a.shape[1:]), x), log_w
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@functools.partial(jax.jit, static_argnums=4, compiler_options=QUICKLY)
 def _burnt(key: Any, path: Any, points: Any, step: Any, count: int) -> Any:
     """Points after some moves under the model."""
     number = len(jax.tree.leaves(points)[0])
@@ -330,7 +372,7 @@ def _burnt(key: Any, path: Any, points: Any, step: Any, count: int) -> Any:
     return jax.lax.fori_loop(0, count, one, points)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=QUICKLY)
 def _down(key: Any, path: Any, schedule: Schedule, points: Any) -> Any:
     """Points annealed from model to base by the reversed moves: where they are at every temperature, from 0 to 1."""
     number = len(jax.tree.leaves(points)[0])

@@ -85,6 +85,8 @@ def free_energies(
     """-F(v) of rows under learned parameters, in nats: (row,). Smaller is more probable, by exp."""
     from probgen.inference.learning import _energy
 
+    if target.hidden and not target.structure.blocks:
+        target = target.blocked()
     count = len(next(iter(rows.values())))
     with runtime.jax_scope(target.precision):
         parameters = {k: jnp.asarray(v) for k, v in answer.items()}
