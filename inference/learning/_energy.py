@@ -75,10 +75,10 @@ class EnergyLearner(Learner[Learnable]):
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     precision: ClassVar[str] = "float32"
 
-    num_steps: int = 5000
+    num_steps: int = 20_000
     batch_size: int = 100
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     decay: Literal["linear", "constant"] = "linear"
     momentum: float = 0.0
     weight_decay: float = 0.0

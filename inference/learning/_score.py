@@ -24,6 +24,7 @@ class RealEnergyLearner(EnergyLearner):
     batch_size: int = 200
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = 1e-3
+    num_steps: int = 5000
 
     def prepare(self, target: Any) -> Any:
         bad = [v.name for v in target.hidden] or [v.name for v in target.visible if v.kind != "reals"]

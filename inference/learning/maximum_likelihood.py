@@ -26,6 +26,7 @@ class MaximumLikelihood(EnergyLearner):
     num_steps: int = 2000
     batch_size: int = 10_000
     optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = 0.05
 
     def prepare(self, target: Any) -> Any:
         from probgen.inference.learning import _exact

@@ -24,6 +24,7 @@ class PseudoLikelihood(EnergyLearner):
 
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = 0.01
+    num_steps: int = 5000
     num_units: int | None = None
 
     def __post_init__(self) -> None:

@@ -37,6 +37,7 @@ RESAMPLE = 0.5  # below this effective fraction of an island's particles
 TARGET_ACCEPT = 0.8
 MAX_GAP = 0.5  # nats between forward and reverse, beyond three standard errors, that are still trusted
 MIN_ESS = 50
+SMALL = 10**8  # unit updates that take no longer than the compiler does
 SEGMENTS = 20
 ROWS = 500  # of the data, with hidden units drawn given them
 
@@ -331,15 +332,16 @@ def _run(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given
 
     given: paths for the first particle of each island, (temperature + 1, island, ...), as `_down` makes them.
     """
+    small = islands * size * len(schedule.betas) * path.target.dim < SMALL
+    run, on = _ran_quickly if small else _ran, jnp.array(given is not None)
     if given is None:
         one = jax.eval_shape(lambda: path.packed(path.start(jax.random.key(0))))
         nowhere = lambda a: jnp.zeros((len(schedule.betas), islands, *a.shape), a.dtype)  # noqa: E731
-        return _ran(key, path, schedule, islands, size, jnp.array(False), jax.tree.map(nowhere, one))
-    return _ran(key, path, schedule, islands, size, jnp.array(True), given)
+        given = jax.tree.map(nowhere, one)
+    return run(key, path, schedule, islands, size, on, given)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _ran(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given: Any, points: Any) -> Any:
+def _islands(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given: Any, points: Any) -> Any:
     k_start, k_run = jax.random.split(key)
     x = jax.vmap(path.start)(jax.random.split(k_start, islands * size))
     x = _put(x, given, jax.tree.map(lambda p: p[0], points), size)
@@ -358,6 +360,10 @@ def _ran(key: Any, path: Any, schedule: Schedule, islands: int, size: int, given
     (x, log_w), growth = jax.lax.scan(body, (x, jnp.zeros((islands, size))), each)
     log_w = log_w - jax.nn.logsumexp(log_w, axis=1, keepdims=True)
     return growth, jax.tree.map(lambda a: a.reshape(islands, size, *a.shape[1:]), x), log_w
+
+
+_ran = jax.jit(_islands, static_argnums=(3, 4))
+_ran_quickly = jax.jit(_islands, static_argnums=(3, 4), compiler_options=QUICKLY)
 
 
 @functools.partial(jax.jit, static_argnums=4, compiler_options=QUICKLY)
