@@ -42,34 +42,14 @@ def mnist() -> tuple[np.ndarray, np.ndarray]:
     return rows(train, 0), rows(test, TEST_SEED)
 
 
-def machine(v: Any = None, *, means: Any, num_hidden: int) -> None:
-    """The restricted Boltzmann machine, whose visible biases start at the data's log odds."""
-    import jax
-    import jax.numpy as jnp
-    import numpyro
-
-    from probgen.measures import bits
-
-    W = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (len(means), num_hidden)))
-    b = numpyro.param("b", jnp.log(means) - jnp.log1p(-means))
-    c = numpyro.param("c", jnp.zeros(num_hidden))
-    v, h = numpyro.sample("v", bits(len(means)), obs=v), numpyro.sample("h", bits(num_hidden))
-    numpyro.factor("energy", v @ W @ h + v @ b + h @ c)
-
-
-def data(rows: np.ndarray, num_hidden: int) -> dict[str, Any]:
-    return {"v": rows, "means": (rows.sum(0) + 0.5) / (len(rows) + 1), "num_hidden": num_hidden}
-
-
 def learned(rows: np.ndarray, num_hidden: int, num_steps: int, rate: float, seed: int) -> tuple[Any, float]:
     """The fit by PCD-1, and its seconds."""
     import probgen as pg
 
     begun = time.perf_counter()
-    fit = pg.fit(
-        machine, data(rows, num_hidden), "pcd", num_steps=num_steps, learning_rate=rate, num_chains=CHAINS, seed=seed,
-        progress=False,
-    )  # fmt: skip
+    data = {"v": rows, "num_visible": rows.shape[1], "num_hidden": num_hidden}
+    settings = {"num_steps": num_steps, "learning_rate": rate, "num_chains": CHAINS}
+    fit = pg.fit("rbm", data, "pcd", seed=seed, progress=False, **settings)
     return fit, time.perf_counter() - begun
 
 
@@ -181,7 +161,7 @@ def sweeps_ours(weights: np.ndarray, chains: int, steps: int) -> float:
         numpyro.factor("energy", v @ W @ h)
 
     with runtime.jax_scope("float32"):
-        target = conditioned(program, {"W": weights}, "float32")[1].blocked()
+        target = conditioned(program, {"W": weights}, precision="float32")[1].blocked()
 
         @jax.jit
         def run(target: Any, key: Any, values: Any) -> Any:

@@ -91,6 +91,21 @@ def test_sample_diagnose_report(say, run_folder):
         assert "eight_schools" in page.read()
 
 
+def test_an_energy_is_learned_sampled_and_reported(say):
+    words = ("fit", "rbm", "-i", "pcd", "--data", "digits", "--num-steps=300", "--out", "run", "--no-progress")
+    code, out, err = say(*words, "--report", "page.html")
+    assert code == 0, err
+    assert "rollbacks" in out
+    assert re.search(r"^W +64x16", out, re.MULTILINE)
+    assert say("sample", "run", "-n", "5", "-o", "x.npz")[0] == 0
+    assert np.load("x.npz")["v"].shape == (5, 64)
+    with open("page.html") as page:
+        text = page.read()
+    assert all(f">{title}<" in text for title in ("Parameters", "Loss", "Gap", "Filters"))
+    code, out, _ = say("compare", "run", "run")
+    assert "log_prob" in out
+
+
 def test_compare_runs_and_compare_algorithms(say, run_folder, tmp_path):
     code, out, _ = say("compare", str(run_folder), str(run_folder), "--no-progress")
     assert code == 0

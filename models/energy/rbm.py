@@ -4,6 +4,7 @@
 
 Given one side, the units of the other are independent: p(h_j = 1 | v) = sigmoid(c_j + v' W_j). Summed over h,
 F(v) = b' v + sum_j log(1 + exp(c_j + v' W_j)). Shapes: v: (visible,), h: (hidden,), W: (visible, hidden).
+Learners start b at the data's log odds, as they do for every parameter that only multiplies visible bits.
 Smolensky 1986; Hinton 2002 (doi:10.1162/089976602760128018).
 """
 

@@ -243,7 +243,7 @@ def _named_groups(groups: Any, whole: Sequence[str], interacts: set[tuple[str, s
     return [tuple(group) for group in groups]
 
 
-def _points(variables: Sequence[Variable], seed: int, corners: bool = False) -> dict[str, Any]:
+def random_points(variables: Sequence[Variable], seed: int, corners: bool = False) -> dict[str, Any]:
     """Values of all sites: inside of the unit cube, or at its corners."""
     rng, values = np.random.default_rng(seed), {}
     for v in variables:
@@ -277,7 +277,7 @@ def _interactions(
     names = tuple(v.name for v in smooth)
     found = set()
     for probe in range(PROBES):
-        values, rng = _points(variables, probe), np.random.default_rng(100 + probe)
+        values, rng = random_points(variables, probe), np.random.default_rng(100 + probe)
         none = {n.name: jnp.zeros(n.shape) for n in smooth}
         for v in smooth:
             # Of a diagonal, two random directions give proportional products; of anything else, they do not.
@@ -299,7 +299,7 @@ def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable
         return tuple(range(v.size))
     edges = np.zeros((v.size, v.size), bool)
     for probe in range(PROBES):
-        found = np.abs(np.asarray(_hessian(joint, v, data, _points(variables, probe))))
+        found = np.abs(np.asarray(_hessian(joint, v, data, random_points(variables, probe))))
         edges |= found > _tolerance() * (1 + found.max())
     np.fill_diagonal(edges, False)
     colours = np.full(v.size, -1)
@@ -314,7 +314,7 @@ def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable]) ->
     for v in (v for v in variables if v.kind != "levels"):
         units = np.random.default_rng(0).permutation(v.size)[:256]
         for probe in range(PROBES):
-            misfit, curvature = _misfit(joint, v, data, units, _points(variables, probe, corners=True))
+            misfit, curvature = _misfit(joint, v, data, units, random_points(variables, probe, corners=True))
             if v.kind == "reals" and not bool((curvature < 0).all()):
                 raise NotConditional(
                     f"Site {v.name!r} has no normal conditional: the log density does not fall off quadratically in it.\n"

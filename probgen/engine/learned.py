@@ -137,6 +137,7 @@ class Learning:
     rows: tuple[tuple[str, str], ...]  # data keyword, site
     parameters: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
+    biases: tuple[tuple[str, str], ...] = ()  # a parameter that is zero at first, the visible bits that it multiplies
 
     @property
     def sites(self) -> Any:
@@ -152,9 +153,9 @@ class Learning:
 
 
 @functools.lru_cache(maxsize=64)
-def _learnable(structure: Any, rows: tuple, parameters: tuple, blocks: tuple = ()) -> Learning:
+def _learnable(structure: Any, rows: tuple, parameters: tuple, blocks: tuple = (), biases: tuple = ()) -> Learning:
     """The same object for equal parts, so that compiled code is found again."""
-    return Learning(structure, rows, parameters, blocks)
+    return Learning(structure, rows, parameters, blocks, biases)
 
 
 class NumpyroLearnable(NumpyroTarget, Learnable):
@@ -200,23 +201,30 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
 
     def initial(self, key: Any) -> dict[str, Any]:
-        """The parameters as labelled arrays, before learning."""
+        """The parameters as labelled arrays, before learning: biases of visible bits at the data's log odds."""
         program = self.structure.one.program
         found = initial_arrays(program, self.rest, self.structure.static, key)
-        return {k: jnp.asarray(v, self.precision) for k, v in found.items()}
+        found = {k: jnp.asarray(v, self.precision) for k, v in found.items()}
+        keywords = {site: keyword for keyword, site in self.keywords.items()}
+        for name, site in self.structure.biases:
+            count = self.arrays[keywords[site]].sum(0)
+            found[name] = jnp.log((count + 0.5) / (self.num_rows - count + 0.5))
+        return found
 
     def joint(self, parameters: Any, values: Any) -> Any:
         return self.structure.one.joint({**self.rest, **parameters}, values)
 
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):
-            of = lambda rest: type(self)(self.structure, {**self.arrays, **rest})  # noqa: E731
-            begin = jax.jit(lambda rest, key: of(rest).initial(key))
-            density = jax.jit(lambda rest, parameters, values: of(rest).joint(parameters, values))
+            begin = jax.jit(lambda arrays, key: type(self)(self.structure, arrays).initial(key))
+            density = jax.jit(lambda arrays, *given: type(self)(self.structure, arrays).joint(*given))
             values = {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.variables.values()}
             key = jax.random.key(0)
-            parameters = jax.eval_shape(begin, self.rest, key)
-            texts = begin.lower(self.rest, key).as_text(), density.lower(self.rest, parameters, values).as_text()
+            parameters = jax.eval_shape(begin, self.arrays, key)
+            texts = [
+                begin.lower(self.arrays, key).as_text(),
+                density.lower(self.arrays, parameters, values).as_text(),
+            ]
         return f"{super().lowered()} {self.structure.rows} {self.structure.blocks} {texts}"
 
     def blocked(self) -> NumpyroLearnable:
@@ -227,7 +235,21 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
             s = self.structure
             blocks = energy.find_blocks(s.one.joint, {**self.rest, **parameters}, tuple(self.variables.values()))
-        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks), self.arrays)
+            biases = s.biases or self._biases(parameters)
+        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks, biases), self.arrays)
+
+    def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """Parameters b that begin at zero and enter the density as b . v, and the visible bits v: df/db = v everywhere."""
+        begun = self.initial(jax.random.key(0))
+        values = energy.random_points(tuple(self.variables.values()), 0)
+        slopes = _parameter_slopes(self.structure.one.joint, self.rest, parameters, values)
+        return tuple(
+            (name, v.name)
+            for v in self.visible
+            for name, slope in slopes.items()
+            if v.kind == "bits" and slope.shape == v.shape and not begun[name].any()
+            and bool(jnp.allclose(slope, values[v.name], atol=1e-4))
+        )  # fmt: skip
 
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
         """The target of a new point, given learned parameters.
@@ -239,6 +261,12 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         for keyword, value in (given or {}).items():
             data |= partly(keyword, self.keywords[keyword], np.asarray(value, self.precision))
         return prepare(self.structure.one.program, data, self.precision)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _parameter_slopes(joint: Any, rest: Any, parameters: Any, values: Any) -> Any:
+    """df/dtheta of one point."""
+    return jax.grad(lambda p: joint({**rest, **p}, values))(dict(parameters))
 
 
 def partly(keyword: str, site: str, value: np.ndarray) -> dict[str, np.ndarray]:
