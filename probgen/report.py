@@ -22,6 +22,7 @@ import numpy as np
 
 from probgen.diagnostics import Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
 from probgen.result import LearnedFit
+from probgen.target import Conditional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -322,7 +323,8 @@ def _ranks(panel: Any, values: np.ndarray) -> None:
 
     chains, draws = values.shape
     bins = min(20, max(4, draws // 25))
-    ranks = values.ravel().argsort().argsort().reshape(chains, draws)
+    ties = np.random.default_rng(0).random(values.size)  # in random order, or chains of bits would look apart
+    ranks = np.lexsort((ties, values.ravel())).argsort().reshape(chains, draws)
     low, high = binom.interval(0.95, draws, 1 / bins)
     panel.axhspan(low, high, color=INK, alpha=0.12, lw=0)
     for chain, row in enumerate(ranks if chains > 1 else []):
@@ -414,8 +416,26 @@ def by_site(names: Sequence[str]) -> dict[str, list[int]]:
     return groups
 
 
+def _marginals(fit: Fit, shown: Scalars) -> Figure | None:
+    """Means of an energy's sites: in their own shape where that is a picture, in a row where it is not."""
+    sites = (
+        {k: v.mean((0, 1)) for k, v in fit.draws.items() if v.ndim > 2} if isinstance(fit.target, Conditional) else {}
+    )
+    if not sites:
+        return None
+    picture, panels = grid(len(sites), min(4, len(sites)), 2.0)
+    for (name, mean), panel in zip(sites.items(), panels, strict=True):
+        side = round(mean.size**0.5)
+        shape = (
+            mean.shape if mean.ndim == 2 else (side, side) if side > 3 and side * side == mean.size else (1, mean.size)
+        )
+        panel.imshow(mean.reshape(shape), cmap="Greys")
+        panel.set(title=name, xticks=[], yticks=[])
+    return picture
+
+
 def _forest(fit: Fit, shown: Scalars) -> Figure | None:
-    if not shown.names:
+    if not shown.names or isinstance(fit.target, Conditional):
         return None
     most = shown.pick(slice(MOST))
     most = most.pick(np.argsort([scalars_order(name) for name in most.names], kind="stable"))
@@ -434,7 +454,7 @@ def _pairs(fit: Fit, shown: Scalars) -> Figure | None:
     """At most four scalars, one of each site first, against each other; divergent transitions in red."""
     firsts = [rows[0] for rows in by_site(shown.names).values()]
     rows = (firsts + [i for i in range(len(shown.names)) if i not in firsts])[:4]
-    if len(rows) < 2:
+    if len(rows) < 2 or isinstance(fit.target, Conditional):
         return None
     close = shown.pick(np.array(rows))
     flat = close.draws.reshape(len(close.names), -1)
@@ -524,6 +544,7 @@ PICTURES: tuple[tuple[str, str, Callable[[Fit, Scalars], Figure | str | None]], 
     ("Effective sample size", "A straight line means that more draws help; the dashed line is the bar.", _ess_growth),
     ("Energy", "The two should be alike.", _energy),
     ("Posterior", "Medians with 50 % and 94 % intervals.", _forest),
+    ("Means", "Of every site, light to dark.", _marginals),
     ("Pairs", "At most four scalars, one of each site first; red crosses are divergent transitions.", _pairs),
     ("Posterior predictive check", "Data drawn from the posterior, as distribution functions.", _predictive),
 )
