@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
-from probgen.algorithm import Inference, closest, configure, offered
+from probgen.algorithm import Inference, Sampler, closest, configure, offered
 from probgen.model import Model
 from probgen.target import Target
 
@@ -78,13 +78,18 @@ def inference(word: str | Inference, settings: dict[str, Any]) -> Inference:
     return configure(word, settings)
 
 
-def algorithms_for(target: Target | type[Target], engine: str) -> list[str]:
-    """Names of the algorithms that a target can carry."""
-    return [
+def algorithms_for(target: Target | type[Target], engine: str, like: Inference | None = None) -> list[str]:
+    """Names of the algorithms that a target can carry; samplers first for one `like` a sampler, learners for a learner."""
+    found = [
         word
         for word in modules("probgen.inference")
         if offered(algorithm(word), target) and engine in algorithm(word).engines
     ]
+    return (
+        sorted(found, key=lambda word: issubclass(algorithm(word), Sampler) != isinstance(like, Sampler))
+        if like
+        else found
+    )
 
 
 def matrix(engine: str | None = None, program: Callable[..., Any] | None = None) -> Any:

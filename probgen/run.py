@@ -100,7 +100,7 @@ def fit(
         store.check_free(overwrite)
     precision = precision or algorithm.precision or default_precision(program)
     model, target = conditioned(program, data, engine, precision)
-    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine))
+    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
 
     def begin() -> None:
         if store:

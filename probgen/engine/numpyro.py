@@ -272,8 +272,8 @@ class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
-        minibatch = jax.jit(self.minibatch_value_and_grad).lower(jax.random.key(0), z)
-        return super().lowered() + minibatch.as_text()
+        estimate = lambda arrays, *given: type(self)(self.structure, arrays).minibatch_value_and_grad(*given)  # noqa: E731
+        return super().lowered() + jax.jit(estimate).lower(self.arrays, jax.random.key(0), z).as_text()
 
     def minibatch_log_density(self, key: Any, z: Any) -> Any:
         """An unbiased estimate of the log density at z from one random minibatch."""

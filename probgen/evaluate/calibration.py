@@ -145,7 +145,7 @@ def sbc(
     if isinstance(inference, str) and isinstance(algorithm, Sampler) and "num_chains" not in settings:
         algorithm = catalog.inference(algorithm, {"num_chains": 1})
     model, target = conditioned(program, data, engine, precision)
-    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine))
+    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
     study = _Study(model, target, algorithm, _observed_keywords(target), precision)
     with runtime.compile_cache() if target.engine == "numpyro" else contextlib.nullcontext():
         return _summarised(study, _ranked(study, study.simulate(seed, num_simulations), seed))
