@@ -254,7 +254,7 @@ def test_the_setting_of_scikit_learns_own_test():
     with pytest.raises(ValueError, match="integers from 0 to 1"):
         pg.fit("rbm", {"v": rows}, "pcd")
     settings = {"batch_size": 10, "num_chains": 10, "num_steps": 7 * 180, "learning_rate": 0.1}
-    fit = pg.fit(grey, {"v": rows}, "pcd", **settings, decay="constant", average=0.0)
+    fit = pg.fit(grey, {"v": rows}, "pcd", **settings, decay="constant", average=0.0, start="program")
     W, b, c = (np.asarray(fit.parameters[k], float) for k in "Wbc")
     F = lambda v: v @ b + np.logaddexp(0, c + v @ W).sum(1)  # noqa: E731
     flips = [np.where(np.arange(64) == i, 1 - rows, rows) for i in range(64)]

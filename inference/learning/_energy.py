@@ -69,6 +69,8 @@ class EnergyLearner(Learner[Learnable]):
     decay: "linear" to zero at the last step, or "constant".
     momentum: of "sgd".
     weight_decay: of arrays with two or more axes.
+    start: where parameters begin that are zero in the program and only multiply visible bits: "data", at the log odds of the
+        data, or "program".
     average: the answer is the average of the parameters over this last part of the steps; 0 for the last alone.
     """
 
@@ -83,11 +85,13 @@ class EnergyLearner(Learner[Learnable]):
     momentum: float = 0.0
     weight_decay: float = 0.0
     average: float = 0.2
+    start: Literal["data", "program"] = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "batch_size", "learning_rate")
-        for name, known in (("optimizer", ("sgd", "adam")), ("decay", ("linear", "constant"))):
+        choices = {"optimizer": ("sgd", "adam"), "decay": ("linear", "constant"), "start": ("data", "program")}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
         for name in ("momentum", "average"):
@@ -101,7 +105,7 @@ class EnergyLearner(Learner[Learnable]):
 
     def init(self, key: Any, target: Any) -> State:
         k_parameters, k_chains, k_order, k_loss = jax.random.split(key, 4)
-        parameters = target.initial(k_parameters)
+        parameters = target.initial(k_parameters, self.start == "data")
         optimiser = self._optimiser().init(parameters)
         order = jax.random.permutation(k_order, target.num_rows).astype(jnp.int32)
         batch = target.rows(order[: min(self.batch_size, target.num_rows)])

@@ -200,13 +200,13 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         """Values of the visible sites of some rows: arrays (row, *event)."""
         return {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
 
-    def initial(self, key: Any) -> dict[str, Any]:
-        """The parameters as labelled arrays, before learning: biases of visible bits at the data's log odds."""
+    def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
+        """The parameters as labelled arrays, before learning; with biases of visible bits at the data's log odds."""
         program = self.structure.one.program
         found = initial_arrays(program, self.rest, self.structure.static, key)
         found = {k: jnp.asarray(v, self.precision) for k, v in found.items()}
         keywords = {site: keyword for keyword, site in self.keywords.items()}
-        for name, site in self.structure.biases:
+        for name, site in self.structure.biases if from_data else ():
             count = self.arrays[keywords[site]].sum(0)
             found[name] = jnp.log((count + 0.5) / (self.num_rows - count + 0.5))
         return found
