@@ -85,6 +85,11 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
             )
 
 
+def on_host(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Data with arrays of any library as NumPy's, settings as they are."""
+    return {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in data.items()}
+
+
 def load(name: str) -> np.ndarray:
     """The rows of a named data set (`probgen.datasets`); ValueError, with the known names, for another."""
     from probgen.algorithm import closest

@@ -20,7 +20,7 @@ import numpy as np
 
 from probgen import catalog, engine, runtime
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
-from probgen.data import check
+from probgen.data import check, on_host
 from probgen.model import Model
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
@@ -38,7 +38,7 @@ def conditioned(
     """
     if isinstance(program, Target):  # a learned model's
         model = Model(program.structure.program)  # type: ignore[attr-defined]
-        return model, prepared(model.program, _host(program.data), program.engine, precision)
+        return model, prepared(model.program, on_host(program.data), program.engine, precision)
     if isinstance(program, str):
         model = catalog.model(program)
     elif isinstance(program, Model):
@@ -107,10 +107,6 @@ def fit(
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
 
     return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
-
-
-def _host(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in data.items()}
 
 
 def _arrays(target: Target) -> dict[str, np.ndarray]:

@@ -90,13 +90,9 @@ def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
 
 def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
     """The fit's data with some replaced; checked as at the start of a fit."""
-    from probgen.data import check
+    from probgen.data import check, on_host
 
-    return check(fit.model.program, {**{k: _host(v) for k, v in fit.target.data.items()}, **new_data})
-
-
-def _host(value: Any) -> Any:
-    return value if isinstance(value, bool | int | str | None) else np.asarray(value)
+    return check(fit.model.program, {**on_host(fit.target.data), **new_data})
 
 
 def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:

@@ -297,3 +297,66 @@ def test_bad_rows_of_a_learned_model_are_told(learned):
         learned.energy(x=np.zeros((3, 6)))
     with pytest.raises(ValueError, match="expected one point, of shape"):
         learned.condition(v=np.zeros((2, 6)))
+
+
+# ---- programs near the edge of what derivatives describe ---------------------------------------------------------
+
+
+def blocks_of(program, precision):
+    return conditioned(program, {}, precision=precision)[1].blocked().structure.blocks
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_weak_interaction_among_strong_ones_is_found(precision):
+    def program():
+        x = numpyro.sample("x", bits(6))
+        numpyro.factor("energy", 10 * x[0] * x[1] + 3e-4 * x[4] * x[5] + 5 * x.sum())
+
+    (block,) = blocks_of(program, precision)
+    colours = block.colours
+    assert colours[0] != colours[1]
+    assert colours[4] != colours[5]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "bend", [lambda x: 0.002 * x**2, lambda x: 0.05 * jnp.abs(x - 0.3), lambda x: 0.01 * jnp.exp(x)]
+)
+def test_a_small_bend_beside_steep_slopes_is_told(bend, precision):
+    def program():
+        x = numpyro.sample("x", bits(6))
+        numpyro.factor("energy", 5 * x @ jnp.linspace(-1, 1, 6) + bend(x[2]))
+
+    with pytest.raises(energy.NotConditional, match=r"not affine in the bit x\[2\]"):
+        blocks_of(program, precision)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_large_energies_are_not_taken_for_bent(precision):
+    """Rounding of f grows with f."""
+    W = np.random.default_rng(0).normal(size=(784, 200))
+
+    def program():
+        v, h = numpyro.sample("v", bits(784)), numpyro.sample("h", bits(200))
+        x = numpyro.sample("x", reals(30))
+        numpyro.factor("energy", 3 * v @ jnp.asarray(W) @ h - 50 * x @ x + 100 * jnp.sum(x) * h[0])
+
+    assert {frozenset(block.sites) for block in blocks_of(program, precision)} == {
+        frozenset({"v", "x"}), frozenset({"h"})
+    }  # fmt: skip
+
+
+SCALES = np.random.default_rng(0).uniform(0.5, 1.5, 4)
+
+
+def outside_arrays():
+    """NumPy arrays that are no arguments, as operands of JAX's words."""
+    x, h = numpyro.sample("x", reals(4)), numpyro.sample("h", bits(4))
+    numpyro.factor("energy", jnp.sum(-0.5 * SCALES * x**2) + jnp.sum(SCALES * h * x))
+
+
+@pytest.mark.parametrize("order", [("nuts", "gibbs"), ("gibbs", "nuts")])
+def test_a_program_on_arrays_from_outside_runs_in_either_precision(order):
+    for inference in order:  # float64, float32
+        fit = pg.fit(outside_arrays, {}, inference, num_samples=100, num_chains=2, progress=False)
+        assert np.isfinite(fit.draws["x"]).all()

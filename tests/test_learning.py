@@ -464,3 +464,31 @@ def test_a_planted_divergence_is_rolled_back_and_told():
     assert fit.records["learning_rate"][0, 300] < 0.3
     assert all(np.isfinite(v).all() for v in fit.parameters.values())
     assert "rollbacks" in str(fit.diagnose()).lower()
+
+
+def losses_seen(losses):
+    """Rollbacks of the guard over a row of losses, one a look."""
+    from probgen.inference.learning._energy import CHECK_EVERY, Guard, State, _guarded
+
+    zero = jnp.zeros(())
+    guard = Guard(zero, zero, zero, zero + jnp.nan, zero + losses[0], zero, zero + losses[0], zero + 1, jnp.int32(0))
+    state = State(jnp.int32(CHECK_EVERY), zero, zero, zero, zero, zero, zero, guard)
+    look = jax.jit(_guarded)
+    for loss in losses:
+        state = look(state._replace(loss=zero + loss))
+    return int(state.guard.rollbacks)
+
+
+def test_noise_of_the_loss_is_no_divergence():
+    """As of the pseudo-likelihood of 784 bits by one bit of each of 100 rows."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        steady = 784 * rng.binomial(100, 0.02, 2000) * 3 / 100 + 20
+        falling = steady + np.geomspace(300, 1, 2000)
+        assert losses_seen(falling) == 0
+
+
+def test_a_loss_that_runs_away_is_caught_in_spite_of_noise():
+    rng = np.random.default_rng(0)
+    steady = 784 * rng.binomial(100, 0.02, 500) * 3 / 100 + 20
+    assert losses_seen(np.append(steady[:300], steady[300:] * 1.05 ** np.arange(200))) >= 1

@@ -21,12 +21,14 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from probgen import runtime
+from probgen.engine import energy
 from probgen.engine.numpyro import VALUE, NumpyroDiscrete
 
 LARGEST = 2**30 - 1  # capacity: SciPy's flows are 32-bit integers, and a residual is up to twice a capacity
 CUT, GAP = "minimum cut" + VALUE, "minimum cut gap" + VALUE  # names that the program is not given
 TOLERANCE = 1e-9  # of a coefficient, relative to the largest
 CHUNK = 256  # rows of the Hessian at a time
+ADVICE = "Use inference='annealing' or 'icm'."
 
 
 class NotSubmodular(ValueError):
@@ -115,9 +117,6 @@ def quadratic(target: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
     return x, free, b[free], W
 
 
-ADVICE = "Use inference='annealing' or 'icm'."
-
-
 def _check_attraction(target: Any, free: np.ndarray, W: Any) -> None:
     """Raise NotSubmodular, naming the pair that repels most."""
     if W.data.min(initial=0.0) < 0:
@@ -149,21 +148,15 @@ def _label(target: Any, unit: int) -> str:
     raise IndexError(unit)
 
 
-def sites(variables: Any, z: Any) -> dict[str, Any]:
-    """The values of all sites out of one array (dim,)."""
-    ends = np.cumsum([v.size for v in variables])
-    return {v.name: z[end - v.size : end].reshape(v.shape) for v, end in zip(variables, ends, strict=True)}
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(structure: Any, arrays: Any, z: Any) -> Any:
-    return jax.grad(lambda z: structure.joint(arrays, sites(structure.variables, z)))(z)
+    return jax.grad(lambda z: structure.joint(arrays, energy.split(structure.variables, z)))(z)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _columns(structure: Any, arrays: Any, z: Any, units: Any) -> Any:
     """Columns of the Hessian: (column, dim)."""
-    gradient = jax.grad(lambda z: structure.joint(arrays, sites(structure.variables, z)))
+    gradient = jax.grad(lambda z: structure.joint(arrays, energy.split(structure.variables, z)))
     each = lambda unit: jax.jvp(gradient, (z,), ((jnp.arange(len(z)) == unit).astype(z.dtype),))[1]  # noqa: E731
     return jax.vmap(each)(units)
 

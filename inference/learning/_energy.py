@@ -22,16 +22,23 @@ from probgen.engine import energy
 from probgen.target import Learnable
 
 CHECK_EVERY = 50  # steps between looks at the loss by the guard
+NOISE = 3.0  # standard deviations of a single loss that its running mean may rise beyond other causes
 
 
 class Guard(NamedTuple):
-    """The last good state, and what tells a good one: the loss's running mean, its best, the step size's factor."""
+    """The last good state, and what tells a good one.
+
+    mean, best: the loss's running mean and the least of it; noise: variance of single losses; last: the loss at the last look;
+    factor: of the step size.
+    """
 
     parameters: Any
     optimiser: Any
     chains: Any
     mean: Any
     best: Any
+    noise: Any
+    last: Any
     factor: Any
     rollbacks: Any
 
@@ -111,10 +118,10 @@ class EnergyLearner(Learner[Learnable]):
         batch = target.rows(order[: min(self.batch_size, target.num_rows)])
         chains = self.first_chains(k_chains, target, parameters, batch)
         zero = jnp.zeros(())
-        guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero + 1.0, jnp.int32(0))
+        guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero, zero, zero + 1.0, jnp.int32(0))
         state = State(jnp.int32(0), parameters, parameters, optimiser, chains, order, zero, guard)
         loss = self.monitor(k_loss, target, state, batch, zero)
-        return state._replace(loss=loss, guard=guard._replace(best=loss))
+        return state._replace(loss=loss, guard=guard._replace(best=loss, last=loss))
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         k_order, k_model, k_loss = jax.random.split(key, 3)
@@ -195,14 +202,17 @@ def _guarded(state: State) -> State:
         g = state.guard
         mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
-        margin = 0.3 * jnp.abs(g.best) + 1.0
+        margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
         bad = jnp.logical_not(jnp.logical_and(finite, mean <= g.best + margin))
         keep = lambda old, new: jax.tree.map(lambda a, b: jnp.where(bad, a, b), old, new)  # noqa: E731
         parameters, optimiser = keep(g.parameters, state.parameters), keep(g.optimiser, state.optimiser)
         chains = keep(g.chains, state.chains)
         average, loss = keep(g.parameters, state.average), jnp.where(bad, g.best, state.loss)
+        noise = g.noise + 0.1 * (0.5 * (state.loss - g.last) ** 2 - g.noise)  # of differences: blind to trends
+        best = jnp.minimum(g.best, mean)
         guard = Guard(
-            parameters, optimiser, chains, jnp.where(bad, g.best, mean), jnp.where(bad, g.best, jnp.minimum(g.best, mean)),
+            parameters, optimiser, chains, *(jnp.where(bad, g.best, x) for x in (mean, best)),
+            jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss),
             jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
         )  # fmt: skip
         loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
@@ -293,12 +303,7 @@ def sweeps(key: Any, target: Any, parameters: Any, chains: Any, count: int) -> A
 def with_hidden(key: Any, target: Any, parameters: Any, batch: Any) -> Any:
     """Rows with their hidden sites at random; the first block of a sweep draws what it needs."""
     number = len(next(iter(batch.values())))
-    filled = dict(batch)
-    for i, v in enumerate(target.hidden):
-        filled[v.name] = jax.random.bernoulli(jax.random.fold_in(key, i), shape=(number, *v.shape)).astype(
-            target.precision
-        )
-    return filled
+    return {**batch, **energy.anywhere(key, target.hidden, number)}
 
 
 def pseudo_loss(key: Any, target: Any, parameters: Any, batch: Any) -> Any:

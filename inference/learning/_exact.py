@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen.engine import energy
-from probgen.evaluate.energy import TooLarge, _state, enumerated_sites
+from probgen.evaluate.energy import TooLarge, enumerated_sites, numbered_state
 
 LARGEST = 20  # units that are enumerated at every step
 CHUNK = 2**12  # states at a time
@@ -40,7 +40,7 @@ def log_sum(f: Any, sites: tuple[list[Any], list[Any]], given: Any) -> Any:
     size = min(CHUNK, total)
 
     def one(index: Any) -> Any:
-        values = {**given, **_state(index, rest, jnp.result_type(float))}
+        values = {**given, **numbered_state(index, rest, jnp.result_type(float))}
         return energy.collapsed(f, values, summed) if summed else f(values)
 
     @jax.checkpoint

@@ -122,19 +122,17 @@ def _modes(f: energy.Density, values: Any, variables: list[energy.Variable], mas
 
 def _coloured(target: Any, values: Any, variable: energy.Variable, colours: tuple[int, ...]) -> dict[str, Any]:
     """Conditional modes of one site's units, colour after colour; what is known stays, for the next colour to see."""
-    f, name, count = target.joint, variable.name, max(colours) + 1
-    each = jnp.asarray(colours).reshape(variable.shape)
-    by_unit = variable.levels and (variable.kind == "levels" or count == variable.size)
+    name = variable.name
 
-    def one(i: Any, x: Any) -> Any:
+    def new(i: Any, mask: Any, x: Any) -> Any:
         now = {**values, name: x}
-        if by_unit:
-            new = _best_level(f, now, variable, i)
+        if mask is None:
+            best = _best_level(target.joint, now, variable, i)
         else:
-            new = jnp.where(each == i, _modes(f, now, [variable], each == i)[name], x)
-        return target.held({name: new})[name]
+            best = _modes(target.joint, now, [variable], mask)[name]
+        return target.held({name: best})[name]
 
-    return {name: jax.lax.fori_loop(0, count, one, values[name])}
+    return {name: energy.by_colour(variable, colours, new, values[name])}
 
 
 def _best_level(f: energy.Density, values: Any, variable: energy.Variable, index: Any) -> Any:

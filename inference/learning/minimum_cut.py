@@ -54,9 +54,9 @@ class MinimumCut(Learner[Discrete]):
         return _cut.solved(target)
 
     def init(self, key: Any, target: Any) -> State:
-        from probgen.inference.learning import _cut
+        from probgen.engine import energy
 
-        values = _cut.sites(target.variables, target.cut.x)
+        values = energy.split(target.variables, target.cut.x)
         return State(target.flat(values), target.joint(values), target.cut.gap)
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:

@@ -30,15 +30,9 @@ class PCD(EnergyLearner):
         positive(self, "num_chains", "num_sweeps")
 
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
-        import jax
-        import jax.numpy as jnp
+        from probgen.engine import energy
 
-        chains = {}
-        for i, v in enumerate(target.variables.values()):
-            k, shape = jax.random.fold_in(key, i), (self.num_chains, *v.shape)
-            drawn = jax.random.randint(k, shape, 0, v.levels) if v.levels else jax.random.normal(k, shape)
-            chains[v.name] = jnp.asarray(drawn, target.precision)
-        return chains
+        return energy.anywhere(key, target.variables.values(), self.num_chains)
 
     def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
         from probgen.inference.learning import _energy

@@ -41,15 +41,9 @@ class PCDTempered(EnergyLearner):
 
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
         """Points {site: (ladder, temperature, *event)}, the coldest first."""
-        import jax
-        import jax.numpy as jnp
+        from probgen.engine import energy
 
-        chains = {}
-        for i, v in enumerate(target.variables.values()):
-            k, shape = jax.random.fold_in(key, i), (self.num_chains, self.num_temperatures, *v.shape)
-            drawn = jax.random.randint(k, shape, 0, v.levels) if v.levels else jax.random.normal(k, shape)
-            chains[v.name] = jnp.asarray(drawn, target.precision)
-        return chains
+        return energy.anywhere(key, target.variables.values(), self.num_chains, self.num_temperatures)
 
     def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
         import jax
@@ -72,6 +66,7 @@ def climbed(key: Any, target: Any, parameters: Any, points: Any, inverse: Any, c
     import jax
 
     from probgen.engine import energy
+    from probgen.inference.mcmc.tempering import exchanged
 
     f = lambda x: target.joint(parameters, x)  # noqa: E731
 
@@ -81,22 +76,8 @@ def climbed(key: Any, target: Any, parameters: Any, points: Any, inverse: Any, c
     def one(i: Any, points: Any) -> Any:
         k_sweep, k_swap = jax.random.split(jax.random.fold_in(key, i))
         points, tempered = jax.vmap(sweep)(jax.random.split(k_sweep, len(inverse)), inverse, points)
-        order = exchanged(k_swap, inverse, tempered / inverse)
+        k_parity, k_swap = jax.random.split(k_swap)
+        order, _ = exchanged(k_swap, inverse, tempered / inverse, jax.random.bernoulli(k_parity))
         return jax.tree.map(lambda x: x[order], points)
 
     return one(0, points) if count == 1 else jax.lax.fori_loop(0, count, one, points)
-
-
-def exchanged(key: Any, inverse: Any, log_density: Any) -> Any:
-    """Which point each temperature takes: pairs of neighbours, from an even or an odd one on at random, trade places."""
-    import jax
-    import jax.numpy as jnp
-
-    k_parity, k_accept = jax.random.split(key)
-    at, count = jnp.arange(len(inverse)), len(inverse)
-    first = (at - jax.random.bernoulli(k_parity).astype(at.dtype)) % 2 == 0  # of its pair
-    partner = jnp.where(first, at + 1, at - 1)
-    partner = jnp.where((partner < 0) | (partner >= count), at, partner)
-    log_ratio = (inverse - inverse[partner]) * (log_density[partner] - log_density)
-    uniform = jax.random.uniform(k_accept, (count,))[jnp.minimum(at, partner)]
-    return jnp.where(jnp.log(uniform) < log_ratio, partner, at)

@@ -76,9 +76,11 @@ class Metropolis(Sampler[Conditional]):
         import jax
         import jax.numpy as jnp
 
+        from probgen.engine import energy
+
         count = self.thinning * target.dim
         k_unit, k_jump, k_normal, k_accept = jax.random.split(key, 4)
-        z = _flat(target, state.values)
+        z = energy.join(target.variables, state.values)
         levels = jnp.concatenate([jnp.full(v.size, v.levels) for v in target.variables])
         rate = jnp.where(state.step < self.num_warmup, (1.0 + state.step) ** -0.5, 0.0).astype(z.dtype)
 
@@ -87,7 +89,7 @@ class Metropolis(Sampler[Conditional]):
             i, jump, normal, uniform = draws
             other = (z[i] + 1 + jnp.floor(jump * (levels[i] - 1))) % jnp.maximum(levels[i], 1)
             moved = z.at[i].set(jnp.where(levels[i] > 0, other, z[i] + jnp.exp(log_scale[i]) * normal))
-            value = target.joint(_sites(target, moved))
+            value = target.joint(energy.split(target.variables, moved))
             accept = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(value), -jnp.inf, value - log_density), 0.0))
             taken = uniform < accept
             log_scale = log_scale.at[i].add(rate * (accept - OPTIMAL))
@@ -100,31 +102,18 @@ class Metropolis(Sampler[Conditional]):
             jax.random.uniform(k_accept, (count,), z.dtype),
         )
         (z, *rest), accept = jax.lax.scan(propose, (z, state.log_density, state.log_scale), draws)
-        state = State(_sites(target, z), *rest, state.step + 1)
+        state = State(energy.split(target.variables, z), *rest, state.step + 1)
         return state, Info(target.flat(state.values), state.log_density, jnp.mean(accept))
-
-
-def _flat(target: Any, values: Any) -> Any:
-    """The values of all sites as one array of floats: (dim,)."""
-    import jax.numpy as jnp
-
-    return jnp.concatenate([values[v.name].reshape(-1) for v in target.variables])
-
-
-def _sites(target: Any, z: Any) -> dict[str, Any]:
-    """The values of all sites out of one array, the inverse of `_flat`."""
-    values, start = {}, 0
-    for v in target.variables:
-        values[v.name], start = z[start : start + v.size].reshape(v.shape), start + v.size
-    return values
 
 
 def _free(target: Any) -> Any:
     """With which probability a unit is chosen: the same for all whose value is not known. (dim,)."""
     import jax.numpy as jnp
 
-    known = {k: mask for k, (mask, _) in target.known.items()}
-    free = _flat(
-        target, {v.name: ~known[v.name] if v.name in known else jnp.ones(v.shape, bool) for v in target.variables}
-    )
+    from probgen.engine import energy
+
+    known = {
+        v.name: target.known[v.name][0] if v.name in target.known else jnp.zeros(v.shape) for v in target.variables
+    }
+    free = 1.0 - energy.join(target.variables, known)
     return free / jnp.sum(free)

@@ -96,7 +96,6 @@ class Tempering(Gibbs):
     def _round(self, key: Any, state: State, target: Any) -> tuple[State, Any]:
         """A sweep of every rung, then exchanges; and the probabilities of these."""
         import jax
-        import jax.numpy as jnp
 
         def sweep(key: Any, values: Any, b: Any) -> Any:
             values, tempered = target.sweep_with_density(key, values, lambda x: b * target.joint(x))
@@ -104,9 +103,7 @@ class Tempering(Gibbs):
 
         k_sweep, k_swap = jax.random.split(key)
         values, f = jax.vmap(sweep)(jax.random.split(k_sweep, self.num_temperatures), state.values, state.inverse)
-        rates = jnp.exp(jnp.minimum(-jnp.diff(state.inverse) * jnp.diff(f), 0.0))
-        turn = jnp.arange(len(rates)) % 2 == state.step % 2
-        order = _exchanged(turn & (jax.random.uniform(k_swap, rates.shape, rates.dtype) < rates))
+        order, rates = exchanged(k_swap, state.inverse, f, state.step % 2)
         step, rejected = state.step + 1, state.rejected + 1 - rates
         inverse, rejected = self._learned(state.inverse, rejected, step)
         values = jax.tree.map(lambda x: x[order], values)
@@ -124,10 +121,14 @@ class Tempering(Gibbs):
         return jnp.where(done, even.astype(inverse.dtype), inverse), jnp.where(done, 0.0, rejected)
 
 
-def _exchanged(swapped: Any) -> Any:
-    """Which point each rung takes, given which pairs of neighbours trade places."""
+def exchanged(key: Any, inverse: Any, f: Any, first: Any) -> tuple[Any, Any]:
+    """Which point each rung takes, of pairs of neighbours from rung `first` (0 or 1) on; the probabilities of all pairs."""
+    import jax
     import jax.numpy as jnp
 
+    rates = jnp.exp(jnp.minimum(-jnp.diff(inverse) * jnp.diff(f), 0.0))
+    turn = jnp.arange(len(rates)) % 2 == first
+    swapped = turn & (jax.random.uniform(key, rates.shape, rates.dtype) < rates)
     no = jnp.zeros(1, bool)
     down, up = jnp.append(swapped, no).astype(int), jnp.append(no, swapped).astype(int)
-    return jnp.arange(len(down)) + down - up
+    return jnp.arange(len(down)) + down - up, rates

@@ -60,6 +60,29 @@ class NotConditional(ValueError):
     """A site's units cannot be drawn given the rest from derivatives of the density."""
 
 
+def join(variables: Sequence[Variable], values: Values) -> Any:
+    """The values of all sites as one array: (dim,)."""
+    return jnp.concatenate([jnp.reshape(values[v.name], -1) for v in variables])
+
+
+def split(variables: Sequence[Variable], z: Any) -> dict[str, Any]:
+    """The inverse of `join`, of arrays (..., dim)."""
+    values, start = {}, 0
+    for v in variables:
+        values[v.name], start = z[..., start : start + v.size].reshape(*z.shape[:-1], *v.shape), start + v.size
+    return values
+
+
+def anywhere(key: Any, variables: Sequence[Variable], *batch: int) -> dict[str, Any]:
+    """Values to start chains at, arrays (*batch, *event): uniform bits and levels, standard normal reals."""
+    values = {}
+    for i, v in enumerate(variables):
+        k, shape = jax.random.fold_in(key, i), (*batch, *v.shape)
+        drawn = jax.random.randint(k, shape, 0, v.levels) if v.levels else jax.random.normal(k, shape)
+        values[v.name] = drawn.astype(jnp.result_type(float))
+    return values
+
+
 # ---- conditionals ------------------------------------------------------------------------------------------------
 
 
@@ -125,30 +148,49 @@ def sweep(
             new, density = draw(k, f, values, chosen, held=held)
         else:
             (name,), density = block.sites, None
-            new = {name: _coloured(k, f, values, chosen[0], block.colours, held.get(name))}
+            new = {name: draw_by_colour(k, f, values, chosen[0], block.colours, held.get(name))}
         values |= new
     return values, f(values) if density is None else density
 
 
-def _coloured(
-    key: Any, f: Density, values: Values, variable: Variable, colours: tuple[int, ...], held: Any = None
-) -> Any:
+def draw_by_colour(
+    key: Any, f: Density, values: Values, variable: Variable, colours: tuple[int, ...], held: Any = None,
+    backward: bool = False,
+) -> Any:  # fmt: skip
     """A site drawn colour after colour, its held units kept throughout."""
-    name, count = variable.name, max(colours) + 1
-    by_unit = variable.kind == "levels" or count == variable.size
+
+    def new(i: Any, mask: Any, x: Any) -> Any:
+        k, now = jax.random.fold_in(key, i), {**values, variable.name: x}
+        if mask is None:
+            drawn = draw_unit(k, f, now, variable, i)
+        else:
+            drawn = draw(k, f, now, [variable], mask)[0][variable.name]
+        return drawn if held is None else jnp.where(held, x, drawn)
+
+    return by_colour(variable, colours, new, values[variable.name], backward)
+
+
+def by_colour(
+    variable: Variable, colours: tuple[int, ...], new: Callable[..., Any], x: Any, backward: bool = False
+) -> Any:
+    """A site's values x after one colour upon the other, in the opposite order if `backward`.
+
+    new: `new(i, mask, x)` gives values for the units of colour i; mask is None where a colour is the one unit i with levels.
+    """
+    count = max(colours) + 1
     each = np.array(colours).reshape(variable.shape)
+    single = variable.levels > 0 and (variable.kind == "levels" or count == variable.size)
 
     def one(i: Any, x: Any) -> Any:
-        k, now = jax.random.fold_in(key, i), {**values, name: x}
-        if by_unit and variable.levels:
-            new = draw_unit(k, f, now, variable, i)
-            return new if held is None else jnp.where(held, x, new)
-        mask = jnp.asarray(each) == i if held is None else (jnp.asarray(each) == i) & ~held
-        return jnp.where(mask, draw(k, f, now, [variable], mask)[0][name], x)
+        i = count - 1 - i if backward else i
+        if single:
+            return new(i, None, x)
+        mask = jnp.asarray(each) == i
+        return jnp.where(mask, new(i, mask, x), x)
 
-    if count <= 4 and not by_unit:
-        return functools.reduce(lambda x, i: one(i, x), range(count), values[name])
-    return jax.lax.fori_loop(0, count, one, values[name])
+    if count <= 4 and not single:
+        return functools.reduce(lambda x, i: one(i, x), range(count), x)
+    return jax.lax.fori_loop(0, count, one, x)
 
 
 # ---- sums over a block -------------------------------------------------------------------------------------------
@@ -187,9 +229,9 @@ def means(f: Density, values: Values, variables: Sequence[Variable]) -> dict[str
 PROBES = 3
 
 
-def _tolerance() -> float:
-    """Relative error below which a derivative is zero, in the precision of this thread."""
-    return 1e-6 if jnp.result_type(float) == jnp.float64 else 2e-3
+def _zero() -> float:
+    """What a derivative by automatic differentiation may be for rounding, relative to others, in this thread's precision."""
+    return 1e-9 if jnp.result_type(float) == jnp.float64 else 1e-5
 
 
 Joint = Callable[[Any, Values], Any]  # f of data and values; equal joints share compiled code
@@ -288,7 +330,7 @@ def _interactions(
                 x = first[name]
                 if name == v.name and v.kind == "reals":
                     x = x / one - _column(joint, names, data, values, {**none, v.name: two})[name] / two
-                if float(jnp.max(jnp.abs(x), initial=0.0)) > _tolerance() * scale:
+                if float(jnp.max(jnp.abs(x), initial=0.0)) > _zero() * scale:
                     found |= {(v.name, name), (name, v.name)}
     return found
 
@@ -300,7 +342,7 @@ def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable
     edges = np.zeros((v.size, v.size), bool)
     for probe in range(PROBES):
         found = np.abs(np.asarray(_hessian(joint, v, data, random_points(variables, probe))))
-        edges |= found > _tolerance() * (1 + found.max())
+        edges |= found > _zero() * (1 + found.max())
     np.fill_diagonal(edges, False)
     colours = np.full(v.size, -1)
     for unit in range(v.size):
@@ -321,7 +363,7 @@ def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable]) ->
                     "Use inference='random_walk' or 'mala'."
                 )
             worst = int(jnp.argmax(misfit))
-            if not float(misfit[worst]) < 10 * _tolerance():
+            if not float(misfit[worst]) < 1:
                 index = np.unravel_index(units[worst], v.shape)
                 label = f"{v.name}[{', '.join(map(str, index))}]" if v.shape else v.name
                 kind = "affine in the bit" if v.kind == "bits" else "quadratic in"
@@ -331,15 +373,22 @@ def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable]) ->
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _misfit(joint: Joint, v: Variable, data: Any, units: Any, values: Values) -> tuple[Any, Any]:
-    """For some units: by how much f at another value differs from what its derivatives say, relatively; d2f/dx_i^2."""
+    """For some units: how far f is from affine (quadratic), in units of what rounding may do; d2f/dx_i^2.
+
+    By the next higher derivative, which smooth terms cannot hide from, and by f at another value, for kinks.
+    """
     flat = values[v.name].ravel()
+    eps = jnp.finfo(flat.dtype).eps
 
     def at(i: Any) -> tuple[Any, Any]:
         g = lambda t: joint(data, {**values, v.name: flat.at[i].set(t).reshape(v.shape)})  # noqa: E731
         here, there = flat[i], 1 - flat[i] if v.kind == "bits" else flat[i] + 1.7
         step, slope, curvature = there - here, jax.grad(g)(here), jax.grad(jax.grad(g))(here)
+        bend = jax.grad(jax.grad(jax.grad(g)))(here) if v.kind == "reals" else curvature
         said = slope * step + (0.5 * curvature * step**2 if v.kind == "reals" else 0.0)
         real = g(there) - g(here)
-        return jnp.abs(real - said) / (1 + jnp.abs(real) + jnp.abs(said)), curvature
+        rounding = jnp.sqrt(eps) * (jnp.abs(real) + jnp.abs(said)) + 100 * eps * (1 + jnp.abs(g(here)))
+        kink = jnp.abs(real - said) / rounding
+        return jnp.maximum(kink, jnp.abs(bend) / (_zero() * (1 + jnp.abs(slope) + jnp.abs(curvature)))), curvature
 
     return jax.lax.map(at, jnp.asarray(units), batch_size=32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -311,12 +313,7 @@ class NumpyroConditional(NumpyroTarget, Conditional):
 
     def start(self, key: Any) -> dict[str, Any]:
         """Values to start a chain at: uniform bits and levels, standard normal reals, what is known as it is."""
-        values = {}
-        for i, v in enumerate(self.variables):
-            k = jax.random.fold_in(key, i)
-            drawn = jax.random.randint(k, v.shape, 0, v.levels) if v.levels else jax.random.normal(k, v.shape)
-            values[v.name] = drawn.astype(self.precision)
-        return self.held(values)
+        return self.held(energy.anywhere(key, self.variables))
 
     def held(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with what is known put in."""
@@ -338,13 +335,11 @@ class NumpyroConditional(NumpyroTarget, Conditional):
     def flat(self, values: Mapping[str, Any]) -> Any:
         """The point as one array (dim,); of bytes where no unknown is real."""
         small = all(0 < v.levels <= 256 for v in self.variables)
-        flat = jnp.concatenate([values[v.name].reshape(-1) for v in self.variables])
+        flat = energy.join(self.variables, values)
         return flat.astype(jnp.uint8) if small else flat
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        ends = np.cumsum([v.size for v in self.variables])
-        parts = zip(self.variables, np.split(draws, ends[:-1], axis=-1), strict=True)
-        return {v.name: part.reshape(*draws.shape[:-1], *v.shape) for v, part in parts}
+        return energy.split(self.variables, draws)
 
     def blocked(self, groups: tuple[tuple[str, ...], ...] = (), evaluate: bool = False) -> NumpyroConditional:
         """The target with its blocks found; `energy.NotConditional` where a site's units have no such conditional."""
@@ -479,8 +474,25 @@ def structure_of(
     program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
 ) -> Structure:
     """The structure of a program on arrays of these shapes, traced once."""
+    _forget_other_precision(program, precision)
     shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()) if not k.endswith(PARTLY))
     return _structure(program, shapes, tuple(sorted(static.items())), precision)
+
+
+_precisions: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # of programs' last traces
+
+
+def _forget_other_precision(program: Callable[..., Any], precision: str) -> None:
+    """Drop JAX's traces where this program had another precision.
+
+    JAX keeps NumPy arrays that a function closes over in the precision of a trace that lives on, and then cannot compile the
+    function in another one.
+    """
+    program = getattr(program, "base", program)
+    with contextlib.suppress(TypeError):  # a callable without weak references
+        if _precisions.get(program, precision) != precision:
+            jax.clear_caches()
+        _precisions[program] = precision
 
 
 def _kind(structure: Structure) -> type[NumpyroTarget]:

@@ -141,18 +141,8 @@ class GibbsPath:
         chosen = [self.variables[k] for k in block.sites]
         if block.colours is None:
             return {**values, **energy.draw(key, f, values, chosen)[0]}
-        (v,), count, each = chosen, max(block.colours) + 1, np.array(block.colours).reshape(chosen[0].shape)
-        single = v.levels and (v.kind == "levels" or count == v.size)
-
-        def one(i: Any, x: Any) -> Any:
-            i = count - 1 - i if backward else i
-            own, now = jax.random.fold_in(key, i), {**values, v.name: x}
-            if single:
-                return energy.draw_unit(own, f, now, v, i)
-            mask = jnp.asarray(each) == i
-            return jnp.where(mask, energy.draw(own, f, now, [v], mask)[0][v.name], x)
-
-        return {**values, v.name: jax.lax.fori_loop(0, count, one, values[v.name])}
+        (v,) = chosen
+        return {**values, v.name: energy.draw_by_colour(key, f, values, v, block.colours, backward=backward)}
 
 
 def _drawn(key: Any, v: Variable, linear: Any, precision: Any) -> Any:

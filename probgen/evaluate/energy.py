@@ -44,7 +44,7 @@ def enumerated_sites(target: Conditional) -> tuple[list[Any], list[Any]]:
     return rest, summed
 
 
-def _state(index: Any, sites: list[Any], dtype: Any) -> dict[str, Any]:
+def numbered_state(index: Any, sites: list[Any], dtype: Any) -> dict[str, Any]:
     """The values of sites in the state of a number."""
     values = {}
     for v in sites:
@@ -62,7 +62,7 @@ def _log_sums(target: Any, rest: tuple, summed: tuple, count: int, start: Any) -
     indices = start + jnp.arange(count)
 
     def one(index: Any) -> Any:
-        values = _state(index, list(rest), jnp.result_type(float))
+        values = numbered_state(index, list(rest), jnp.result_type(float))
         return energy.collapsed(target.joint, values, list(summed)) if summed else target.joint(values)
 
     terms = jax.vmap(one)(indices)

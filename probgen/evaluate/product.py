@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpyro
 from numpyro import handlers
 
+from probgen.data import on_host
 from probgen.engine.numpyro import prepare
 from probgen.measures import bits, levels, reals
 
@@ -48,10 +48,6 @@ def measure(variable: Variable) -> Any:
     return {"bits": bits, "reals": reals}[variable.kind](*variable.shape)
 
 
-def _host(value: Any) -> Any:
-    return value if isinstance(value, bool | int | str | None) else np.asarray(value)
-
-
 def product(*fits: LearnedFit) -> Target:
     """The product of learned models of the same visible sites ("and"): a target for `pg.fit(target, inference="gibbs")`.
 
@@ -70,6 +66,6 @@ def product(*fits: LearnedFit) -> Target:
             )
             raise ValueError(f"The experts speak of different things: {said}.")
     targets: list[Any] = [fit.condition() for fit in fits]
-    data = {f"expert{i}.{k}": _host(v) for i, target in enumerate(targets) for k, v in target.data.items()}
+    data = {f"expert{i}.{k}": v for i, target in enumerate(targets) for k, v in on_host(target.data).items()}
     program = Product(tuple(target.structure.program for target in targets), visible[0])
     return prepare(program, data, fits[0].precision)
