@@ -29,6 +29,12 @@ class Measure(Distribution):
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
         return jnp.zeros(jnp.shape(value)[: jnp.ndim(value) - len(self.event_shape)])
 
+    def enumerate_support(self, expand: bool = True) -> Any:
+        """All values of a single unit, (levels,)."""
+        if self.event_shape or not self.levels:
+            raise NotImplementedError("Only single bits and levels are enumerated.")
+        return jnp.arange(self.levels)
+
     def tree_flatten(self) -> tuple[Any, Any]:
         return (), (self._event_shape,)
 

@@ -317,13 +317,15 @@ def _check_start(run: Run, executor: Any) -> None:
     """ValueError where no start with a finite density was found, naming the sites whose density is not."""
     if not isinstance(run.algorithm, Sampler):
         return
-    start = executor.read("log_density")
-    if np.isfinite(start).all():
+    finite = np.isfinite(executor.read("log_density")).reshape(run.num_chains, -1).all(axis=1)
+    if finite.all():
         return
-    z = executor.read("z")[int(np.argmin(np.isfinite(start)))]
+    bad = []
+    with contextlib.suppress(AttributeError):  # of continuous unknowns the sites are known one by one
+        z = executor.read("z")[int(np.argmin(finite))]
+        bad = [f"{k} ({v})" for k, v in run.target.terms(z).items() if not np.isfinite(v)]  # type: ignore[attr-defined]
     if run.store:
         run.store.remove()
-    bad = [f"{k} ({v})" for k, v in run.target.terms(z).items() if not np.isfinite(v)]  # type: ignore[attr-defined]
     raise ValueError(
         "No starting point with a finite log density was found. "
         f"Not finite at the last one tried: {', '.join(bad) or 'their sum'}.\n"

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def cores() -> int:
@@ -18,6 +19,20 @@ def accelerator() -> bool:
     import jax
 
     return jax.default_backend() != "cpu"
+
+
+def spread(count: int) -> Any:
+    """How arrays with a leading axis of `count` chains lie on all devices, evenly, as a JAX sharding.
+
+    None where there is one device, or where the chains do not divide among them.
+    """
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    devices = jax.devices()
+    if len(devices) == 1 or count % len(devices):
+        return None
+    return NamedSharding(Mesh(devices, ("chain",)), PartitionSpec("chain"))
 
 
 def cache_dir() -> Path:

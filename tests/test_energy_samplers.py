@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import warnings
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import numpyro
 import pytest
 from arviz_stats.base import array_stats
-from conftest import needs_pyro
+from conftest import needs_pyro, python
 
 import probgen as pg
 from probgen.engine.energy import NotConditional
@@ -122,6 +123,38 @@ def test_chains_in_two_modes_are_flagged_and_tempering_visits_both():
     rates = fit.records["swap_rate"][:, 100:].mean(axis=(0, 1))
     assert rates.min() > 0.8 * rates.max() > 0.3
     assert (np.diff(fit.records["replica"]) != 0).mean() > 0.1
+
+
+def two_modes():
+    x = numpyro.sample("x", reals(2))
+    numpyro.factor(
+        "energy", jnp.logaddexp(jnp.log(0.3) - 0.5 * jnp.sum((x + 5) ** 2), jnp.log(0.7) - 0.5 * jnp.sum((x - 5) ** 2))
+    )
+
+
+@pytest.mark.parametrize("over", ["auto", "random_walk", "mala"])
+def test_tempering_of_reals_weighs_two_modes(over):
+    """Modes ten standard deviations apart; means over chains within four standard errors."""
+    settings = {"num_chains": 40, "num_samples": 300, "num_warmup": 256, "num_temperatures": 6, "hottest": 0.05}
+    fit = pg.fit(two_modes, {}, "tempering", over=over, seed=5, **settings)
+    left = (fit.draws["x"].sum(axis=2) < 0).mean(axis=1)
+    error = left.std(ddof=1) / np.sqrt(len(left))
+    assert error < 0.05
+    assert abs(left.mean() - 0.3) < 4 * error
+    spread = abs(fit.draws["x"]).mean(axis=1) - 5
+    assert (abs(spread.mean(axis=0)) < 4 * spread.std(axis=0, ddof=1) / np.sqrt(len(spread))).all()
+
+
+def test_tempering_sums_bits_out_where_its_sampler_is_of_reals():
+    def program():
+        k, x = numpyro.sample("k", bits()), numpyro.sample("x", reals())
+        numpyro.factor("energy", -0.5 * (x - 8 * k) ** 2 + k * jnp.log(3.0))
+
+    fit = pg.fit(program, {}, "tempering", over="hmc", num_temperatures=5, num_chains=20, num_samples=300, seed=6)
+    right = (fit.draws["x"] > 4).mean(axis=1)
+    assert abs(right.mean() - 0.75) < 4 * right.std(ddof=1) / np.sqrt(20)
+    with pytest.raises(pg.Incompatible, match="gibbs needs a Conditional target"):
+        pg.fit(two_modes, {}, "tempering", over="gibbs")
 
 
 def mixed():
@@ -321,6 +354,7 @@ def test_what_has_no_minimum_cut_is_refused():
         ("tempering", {"num_temperatures": 1}, "2 or more"),
         ("tempering", {"hottest": 0.0}, "between 0 and 1"),
         ("tempering", {"ladder": "steep"}, "known: adaptive, geometric"),
+        ("tempering", {"over": "cd"}, "known: auto, gibbs"),
         ("annealing", {"last": 0.01}, "above first"),
         ("icm", {"num_restarts": 0}, "above 0"),
         ("metropolis", {"thinning": 0}, "above 0"),
@@ -330,3 +364,37 @@ def test_what_has_no_minimum_cut_is_refused():
 def test_settings_out_of_range_are_refused(inference, settings, message):
     with pytest.raises(ValueError, match=message):
         pg.fit(ising, {"coupling": 0.2}, inference, **settings)
+
+
+# ---- devices -----------------------------------------------------------------------------------------------------
+
+SPREAD = """
+import jax, jax.numpy as jnp, numpyro, probgen as pg
+from probgen.engine.xla import Executor
+from probgen.measures import bits
+
+def ising():
+    s = 2 * numpyro.sample("s", bits(3, 3)) - 1
+    numpyro.factor("energy", 0.3 * sum(jnp.sum(s * jnp.roll(s, 1, axis)) for axis in (0, 1)))
+
+devices, advance = set(), Executor.advance
+def watched(self, *span):
+    records = advance(self, *span)
+    devices.add(len(jax.tree.leaves(self.states)[0].devices()))
+    return records
+
+Executor.advance = watched
+fit = pg.fit(ising, {}, "gibbs", num_chains=8, num_samples=20, num_warmup=5)
+print(devices, fit.z.ravel().tolist())
+"""
+
+
+def test_chains_are_spread_over_devices_and_draw_the_same():
+    found = []
+    for count in (1, 2):
+        flags = f"--xla_force_host_platform_device_count={count}"
+        done = python("-c", SPREAD, env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"})
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0].startswith("{1}")
+    assert found[1] == found[0].replace("{1}", "{2}")

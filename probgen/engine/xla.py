@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import serialize_executable
+from jax.sharding import NamedSharding, PartitionSpec
 
 from probgen import runtime
 from probgen.algorithm import Inference, Sampler
@@ -48,7 +49,7 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
     From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
     """
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
-    shapes = tuple((jnp.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves)
+    shapes = tuple((jnp.shape(leaf), jnp.asarray(leaf).dtype, _spread(leaf)) for leaf in leaves)
     return _compiled(make, kernel, type(target), target.structure, tree, shapes, tuple(sorted(settings.items())))
 
 
@@ -56,11 +57,11 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
 def _compiled(
     make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple
 ) -> Code:
-    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
     file = _file(make, kernel, kind, structure, tree, leaves, settings)
     if file:
         with contextlib.suppress(Exception):  # absent or cut short
-            return _read(file)
+            return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
     shape: list[Any] = []
 
     def flat(*leaves: Any) -> tuple[Any, ...]:
@@ -76,6 +77,12 @@ def _compiled(
         with contextlib.suppress(Exception):  # a full disk, code that cannot be written down
             _write(file, code)
     return code
+
+
+def _spread(leaf: Any) -> Any:
+    """How an array lies on several devices; None where it lies on one."""
+    found = getattr(leaf, "sharding", None)
+    return found if isinstance(found, NamedSharding) else None
 
 
 def _file(*parts: Any) -> Path | None:
@@ -116,10 +123,10 @@ def _ready() -> None:
     jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), np.float32))
 
 
-def _read(file: Path) -> Code:
+def _read(file: Path, devices: list[Any]) -> Code:
     payload, inputs, outputs, shape = pickle.loads(file.read_bytes())
     _ready()
-    load = functools.partial(serialize_executable.deserialize_and_load, execution_devices=jax.devices()[:1])
+    load = functools.partial(serialize_executable.deserialize_and_load, execution_devices=devices)
     return Code(load(payload, inputs, outputs), shape)
 
 
@@ -178,13 +185,20 @@ OPTIONS = {init: {"xla_backend_optimization_level": 1}}
 
 
 class Executor:
-    """Runs the chains of a kernel: a thread a core over one compiled chain on CPU, vectorised on an accelerator."""
+    """Runs the chains of a kernel: a thread a core over one compiled chain on CPU, vectorised on an accelerator.
+
+    Vectorised chains are spread over all devices where they divide evenly among them.
+    """
 
     def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
         self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
         self.precision = target.precision
         self.vectorised = inference.together or (runtime.accelerator() and isinstance(inference, Sampler))
         self.workers = min(num_chains, runtime.cores())
+        self.spread = runtime.spread(num_chains) if self.vectorised and isinstance(inference, Sampler) else None
+        if self.spread:
+            everywhere = NamedSharding(self.spread.mesh, PartitionSpec())
+            self.target = jax.device_put(target, everywhere)
         with runtime.jax_scope(self.precision):
             key = jax.random.key(seed)
             self.keys = [jax.random.fold_in(key, chain) for chain in range(num_chains)]
@@ -192,6 +206,10 @@ class Executor:
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
         if self.vectorised:
             self.capacity = int(np.clip(2**24 // (num_chains * (target.dim + 8)), 1, 1024))
+
+    def _placed(self, chains: Any) -> Any:
+        """Arrays (chain, ...) where they belong."""
+        return jax.device_put(chains, self.spread) if self.spread else chains
 
     def _each(self, job: Callable[[int], Any], chains: range) -> list[Any]:
         """The job of every chain, a thread a core."""
@@ -215,8 +233,9 @@ class Executor:
         with runtime.jax_scope(self.precision):
             keys = [jax.random.fold_in(key, start) for key in self.keys]
             if self.vectorised:
-                code = self._code(init_many, jnp.stack(keys))
-                self.states = jax.block_until_ready(code(self.target.arrays, jnp.stack(keys)))
+                many = self._placed(jnp.stack(keys))
+                code = self._code(init_many, many)
+                self.states = jax.block_until_ready(self._placed(code(self.target.arrays, many)))
                 return
         code = self._code(init, keys[0])
         self.states = self._each(lambda c: code(self.target.arrays, keys[c]), range(self.num_chains))
@@ -227,10 +246,10 @@ class Executor:
         span = np.int32(start), np.int32(stop)
         if self.vectorised:
             with runtime.jax_scope(self.precision):
-                keys = jnp.stack(self.keys)
+                keys = self._placed(jnp.stack(self.keys))
                 code = self._code(chunk_many, keys, self.states, *span, capacity=self.capacity)
-                self.states, found = jax.block_until_ready(code(self.target.arrays, keys, self.states, *span))
-                records = found._asdict()
+                states, found = jax.block_until_ready(code(self.target.arrays, keys, self.states, *span))
+                self.states, records = self._placed(states), found._asdict()
         else:
             code = self._code(chunk, self.keys[0], self.states[0], *span, capacity=self.capacity)
             run = lambda c: code(self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
@@ -269,4 +288,4 @@ class Executor:
             values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
             if [v.shape for v in values] != [leaf.shape for leaf in leaves]:
                 raise ValueError("The checkpoint's state has other shapes than this program and these settings give.")
-            self.states = jax.tree.unflatten(tree, values)
+            self.states = self._placed(jax.tree.unflatten(tree, values))
