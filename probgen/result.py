@@ -223,6 +223,8 @@ class LearnedFit(Fit):
         target = self.condition()
         inference = inference or ("gibbs" if isinstance(target, Conditional) else "mala")
         settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
+        if inference == "gibbs":
+            settings = {"conditionals": "evaluation"} | settings
         found = fit(target, inference=inference, seed=self.seed + 2 if seed is None else seed, **settings)
         return {k: v[:, -1] for k, v in found.draws.items()}
 

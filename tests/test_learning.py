@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 import probgen as pg
 from probgen import runtime
-from probgen.datasets import bars_and_stripes, digits_grey
+from probgen.datasets import bars_and_stripes, digits, digits_grey
 from probgen.measures import bits, levels, reals
 from probgen.models.energy import neural_ebm
 from probgen.run import conditioned
@@ -351,6 +351,22 @@ def test_greedy_training_of_a_deep_belief_network():
     assert logsumexp(log_p) == pytest.approx(0, abs=1e-6)
     assert log_p[index].mean() > -3.6
     assert log_p[index].mean() > stacked(fit.parameters | {"W2": np.zeros((8, 8))})[index].mean() + 0.5
+
+
+def test_the_bound_of_a_deep_belief_network_is_close_to_enumeration():
+    """log p(v | h1) is not affine in h1: its units are drawn by evaluation, F is bounded by draws from mean field."""
+    rows = digits()[:300].reshape(-1, 64)
+    data = {"v": rows, "num_visible": 64, "num_hidden1": 10, "num_hidden2": 6}
+    fit = pg.fit("dbn", data, "greedy", num_steps=2000, seed=0)
+    p, h1 = {k: np.asarray(v, float) for k, v in fit.parameters.items()}, states(10)
+    top = h1 @ p["c1"] + np.logaddexp(0, p["c2"] + h1 @ p["W2"]).sum(1)
+    logits = h1 @ p["W1"].T + p["b"]
+    exact = logsumexp(rows[:40] @ logits.T - np.logaddexp(0, logits).sum(1) + top, axis=1) - logsumexp(top)
+    assert fit.log_z().value == pytest.approx(logsumexp(top), abs=1e-3)
+    found = fit.log_prob(v=rows[:40])
+    assert "lower bound" in found.kind
+    assert -0.02 < (exact - found.value).mean() < 0.1
+    assert fit.sample(3)["v"].shape == (3, 64)
 
 
 def test_greedy_training_asks_for_layers():

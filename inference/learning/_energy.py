@@ -22,6 +22,7 @@ from probgen.engine import energy
 from probgen.target import Learnable
 
 CHECK_EVERY = 50  # steps between looks at the loss by the guard
+SAMPLES = 1000  # of the posterior where F has no closed form
 NOISE = 3.0  # standard deviations of a single loss that its running mean may rise beyond other causes
 
 
@@ -248,7 +249,17 @@ def summed(target: Any, parameters: Any, values: Any) -> Any:
 
 
 def free(target: Any, parameters: Any, batch: Any) -> Any:
-    """F of rows, (row,): exact where hidden units do not interact, else the mean-field bound, its values held fixed."""
+    """F of rows, (row,): exact where hidden units do not interact, else the mean-field bound, its values held fixed.
+
+    Where f is not affine in every hidden bit, a bound by draws from the mean-field posterior: see `sampled_bound`.
+    """
+    if levels := [v.name for v in target.hidden if v.kind == "levels"]:
+        raise energy.NotConditional(
+            f"Hidden site {levels[0]!r} has levels; hidden units that are summed out are bits or reals."
+        )
+    if evaluated(target):
+        keys = jax.random.split(jax.random.key(0), len(next(iter(batch.values()))))
+        return jax.lax.map(lambda x: sampled_bound(x[0], target, parameters, x[1]), (keys, batch))
     block = hidden_block(target)
     if block is not None:
         f = lambda row: energy.collapsed(lambda x: target.joint(parameters, x), row, block)  # noqa: E731
@@ -275,6 +286,32 @@ def mean_field(target: Any, parameters: Any, row: Any, num_iterations: int = 30)
         return means
 
     return jax.lax.fori_loop(0, num_iterations, update, {v.name: jnp.full(v.shape, 0.5) for v in hidden})
+
+
+def evaluated(target: Any) -> bool:
+    """Whether f is not affine in some of the hidden bits."""
+    names = {v.name for v in target.hidden}
+    return any(b.evaluated and set(b.sites) & names for b in target.structure.blocks)
+
+
+def sampled_bound(key: Any, target: Any, parameters: Any, row: Any) -> Any:
+    """log of the mean of exp f(v, h) / q(h) over draws h of a factorised q: below F(v) on average, for any q.
+
+    Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519).
+    """
+    means = mean_field(target, parameters, row)
+    means = {k: jnp.clip(m, 1e-3, 1 - 1e-3) for k, m in means.items()}  # so that no value is out of reach
+
+    def term(key: Any) -> Any:
+        h = {
+            k: jax.random.bernoulli(jax.random.fold_in(key, i), m).astype(m.dtype)
+            for i, (k, m) in enumerate(means.items())
+        }
+        log_q = sum(jnp.sum(jnp.where(h[k] > 0, jnp.log(m), jnp.log1p(-m))) for k, m in means.items())
+        return target.joint(parameters, {**row, **h}) - log_q
+
+    terms = jax.vmap(term)(jax.random.split(key, SAMPLES))
+    return jax.nn.logsumexp(terms) - jnp.log(SAMPLES)
 
 
 def _whole(target: Any, v: Any) -> bool:

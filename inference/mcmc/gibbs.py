@@ -35,8 +35,8 @@ class Gibbs(Sampler[Conditional]):
 
     thinning: sweeps through all unknowns for every draw.
     blocks: sites to be drawn together, `(("v",), ("h1", "h2"))`; by default found from the density.
-    conditionals: "gradient", or "evaluation" of the density at every value of one unit after the other, which asks
-        nothing of its form.
+    conditionals: "gradient", or "evaluation" of the density at every value of one unit after the other for the sites that
+        its derivatives do not describe.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)

@@ -50,10 +50,12 @@ class Block(NamedTuple):
     """Units that are drawn at once: whole sites, or one colour of one site.
 
     colours: of a single site, an integer for every unit, flattened; None for whole sites.
+    evaluated: whether f is evaluated at every value of each unit, because its derivatives do not give the conditionals.
     """
 
     sites: tuple[str, ...]
     colours: tuple[int, ...] | None = None
+    evaluated: bool = False
 
 
 class NotConditional(ValueError):
@@ -238,18 +240,24 @@ Joint = Callable[[Any, Values], Any]  # f of data and values; equal joints share
 
 
 def find_blocks(
-    joint: Joint, data: Any, variables: tuple[Variable, ...], groups: Sequence[Sequence[str]] = ()
+    joint: Joint,
+    data: Any,
+    variables: tuple[Variable, ...],
+    groups: Sequence[Sequence[str]] = (),
+    evaluate: bool = False,
 ) -> tuple[Block, ...]:
     """Blocks of units that do not interact, by the Hessian of f at random points.
 
-    groups: sites to be drawn at once, where the user says so. Raises NotConditional for a site that the derivatives of f
-    do not describe, naming it.
+    groups: sites to be drawn at once, where the user says so. evaluate: whether finite sites that the derivatives of f do not
+    describe are taken unit by unit. Raises NotConditional for such a site otherwise, naming it.
     """
     other = [v.name for v in variables if v.kind == "other"]
     if other:
         raise NotConditional(f"Site {other[0]!r} is neither bits, levels nor unbounded reals.\nUse inference='nuts'.")
-    check_conditional(joint, data, variables)
     smooth = tuple(v for v in variables if v.kind != "levels")
+    if evaluate:
+        smooth = tuple(v for v in smooth if not v.levels or _affine(joint, data, variables, v))
+    check_conditional(joint, data, variables, smooth)
     interacts = _interactions(joint, data, variables, smooth)
     whole = [v.name for v in smooth if (v.name, v.name) not in interacts]
     chosen = _named_groups(groups, whole, interacts)
@@ -261,16 +269,17 @@ def find_blocks(
         else:
             chosen.append((name,))
     found = [Block(group) for group in chosen]
-    found += [Block((v.name,), _colours(joint, data, variables, v)) for v in variables if v.name not in whole]
+    found += [Block((v.name,), _colours(joint, data, variables, v)) for v in smooth if v.name not in whole]
+    found += [Block((v.name,), tuple(range(v.size)), True) for v in variables if v not in smooth]
     return tuple(found)
 
 
-def one_by_one(variables: Sequence[Variable]) -> tuple[Block, ...]:
-    """A block for every unit, drawn by evaluating the density at all its values."""
-    bad = [v.name for v in variables if not v.levels]
-    if bad:
-        raise NotConditional(f"Site {bad[0]!r} is not finite: its density cannot be evaluated at every value.")
-    return tuple(Block((v.name,), tuple(range(v.size))) for v in variables)
+def _affine(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable) -> bool:
+    try:
+        check_conditional(joint, data, variables, [v])
+    except NotConditional:
+        return False
+    return True
 
 
 def _named_groups(groups: Any, whole: Sequence[str], interacts: set[tuple[str, str]]) -> list[tuple[str, ...]]:
@@ -336,9 +345,7 @@ def _interactions(
 
 
 def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable) -> tuple[int, ...]:
-    """A greedy colouring of one site's own interaction graph; a colour of its own for every unit with levels."""
-    if v.kind == "levels":
-        return tuple(range(v.size))
+    """A greedy colouring of one site's own interaction graph."""
     edges = np.zeros((v.size, v.size), bool)
     for probe in range(PROBES):
         found = np.abs(np.asarray(_hessian(joint, v, data, random_points(variables, probe))))
@@ -351,9 +358,9 @@ def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable
     return tuple(colours.tolist())
 
 
-def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable]) -> None:
-    """Raise NotConditional where f is not affine in a bit, or not quadratic with a maximum in a real number."""
-    for v in (v for v in variables if v.kind != "levels"):
+def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable], smooth: Sequence[Variable]) -> None:
+    """Raise NotConditional where f is not affine in a bit of `smooth`, or not quadratic with a maximum in a real number."""
+    for v in smooth:
         units = np.random.default_rng(0).permutation(v.size)[:256]
         for probe in range(PROBES):
             misfit, curvature = _misfit(joint, v, data, units, random_points(variables, probe, corners=True))

@@ -227,14 +227,15 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             ]
         return f"{super().lowered()} {self.structure.rows} {self.structure.blocks} {texts}"
 
-    def blocked(self) -> NumpyroLearnable:
-        """The target with the blocks of its sites found, for parameters in general position."""
+    def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
+        """The target with the blocks of its sites found, for parameters in general position; see `energy.find_blocks`."""
         with runtime.jax_scope(self.precision):
             shapes = jax.eval_shape(self.initial, jax.random.key(0))
             rng = np.random.default_rng(0)
             parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
             s = self.structure
-            blocks = energy.find_blocks(s.one.joint, {**self.rest, **parameters}, tuple(self.variables.values()))
+            data, variables = {**self.rest, **parameters}, tuple(self.variables.values())
+            blocks = energy.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
         return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks, biases), self.arrays)
 

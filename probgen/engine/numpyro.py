@@ -344,11 +344,8 @@ class NumpyroConditional(NumpyroTarget, Conditional):
     def blocked(self, groups: tuple[tuple[str, ...], ...] = (), evaluate: bool = False) -> NumpyroConditional:
         """The target with its blocks found; `energy.NotConditional` where a site's units have no such conditional."""
         with runtime.jax_scope(self.precision):
-            if evaluate:
-                blocks = energy.one_by_one(self.variables)
-            else:
-                bare = _with_blocks(self.structure, ())
-                blocks = energy.find_blocks(bare.joint, self.arrays, self.variables, groups)
+            bare = _with_blocks(self.structure, ())
+            blocks = energy.find_blocks(bare.joint, self.arrays, self.variables, groups, evaluate)
         return type(self)(_with_blocks(self.structure, blocks), self.arrays)
 
 

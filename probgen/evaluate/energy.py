@@ -86,7 +86,7 @@ def free_energies(
     from probgen.inference.learning import _energy
 
     if target.hidden and not target.structure.blocks:
-        target = target.blocked()
+        target = target.blocked(evaluate=True)
     count = len(next(iter(rows.values())))
     with runtime.jax_scope(target.precision):
         parameters = {k: jnp.asarray(v) for k, v in answer.items()}

@@ -42,7 +42,7 @@ def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[
     """Of bits, levels and reals that can be drawn given the rest."""
     from probgen.evaluate import ais, energy
 
-    target = target.blocked()
+    target = target.blocked(evaluate=True)
     if method == "quadrature":
         raise ValueError("Quadrature is for real unknowns alone; use method='enumeration' or 'ais'.")
     if method != "ais":
@@ -60,6 +60,10 @@ def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "aut
     from probgen.inference.learning import _energy
 
     constant = log_z(fit, method, **settings)
-    if fit.target.hidden and _energy.hidden_block(fit.target) is None:  # type: ignore[attr-defined]
-        constant = constant._replace(kind=f"lower bound by mean field; its constant {constant.kind}")
-    return LogProb(-free_energies(fit.target, fit.answer, rows) - constant.value, constant.stderr, constant.kind)
+    target: Any = fit.target
+    if target.hidden:
+        target = target if target.structure.blocks else target.blocked(evaluate=True)
+        if _energy.hidden_block(target) is None:
+            how = f"{_energy.SAMPLES} draws from mean field" if _energy.evaluated(target) else "mean field"
+            constant = constant._replace(kind=f"lower bound by {how}; its constant {constant.kind}")
+    return LogProb(-free_energies(target, fit.answer, rows) - constant.value, constant.stderr, constant.kind)
