@@ -6,7 +6,9 @@ import pkgutil
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density
@@ -18,6 +20,7 @@ from probgen.datasets import bars_and_stripes, ising_samples
 from probgen.engine.energy import NotConditional, Variable
 from probgen.evaluate.energy import log_z
 from probgen.evaluate.product import product
+from probgen.measures import reals
 from probgen.models import energy
 from probgen.run import conditioned
 
@@ -352,3 +355,23 @@ def test_product_of_different_sites_is_refused():
         product(one, two)
     with pytest.raises(ValueError, match="at least one"):
         product()
+
+
+@pytest.mark.parametrize("inference", ["nuts", "mala"])
+def test_reals_known_in_part_are_held(inference):
+    """A bivariate normal learned exactly, given one coordinate: mean rho x, variance 1 - rho^2."""
+    rho = 0.8
+    P = np.linalg.inv(np.array([[1, rho], [rho, 1]]))
+
+    def program(x=None):
+        scale = numpyro.param("scale", jnp.ones(()))
+        x = numpyro.sample("x", reals(2), obs=x)
+        numpyro.factor("energy", -0.5 * scale * x @ jnp.asarray(P) @ x)
+
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    fit = pg.fit(program, {"x": rows}, "score_matching", num_steps=1, learning_rate=1e-9)
+    found = pg.fit(fit.condition(x=np.array([1.5, np.nan])), inference=inference, num_samples=2000, seed=0)
+    assert (found.draws["x"][..., 0] == 1.5).all()
+    drawn = found.draws["x"][..., 1]
+    assert drawn.mean() == pytest.approx(rho * 1.5, abs=0.06)
+    assert drawn.std() == pytest.approx(np.sqrt(1 - rho**2), rel=0.06)

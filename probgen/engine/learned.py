@@ -260,6 +260,8 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
         data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)
         for keyword, value in (given or {}).items():
+            if self.variables[self.keywords[keyword]].kind == "other" and 0 < np.isnan(value).sum() < np.size(value):
+                raise ValueError(f"{keyword} is bounded; only bits, levels and unbounded reals can be known in part.")
             data |= partly(keyword, self.keywords[keyword], np.asarray(value, self.precision))
         return prepare(self.structure.one.program, data, self.precision)
 

@@ -77,6 +77,12 @@ class Ops:
 OPS = Ops()
 
 
+def parts(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Of sites known in part: where (booleans) and what, in the sites' shapes."""
+    known = {k.removesuffix(KNOWN): v for k, v in arrays.items() if k.endswith(KNOWN)}
+    return {k: (v, arrays[k + VALUE]) for k, v in known.items()}
+
+
 class FullPlates(numpyro.primitives.Messenger):
     """Effect handler: plates that would draw a minibatch take their whole range."""
 
@@ -121,10 +127,19 @@ class Structure:
         known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
         return handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0))
 
+    def filled(self, arrays: Mapping[str, Any], z: Any) -> tuple[dict[str, Any], Any]:
+        """Unconstrained values with known reals put in, and the log density of what stands in their place in z: N(0, 1)."""
+        values, aside = self.unravel(z), 0.0
+        for k, (where, known) in parts(arrays).items():
+            aside = aside - 0.5 * jnp.sum(jnp.where(where, values[k], 0.0) ** 2)
+            values[k] = jnp.where(where, known, values[k])
+        return values, aside
+
     def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
         if self.blocks:  # of bits that do not interact given the reals
             bits = [v for v in self.variables if v.levels]
-            return energy.collapsed(functools.partial(self.joint, arrays), self.unravel(z), bits)
+            values, aside = self.filled(arrays, z)
+            return aside + energy.collapsed(functools.partial(self.joint, arrays), values, bits)
         program = (
             self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
         )
@@ -133,14 +148,15 @@ class Structure:
             from numpyro.contrib.funsor import config_enumerate, enum
 
             program = enum(config_enumerate(program), -self.plate_nesting - 1)
-        return -potential_energy(program, (), {}, self.unravel(z), enum=self.discrete)
+        values, aside = self.filled(arrays, z)
+        return aside - potential_energy(program, (), {}, values, enum=self.discrete)
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
         return joint_log_density(FullPlates(self.closed(arrays)), (), {}, dict(values))[0]
 
     def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
-        values = self.unravel(z)
+        values, _ = self.filled(arrays, z)
         program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(_biject, values))
         trace = handlers.trace(program).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
@@ -308,8 +324,7 @@ class NumpyroConditional(NumpyroTarget, Conditional):
     @property
     def known(self) -> dict[str, tuple[Any, Any]]:
         """Of sites known in part: where (booleans) and what, in the sites' shapes."""
-        parts = {k.removesuffix(KNOWN): v for k, v in self.arrays.items() if k.endswith(KNOWN)}
-        return {k: (v, self.arrays[k + VALUE]) for k, v in parts.items()}
+        return parts(self.arrays)
 
     def start(self, key: Any) -> dict[str, Any]:
         """Values to start a chain at: uniform bits and levels, standard normal reals, what is known as it is."""
@@ -353,6 +368,10 @@ class NumpyroMixed(NumpyroConditional, Mixed):
     """Continuous and finite unknowns."""
 
     def marginalise(self) -> NumpyroContinuous:
+        if held := [v.name for v in self.variables if v.levels and v.name in self.known]:
+            raise energy.NotConditional(
+                f"Site {held[0]!r} is known in part and cannot be summed out: use inference='gibbs'."
+            )
         bits = {v.name for v in self.variables if v.kind == "bits" and v.event}
         if not bits:
             return NumpyroContinuous(self.structure, self.arrays)
