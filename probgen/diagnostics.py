@@ -584,7 +584,7 @@ def _convergence(evidence: Evidence) -> Finding | None:
     remedy = f"num_steps={4 * evidence.settings.get('num_steps', steps)}, or a larger learning_rate"
     loss = records["loss"].mean(axis=0)
     drop, error = loss_drop(loss[np.isfinite(loss)])
-    if isinstance(evidence.fit.target, Learnable) and "converged" not in records:
+    if isinstance(evidence.fit.target, Learnable) and not records.get("converged", np.zeros((1, 1)))[:, -1].all():
         return _at_rest(loss, drop, error, remedy)
     falling = f"the loss still falls by {drop:.3g} nats (standard error {error:.2g}) in 1000 steps; at most 0.1"
     if "converged" in records and records["converged"][:, -1].all():

@@ -178,13 +178,18 @@ class Fit:
 class LearnedFit(Fit):
     """Parameters learned from rows of data: a model again, of new points.
 
-    answer: the parameters, by their names in the program.
+    answer: the parameters, unconstrained, by their names in the program.
     """
 
     @property
     def parameters(self) -> Mapping[str, np.ndarray]:
-        """The learned parameters: an array for each `numpyro.param`."""
-        return self.answer
+        """The learned parameters in their constraints: an array for each `numpyro.param`."""
+        return self.target.constrained(self.answer)  # type: ignore[attr-defined]
+
+    @functools.cached_property
+    def constants(self) -> dict[str, LogProb]:
+        """Estimates of log Z that were made, by their settings."""
+        return {}
 
     @functools.cached_property
     def z(self) -> np.ndarray:
@@ -194,7 +199,7 @@ class LearnedFit(Fit):
     @functools.cached_property
     def draws(self) -> dict[str, np.ndarray]:
         """The parameters, as one draw of one chain: arrays (1, 1, *shape)."""
-        return {k: np.asarray(v)[None, None] for k, v in self.answer.items()}
+        return {k: v[None, None] for k, v in self.parameters.items()}
 
     def summary(self, **keywords: Any) -> Any:
         """A pandas table of the parameters: shape, mean, sd, smallest and largest value."""
@@ -202,7 +207,7 @@ class LearnedFit(Fit):
 
         rows = {
             k: {"shape": "x".join(map(str, v.shape)), "mean": v.mean(), "sd": v.std(), "min": v.min(), "max": v.max()}
-            for k, v in self.answer.items()
+            for k, v in self.parameters.items()
         }
         return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -214,13 +219,16 @@ class LearnedFit(Fit):
         return self.target.learned(self.answer, self._one(given))  # type: ignore[attr-defined]
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
-        """New points: arrays (num_samples, *event), each the end of a Markov chain of its own.
+        """New points: arrays (num_samples, *event).
 
-        inference: by default "gibbs" where every unknown can be drawn given the rest, else "mala"; 1000 steps.
+        inference: by default none for a normalised program, which is run forward; else each point is the end of a Markov chain
+            of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
         from probgen.run import fit
 
         target = self.condition()
+        if inference is None and self.target.normalised:  # type: ignore[attr-defined]
+            return target.prior(self.seed + 2 if seed is None else seed, num_samples)
         inference = inference or ("gibbs" if isinstance(target, Conditional) else "mala")
         settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
         if inference == "gibbs":

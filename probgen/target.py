@@ -98,6 +98,12 @@ class Learnable(Target):
     offers = "Learnable"
     num_rows: int
 
+    normalised: bool  # whether the log density of a point is a log probability
+
+    def constrained(self, answer: Arrays) -> Arrays:
+        """Learned parameters in their constraints."""
+        raise NotImplementedError
+
     def joint(self, parameters: Any, values: Any) -> Any:
         """The log density of one point, in nats: ()."""
         raise NotImplementedError

@@ -91,7 +91,7 @@ def case(name, inference, seed=0):
 
 @pytest.mark.parametrize("name", CASES)
 def test_exact_gradient_is_that_of_the_brute_force_likelihood(name):
-    inference = pg.inference.MaximumLikelihood()
+    inference = pg.inference.MLE()
     with runtime.jax_scope("float64"):
         target, parameters, index = case(name, inference)
 
@@ -154,7 +154,7 @@ def test_too_many_units_are_refused():
     from probgen.evaluate.energy import TooLarge
 
     with pytest.raises(TooLarge, match=r"2\^21"):
-        pg.fit("rbm", {"v": np.zeros((3, 30)), "num_visible": 30, "num_hidden": 21}, "maximum_likelihood")
+        pg.fit("rbm", {"v": np.zeros((3, 30)), "num_visible": 30, "num_hidden": 21}, "mle")
 
 
 # ---- the model's points ------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_tempered_chains_give_the_gradient_of_the_model(name):
 
 def test_bars_and_stripes_by_exact_maximum_likelihood():
     """The optimum of 3 x 3 is -2.5993 nats a row, minus the entropy of the rows."""
-    fit = pg.fit("rbm", bars(3) | {"num_hidden": 8}, "maximum_likelihood", num_steps=1000, seed=1)
+    fit = pg.fit("rbm", bars(3) | {"num_hidden": 8}, "mle", num_steps=1000, learning_rate=0.05, seed=1)
     assert learned_exactly(fit) > -2.63
     assert fit.records["loss"][0, -1] == pytest.approx(-learned_exactly(fit), abs=0.02)
 

@@ -188,8 +188,8 @@ class EnergyLearner(Learner[Learnable]):
 
     def _batch(self, key: Any, state: State, target: Any) -> tuple[Any, Any]:
         """The rows of this step, in an order that is drawn anew after each pass."""
-        size = min(self.batch_size, target.num_rows)
-        passes = target.num_rows // size
+        size = min(self.batch_size, len(state.order))
+        passes = len(state.order) // size
         at = state.step % passes
         anew = jnp.logical_and(at == 0, state.step > 0)
         order = jax.lax.cond(anew, lambda: jax.random.permutation(key, state.order), lambda: state.order)
@@ -197,7 +197,11 @@ class EnergyLearner(Learner[Learnable]):
 
 
 def _guarded(state: State) -> State:
-    """At times: keep a state that is no worse than before, go back to the last good one where the loss has run away."""
+    """At times: keep a state whose loss is no worse than before, go back to the last one kept where the loss has run away.
+
+    The running mean decides on going back, so that one bad batch does not; the loss itself on keeping, so that a rise that the
+    mean does not show yet is not kept. Noise is learned slowly, so that a runaway is not taken for it.
+    """
 
     def look() -> State:
         g = state.guard
@@ -205,14 +209,15 @@ def _guarded(state: State) -> State:
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
         margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
         bad = jnp.logical_not(jnp.logical_and(finite, mean <= g.best + margin))
-        keep = lambda old, new: jax.tree.map(lambda a, b: jnp.where(bad, a, b), old, new)  # noqa: E731
-        parameters, optimiser = keep(g.parameters, state.parameters), keep(g.optimiser, state.optimiser)
-        chains = keep(g.chains, state.chains)
-        average, loss = keep(g.parameters, state.average), jnp.where(bad, g.best, state.loss)
-        noise = g.noise + 0.1 * (0.5 * (state.loss - g.last) ** 2 - g.noise)  # of differences: blind to trends
-        best = jnp.minimum(g.best, mean)
+        good = jnp.logical_and(finite, state.loss <= g.best + margin)
+        pick = lambda which, old, new: jax.tree.map(lambda a, b: jnp.where(which, a, b), old, new)  # noqa: E731
+        before, now = g[:3], (state.parameters, state.optimiser, state.chains)
+        parameters, optimiser, chains = pick(bad, before, now)
+        average, loss = pick(bad, g.parameters, state.average), jnp.where(bad, g.best, state.loss)
+        spread = 0.5 * (state.loss - g.last) ** 2  # of differences: blind to trends
+        noise = g.noise + 0.1 * (jnp.minimum(spread, 9 * g.noise + 0.01 * (1 + jnp.abs(g.best)) ** 2) - g.noise)
         guard = Guard(
-            parameters, optimiser, chains, *(jnp.where(bad, g.best, x) for x in (mean, best)),
+            *pick(good, now, before), *(jnp.where(bad, g.best, x) for x in (mean, jnp.minimum(g.best, mean))),
             jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss),
             jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
         )  # fmt: skip

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from flowjax.bijections import AbstractBijection, Chain, RationalQuadraticSpline
+from flowjax.bijections import AbstractBijection, Chain
 from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
 from jax.flatten_util import ravel_pytree
-from paramax import Parameterize
 
 from probgen import runtime
 from probgen.inference.variational._guide import LARGEST, Anchor, Guide
@@ -130,46 +129,6 @@ class Affine(AbstractBijection):
         if self.lower is None:
             return y * jnp.exp(-self.log_scale), -self.log_scale.sum()
         return jax.scipy.linalg.solve_triangular(self._factor(), y, lower=True), -self.log_scale.sum()
-
-
-class BoundedAffine(AbstractBijection):
-    """x -> shift + x exp(s), s = bound tanh(raw / bound): the transformer of coupling and autoregressive layers."""
-
-    shift: Any
-    raw: Any
-    bound: float
-    shape: tuple[int, ...] = ()
-    cond_shape: None = None
-
-    def __init__(self, bound: float):
-        self.shift, self.raw, self.bound = jnp.zeros(()), jnp.zeros(()), bound
-
-    def _log_scale(self) -> Any:
-        return self.bound * jnp.tanh(self.raw / self.bound)
-
-    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
-        log_scale = self._log_scale()
-        return self.shift + x * jnp.exp(log_scale), log_scale.sum()
-
-    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
-        log_scale = self._log_scale()
-        return (y - self.shift) * jnp.exp(-log_scale), -log_scale.sum()
-
-
-def smooth_spline(knots: int, interval: float) -> AbstractBijection:
-    """A rational-quadratic spline, the identity at first, whose slope is one at the ends of its interval, as outside.
-
-    FlowJAX's own lets the slope jump there; log q then jumps too, and path gradients, blind to a jump, let a guide cut
-    off a tail. Slopes are at least 0.05 and bins at least 0.05 wide for the same reason.
-    """
-    least = 0.05
-
-    def slopes(raw: Any) -> Any:
-        inner = least + (1 - least) * jax.nn.softplus(raw + jnp.log(jnp.e - 1))
-        return jnp.pad(inner, [(0, 0)] * (inner.ndim - 1) + [(1, 1)], constant_values=1.0)
-
-    spline = RationalQuadraticSpline(knots=knots, interval=interval, min_derivative=least, min_width=least)
-    return eqx.tree_at(lambda node: node.derivatives, spline, Parameterize(slopes, jnp.zeros(knots)))
 
 
 class LowRankNormal(AbstractDistribution):

@@ -39,9 +39,10 @@ class IAF(Guide):
         from flowjax.flows import masked_autoregressive_flow
 
         from probgen.inference.variational import _jax
+        from probgen.nets import flows
 
         layers = masked_autoregressive_flow(
-            key, base_dist=StandardNormal((dim,)), transformer=_jax.BoundedAffine(self.bound),
+            key, base_dist=StandardNormal((dim,)), transformer=flows.BoundedAffine(self.bound),
             flow_layers=self.num_layers, nn_width=max(self.width, dim), nn_activation=jax.nn.silu, invert=self.invert,
         )  # fmt: skip
         return _jax.flow(layers)

@@ -40,8 +40,9 @@ class NeuralSpline(Guide):
         from flowjax.flows import coupling_flow
 
         from probgen.inference.variational import _jax
+        from probgen.nets import flows
 
-        spline = _jax.smooth_spline(self.knots, self.interval)
+        spline = flows.smooth_spline(self.knots, self.interval)
         if dim == 1:
             one = eqx.filter_vmap(lambda: spline, axis_size=1)()
             return _jax.flow(_jax.normal(Vmap(one, in_axes=eqx.if_array(0))))

@@ -41,9 +41,10 @@ class RealNVP(Guide):
         from flowjax.flows import coupling_flow
 
         from probgen.inference.variational import _jax
+        from probgen.nets import flows
 
         layers = coupling_flow(
-            key, base_dist=StandardNormal((dim,)), transformer=_jax.BoundedAffine(self.bound),
+            key, base_dist=StandardNormal((dim,)), transformer=flows.BoundedAffine(self.bound),
             flow_layers=self.num_layers, nn_width=self.width, nn_activation=jax.nn.silu, invert=False,
         )  # fmt: skip
         return _jax.flow(layers)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
 
 from probgen import runtime
 from probgen.data import check_support
@@ -20,19 +21,33 @@ from probgen.engine.energy import Block, Variable
 from probgen.engine.numpyro import NumpyroTarget, prepare, structure_of
 from probgen.target import Learnable, Target
 
+MEASURES = ("Bits", "Levels", "Reals")  # of `probgen.measures`
+
 
 @dataclass(frozen=True)
 class Learned:
-    """A program whose parameters (`numpyro.param`) are data: a keyword for every array, `W` or `net$params[0]`."""
+    """A program whose parameters (`numpyro.param`) are data: a keyword for every array, `W` or `net$params[0]`.
+
+    Parameters with a constraint are given as unconstrained values, through NumPyro's bijection.
+    """
 
     program: Callable[..., Any]
     trees: tuple[tuple[str, Any], ...]  # parameter site and the tree of its value
+    constraints: tuple[Any, ...] = field(compare=False)  # of each; they have no hash, and the program decides on them
 
     def __call__(self, **data: Any) -> Any:
         values = {}
-        for site, tree in self.trees:
-            values[site] = jax.tree.unflatten(tree, [data.pop(label) for label in labels(site, tree)])
+        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
+            leaves = [biject_to(constraint)(data.pop(label)) for label in labels(site, tree)]
+            values[site] = jax.tree.unflatten(tree, leaves)
         return handlers.substitute(self.program, data=values)(**data)
+
+    def constrained(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Labelled arrays of parameters as the program sees them, in its constraints."""
+        found = {}
+        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
+            found |= {label: biject_to(constraint)(arrays[label]) for label in labels(site, tree)}
+        return found
 
     @property
     def base(self) -> Callable[..., Any]:
@@ -55,27 +70,25 @@ def labels(site: str, tree: Any) -> list[str]:
     return [site] if one else [f"{site}[{i}]" for i in range(tree.num_leaves)]
 
 
-def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> dict[str, Any]:
-    """Every parameter site's initial value, the program run once with a key."""
+def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> dict[str, tuple[Any, Any]]:
+    """Every parameter site's initial value and its constraint, the program run once with a key."""
     trace = handlers.trace(handlers.seed(lambda: program(**data), key)).get_trace()
-    return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
-
-
-def flattened(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameter sites' values as labelled arrays."""
-    found = {}
-    for site, value in parameters.items():
-        leaves, tree = jax.tree.flatten(value)
-        found |= dict(zip(labels(site, tree), leaves, strict=True))
-    return found
+    sites = {name: site for name, site in trace.items() if site["type"] == "param"}
+    return {k: (site["value"], site["kwargs"].get("constraint", constraints.real)) for k, site in sites.items()}
 
 
 @functools.lru_cache(maxsize=64)
 def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learned:
     """The program with its parameters as data."""
     abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
-    found = jax.eval_shape(lambda data: initial(program, {**data, **dict(static)}, jax.random.key(0)), abstract)
-    return Learned(program, tuple((site, jax.tree.structure(value)) for site, value in found.items()))
+    seen: list[tuple[tuple[str, Any], Any]] = []
+
+    def look(data: Mapping[str, Any]) -> None:
+        found = initial(program, {**data, **dict(static)}, jax.random.key(0))
+        seen.extend(((site, jax.tree.structure(value)), constraint) for site, (value, constraint) in found.items())
+
+    jax.eval_shape(look, abstract)
+    return Learned(program, tuple(tree for tree, _ in seen), tuple(constraint for _, constraint in seen))
 
 
 def rows_of(
@@ -125,8 +138,12 @@ def with_parameters(
 
 
 def initial_arrays(program: Learned, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
-    """The parameters' initial values as labelled arrays."""
-    return flattened(initial(program.program, {**arrays, **static}, key))
+    """The parameters' initial values as labelled arrays, unconstrained."""
+    found = {}
+    for site, (value, constraint) in initial(program.program, {**arrays, **static}, key).items():
+        leaves, tree = jax.tree.flatten(value)
+        found |= {k: biject_to(constraint).inv(x) for k, x in zip(labels(site, tree), leaves, strict=True)}
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +204,12 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return {v.name: v for v in self.structure.one.variables}
 
     @property
+    def normalised(self) -> bool:
+        """Whether the log density is a log probability: no factors, no measures, nothing hidden."""
+        sites = self.structure.one.sites
+        return not self.hidden and not any(site.kind == "factor" or site.distribution in MEASURES for site in sites)
+
+    @property
     def visible(self) -> list[Variable]:
         """Sites that the data give."""
         return [self.variables[site] for site in self.keywords.values()]
@@ -201,7 +224,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
 
     def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
-        """The parameters as labelled arrays, before learning; with biases of visible bits at the data's log odds."""
+        """The parameters as labelled arrays, unconstrained, before learning; with biases of visible bits at the data's log odds."""
         program = self.structure.one.program
         found = initial_arrays(program, self.rest, self.structure.static, key)
         found = {k: jnp.asarray(v, self.precision) for k, v in found.items()}
@@ -210,6 +233,11 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             count = self.arrays[keywords[site]].sum(0)
             found[name] = jnp.log((count + 0.5) / (self.num_rows - count + 0.5))
         return found
+
+    def constrained(self, answer: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Learned parameters as the program sees them."""
+        with runtime.jax_scope(self.precision):
+            return {k: np.asarray(v) for k, v in self.structure.one.program.constrained(answer).items()}
 
     def joint(self, parameters: Any, values: Any) -> Any:
         return self.structure.one.joint({**self.rest, **parameters}, values)

@@ -149,11 +149,13 @@ class Structure:
 
             program = enum(config_enumerate(program), -self.plate_nesting - 1)
         values, aside = self.filled(arrays, z)
-        return aside - potential_energy(program, (), {}, values, enum=self.discrete)
+        with handlers.block():  # a density inside another program has no sites there
+            return aside - potential_energy(program, (), {}, values, enum=self.discrete)
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
-        return joint_log_density(FullPlates(self.closed(arrays)), (), {}, dict(values))[0]
+        with handlers.block():
+            return joint_log_density(FullPlates(self.closed(arrays)), (), {}, dict(values))[0]
 
     def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
         values, _ = self.filled(arrays, z)
@@ -373,6 +375,9 @@ class NumpyroMixed(NumpyroConditional, Mixed):
                 f"Site {held[0]!r} is known in part and cannot be summed out: use inference='gibbs'."
             )
         bits = {v.name for v in self.variables if v.kind == "bits" and v.event}
+        for site in self.sites:
+            if site.kind == "latent" and site.discrete and not site.enumerable and site.name not in bits:
+                raise ValueError(NOT_FINITE.format(site.name, site.distribution))
         if not bits:
             return NumpyroContinuous(self.structure, self.arrays)
         blocks = self.blocked().structure.blocks
@@ -558,11 +563,10 @@ def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
             support, shape = site["fn"].support, jnp.shape(site["value"])
             while isinstance(support, constraints.independent):
                 support = support.base_constraint
-            low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
             if support is constraints.boolean:
                 found.append(Variable(key, shape, "bits", 2, site["fn"].event_dim > 0))
-            elif support.is_discrete and low == 0 and isinstance(high, int):
-                found.append(Variable(key, shape, "levels", high + 1))
+            elif levels := _levels(support):
+                found.append(Variable(key, shape, "levels", levels))
             elif support in (constraints.real, constraints.real_vector, constraints.real_matrix):
                 found.append(Variable(key, shape, "reals"))
             else:
@@ -612,11 +616,9 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
     if site["is_observed"]:
         _check_observed(key, shape, tuple(fn.shape()))
         return Site(key, "observed", shape, discrete, distribution=distribution, subsampled=_in_minibatch(site))
-    if discrete and not fn.has_enumerate_support:
-        raise ValueError(
-            f"Site {key!r} ({distribution}) is discrete and cannot be enumerated.\n"
-            "Sum it out in the program, or give it a finite support."
-        )
+    enumerable = discrete and fn.has_enumerate_support
+    if discrete and not enumerable and _levels(fn.support) is None:
+        raise ValueError(NOT_FINITE.format(key, distribution))
     if not discrete:
         try:
             biject_to(fn.support)
@@ -624,7 +626,25 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
             raise ValueError(
                 f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}."
             ) from None
-    return Site(key, "latent", shape, discrete, discrete, _in_minibatch(site), distribution)
+    return Site(key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution)
+
+
+NOT_FINITE = """Site {!r} ({}) is discrete and cannot be enumerated.
+Sum it out in the program, or give it a finite support."""
+
+
+def _levels(support: Any) -> int | None:
+    """How many values a unit takes where they are 0, 1, ...; None for other supports."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    high = getattr(support, "upper_bound", None)
+    if support is constraints.boolean:
+        return 2
+    return (
+        high + 1
+        if support.is_discrete and getattr(support, "lower_bound", None) == 0 and isinstance(high, int)
+        else None
+    )
 
 
 def _in_minibatch(site: dict[str, Any]) -> bool:

@@ -83,14 +83,18 @@ def free_energies(
     target: Any, answer: Mapping[str, Any], rows: Mapping[str, np.ndarray], size: int = 1000
 ) -> np.ndarray:
     """-F(v) of rows under learned parameters, in nats: (row,). Smaller is more probable, by exp."""
-    from probgen.inference.learning import _energy
-
     if target.hidden and not target.structure.blocks:
         target = target.blocked(evaluate=True)
     count = len(next(iter(rows.values())))
     with runtime.jax_scope(target.precision):
         parameters = {k: jnp.asarray(v) for k, v in answer.items()}
-        run = jax.jit(lambda p, r: _energy.free(target, p, r))
-        parts = [run(parameters, {k: jnp.asarray(v[i : i + size], target.precision) for k, v in rows.items()})
+        parts = [_free(target, parameters, {k: jnp.asarray(v[i : i + size], target.precision) for k, v in rows.items()})
                  for i in range(0, count, size)]  # fmt: skip
         return -np.concatenate([np.asarray(p) for p in parts])
+
+
+@jax.jit
+def _free(target: Any, parameters: Any, rows: Any) -> Any:
+    from probgen.inference.learning import _energy
+
+    return _energy.free(target, parameters, rows)

@@ -17,9 +17,18 @@ METHODS = ("auto", "enumeration", "quadrature", "ais")
 
 
 def log_z(fit: LearnedFit, method: str = "auto", **settings: Any) -> LogProb:
-    """log Z of a learned model; see `LearnedFit.log_z`."""
+    """log Z of a learned model, computed once for the same settings; see `LearnedFit.log_z`."""
+    key = repr((method, sorted(settings.items())))
+    if key not in fit.constants:
+        fit.constants[key] = _log_z(fit, method, settings)
+    return fit.constants[key]
+
+
+def _log_z(fit: LearnedFit, method: str, settings: Mapping[str, Any]) -> LogProb:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
+    if fit.target.normalised and method == "auto":  # type: ignore[attr-defined]
+        return LogProb(0.0, 0.0, "exact: the program is a probability")
     target, rows = fit.condition(), fit._rows({})
     if isinstance(target, Conditional):
         return _of_units(target, rows, method, fit.seed, settings)

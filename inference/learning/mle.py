@@ -1,0 +1,139 @@
+"""Maximum likelihood with the exact gradient, for programs whose constant is known or can be counted.
+
+    gradient of the mean of log p(x) over a batch;   log p(x) = log sum_h exp f(x, h) - log Z
+
+A program without factors is a probability: log Z = 0. Of an energy, log Z and the sums over hidden units are enumerated: the
+units of the largest block that do not interact are summed in closed form, the states of all others one by one, so that an RBM
+takes 2^min(visible, hidden) states a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from probgen.algorithm import positive
+from probgen.inference.learning._energy import EnergyLearner, State
+
+
+class Watch(NamedTuple):
+    """Rows that are held out, the parameters that were best on them, their loss, the last one, and how many looks ago that was."""
+
+    rows: Any
+    parameters: Any
+    best: Any
+    last: Any
+    age: Any
+
+
+class Info(NamedTuple):
+    """loss: minus the mean log likelihood of the batch, in nats; validation: of the held-out rows, at the last look."""
+
+    loss: Any
+    gap: Any
+    learning_rate: Any
+    rollbacks: Any
+    validation: Any
+    converged: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLE(EnergyLearner):
+    """Exact maximum likelihood by Adam on minibatches.
+
+    validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and
+        learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`.
+    patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
+    The loss is minus the mean log likelihood of a row in nats, the gap the same with its sign changed.
+    Raises TooLarge where more than 20 units have to be enumerated, and where real units interact.
+    """
+
+    num_steps: int = 5000
+    batch_size: int = 512
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = 0.003
+    validation: float = 0.0
+    patience: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "patience")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation is {self.validation}; it must be at least 0 and below 1")
+
+    def prepare(self, target: Any) -> Any:
+        if target.normalised:
+            return target
+        from probgen.inference.learning import _exact
+
+        if reals := [v.name for v in target.variables.values() if not v.levels]:
+            raise ValueError(
+                f"The constant of an energy of reals, such as {reals[0]!r}, cannot be enumerated.\n"
+                "Use inference='score_matching' or 'short_run'."
+            )
+        target = target.blocked()
+        for sites in (list(target.variables.values()), target.hidden):
+            _exact.split(target, sites)
+        return target
+
+    # ---- the kernel
+
+    def init(self, key: Any, target: Any) -> State:
+        import jax.numpy as jnp
+
+        state = super().init(key, target)
+        held = min(int(self.validation * target.num_rows), target.num_rows - 1)
+        infinite = jnp.full((), jnp.inf, target.precision)
+        watch = Watch(state.order[:held][:2000], state.parameters, infinite, infinite, jnp.int32(0))
+        return state._replace(order=state.order[held:], chains=watch, guard=state.guard._replace(chains=watch))
+
+    def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, watch: Watch) -> tuple[Any, Any, Any]:
+        import jax
+
+        loss, gradient = jax.value_and_grad(self.loss, argnums=1)(target, parameters, batch)
+        return gradient, -loss, watch
+
+    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
+        import jax
+        import jax.numpy as jnp
+
+        state, info = super().step(key, state, target)
+        watch: Watch = state.chains
+        if len(watch.rows):
+            look = lambda: self._looked(watch, target, state.parameters)  # noqa: E731
+            watch = jax.lax.cond(state.step % 100 == 0, look, lambda: watch)
+            state = state._replace(chains=watch)
+        return state, Info(*info, watch.last, jnp.asarray(watch.age >= self.patience))
+
+    def _looked(self, watch: Watch, target: Any, parameters: Any) -> Watch:
+        import jax
+        import jax.numpy as jnp
+
+        loss = self.loss(target, parameters, target.rows(watch.rows))
+        better = loss < watch.best
+        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), parameters, watch.parameters)
+        age = jnp.where(better, 0, watch.age + 1)
+        return watch._replace(parameters=kept, best=jnp.where(better, loss, watch.best), last=loss, age=age)
+
+    def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
+        return dict(state.chains.parameters if len(state.chains.rows) else state.average)
+
+    # ---- the likelihood
+
+    def loss(self, target: Any, parameters: Any, batch: Any) -> Any:
+        """Minus the mean log likelihood of rows, in nats."""
+        import jax
+        import jax.numpy as jnp
+
+        f = lambda values: target.joint(parameters, values)  # noqa: E731
+        if target.normalised:
+            return -jnp.mean(jax.vmap(f)(batch))
+        from probgen.inference.learning._exact import log_sum, split
+
+        everything, hidden = split(target, list(target.variables.values())), split(target, target.hidden)
+        return log_sum(f, everything, {}) - jnp.mean(jax.vmap(lambda row: log_sum(f, hidden, row))(batch))
+
+    def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
+        import jax
+
+        return jax.lax.cond(state.step == 0, lambda: self.loss(target, state.parameters, batch), lambda: -gap)

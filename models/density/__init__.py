@@ -1,0 +1,1 @@
+"""Tractable densities: programs that are probabilities of one point, learned by maximum likelihood."""

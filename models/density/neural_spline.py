@@ -1,0 +1,26 @@
+"""The neural spline flow: coupling layers whose transformers are monotone rational-quadratic splines.
+
+    x_a = u_a,   x_b = S(u_b; theta(u_a)),   S with `knots` bins on [-interval, interval], the identity outside
+
+theta, the bins' widths, heights and slopes, is a perceptron's output. Shapes: x: (dim,), dim >= 2; the data should lie
+within the interval. Durkan, Bekasov, Murray and Papamakarios 2019 (arXiv:1906.04032).
+"""
+
+import numpyro
+
+from probgen.data import load
+from probgen.model import Model
+from probgen.nets.flows import coupling, smooth_spline
+
+
+def neural_spline(x=None, dim=2, num_layers=6, width=56, depth=2, knots=8, interval=5):
+    flow = coupling("flow", numpyro.prng_key(), dim, smooth_spline(knots, interval), num_layers, width, depth)
+    numpyro.sample("x", flow, obs=x)
+
+
+def rows(x):
+    x = x.reshape(len(x), -1)
+    return {"x": x, "dim": x.shape[1]}
+
+
+model = Model(program=neural_spline, data=lambda: rows(load("two_moons")), rows=rows)

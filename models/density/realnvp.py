@@ -1,0 +1,26 @@
+"""RealNVP: a flow of affine coupling layers.
+
+    x_a = u_a,   x_b = u_b exp(s(u_a)) + t(u_a),   a and b the halves of the coordinates, permuted after every layer
+
+s and t are perceptrons, and |s| stays below `bound`: without that, two moons end in NaN. Shapes: x: (dim,), dim >= 2.
+Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803).
+"""
+
+import numpyro
+
+from probgen.data import load
+from probgen.model import Model
+from probgen.nets.flows import BoundedAffine, coupling
+
+
+def realnvp(x=None, dim=2, num_layers=8, width=56, depth=2, bound=2.0):
+    flow = coupling("flow", numpyro.prng_key(), dim, BoundedAffine(bound), num_layers, width, depth)
+    numpyro.sample("x", flow, obs=x)
+
+
+def rows(x):
+    x = x.reshape(len(x), -1)
+    return {"x": x, "dim": x.shape[1]}
+
+
+model = Model(program=realnvp, data=lambda: rows(load("two_moons")), rows=rows)

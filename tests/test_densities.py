@@ -1,0 +1,149 @@
+"""Programs that are probabilities, learned by maximum likelihood: against closed forms, sums, grids and Jacobians."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import constraints
+
+import probgen as pg
+from probgen import runtime
+from probgen.nets.flows import Flow
+from probgen.run import conditioned
+from probgen.toys import two_moons
+
+FLOWS = ("realnvp", "maf", "neural_spline")
+
+
+def correlated(count=2000):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, 3)) @ np.array([[1.0, 0.5, 0], [0, 0.6, -0.4], [0, 0, 1.5]]) + [1, 2, 3]
+
+
+def test_the_gaussian_finds_its_closed_form():
+    """The mean, and the covariance with divisor n."""
+    x = correlated()
+    fit = pg.fit("gaussian", {"x": x, "dim": 3}, "mle", batch_size=2000, num_steps=3000, learning_rate=0.02)
+    scale_tril = fit.parameters["scale_tril"]
+    np.testing.assert_allclose(fit.parameters["loc"], x.mean(0), atol=1e-3)
+    np.testing.assert_allclose(scale_tril @ scale_tril.T, np.cov(x.T, bias=True), atol=5e-3)
+    exact = dist.MultivariateNormal(jnp.asarray(x.mean(0)), jnp.asarray(np.cov(x.T, bias=True))).log_prob(x).mean()
+    found = fit.log_prob()
+    assert found.value.mean() == pytest.approx(float(exact), abs=1e-4)
+    assert (found.stderr, fit.log_z().value) == (0.0, 0.0)
+    assert fit.diagnose().status == "pass"
+    drawn = fit.sample(20_000, seed=3)["x"]
+    np.testing.assert_allclose(drawn.mean(0), x.mean(0), atol=0.06)
+
+
+def test_learning_stops_where_held_out_rows_get_no_better():
+    """Thirty rows of ten dimensions: a full covariance fits them ever better, and others ever worse."""
+    x, fresh = np.random.default_rng(0).normal(size=(30, 10)), np.random.default_rng(1).normal(size=(2000, 10))
+    over = pg.fit("gaussian", {"x": x, "dim": 10}, "mle", num_steps=5000, learning_rate=0.02)
+    settings = {"num_steps": 20_000, "learning_rate": 0.002, "patience": 5}
+    fit = pg.fit("gaussian", {"x": x, "dim": 10}, "mle", validation=0.3, **settings)
+    assert fit.num_steps < 20_000
+    assert fit.complete
+    assert fit.records["validation"][0, -1] > fit.records["validation"][0, 100:].min()
+    assert fit.log_prob(x=fresh).value.mean() > over.log_prob(x=fresh).value.mean() + 1
+
+
+def test_rows_held_out_are_not_learned_from():
+    inference = pg.inference.MLE(validation=0.25)
+    with runtime.jax_scope("float32"):
+        target = conditioned("gaussian", {"x": correlated(100), "dim": 3}, None, "float32")[1]
+        state = inference.init(jax.random.key(0), target)
+        held, rest = np.asarray(state.chains.rows), np.asarray(state.order)
+        assert len(held) == 25
+        assert sorted([*held, *rest]) == list(range(100))
+
+
+def test_a_mixture_of_bits_sums_to_one_and_finds_two_pictures():
+    pictures = np.array([[1, 1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 1, 1]])
+    rng = np.random.default_rng(0)
+    rows = (pictures[rng.integers(2, size=1000)] ^ (rng.random((1000, 9)) < 0.05)).astype(float)
+    data = {"x": rows, "num_visible": 9, "num_components": 2}
+    fit = pg.fit("bernoulli_mixture", data, "mle", num_steps=2000, learning_rate=0.03)
+    every = np.array(list(itertools.product([0.0, 1.0], repeat=9)))
+    assert np.exp(fit.log_prob(x=every).value).sum() == pytest.approx(1, abs=1e-5)
+    means = 1 / (1 + np.exp(-fit.parameters["logits"]))
+    assert min(abs(means - pictures).max(), abs(means[::-1] - pictures).max()) < 0.12
+    assert fit.parameters["weights"].sum() == pytest.approx(1, abs=1e-6)
+
+
+def untrained(name, dim, precision):
+    """A flow with random parameters of some size, as a NumPyro distribution."""
+    rows = {"x": np.zeros((3, dim)), "dim": dim, "num_layers": 3, "width": 16}
+    target = conditioned(name, rows, None, precision)[1]
+    initial = target.initial(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), len(initial))
+    return target, {
+        k: v + 0.1 * jax.random.normal(key, v.shape) for key, (k, v) in zip(keys, initial.items(), strict=True)
+    }
+
+
+def flow_of(target, parameters):
+    from numpyro import handlers
+
+    program = target.structure.one.program
+    free = handlers.trace(handlers.seed(lambda: program(**target.structure.static, **parameters), jax.random.key(0)))
+    fn = free.get_trace()["x"]["fn"]
+    return fn.base_dist if hasattr(fn, "base_dist") else fn
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(("precision", "bar"), [("float32", 1e-4), ("float64", 1e-10)])
+def test_flows_invert_and_their_determinant_is_that_of_the_jacobian(name, precision, bar):
+    with runtime.jax_scope(precision):
+        fn = flow_of(*untrained(name, 4, precision))
+        assert isinstance(fn, Flow)
+        bijection = fn.flow.bijection
+        from paramax import unwrap
+
+        bijection = unwrap(bijection)
+        for u in np.random.default_rng(0).normal(size=(5, 4)):
+            x, log_det = bijection.transform_and_log_det(jnp.asarray(u, precision))
+            back, inverse = bijection.inverse_and_log_det(x)
+            np.testing.assert_allclose(back, u, atol=bar)
+            assert float(log_det + inverse) == pytest.approx(0, abs=10 * bar)
+            exact = np.linalg.slogdet(np.asarray(jax.jacobian(bijection.transform)(jnp.asarray(u, precision)), float))[
+                1
+            ]
+            assert float(log_det) == pytest.approx(exact, abs=max(10 * bar, 1e-5))
+
+
+@pytest.mark.parametrize("name", ["realnvp", *(pytest.param(name, marks=pytest.mark.slow) for name in FLOWS[1:])])
+def test_flows_learn_two_moons(name):
+    """A short run; the density sums to one on a grid, and draws look like the rows."""
+    data = {"x": two_moons(20_000, seed=1), "dim": 2, "num_layers": 4, "width": 32}
+    fit = pg.fit(name, data, "mle", num_steps=1500, learning_rate=0.005, seed=0)
+    test = two_moons(5000, seed=2)
+    assert -fit.log_prob(x=test).value.mean() < -two_moons.log_prob(test).mean() + 0.25
+    side = np.linspace(-6, 6, 401)
+    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    assert np.exp(fit.log_prob(x=grid).value.astype(float)).sum() * (side[1] - side[0]) ** 2 == pytest.approx(
+        1, abs=2e-3
+    )
+    drawn = fit.sample(4000, seed=0)["x"]
+    np.testing.assert_allclose(drawn.mean(0), test.mean(0), atol=0.06)
+    np.testing.assert_allclose(drawn.std(0), test.std(0), rtol=0.06)
+
+
+def test_what_is_no_probability_is_refused_or_counted():
+    def energy(x=None):
+        a = numpyro.param("a", jnp.ones(()), constraint=constraints.positive)
+        x = numpyro.sample("x", dist.Normal(0, 1), obs=x)
+        numpyro.factor("energy", -a * x**4)
+
+    with pytest.raises(ValueError, match="cannot be enumerated"):
+        pg.fit(energy, {"x": np.zeros(20)}, "mle")
+    with pytest.raises(ValueError, match="2 coordinates or more"):
+        pg.fit("realnvp", {"x": np.zeros((20, 1)), "dim": 1}, "mle")
+    with pytest.raises(ValueError, match="support"):
+        pg.fit("bernoulli_mixture", {"x": np.full((20, 4), 0.5), "num_visible": 4}, "mle")
+    with pytest.raises(ValueError, match="below 1"):
+        pg.fit("gaussian", inference="mle", validation=1.5)
