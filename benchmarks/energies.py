@@ -212,6 +212,46 @@ def sweeps_thrml(weights: np.ndarray, chains: int, steps: int) -> float:
     return steps / best(lambda: jax.block_until_ready(run(keys, start)))
 
 
+def langevin_ours(weights: list[np.ndarray], chains: int) -> float:
+    """Langevin steps a second of all chains together, by `ula` without warm-up: of 300 steps less those of 100."""
+    import probgen as pg
+
+    def program(W1: Any, W2: Any, w3: Any) -> None:
+        import jax
+        import numpyro
+
+        from probgen.measures import reals
+
+        x = numpyro.sample("x", reals(2))
+        numpyro.factor("energy", jax.nn.silu(jax.nn.silu(x @ W1) @ W2) @ w3 - 0.5 * x @ x)
+
+    data = dict(zip(("W1", "W2", "w3"), weights, strict=True))
+    settings = {"num_chains": chains, "num_warmup": 0, "step_size": 0.1, "thinning": 25, "start": "uniform",
+                "metric": "diagonal", "precision": "float32", "progress": False}  # fmt: skip
+    seconds = {n: best(lambda n=n: pg.fit(program, data, "ula", num_samples=n, **settings), 2) for n in (4, 12)}
+    return 200 / (seconds[12] - seconds[4])
+
+
+def langevin_torchebm(weights: list[np.ndarray], chains: int) -> float:
+    """The same by torchebm's LangevinDynamics, on as many threads as there are cores."""
+    import torch
+    from torchebm.core import BaseModel
+    from torchebm.samplers import LangevinDynamics
+
+    class Energy(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W1, self.W2, self.w3 = (torch.nn.Parameter(torch.tensor(w, dtype=torch.float32)) for w in weights)
+
+        def forward(self, x: Any) -> Any:
+            silu = torch.nn.functional.silu
+            return 0.5 * (x * x).sum(-1) - silu(silu(x @ self.W1) @ self.W2) @ self.w3
+
+    sampler = LangevinDynamics(Energy(), step_size=0.005, noise_scale=1.0)
+    start = torch.randn(chains, 2)
+    return 200 / best(lambda: sampler.sample(x=start, n_steps=200), 2)
+
+
 def speed(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Every comparison as a record: what, ours, theirs, and how many times faster ours is."""
     rng, records = np.random.default_rng(0), []
@@ -231,7 +271,11 @@ def speed(asked: argparse.Namespace) -> list[dict[str, Any]]:
             sweeps_ours(small, 100, 5000), sweeps_thrml(small, 100, 5000))  # fmt: skip
     else:
         say("thrml is not installed: not compared.")
-    if importlib.util.find_spec("torchebm") is None:
+    if importlib.util.find_spec("torchebm"):
+        layers = [rng.normal(size=shape) / np.sqrt(shape[0]) for shape in ((2, 128), (128, 128), (128,))]
+        add("Langevin steps, perceptron 2-128-128, 10,000 chains, against torchebm", "steps/s",
+            langevin_ours(layers, 10_000), langevin_torchebm(layers, 10_000))  # fmt: skip
+    else:
         say("torchebm is not installed: not compared.")
     train, _ = mnist()
     add("RBM epoch 784-500, batch 100, PCD-1, against scikit-learn", "s", epoch_ours(train), epoch_sklearn(train))

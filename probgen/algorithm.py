@@ -35,6 +35,7 @@ class Inference(Generic[T]):
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
     bias: ClassVar[str | None] = None  # stated in the verdict of every fit
     together: ClassVar[bool] = False  # whether all chains advance in one vectorised step on every device
+    steady: ClassVar[bool] = False  # whether every step costs the same, so that many chains advance best in one
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ Roberts and Tweedie 1996; the acceptance 0.574 is optimal (Roberts and Rosenthal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from probgen.algorithm import positive
 from probgen.inference.mcmc import _adaptation
@@ -23,6 +23,8 @@ class MALA(Adapted):
     thinning: Langevin steps for every draw; diffusion moves little in one.
     target_accept: mean acceptance probability that the step size aims at.
     """
+
+    steady: ClassVar[bool] = True
 
     target_accept: float | None = 0.574
     thinning: int = 20

@@ -10,7 +10,7 @@ proposal needs; the start and the metric, learned in warm-up, use gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import positive
 from probgen.inference.mcmc import _adaptation
@@ -35,6 +35,8 @@ class RandomWalk(Adapted):
     thinning: proposals for every draw; decorrelation takes a number that grows with the dimension.
     target_accept: mean acceptance probability that the step size aims at.
     """
+
+    steady: ClassVar[bool] = True
 
     target_accept: float | None = 0.234
     thinning: int = 50

@@ -46,6 +46,7 @@ class SGLD(Sampler[SubsampledContinuous]):
     start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
     """
 
+    steady: ClassVar[bool] = True
     bias: ClassVar[str | None] = "minibatch gradients without a Metropolis correction bias the draws"
 
     step_size: float = 0.2

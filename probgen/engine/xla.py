@@ -181,19 +181,24 @@ def chunk_many(kernel: Inference, target: Any, keys: Any, states: Any, start: An
 OPTIONS = {init: {"xla_backend_optimization_level": 1}}
 
 
+MANY = 64  # chains that are vectorised on a CPU
+
+
 # ---- the chains of a run -----------------------------------------------------------------------------------------
 
 
 class Executor:
     """Runs the chains of a kernel: a thread a core over one compiled chain on CPU, vectorised on an accelerator.
 
-    Vectorised chains are spread over all devices where they divide evenly among them.
+    On a CPU, too, many chains are vectorised where every step costs the same. Vectorised chains are spread over all devices
+    where they divide evenly among them.
     """
 
     def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
         self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
         self.precision = target.precision
-        self.vectorised = inference.together or (runtime.accelerator() and isinstance(inference, Sampler))
+        many = runtime.accelerator() or (inference.steady and num_chains >= MANY)
+        self.vectorised = inference.together or (many and isinstance(inference, Sampler))
         self.workers = min(num_chains, runtime.cores())
         self.spread = runtime.spread(num_chains) if self.vectorised and isinstance(inference, Sampler) else None
         if self.spread:
