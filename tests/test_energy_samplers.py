@@ -398,3 +398,13 @@ def test_chains_are_spread_over_devices_and_draw_the_same():
         found.append(done.stdout)
     assert found[0].startswith("{1}")
     assert found[1] == found[0].replace("{1}", "{2}")
+
+
+@pytest.mark.parametrize("inference", ["mala", "random_walk"])
+def test_many_chains_advance_in_one_and_draw_what_few_do(inference):
+    """From 64 chains on; means and variances within four standard errors of chains that know nothing of each other."""
+    data = {"P": np.linalg.inv(COVARIANCE), "mu": MEAN}
+    fit = pg.fit(gaussian, data, inference, num_chains=100, num_samples=100, num_warmup=200, seed=9)
+    x = fit.draws["x"]
+    for chains, exact in ((x.mean(axis=1), MEAN), (((x - MEAN) ** 2).mean(axis=1), np.diag(COVARIANCE))):
+        assert (abs(chains.mean(axis=0) - exact) < 4 * chains.std(axis=0, ddof=1) / 10).all()

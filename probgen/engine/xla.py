@@ -181,6 +181,7 @@ def chunk_many(kernel: Inference, target: Any, keys: Any, states: Any, start: An
 OPTIONS = {init: {"xla_backend_optimization_level": 1}}
 
 
+_folded = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 MANY = 64  # chains that are vectorised on a CPU
 
 
@@ -205,8 +206,9 @@ class Executor:
             everywhere = NamedSharding(self.spread.mesh, PartitionSpec())
             self.target = jax.device_put(target, everywhere)
         with runtime.jax_scope(self.precision):
-            key = jax.random.key(seed)
-            self.keys = [jax.random.fold_in(key, chain) for chain in range(num_chains)]
+            key, chains = jax.random.key(seed), range(num_chains)
+            fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number
+            self.keys = _folded(key, np.arange(num_chains)) if self.vectorised else [fold(key, c) for c in chains]
         self.states: Any = None
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
         if self.vectorised:
@@ -236,12 +238,12 @@ class Executor:
         """A state for every chain."""
         start = 2**31 - 1  # a step number that no run reaches
         with runtime.jax_scope(self.precision):
-            keys = [jax.random.fold_in(key, start) for key in self.keys]
             if self.vectorised:
-                many = self._placed(jnp.stack(keys))
+                many = self._placed(jax.vmap(jax.random.fold_in, (0, None))(self.keys, start))
                 code = self._code(init_many, many)
                 self.states = jax.block_until_ready(self._placed(code(self.target.arrays, many)))
                 return
+            keys = [jax.random.fold_in(key, start) for key in self.keys]
         code = self._code(init, keys[0])
         self.states = self._each(lambda c: code(self.target.arrays, keys[c]), range(self.num_chains))
 
@@ -251,7 +253,7 @@ class Executor:
         span = np.int32(start), np.int32(stop)
         if self.vectorised:
             with runtime.jax_scope(self.precision):
-                keys = self._placed(jnp.stack(self.keys))
+                keys = self._placed(self.keys)
                 code = self._code(chunk_many, keys, self.states, *span, capacity=self.capacity)
                 states, found = jax.block_until_ready(code(self.target.arrays, keys, self.states, *span))
                 self.states, records = self._placed(states), found._asdict()
