@@ -615,7 +615,7 @@ def _rollbacks(evidence: Evidence) -> Finding | None:
     where = ", ".join(map(str, steps[:5] + 1)) + (", ..." if len(steps) > 5 else "")
     message = f"training ran away {count} times (step {where}); each time it went back, with 0.3 of the step size"
     late = steps[-1] > 0.75 * len(found)
-    return Finding("rollbacks", "fail" if late or count > 8 else "warn", float(count), 0.0, message, remedy)
+    return Finding("rollbacks", "fail" if late or count > 2 else "warn", float(count), 0.0, message, remedy)
 
 
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
