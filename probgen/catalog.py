@@ -85,11 +85,9 @@ def algorithms_for(target: Target | type[Target], engine: str, like: Inference |
         for word in modules("probgen.inference")
         if offered(algorithm(word), target) and engine in algorithm(word).engines
     ]
-    return (
-        sorted(found, key=lambda word: issubclass(algorithm(word), Sampler) != isinstance(like, Sampler))
-        if like
-        else found
-    )
+    if like is None:
+        return found
+    return sorted(found, key=lambda word: issubclass(algorithm(word), Sampler) != isinstance(like, Sampler))
 
 
 def matrix(engine: str | None = None, program: Callable[..., Any] | None = None) -> Any:

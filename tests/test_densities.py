@@ -139,8 +139,15 @@ def test_what_is_no_probability_is_refused_or_counted():
         x = numpyro.sample("x", dist.Normal(0, 1), obs=x)
         numpyro.factor("energy", -a * x**4)
 
-    with pytest.raises(ValueError, match="cannot be enumerated"):
+    with pytest.raises(ValueError, match=r"cannot be enumerated: .* not quadratic in x"):
         pg.fit(energy, {"x": np.zeros(20)}, "mle")
+
+    def improper(x=None):
+        numpyro.param("a", jnp.ones(()))
+        numpyro.sample("x", dist.ImproperUniform(constraints.real, (), ()), obs=x)
+
+    with pytest.raises(ValueError, match="cannot be enumerated"):
+        pg.fit(improper, {"x": np.zeros(20)}, "mle")
     with pytest.raises(ValueError, match="2 coordinates or more"):
         pg.fit("realnvp", {"x": np.zeros((20, 1)), "dim": 1}, "mle")
     with pytest.raises(ValueError, match="support"):

@@ -145,6 +145,22 @@ def test_tempering_of_reals_weighs_two_modes(over):
     assert (abs(spread.mean(axis=0)) < 4 * spread.std(axis=0, ddof=1) / np.sqrt(len(spread))).all()
 
 
+def bent():
+    x = numpyro.sample("x", bits(3))
+    numpyro.factor("energy", jnp.sum(x) ** 3 / 9 - x @ jnp.array([1.0, 0.5, 2.0]) ** 2)
+
+
+@pytest.mark.parametrize("over", ["auto", "metropolis"])
+def test_tempering_takes_bits_that_are_not_affine(over):
+    """Means of three bits against enumeration, within four standard errors."""
+    x = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+    p = np.exp(x.sum(1) ** 3 / 9 - x @ np.array([1.0, 0.25, 4.0]))
+    fit = pg.fit(bent, {}, "tempering", over=over, num_temperatures=3, num_chains=50, num_samples=200, seed=7)
+    found = fit.draws["x"].mean(axis=1)
+    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    assert (abs(found.mean(axis=0) - p @ x / p.sum()) < 4 * error).all()
+
+
 def test_tempering_sums_bits_out_where_its_sampler_is_of_reals():
     def program():
         k, x = numpyro.sample("k", bits()), numpyro.sample("x", reals())

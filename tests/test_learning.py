@@ -195,6 +195,22 @@ def test_bars_and_stripes_by_exact_maximum_likelihood():
     assert fit.records["loss"][0, -1] == pytest.approx(-learned_exactly(fit), abs=0.02)
 
 
+def test_exact_maximum_likelihood_integrates_reals_that_do_not_interact():
+    """A Gaussian RBM of two hidden bits on two clusters: the loss is that of the brute-force likelihood."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) + 2 * rng.integers(2, size=(200, 1))
+    fit = pg.fit(
+        "rbm_gaussian", {"v": rows, "num_visible": 3, "num_hidden": 2}, "mle", num_steps=300, learning_rate=0.02
+    )
+    found = fit.log_prob()
+    assert found.kind.startswith("exact")
+    side = np.linspace(-12, 16, 57)
+    grid = np.stack(np.meshgrid(side, side, side), -1).reshape(-1, 3)
+    mass = np.exp(fit.log_prob(v=grid).value.astype(float)).sum() * (side[1] - side[0]) ** 3
+    assert mass == pytest.approx(1, abs=1e-3)
+    assert fit.records["loss"][0, -1] == pytest.approx(-found.value.mean(), abs=0.02)
+
+
 SETTINGS = {"num_steps": 20_000, "learning_rate": 0.1}
 
 

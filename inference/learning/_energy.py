@@ -258,9 +258,10 @@ def free(target: Any, parameters: Any, batch: Any) -> Any:
 
     Where f is not affine in every hidden bit, a bound by draws from the mean-field posterior: see `sampled_bound`.
     """
-    if levels := [v.name for v in target.hidden if v.kind == "levels"]:
+    summable = ("bits",) if evaluated(target) else ("bits", "reals")
+    if other := [v for v in target.hidden if v.kind not in summable]:
         raise energy.NotConditional(
-            f"Hidden site {levels[0]!r} has levels; hidden units that are summed out are bits or reals."
+            f"Hidden site {other[0].name!r} ({other[0].kind}) cannot be summed out: that is for {' and '.join(summable)} here."
         )
     if evaluated(target):
         keys = jax.random.split(jax.random.key(0), len(next(iter(batch.values()))))

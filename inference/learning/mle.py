@@ -45,7 +45,8 @@ class MLE(EnergyLearner):
         learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`.
     patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
     The loss is minus the mean log likelihood of a row in nats, the gap the same with its sign changed.
-    Raises TooLarge where more than 20 units have to be enumerated, and where real units interact.
+    Raises TooLarge where more than 20 units have to be enumerated or real units interact, NotConditional where a unit's sum or
+    integral has no closed form.
     """
 
     num_steps: int = 5000
@@ -64,14 +65,14 @@ class MLE(EnergyLearner):
     def prepare(self, target: Any) -> Any:
         if target.normalised:
             return target
+        from probgen.engine.energy import NotConditional
         from probgen.inference.learning import _exact
 
-        if reals := [v.name for v in target.variables.values() if not v.levels]:
-            raise ValueError(
-                f"The constant of an energy of reals, such as {reals[0]!r}, cannot be enumerated.\n"
-                "Use inference='score_matching' or 'short_run'."
-            )
-        target = target.blocked()
+        try:
+            target = target.blocked()
+        except NotConditional as error:
+            why = str(error).splitlines()[0]
+            raise NotConditional(f"The constant cannot be enumerated: {why}\nUse inference='score_matching'.") from None
         for sites in (list(target.variables.values()), target.hidden):
             _exact.split(target, sites)
         return target

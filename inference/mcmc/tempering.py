@@ -90,7 +90,7 @@ class Tempering(Sampler[Unnormalised]):
     """Parallel tempering; every chain is a ladder, all of them advance at once.
 
     over: the sampler of the rungs, "gibbs", "metropolis", "random_walk", "mala", "hmc" or "nuts", with its own defaults; by
-        default "gibbs" where there are bits or levels, else "hmc".
+        default "gibbs" where there are bits or levels, else "hmc". Gibbs evaluates what derivatives do not describe.
     num_temperatures: rungs of each ladder; exchanges fail where they are too few: see `swap_rate`.
     hottest: the smallest inverse temperature, at which a chain must cross between modes by itself.
     ladder: "adaptive" for rungs that trade places equally often, learned in warm-up; "geometric" for even ratios.
@@ -133,7 +133,10 @@ class Tempering(Sampler[Unnormalised]):
         from probgen import catalog
 
         name = ("gibbs" if isinstance(target, Conditional) else "hmc") if self.over == "auto" else self.over
-        return catalog.inference(name, {"num_warmup": self.num_warmup * self.thinning}).kernel()  # type: ignore[return-value]
+        settings: dict[str, Any] = {"num_warmup": self.num_warmup * self.thinning}
+        if name == "gibbs":
+            settings["conditionals"] = "evaluation"
+        return catalog.inference(name, settings).kernel()  # type: ignore[return-value]
 
     # ---- the kernel
 

@@ -2,7 +2,7 @@
 
     x_a = u_a,   x_b = u_b exp(s(u_a)) + t(u_a),   a and b the halves of the coordinates, permuted after every layer
 
-s and t are perceptrons, and |s| stays below `bound`: without that, two moons end in NaN. Shapes: x: (dim,), dim >= 2.
+s and t are perceptrons, and |s| stays below `bound`, so that no layer overflows. Shapes: x: (dim,), dim >= 2.
 Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803).
 """
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
+from numpyro.infer import init_to_uniform
 
 from probgen import runtime
 from probgen.data import check_support
@@ -21,7 +22,7 @@ from probgen.engine.energy import Block, Variable
 from probgen.engine.numpyro import NumpyroTarget, prepare, structure_of
 from probgen.target import Learnable, Target
 
-MEASURES = ("Bits", "Levels", "Reals")  # of `probgen.measures`
+MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def labels(site: str, tree: Any) -> list[str]:
 
 def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> dict[str, tuple[Any, Any]]:
     """Every parameter site's initial value and its constraint, the program run once with a key."""
-    trace = handlers.trace(handlers.seed(lambda: program(**data), key)).get_trace()
+    started = handlers.substitute(handlers.seed(lambda: program(**data), key), substitute_fn=init_to_uniform)
+    trace = handlers.trace(started).get_trace()  # started, so that measures without draws do no harm
     sites = {name: site for name, site in trace.items() if site["type"] == "param"}
     return {k: (site["value"], site["kwargs"].get("constraint", constraints.real)) for k, site in sites.items()}
 
