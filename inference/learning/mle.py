@@ -30,7 +30,6 @@ class Info(NamedTuple):
     """loss: minus the mean log likelihood of the batch, in nats; validation: of the held-out rows, at the last look."""
 
     loss: Any
-    gap: Any
     learning_rate: Any
     rollbacks: Any
     validation: Any
@@ -44,7 +43,7 @@ class MLE(EnergyLearner):
     validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and
         learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`.
     patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
-    The loss is minus the mean log likelihood of a row in nats, the gap the same with its sign changed.
+    The loss is minus the mean log likelihood of a row, in nats.
     Raises TooLarge where more than 20 units have to be enumerated or real units interact, NotConditional where a unit's sum or
     integral has no closed form.
     """
@@ -104,7 +103,8 @@ class MLE(EnergyLearner):
             look = lambda: self._looked(watch, target, state.parameters)  # noqa: E731
             watch = jax.lax.cond(state.step % 100 == 0, look, lambda: watch)
             state = state._replace(chains=watch)
-        return state, Info(*info, watch.last, jnp.asarray(watch.age >= self.patience))
+        converged = jnp.asarray(watch.age >= self.patience)
+        return state, Info(info.loss, info.learning_rate, info.rollbacks, watch.last, converged)
 
     def _looked(self, watch: Watch, target: Any, parameters: Any) -> Watch:
         import jax
