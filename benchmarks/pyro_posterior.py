@@ -32,7 +32,7 @@ CHAINS, WARMUP, SAMPLES = 4, 500, 1000
 PROGRAMS = {
     "eight_schools-eight_schools_noncentered": ("eight_schools_pyro", ("theta",)),
     "sblrc-blr": ("linear_regression_pyro", ()),
-    "low_dim_gauss_mix-low_dim_gauss_mix": ("gaussian_mixture_pyro", ("mu",)),
+    "low_dim_gauss_mix-low_dim_gauss_mix": ("two_normals_pyro", ("mu",)),
 }  # the name of the file and function, and the deterministic sites that the reference has
 BAR = 10.0
 Draws = dict[str, np.ndarray]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
-from probgen.target import Mixed, Target
+from probgen.target import Continuous, Mixed, Target
 
 T = TypeVar("T", bound=Target, contravariant=True)
 
@@ -36,6 +36,7 @@ class Inference(Generic[T]):
     bias: ClassVar[str | None] = None  # stated in the verdict of every fit
     together: ClassVar[bool] = False  # whether all chains advance in one vectorised step on every device
     steady: ClassVar[bool] = False  # whether every step costs the same, so that many chains advance best in one
+    flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -148,13 +149,15 @@ def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
 def offered(inference: Inference | type[Inference], target: type[Target] | Target) -> bool:
     """Whether the target offers what the algorithm needs, finite unknowns summed out where they can be."""
     kind = target if isinstance(target, type) else type(target)
-    from probgen.target import Continuous
-
-    return issubclass(kind, inference.needs) or (issubclass(kind, Mixed) and inference.needs is Continuous)
+    if issubclass(kind, inference.needs) or (issubclass(kind, Mixed) and inference.needs is Continuous):
+        return True
+    return inference.flat_prior and isinstance(target, Continuous) and target.by_row() is not None
 
 
 def fitting(inference: Inference, target: Target, alternatives: Callable[[], list[str]]) -> Target:
     """The target as the algorithm takes it; raises Incompatible, naming what would work."""
+    if inference.flat_prior and isinstance(target, Continuous) and target.engine in inference.engines:
+        target = target.by_row() or target
     if target.engine in inference.engines and offered(inference, target):
         summed = isinstance(target, Mixed) and not isinstance(target, inference.needs)
         return inference.prepare(target.marginalise() if summed else target)
@@ -164,6 +167,8 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         engines = " and ".join(inference.engines)
         raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
     why = "" if target.named("latent") else " It has no unknowns: every site is observed."
+    if inference.flat_prior and target.named("latent"):
+        why = " Its rows are not independent given its unknowns, or the program does not take a single one."
     raise Incompatible(
         f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
     )

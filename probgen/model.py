@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 Data = Mapping[str, Any]
 
 
@@ -54,9 +56,16 @@ class Model:
         """The program's data for a named data set; TypeError for a model that does not learn from rows."""
         from probgen.data import load
 
+        return self.given_rows(load(name) if self.rows else np.empty(0), f"the data set {name!r}")
+
+    def given_rows(self, x: Any, what: str = "an array") -> dict[str, Any]:
+        """The program's data for an array of rows; TypeError for a model that does not learn from rows."""
         if self.rows is None:
-            raise TypeError(f"{self.program.__name__} does not say how it takes the data set {name!r}; pass a mapping.")
-        return dict(self.rows(load(name)))
+            raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
+        x = np.asarray(x)
+        if x.ndim == 0 or x.size == 0:
+            raise ValueError(f"The rows are an array of shape {x.shape}; expected (row, ...), not empty.")
+        return dict(self.rows(x))
 
     @property
     def doc(self) -> str:

@@ -228,7 +228,7 @@ class LearnedFit(Fit):
 
         target = self.condition()
         if inference is None and self.target.normalised:  # type: ignore[attr-defined]
-            return target.prior(self.seed + 2 if seed is None else seed, num_samples)
+            return target.sample(num_samples, self.seed + 2 if seed is None else seed)
         inference = inference or ("gibbs" if isinstance(target, Conditional) else "mala")
         settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
         if inference == "gibbs":
@@ -261,38 +261,43 @@ class LearnedFit(Fit):
 
         return partition.log_prob(self, self._rows(rows), method)
 
+    @functools.cached_property
+    def _shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Of every keyword of rows and inputs: the site, or itself for an input, and the shape of one point."""
+        target: Any = self.target
+        shapes = {v.name: v.shape for v in target.visible}
+        found = {k: (site, shapes[site]) for k, site in target.keywords.items()}
+        return found | {k: (k, target.data[k].shape[1:]) for k in target.inputs}
+
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        names = self.target.keywords  # type: ignore[attr-defined]
         if not given:
-            return {site: np.asarray(self.target.data[keyword]) for keyword, site in names.items()}
+            return {site: np.asarray(self.target.data[k]) for k, (site, _) in self._shapes.items()}
         self._check(given)
-        shapes = {v.name: v.shape for v in self.target.visible}  # type: ignore[attr-defined]
         rows = {}
         for keyword, value in given.items():
-            array, shape = np.asarray(value, float), shapes[names[keyword]]
+            array, (site, shape) = np.asarray(value, float), self._shapes[keyword]
             if array.shape[1:] != shape or array.ndim != len(shape) + 1:
                 raise ValueError(f"{keyword} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
-            rows[names[keyword]] = array
-        if missing := [k for k in names if k not in given]:
+            rows[site] = array
+        if missing := [k for k in self._shapes if k not in given]:
             raise TypeError(f"Missing rows of {', '.join(missing)}.")
+        if len({len(v) for v in rows.values()}) > 1:
+            raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
         return rows
 
     def _one(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self._check(given)
-        names = self.target.keywords  # type: ignore[attr-defined]
-        shapes = {v.name: v.shape for v in self.target.visible}  # type: ignore[attr-defined]
         for keyword, value in given.items():
-            if np.shape(value) != shapes[names[keyword]]:
+            if np.shape(value) != self._shapes[keyword][1]:
                 raise ValueError(
-                    f"{keyword} has shape {np.shape(value)}; expected one point, of shape {shapes[names[keyword]]}, "
+                    f"{keyword} has shape {np.shape(value)}; expected one point, of shape {self._shapes[keyword][1]}, "
                     "with NaN where it is unknown."
                 )
         return {k: np.asarray(v, float) for k, v in given.items()}
 
     def _check(self, given: Mapping[str, Any]) -> None:
-        names = self.target.keywords  # type: ignore[attr-defined]
-        if unknown := [k for k in given if k not in names]:
-            raise TypeError(f"Unknown {unknown[0]!r}; this model was learned from rows of {', '.join(names)}.")
+        if unknown := [k for k in given if k not in self._shapes]:
+            raise TypeError(f"Unknown {unknown[0]!r}; this model was learned from rows of {', '.join(self._shapes)}.")
 
     def __repr__(self) -> str:
         name = getattr(self.model.program, "__name__", "program")

@@ -30,7 +30,10 @@ Program = str | Model | Target | Callable[..., Any]
 
 
 def conditioned(
-    program: Program, data: Mapping[str, Any] | str | None, engine: str | None = None, precision: str = "float64"
+    program: Program,
+    data: Mapping[str, Any] | np.ndarray | str | None,
+    engine: str | None = None,
+    precision: str = "float64",
 ) -> tuple[Model, Target]:
     """The model and what can be computed from it, given data.
 
@@ -49,6 +52,8 @@ def conditioned(
         raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
     if isinstance(data, str):
         data = model.named_data(data)
+    elif hasattr(data, "__array__"):
+        data = model.given_rows(data)
     checked = check(model.program, model.default_data() if data is None else data)
     return model, prepared(model.program, checked, engine, precision)
 
@@ -67,7 +72,7 @@ def prepared(program: Callable[..., Any], data: Mapping[str, Any], engine_name: 
 
 def fit(
     program: Program,
-    data: Mapping[str, Any] | str | None = None,
+    data: Mapping[str, Any] | np.ndarray | str | None = None,
     inference: str | Inference = "nuts",
     *,
     seed: int = 0,
@@ -81,8 +86,8 @@ def fit(
     """Fit a program to data by any algorithm that its structure allows.
 
     program: a plain NumPyro or Pyro program, a Model, a name in the catalogue, or what a learned fit's `condition` gives.
-    data: mapping from the program's parameters to arrays and settings, or the name of a data set (`probgen.data`); by
-        default the model's own data.
+    data: mapping from the program's parameters to arrays and settings; for a model that learns from rows also an array
+        (row, ...) or the name of a data set (`probgen.data`); by default the model's own data.
     inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it.
     seed: the run is a function of program, data, settings and seed.
     out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.

@@ -76,9 +76,20 @@ class Target:
         """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape)."""
         raise NotImplementedError
 
+    def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+        """Draws of all sites run forward, given what is observed and what is known in part: arrays (num_samples, *shape).
+
+        Raises Incompatible where a site cannot be drawn given a part of it.
+        """
+        raise NotImplementedError
+
     def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
         """Draws of the observed sites given `posterior` (chain, draw, *event), the program run on `data`."""
         raise NotImplementedError
+
+    def by_row(self) -> Learnable | None:
+        """The program of one row, its unknowns as parameters; None where the rows are not independent given the unknowns."""
+        return None
 
     def observed_values(self) -> dict[str, np.ndarray]:
         """What every observed site is observed at, in the order of the program: arrays of the sites' shapes."""
@@ -97,8 +108,9 @@ class Learnable(Target):
 
     offers = "Learnable"
     num_rows: int
-
     normalised: bool  # whether the log density of a point is a log probability
+    keywords: Mapping[str, str]  # data that hold rows, and their sites
+    inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
 
     def constrained(self, answer: Arrays) -> Arrays:
         """Learned parameters in their constraints."""

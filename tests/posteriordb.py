@@ -21,7 +21,7 @@ from numpyro.distributions import constraints
 from probgen.models.bayes.arma import arma
 from probgen.models.bayes.autoregressive import autoregressive, lagged
 from probgen.models.bayes.eight_schools import eight_schools
-from probgen.models.bayes.gaussian_mixture import gaussian_mixture
+from probgen.models.bayes.two_normals import two_normals
 from probgen.models.bayes.gp_regression import gp_regression
 from probgen.models.bayes.hmm import forward, hmm
 from probgen.models.bayes.linear_regression import linear_regression
@@ -107,7 +107,7 @@ POSTERIORS = {
         eight_schools, lambda d: {"sigma": d["sigma"], "y": d["y"]}, same("theta", "mu", "tau")
     ),
     "low_dim_gauss_mix-low_dim_gauss_mix": Posterior(
-        gaussian_mixture, lambda d: {"size": int(d["N"]), "y": d["y"]}, same("mu", "sigma", "theta")
+        two_normals, lambda d: {"size": int(d["N"]), "y": d["y"]}, same("mu", "sigma", "theta")
     ),
     "arma-arma11": Posterior(arma, lambda d: {"length": int(d["T"]), "y": d["y"]}, same("mu", "phi", "theta", "sigma")),
     "arK-arK": Posterior(autoregressive, lambda d: lagged(d["y"], int(d["K"])), same("alpha", "beta", "sigma")),

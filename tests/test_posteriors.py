@@ -23,7 +23,7 @@ CASES = [
     ("mala", EIGHT),
     ("mala", SBLRC),
 ]
-TWINS = {EIGHT: "eight_schools_pyro", SBLRC: "linear_regression_pyro", MIXTURE: "gaussian_mixture_pyro"}
+TWINS = {EIGHT: "eight_schools_pyro", SBLRC: "linear_regression_pyro", MIXTURE: "two_normals_pyro"}
 
 
 def check(fit, name):

@@ -113,7 +113,7 @@ class EnergyLearner(Learner[Learnable]):
 
     def init(self, key: Any, target: Any) -> State:
         k_parameters, k_chains, k_order, k_loss = jax.random.split(key, 4)
-        parameters = target.initial(k_parameters, self.start == "data")
+        parameters = self.first_parameters(k_parameters, target)
         optimiser = self._optimiser().init(parameters)
         order = jax.random.permutation(k_order, target.num_rows).astype(jnp.int32)
         batch = target.rows(order[: min(self.batch_size, target.num_rows)])
@@ -145,6 +145,10 @@ class EnergyLearner(Learner[Learnable]):
         return dict(state.average)
 
     # ---- what learners say
+
+    def first_parameters(self, key: Any, target: Any) -> Any:
+        """The parameters before the first step, unconstrained, by their labels."""
+        return target.initial(key, self.start == "data")
 
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
         """The model's points before the first step, where they persist; a tree of arrays."""

@@ -9,11 +9,15 @@ takes 2^min(visible, hidden) states a step.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from probgen.algorithm import positive
+from probgen.algorithm import Incompatible, positive
+from probgen.inference.learning import _mixture
 from probgen.inference.learning._energy import EnergyLearner, State
+
+SMOOTHING = 1.0  # rows that every component of a mixture is given at the start
 
 
 class Watch(NamedTuple):
@@ -48,6 +52,8 @@ class MLE(EnergyLearner):
     integral has no closed form.
     """
 
+    flat_prior: ClassVar[bool] = True
+
     num_steps: int = 5000
     batch_size: int = 512
     optimizer: Literal["sgd", "adam"] = "adam"
@@ -63,6 +69,8 @@ class MLE(EnergyLearner):
 
     def prepare(self, target: Any) -> Any:
         if target.normalised:
+            with contextlib.suppress(Incompatible):  # then parameters begin where the program says
+                _mixture.found(target)
             return target
         from probgen.engine.energy import NotConditional
         from probgen.inference.learning import _exact
@@ -86,6 +94,15 @@ class MLE(EnergyLearner):
         infinite = jnp.full((), jnp.inf, target.precision)
         watch = Watch(state.order[:held][:2000], state.parameters, infinite, infinite, jnp.int32(0))
         return state._replace(order=state.order[held:], chains=watch, guard=state.guard._replace(chains=watch))
+
+    def first_parameters(self, key: Any, target: Any) -> Any:
+        """With start="data" a mixture of exponential families begins at the clusters of k-means."""
+        parameters, mixture = super().first_parameters(key, target), _mixture.known(target)
+        if self.start != "data" or mixture is None or mixture.num_components == 1:
+            return parameters
+        learned = target.structure.one.program
+        begun = _mixture.started(key, mixture, target, learned.constrained(parameters), SMOOTHING)
+        return {k: x.astype(target.precision) for k, x in learned.unconstrained(begun).items()}
 
     def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, watch: Watch) -> tuple[Any, Any, Any]:
         import jax

@@ -8,17 +8,17 @@ Shapes: x: (dim,), loc: (dim,), scale_tril: (dim, dim).
 
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from probgen.data import load
 from probgen.model import Model
+from probgen.normal import MultivariateNormal
 
 
 def gaussian(x=None, dim=2):
     loc = numpyro.param("loc", jnp.zeros(dim))
     scale_tril = numpyro.param("scale_tril", jnp.eye(dim), constraint=constraints.lower_cholesky)
-    numpyro.sample("x", dist.MultivariateNormal(loc, scale_tril=scale_tril), obs=x)
+    numpyro.sample("x", MultivariateNormal(loc, scale_tril=scale_tril), obs=x)
 
 
 def rows(x):

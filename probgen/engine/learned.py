@@ -50,6 +50,20 @@ class Learned:
             found |= {label: biject_to(constraint)(arrays[label]) for label in labels(site, tree)}
         return found
 
+    def unconstrained(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of `constrained`."""
+        found = {}
+        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
+            found |= {label: biject_to(constraint).inv(arrays[label]) for label in labels(site, tree)}
+        return found
+
+    def at(self, arrays: Mapping[str, Any]) -> Callable[..., Any]:
+        """The program with its parameters at labelled arrays, in their constraints."""
+        values = {
+            site: jax.tree.unflatten(tree, [arrays[label] for label in labels(site, tree)]) for site, tree in self.trees
+        }
+        return handlers.substitute(self.program, data=values)
+
     @property
     def base(self) -> Callable[..., Any]:
         """The program as its author wrote it."""
@@ -96,34 +110,56 @@ def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learne
 def rows_of(
     program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
 ) -> NumpyroLearnable | None:
-    """The target of learning, where an observed keyword holds rows of what the program says of one point; else None."""
+    """The target of learning, where an observed keyword holds rows of what the program says of one point; else None.
+
+    Arrays that have as many rows are inputs, of which the program takes one slice a point, where it does not run with them whole.
+    """
     optional = {k for k, p in inspect.signature(program).parameters.items() if p.default is None}
     candidates = [k for k in arrays if k in optional]
     if not candidates:
         return None
-    rest = {k: v for k, v in arrays.items() if k not in candidates}
-    free = {**static, **dict.fromkeys(candidates)}
+    count = len(arrays[candidates[0]]) if arrays[candidates[0]].ndim else 0
+    shared = [k for k in arrays if k not in candidates]
+    by_row = [k for k in shared if arrays[k].ndim and len(arrays[k]) == count]
+    for sliced in [[], by_row] if by_row else [[]]:
+        found = _rows_with(program, arrays, static, precision, candidates, [*candidates, *sliced])
+        if found:
+            return found
+    return None
+
+
+def _rows_with(
+    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str,
+    candidates: list[str], sliced: list[str],
+) -> NumpyroLearnable | None:  # fmt: skip
+    """The same, given which arrays the program takes one slice of."""
+    if any(arrays[k].ndim == 0 for k in sliced):
+        return None
+    one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
     try:
-        one = structure_of(program, {**rest, **{k: arrays[k][0] for k in candidates}}, static, precision)
+        one = structure_of(program, one_of, static, precision)
+        sources = {s.source: s for s in one.sites if s.kind == "observed" and s.source in candidates}
+        free = {**static, **dict.fromkeys(sources)}
+        inputs = [k for k in sliced if k not in sources]
+        rest = {k: v for k, v in one_of.items() if k not in sources}
         open_ended = structure_of(program, rest, free, precision)
     except Exception:
         return None
     shapes = {site.name: site.shape for site in open_ended.sites}
-    sources = {site.source: site for site in one.sites if site.kind == "observed" and site.source in candidates}
-    if not one.learnable or set(sources) != set(candidates):
+    if not one.learnable or not sources or any(one_of[k].shape != shapes[s.name] for k, s in sources.items()):
         return None
-    if any(arrays[k].shape[1:] != shapes[site.name] for k, site in sources.items()):
-        return None
-    counts = {len(arrays[k]) for k in sources}
-    if len(counts) > 1:
-        raise ValueError(f"Data {', '.join(sources)} have different numbers of rows: {sorted(counts)}.")
+    counts = {k: len(arrays[k]) for k in [*sources, *inputs]}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{k}: {count}" for k, count in counts.items())
+        raise ValueError(f"Data have different numbers of rows ({told}).")
     check_support(tuple(sources.values()), {k: arrays[k] for k in sources})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
     program = wrapped(program, tuple(sorted(free.items())), kept)
     parameters = program.parameters
-    with_parameters = {**rest, **initial_arrays(program, rest, free, jax.random.key(0))}
+    begun = jax.eval_shape(lambda arrays, key: initial_arrays(program, arrays, free, key), rest, jax.random.key(0))
+    with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)
-    structure = _learnable(structure, tuple(sorted((k, site.name) for k, site in sources.items())), parameters)
+    structure = _learnable(structure, tuple(sorted((k, s.name) for k, s in sources.items())), parameters, tuple(inputs))
     arrays = {k: jax.device_put(np.asarray(v, precision) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)
 
@@ -155,6 +191,7 @@ class Learning:
     one: Any
     rows: tuple[tuple[str, str], ...]  # data keyword, site
     parameters: tuple[str, ...]
+    inputs: tuple[str, ...] = ()  # keywords of arrays of which a point takes one slice
     blocks: tuple[Block, ...] = ()
     biases: tuple[tuple[str, str], ...] = ()  # a parameter that is zero at first, the visible bits that it multiplies
 
@@ -172,9 +209,11 @@ class Learning:
 
 
 @functools.lru_cache(maxsize=64)
-def _learnable(structure: Any, rows: tuple, parameters: tuple, blocks: tuple = (), biases: tuple = ()) -> Learning:
+def _learnable(
+    structure: Any, rows: tuple, parameters: tuple, inputs: tuple = (), blocks: tuple = (), biases: tuple = ()
+) -> Learning:
     """The same object for equal parts, so that compiled code is found again."""
-    return Learning(structure, rows, parameters, blocks, biases)
+    return Learning(structure, rows, parameters, inputs, blocks, biases)
 
 
 class NumpyroLearnable(NumpyroTarget, Learnable):
@@ -188,9 +227,19 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return dict(self.structure.rows)
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The data keywords that hold inputs of the rows, on which the program is conditioned."""
+        return self.structure.inputs
+
+    @property
     def rest(self) -> dict[str, Any]:
-        """The data that are not rows."""
-        return {k: v for k, v in self.arrays.items() if k not in self.keywords}
+        """The data that are neither rows nor inputs."""
+        return {k: v for k, v in self.arrays.items() if k not in self.keywords and k not in self.inputs}
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The data of one point that are no row: the rest, and the first slice of every input."""
+        return self.rest | {k: self.arrays[k][0] for k in self.inputs}
 
     @property
     def num_rows(self) -> int:  # type: ignore[override]
@@ -222,13 +271,14 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return [v for v in self.variables.values() if v.name not in self.keywords.values()]
 
     def rows(self, index: Any) -> dict[str, Any]:
-        """Values of the visible sites of some rows: arrays (row, *event)."""
-        return {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
+        """Values of the visible sites of some rows, and their inputs by keyword: arrays (row, *event)."""
+        found = {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
+        return found | {k: self.arrays[k][index] for k in self.inputs}
 
     def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
         """The parameters as labelled arrays, unconstrained, before learning; with biases of visible bits at the data's log odds."""
         program = self.structure.one.program
-        found = initial_arrays(program, self.rest, self.structure.static, key)
+        found = initial_arrays(program, self.shared, self.structure.static, key)
         found = {k: jnp.asarray(v, self.precision) for k, v in found.items()}
         keywords = {site: keyword for keyword, site in self.keywords.items()}
         for name, site in self.structure.biases if from_data else ():
@@ -242,13 +292,16 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             return {k: np.asarray(v) for k, v in self.structure.one.program.constrained(answer).items()}
 
     def joint(self, parameters: Any, values: Any) -> Any:
-        return self.structure.one.joint({**self.rest, **parameters}, values)
+        inputs = {k: values[k] for k in self.inputs}
+        sites = {k: v for k, v in values.items() if k not in inputs}
+        return self.structure.one.joint({**self.rest, **inputs, **parameters}, sites)
 
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):
             begin = jax.jit(lambda arrays, key: type(self)(self.structure, arrays).initial(key))
             density = jax.jit(lambda arrays, *given: type(self)(self.structure, arrays).joint(*given))
             values = {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.variables.values()}
+            values |= {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in self.arrays.items() if k in self.inputs}
             key = jax.random.key(0)
             parameters = jax.eval_shape(begin, self.arrays, key)
             texts = [
@@ -264,16 +317,16 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             rng = np.random.default_rng(0)
             parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
             s = self.structure
-            data, variables = {**self.rest, **parameters}, tuple(self.variables.values())
+            data, variables = {**self.shared, **parameters}, tuple(self.variables.values())
             blocks = energy.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
-        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, blocks, biases), self.arrays)
+        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases), self.arrays)
 
     def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Parameters b that begin at zero and enter the density as b . v, and the visible bits v: df/db = v everywhere."""
         begun = self.initial(jax.random.key(0))
         values = energy.random_points(tuple(self.variables.values()), 0)
-        slopes = _parameter_slopes(self.structure.one.joint, self.rest, parameters, values)
+        slopes = _parameter_slopes(self.structure.one.joint, self.shared, parameters, values)
         return tuple(
             (name, v.name)
             for v in self.visible
@@ -285,11 +338,17 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
         """The target of a new point, given learned parameters.
 
-        given: values of visible keywords; NaN where a part is unknown.
+        given: values of visible keywords, NaN where a part is unknown, and of inputs.
         """
+        given = dict(given or {})
+        if missing := [k for k in self.inputs if k not in given]:
+            raise TypeError(
+                f"A point is drawn given {', '.join(missing)}: use fit.condition({missing[0]}=...).sample(64)."
+            )
         data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
+        data |= {k: np.asarray(given.pop(k)) for k in self.inputs}
         data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)
-        for keyword, value in (given or {}).items():
+        for keyword, value in given.items():
             if self.variables[self.keywords[keyword]].kind == "other" and 0 < np.isnan(value).sum() < np.size(value):
                 raise ValueError(f"{keyword} is bounded; only bits, levels and unbounded reals can be known in part.")
             data |= partly(keyword, self.keywords[keyword], np.asarray(value, self.precision))

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from numpyro.infer.util import log_density as joint_log_density
 from numpyro.infer.util import log_likelihood, potential_energy
 
 from probgen import runtime
+from probgen.algorithm import Incompatible
 from probgen.data import check_support
 from probgen.engine import energy
 from probgen.engine.energy import Block, Variable
@@ -154,12 +156,14 @@ class Structure:
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
+        whole = {site.name for site in self.sites if site.distribution.startswith("Categorical")}  # used as indices
+        values = {k: v.astype(int) if k in whole else v for k, v in values.items()}
         with handlers.block():
-            return joint_log_density(FullPlates(self.closed(arrays)), (), {}, dict(values))[0]
+            return joint_log_density(FullPlates(self.closed(arrays)), (), {}, values)[0]
 
     def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
         values, _ = self.filled(arrays, z)
-        program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(_biject, values))
+        program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
         trace = handlers.trace(program).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
 
@@ -168,7 +172,8 @@ def _kept(site: Site) -> bool:
     return site.kind == "deterministic" or (site.kind == "latent" and not site.discrete)
 
 
-def _biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+def biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+    """The constrained value of a site, of unconstrained values by name: what `handlers.substitute` asks for."""
     if site["type"] == "sample" and site["name"] in values:
         index = site["infer"].get("_scan_current_index")
         z = values[site["name"]]
@@ -203,6 +208,16 @@ class NumpyroTarget(Target):
     def precision(self) -> str:
         return self.structure.precision
 
+    def by_row(self) -> Target | None:
+        from probgen.engine import learned, one_row
+
+        with runtime.jax_scope(self.precision):
+            program = one_row.one_row(self)
+            if program is None:
+                return None
+            arrays = {k: np.asarray(v) for k, v in self.arrays.items()}
+            return learned.rows_of(program, arrays, self.structure.static, self.precision)
+
     def lowered(self) -> str:
         """What this target computes, as the text of its lowered density: equal texts compute equal things."""
         return f"{self.sites}"
@@ -213,6 +228,22 @@ class NumpyroTarget(Target):
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
             draws = _prior(self, num_samples, jax.random.key(seed))
+        return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
+
+    def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+        from probgen.engine import completion
+
+        with runtime.jax_scope(self.precision):
+            try:
+                draws, exact = _completed(self, num_samples, jax.random.key(seed))
+            except completion.NoCompletion as error:
+                raise Incompatible(str(error)) from None
+        if approximate := [k for k, flags in exact.items() if not flags.all()]:
+            warnings.warn(
+                f"{approximate[0]} is drawn coordinate by coordinate, and a part that is known comes after one that is not: the "
+                "draws ignore it. pg.fit(fit.condition(...), inference='gibbs') draws from the exact conditional.",
+                stacklevel=2,
+            )
         return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -400,6 +431,22 @@ def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
     return Predictive(program, num_samples=num_samples)(key)
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _completed(target: Any, num_samples: int, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draws of all sites, and of those known in part whether their law is exact."""
+    from probgen.engine.completion import Completed
+
+    def one(key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        known = {k: v for k, v in target.arrays.items() if not k.endswith(PARTLY)}
+        program = FullPlates(lambda: target.structure.program(**known, **target.structure.static))
+        completed = Completed(program, parts(target.arrays))
+        with handlers.block():
+            trace = handlers.trace(handlers.seed(completed, key)).get_trace()
+        return {site.name: trace[site.name]["value"] for site in target.sites}, completed.exact
+
+    return jax.vmap(one)(jax.random.split(key, num_samples))
+
+
 @jax.jit
 def _observed_values(target: Any) -> dict[str, Any]:
     program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), substitute_fn=init_to_uniform)
@@ -481,6 +528,12 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
             return target
         check_support(structure.sites, arrays)
         arrays = {k: jax.device_put(v) for k, v in arrays.items()}
+    kinds = {v.name: v.kind for v in structure.variables}
+    for site in structure.sites:
+        if site.kind == "latent" and site.discrete and not site.enumerable and kinds[site.name] == "other":
+            if isinstance(program, learned.Learned):
+                return NumpyroSimulable(structure, arrays)
+            raise ValueError(NOT_FINITE.format(site.name, site.distribution))
     return _kind(structure)(structure, arrays)
 
 
@@ -617,8 +670,6 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
         _check_observed(key, shape, tuple(fn.shape()))
         return Site(key, "observed", shape, discrete, distribution=distribution, subsampled=_in_minibatch(site))
     enumerable = discrete and fn.has_enumerate_support
-    if discrete and not enumerable and _levels(fn.support) is None:
-        raise ValueError(NOT_FINITE.format(key, distribution))
     if not discrete:
         try:
             biject_to(fn.support)

@@ -23,7 +23,7 @@ def data(size=1000):
     return {"size": size, "y": rng.normal(mean, 1.0)}
 
 
-def gaussian_mixture(size, y=None):
+def two_normals(size, y=None):
     midpoint = numpyro.sample("midpoint", dist.Normal(0.0, 2.0**0.5))
     reach = numpyro.sample("reach", dist.HalfNormal(2.0**0.5))
     mu = numpyro.deterministic("mu", jnp.stack([midpoint - reach, midpoint + reach]))
@@ -43,7 +43,7 @@ def log_density(values, data):
 
 
 model = Model(
-    program=gaussian_mixture,
+    program=two_normals,
     data=data,
     dims={"mu": ["component"], "sigma": ["component"], "y": ["observation"]},
     oracle=Oracle("log density", log_density),

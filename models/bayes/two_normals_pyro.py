@@ -1,4 +1,4 @@
-"""A mixture of two normals with ordered means, in Pyro: the twin of `gaussian_mixture`.
+"""A mixture of two normals with ordered means, in Pyro: the twin of `two_normals`.
 
     mu_1 < mu_2 each N(0, 2),  sigma_k ~ HalfNormal(2),  theta ~ Beta(5, 5)
     y_i ~ theta N(mu_1, sigma_1) + (1 - theta) N(mu_2, sigma_2)
@@ -23,7 +23,7 @@ def data(size=1000):
     return {"size": size, "y": rng.normal(mean, 1.0)}
 
 
-def gaussian_mixture_pyro(size, y=None):
+def two_normals_pyro(size, y=None):
     midpoint = pyro.sample("midpoint", dist.Normal(0.0, 2.0**0.5))
     reach = pyro.sample("reach", dist.HalfNormal(2.0**0.5))
     mu = pyro.deterministic("mu", torch.stack([midpoint - reach, midpoint + reach], -1))
@@ -43,7 +43,7 @@ def log_density(values, data):
 
 
 model = Model(
-    program=gaussian_mixture_pyro,
+    program=two_normals_pyro,
     data=data,
     dims={"mu": ["component"], "sigma": ["component"], "y": ["observation"]},
     oracle=Oracle("log density", log_density),

@@ -1,0 +1,233 @@
+"""What a program of one point says as a mixture: its weights, the family of its components, and which parameter is which argument.
+
+    p(x) = sum_k w_k p(x; theta_k)
+
+A program without a mixture is one of a single component.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro import handlers
+
+from probgen import families, runtime
+from probgen.algorithm import Incompatible
+
+CHUNK = 1024  # rows at a time
+POOLED = ("scale", "scale_tril")  # arguments that components or coordinates may share, of normal distributions
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The parts of a mixture. site: of the point; arguments: of the components, with the label of the parameter that each is."""
+
+    site: str
+    num_components: int
+    arguments: tuple[tuple[str, str], ...]
+    weights: str  # its label; "" where they are not learned
+
+    def of(self, target: Any, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+        """log weights (component,) and the components' distribution, batch shape (component,), at constrained parameters."""
+        return _parts(_distribution(target, parameters, self.site))
+
+    def log_terms(self, target: Any, parameters: Mapping[str, Any], x: Any) -> Any:
+        """log w_k + log p(x; theta_k) of points (row, *event): (row, component)."""
+        log_weights, components = self.of(target, parameters)
+        return log_weights + components.log_prob(x[:, None])
+
+    def fitted(self, target: Any, parameters: Any, counts: Any, means: Any) -> dict[str, Any]:
+        """The parameters of largest likelihood, given how many rows each component has and its mean statistics.
+
+        counts: (component,); means: (component, s), in the components' order.
+        """
+        _, components = self.of(target, parameters)
+        family = families.of(components)
+        order = jnp.argsort(means[:, 0])  # components keep their names
+        counts, means = counts[order], means[order]
+        found = family.arguments(family.fitted(means))
+        new = dict(parameters)
+        for name, label in self.arguments:
+            new[label] = _pooled(name, found[name], counts, parameters[label].shape)
+        if self.weights:
+            new[self.weights] = counts / counts.sum()
+        return {k: v.astype(parameters[k].dtype) for k, v in new.items()}
+
+
+def found(target: Any) -> Mixture:
+    """The mixture that a learnable program is, found before anything compiles; raises Incompatible, saying why, for another."""
+    if target.structure not in _FOUND:
+        with runtime.jax_scope(target.precision):
+            _FOUND[target.structure] = _found(target)
+    return _FOUND[target.structure]
+
+
+def known(target: Any) -> Mixture | None:
+    """What was found before, for compiled code."""
+    return _FOUND.get(target.structure)
+
+
+_FOUND: weakref.WeakKeyDictionary[Any, Mixture] = weakref.WeakKeyDictionary()  # by the structure of the target
+
+
+def rows_of(target: Any) -> Any:
+    """All rows of the one site: (row, *event)."""
+    return next(iter(target.rows(slice(None)).values()))
+
+
+def _found(target: Any) -> Mixture:
+    if not target.normalised or len(target.visible) != 1:
+        raise Incompatible(
+            "em needs a program that is a probability of one site; this has factors, hidden or several sites."
+        )
+    site = target.visible[0].name
+    rng = np.random.default_rng(0)
+
+    @jax.jit  # for one compilation in place of hundreds
+    def look(target: Any, points: Any) -> tuple[Any, Any, Any]:
+        parameters = target.structure.one.program.constrained(points)
+        log_weights, components = _parts(_distribution(target, parameters, site))
+        return parameters, log_weights, families.of(components).arguments(components)
+
+    shapes = jax.eval_shape(target.initial, jax.random.key(0))
+    points = {k: rng.normal(size=v.shape).astype(v.dtype) for k, v in shapes.items()}  # in general position
+    try:
+        parameters, log_weights, values = jax.tree.map(np.asarray, look(target, points))
+    except TypeError as error:
+        raise Incompatible(f"em has no closed form for {site!r}: {error} Use inference='mle'.") from None
+    labels = [(name, _label(parameters, value, name)) for name, value in values.items()]
+    fixed = [name for name, label in labels if not label]
+    if bad := [name for name in fixed if name not in POOLED]:
+        raise Incompatible(
+            f"em needs every argument of {site!r} to be a parameter; {bad[0]!r} is not one. Use inference='mle'."
+        )
+    arguments = tuple((name, label) for name, label in labels if label)
+    weights = _label(parameters, np.exp(log_weights), "probs") if len(log_weights) > 1 else ""
+    used = {label for _, label in arguments} | {weights}
+    if unused := [k for k in parameters if k not in used]:
+        raise Incompatible(f"em does not know what parameter {unused[0]!r} is to {site!r}. Use inference='mle'.")
+    return Mixture(site, len(log_weights), arguments, weights)
+
+
+def started(key: Any, mixture: Mixture, target: Any, parameters: Any, smoothing: float) -> dict[str, Any]:
+    """Constrained parameters that fit the clusters of k-means."""
+    x, count = rows_of(target), mixture.num_components
+    labels = kmeans(key, x.reshape(len(x), -1), count)
+    hot = lambda rows, index: jax.nn.one_hot(labels[index], count)  # noqa: E731
+    return maximised(mixture, target, parameters, x, hot, smoothing)[0]
+
+
+def maximised(
+    mixture: Mixture, target: Any, parameters: Any, x: Any, responsibilities: Any, smoothing: float
+) -> tuple[Any, Any]:
+    """Parameters of largest expected log likelihood, and how many rows each component has.
+
+    responsibilities: (rows, their numbers) -> (row, component). Every component is given `smoothing` rows more, whose statistics
+    are the mean over all rows and a ten thousandth of the program's own at its start: none can collapse onto a point.
+    """
+    _, components = mixture.of(target, parameters)
+    family = families.of(components)
+    index = jnp.arange(-(-len(x) // CHUNK) * CHUNK).reshape(-1, CHUNK)
+
+    def add(total: Any, index: Any) -> Any:
+        real = index < len(x)
+        rows = x[jnp.minimum(index, len(x) - 1)]
+        shares = responsibilities(rows, jnp.minimum(index, len(x) - 1)) * real[:, None]
+        return (total[0] + shares.sum(0), total[1] + shares.T @ family.statistics(rows)), None
+
+    size = family.statistics(x[:1]).shape[-1]
+    zero = (jnp.zeros(mixture.num_components, x.dtype), jnp.zeros((mixture.num_components, size), x.dtype))
+    (counts, sums), _ = jax.lax.scan(add, zero, index)
+    own = family.mean(components).mean(0)
+    imagined = (sums.sum(0) + 1e-4 * own) / (counts.sum() + 1e-4)
+    means = (sums + smoothing * imagined) / (counts + smoothing)[:, None]
+    return mixture.fitted(target, parameters, counts + smoothing, means), counts
+
+
+def kmeans(key: Any, x: Any, count: int, num_tries: int = 4, num_iterations: int = 30) -> Any:
+    """The cluster of every point (row, dim): k-means++ starts, Lloyd's steps, the best of a few tries; (row,).
+
+    Arthur and Vassilvitskii 2007, k-means++: the advantages of careful seeding.
+    """
+    norms = jnp.sum(x**2, axis=1)
+
+    def squares(centres: Any) -> Any:
+        return norms[:, None] - 2 * x @ centres.T + jnp.sum(centres**2, axis=1)
+
+    def tried(key: Any) -> tuple[Any, Any]:
+        first, *keys = jax.random.split(key, count)
+        centres = jnp.zeros((count, x.shape[1]), x.dtype).at[0].set(x[jax.random.randint(first, (), 0, len(x))])
+
+        def seed(i: Any, carry: Any) -> Any:
+            centres, least = carry
+            chosen = jax.random.categorical(jnp.stack(keys)[i - 1], jnp.log(jnp.maximum(least, 0.0)))
+            centres = centres.at[i].set(x[chosen])
+            return centres, jnp.minimum(least, squares(x[chosen][None])[:, 0])
+
+        if count > 1:
+            centres, _ = jax.lax.fori_loop(1, count, seed, (centres, squares(centres[:1])[:, 0]))
+
+        def improve(_: Any, centres: Any) -> Any:
+            hot = jax.nn.one_hot(jnp.argmin(squares(centres), axis=1), count, dtype=x.dtype)
+            number = hot.sum(0)[:, None]
+            return jnp.where(number > 0, hot.T @ x / jnp.maximum(number, 1), centres)
+
+        centres = jax.lax.fori_loop(0, num_iterations, improve, centres)
+        return squares(centres).min(1).sum(), centres
+
+    costs, centres = jax.lax.map(tried, jax.random.split(key, num_tries))
+    return jnp.argmin(squares(centres[jnp.argmin(costs)]), axis=1)
+
+
+# ---- parts -------------------------------------------------------------------------------------------------------
+
+
+def _distribution(target: Any, parameters: Mapping[str, Any], site: str) -> Any:
+    program = target.structure.one.program.at(parameters)
+    seeded = handlers.seed(lambda: program(**target.shared, **target.structure.static), jax.random.key(0))
+    with handlers.block():
+        fn = handlers.trace(seeded).get_trace()[site]["fn"]
+    return getattr(fn, "bare", fn)
+
+
+def _parts(fn: Any) -> tuple[Any, Any]:
+    if isinstance(fn, dist.MixtureSameFamily):
+        return jnp.log(fn.mixing_distribution.probs), fn.component_distribution
+    return jnp.zeros(1), fn.expand((1,)) if not fn.batch_shape else fn
+
+
+def _label(parameters: Mapping[str, Any], value: Any, name: str) -> str:
+    """The parameter that an argument is, entry by entry; of scales also one that components or coordinates share."""
+    for label, parameter in parameters.items():
+        same = parameter.shape == value.shape or (len(value) == 1 and parameter.shape == value.shape[1:])
+        shared = name in POOLED and parameter.ndim <= value.ndim
+        try:
+            if (same or shared) and bool(np.allclose(np.broadcast_to(parameter, value.shape), value, rtol=1e-5)):
+                return label
+        except ValueError:
+            continue
+    return ""
+
+
+def _pooled(name: str, value: Any, counts: Any, shape: tuple[int, ...]) -> Any:
+    """An argument (component, ...) in the shape of its parameter: shared variances are means over what shares them."""
+    if value.shape == shape:
+        return value
+    if value.shape[1:] == shape and len(value) == 1:
+        return value[0]
+    weights = (counts / counts.sum()).reshape(-1, *(1,) * (value.ndim - 1))
+    if name == "scale_tril":
+        covariance = jnp.sum(weights * (value @ jnp.swapaxes(value, -1, -2)), axis=0)
+        return jnp.linalg.cholesky(covariance).reshape(shape)
+    variance, padded = value**2, (1,) * (value.ndim - len(shape)) + shape
+    if padded[0] == 1:
+        variance = jnp.sum(weights * variance, axis=0, keepdims=True)
+    over = tuple(i for i in range(1, value.ndim) if padded[i] == 1)
+    return jnp.sqrt(variance.mean(over, keepdims=True)).reshape(shape)

@@ -1,0 +1,24 @@
+"""NumPyro's multivariate normal with a density for many points: one inverse a covariance in place of one solve a point."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
+
+
+class MultivariateNormal(dist.MultivariateNormal):
+    """The same distribution. On a CPU, XLA solves small triangular systems one by one, at ten microseconds each.
+
+    log p(x) = -|L^-1 (x - loc)|^2 / 2 - log det L - dim log(2 pi) / 2,   in nats
+    """
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
+        root = self.scale_tril
+        inverse = solve_triangular(root, jnp.broadcast_to(jnp.eye(root.shape[-1], dtype=root.dtype), root.shape), lower=True)
+        white = jnp.einsum("...ij,...j->...i", inverse, value - self.loc)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1)), -1)
+        return -0.5 * jnp.sum(white**2, -1) - log_det - 0.5 * root.shape[-1] * math.log(2 * math.pi)
