@@ -618,6 +618,15 @@ def _rollbacks(evidence: Evidence) -> Finding | None:
     return Finding("rollbacks", "fail" if late or count > 2 else "warn", float(count), 0.0, message, remedy)
 
 
+def _grid(evidence: Evidence) -> Finding | None:
+    """Whether the best setting of a grid lies within it."""
+    if "edge" not in evidence.records:
+        return None
+    best, edge = float(evidence.records["best"][0, -1]), bool(evidence.records["edge"][0, -1])
+    message = f"the best of the grid, {best:.3g}, is {'at its edge' if edge else 'not at its edge'}"
+    return Finding("grid", "warn" if edge else "pass", best, None, message, "a grid that reaches further on that side")
+
+
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
     """By how much a loss (step,) falls in 1000 steps, by its last quarter, and the standard error; NaN if too short."""
     window = loss[-max(100, len(loss) // 4) :]
@@ -722,6 +731,7 @@ LEARNER_CHECKS = (
     _loss,
     _rollbacks,
     _convergence,
+    _grid,
     _k_hat,
     _weights,
     _guide_sd,

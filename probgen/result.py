@@ -271,7 +271,7 @@ class LearnedFit(Fit):
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not given:
-            return {site: np.asarray(self.target.data[k]) for k, (site, _) in self._shapes.items()}
+            return {site: np.asarray(self.target.data[k], float) for k, (site, _) in self._shapes.items()}
         self._check(given)
         rows = {}
         for keyword, value in given.items():

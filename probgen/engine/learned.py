@@ -153,6 +153,8 @@ def _rows_with(
         told = ", ".join(f"{k}: {count}" for k, count in counts.items())
         raise ValueError(f"Data have different numbers of rows ({told}).")
     check_support(tuple(sources.values()), {k: arrays[k] for k in sources})
+    if any(s.distribution in ("Dirichlet", "Wishart") for s in sources.values()):
+        _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
     program = wrapped(program, tuple(sorted(free.items())), kept)
     parameters = program.parameters
@@ -160,8 +162,24 @@ def _rows_with(
     with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)
     structure = _learnable(structure, tuple(sorted((k, s.name) for k, s in sources.items())), parameters, tuple(inputs))
-    arrays = {k: jax.device_put(np.asarray(v, precision) if k in sources else v) for k, v in arrays.items()}
+    compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
+    arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)
+
+
+def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Mapping[str, tuple[str, Any]]) -> None:
+    """Raise ValueError for the first row that is no point of a simplex or no positive definite matrix, where a site needs one."""
+    seeded = handlers.seed(lambda: program(**data), jax.random.key(0))
+    trace = handlers.trace(handlers.substitute(seeded, substitute_fn=init_to_uniform)).get_trace()
+    for keyword, (site, values) in rows.items():
+        support = trace[site]["fn"].support
+        if support in (constraints.simplex, constraints.positive_definite):
+            good = np.asarray(support(np.asarray(values))).reshape(len(values), -1).all(1)
+            if not good.all():
+                what = "a simplex" if support is constraints.simplex else "the positive definite matrices"
+                raise ValueError(
+                    f"Data {keyword!r} is observed at site {site!r}, whose support is {what}; {keyword}[{int(np.argmin(good))}] is not in it."
+                )
 
 
 def with_parameters(
@@ -272,7 +290,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
 
     def rows(self, index: Any) -> dict[str, Any]:
         """Values of the visible sites of some rows, and their inputs by keyword: arrays (row, *event)."""
-        found = {site: self.arrays[keyword][index] for keyword, site in self.structure.rows}
+        found = {site: self.arrays[keyword][index].astype(self.precision) for keyword, site in self.structure.rows}
         return found | {k: self.arrays[k][index] for k in self.inputs}
 
     def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
