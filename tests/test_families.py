@@ -282,3 +282,9 @@ def test_data_outside_the_support_are_refused(word, bad):
     x = np.array([[1.0], [bad]]) if word != "beta" else np.array([[0.5], [bad]])
     with pytest.raises(ValueError, match=r"support is .*; x\[1, 0\] is"):
         pg.fit("exponential_family", {"x": x, "dim": 1, "family": word}, "mle")
+
+
+@pytest.mark.parametrize(("family", "x"), [("dirichlet", np.full((9, 3), 0.4)), ("wishart", np.tile([[1.0, 2], [2, 1]], (9, 1, 1)))])
+def test_rows_off_the_simplex_or_not_positive_definite_are_refused(family, x):
+    with pytest.raises(ValueError, match=r"whose support is .*; x\[0\] is not in it"):
+        pg.fit("exponential_family", {"x": x, "family": family, "dim": x.shape[-1]}, "mle", num_steps=2)

@@ -171,3 +171,11 @@ def test_free_centres_are_learned_by_maximum_likelihood():
     found = fit.parameters["centres"]
     assert max(np.linalg.norm(found - heap, axis=1).min() for heap in heaps) < 0.15
     assert float(fit.parameters["bandwidth"]) == pytest.approx(0.3, abs=0.05)
+
+
+def test_the_verdict_warns_where_the_best_bandwidth_is_at_the_edge_of_the_grid():
+    x = np.random.default_rng(0).normal(size=(60, 1))
+    verdicts = [
+        pg.fit("kernel_density", x, "cross_validation", bandwidths=grid).diagnose() for grid in ((2.0, 4.0), (0.05, 0.4, 3.0))
+    ]
+    assert [verdict.status for verdict in verdicts] == ["warn", "pass"]

@@ -153,7 +153,7 @@ def _rows_with(
         told = ", ".join(f"{k}: {count}" for k, count in counts.items())
         raise ValueError(f"Data have different numbers of rows ({told}).")
     check_support(tuple(sources.values()), {k: arrays[k] for k in sources})
-    if any(s.distribution in ("Dirichlet", "Wishart") for s in sources.values()):
+    if any(s.distribution in ("Dirichlet", "Wishart", "WishartCholesky") for s in sources.values()):
         _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
     program = wrapped(program, tuple(sorted(free.items())), kept)
