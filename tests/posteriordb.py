@@ -21,11 +21,11 @@ from numpyro.distributions import constraints
 from probgen.models.bayes.arma import arma
 from probgen.models.bayes.autoregressive import autoregressive, lagged
 from probgen.models.bayes.eight_schools import eight_schools
-from probgen.models.bayes.two_normals import two_normals
 from probgen.models.bayes.gp_regression import gp_regression
 from probgen.models.bayes.hmm import forward, hmm
 from probgen.models.bayes.linear_regression import linear_regression
 from probgen.models.bayes.lotka_volterra import lotka_volterra
+from probgen.models.bayes.two_normals import two_normals
 
 SHARED = Path(os.environ.get("PROBGEN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 FOLDER = SHARED / "data" / "posteriordb"

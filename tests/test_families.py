@@ -11,7 +11,8 @@ import scipy.stats
 from numpyro import handlers
 
 import probgen as pg
-from probgen import families, normal, runtime
+from probgen import runtime
+from probgen.distributions import families, normal
 
 ROOT = [[1.0, 0, 0], [0.5, 0.7, 0], [-0.3, 0.2, 1.4]]
 
@@ -284,7 +285,9 @@ def test_data_outside_the_support_are_refused(word, bad):
         pg.fit("exponential_family", {"x": x, "dim": 1, "family": word}, "mle")
 
 
-@pytest.mark.parametrize(("family", "x"), [("dirichlet", np.full((9, 3), 0.4)), ("wishart", np.tile([[1.0, 2], [2, 1]], (9, 1, 1)))])
+@pytest.mark.parametrize(
+    ("family", "x"), [("dirichlet", np.full((9, 3), 0.4)), ("wishart", np.tile([[1.0, 2], [2, 1]], (9, 1, 1)))]
+)
 def test_rows_off_the_simplex_or_not_positive_definite_are_refused(family, x):
     with pytest.raises(ValueError, match=r"whose support is .*; x\[0\] is not in it"):
         pg.fit("exponential_family", {"x": x, "family": family, "dim": x.shape[-1]}, "mle", num_steps=2)

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 CODE = [path for folder in ("probgen", "models", "inference") for path in sorted((ROOT / folder).rglob("*.py"))]
 HEAVY = {"jax", "jaxlib", "torch", "numpyro", "pyro", "equinox", "optax", "flowjax", "diffrax", "funsor", "blackjax"}
 MAY_BE_HEAVY = (
-    "probgen/engine/", "probgen/nets/", "probgen/evaluate/", "probgen/runtime.py", "probgen/measures.py", "models/",
+    "probgen/engine/", "probgen/nets/", "probgen/distributions/", "probgen/evaluate/",
+    "probgen/runtime.py", "probgen/measures.py", "models/",
     "inference/",
 )  # fmt: skip
 TOP = {

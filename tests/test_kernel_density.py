@@ -176,6 +176,7 @@ def test_free_centres_are_learned_by_maximum_likelihood():
 def test_the_verdict_warns_where_the_best_bandwidth_is_at_the_edge_of_the_grid():
     x = np.random.default_rng(0).normal(size=(60, 1))
     verdicts = [
-        pg.fit("kernel_density", x, "cross_validation", bandwidths=grid).diagnose() for grid in ((2.0, 4.0), (0.05, 0.4, 3.0))
+        pg.fit("kernel_density", x, "cross_validation", bandwidths=grid).diagnose()
+        for grid in ((2.0, 4.0), (0.05, 0.4, 3.0))
     ]
     assert [verdict.status for verdict in verdicts] == ["warn", "pass"]

@@ -10,7 +10,7 @@ from scipy import stats
 
 import probgen as pg
 from probgen import catalog
-from probgen.ordered import Ordered, sorted_rows
+from probgen.distributions.ordered import Ordered, sorted_rows
 from probgen.run import conditioned
 from probgen.toys import eight_gaussians
 
@@ -86,7 +86,9 @@ def test_em_of_bits_survives_pixels_that_are_never_on():
 def test_what_em_cannot_do_is_said():
     def shifted(x=None):
         loc = numpyro.param("loc", jnp.zeros(2))
-        numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(jnp.ones(2) / 2), dist.Poisson(jnp.exp(loc))), obs=x)
+        numpyro.sample(
+            "x", dist.MixtureSameFamily(dist.Categorical(jnp.ones(2) / 2), dist.Poisson(jnp.exp(loc))), obs=x
+        )
 
     with pytest.raises(TypeError, match="needs every argument of 'x' to be a parameter; 'rate' is not"):
         pg.fit(shifted, {"x": np.ones(20)}, "em")
@@ -120,7 +122,7 @@ def test_an_array_is_enough_for_a_model_that_learns_from_rows():
 
 
 def test_the_posterior_of_two_normals_is_the_same_in_both_programs():
-    """The general mixture, diagonal in one dimension, against the program of low_dim_gauss_mix: log densities differ by a constant."""
+    """The general mixture, diagonal in one dimension: its log density differs from the other's by a constant."""
     y = conditioned("two_normals", None)[1].data["y"]
     general = conditioned(
         "gaussian_mixture",
@@ -138,9 +140,12 @@ def test_the_posterior_of_two_normals_is_the_same_in_both_programs():
 
             supports = {"loc": sorted_rows, "scale": dist.constraints.positive, "weights": dist.constraints.simplex}
             jacobian = sum(
-                float(jnp.sum(biject_to(c).log_abs_det_jacobian(at[k], jnp.asarray(values[k])))) for k, c in supports.items()
+                float(jnp.sum(biject_to(c).log_abs_det_jacobian(at[k], jnp.asarray(values[k]))))
+                for k, c in supports.items()
             )
-            theirs = oracle({"midpoint": loc.mean(), "reach": (loc[1] - loc[0]) / 2, "sigma": scale, "theta": theta}, {"y": y})
+            theirs = oracle(
+                {"midpoint": loc.mean(), "reach": (loc[1] - loc[0]) / 2, "sigma": scale, "theta": theta}, {"y": y}
+            )
             found.append(float(general.log_density(z)) - jacobian - theirs)
     np.testing.assert_allclose(found, found[0], atol=1e-6)
 
@@ -167,7 +172,9 @@ def test_sorted_draws_have_the_density_of_order_statistics():
     transform = dist.biject_to(sorted_rows)
     u = jax.random.normal(jax.random.key(1), (3, 2))
     jacobian = jax.jacobian(lambda flat: transform(flat.reshape(3, 2)).ravel())(u.ravel())
-    assert float(transform.log_abs_det_jacobian(u, transform(u))) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-4)
+    assert float(transform.log_abs_det_jacobian(u, transform(u))) == pytest.approx(
+        np.linalg.slogdet(jacobian)[1], abs=1e-4
+    )
     with pytest.raises(ValueError, match="to_event"):
         Ordered(dist.Normal(jnp.zeros(2), 1.0), 3)
 

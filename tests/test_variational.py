@@ -68,6 +68,14 @@ def test_full_rank_is_exact_on_a_normal(normal):
     np.testing.assert_allclose(log_ratio(normal), 0, atol=1e-3)  # log Z = 0
 
 
+@pytest.mark.parametrize("guide", ["full_rank", "mean_field"])
+def test_svi_is_the_normal_guide_of_its_setting(guide):
+    ours, theirs = normal_fit("svi", guide=guide, num_steps=400), normal_fit(guide, num_steps=400)
+    np.testing.assert_array_equal(ours.z, theirs.z)
+    with pytest.raises(ValueError, match="known: full_rank, mean_field"):
+        normal_fit("svi", guide="round")
+
+
 def test_shapes_precision_and_records(normal):
     assert normal.z.shape == (4, 1000, 3)
     assert normal.z.dtype == np.float64

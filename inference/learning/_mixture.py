@@ -18,8 +18,9 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 
-from probgen import families, runtime
+from probgen import runtime
 from probgen.algorithm import Incompatible
+from probgen.distributions import families
 
 CHUNK = 1024  # rows at a time
 POOLED = ("scale", "scale_tril")  # arguments that components or coordinates may share, of normal distributions

@@ -4,17 +4,14 @@
     M-step   w_k = sum_n r_nk / N,   theta_k: expected statistics E T = sum_n r_nk T(x_n) / sum_n r_nk
 
 Both are read off the program: responsibilities from the mixture's terms, the M-step from the family of its components
-(`probgen.families`), which it fits by moments. A program that is no mixture has one component, and is fitted in one step.
-Dempster, Laird and Rubin 1977.
+(`probgen.distributions.families`), which it fits by moments. A program that is no mixture has one component, and is fitted in
+one step. Dempster, Laird and Rubin 1977.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
-
-import jax
-import jax.numpy as jnp
 
 from probgen.algorithm import Learner, positive
 from probgen.inference.learning import _mixture
@@ -71,6 +68,9 @@ class EM(Learner[Learnable]):
         return target
 
     def init(self, key: Any, target: Any) -> State:
+        import jax
+        import jax.numpy as jnp
+
         k_parameters, k_start = jax.random.split(key)
         learned = target.structure.one.program
         parameters = learned.constrained(target.initial(k_parameters))
@@ -79,6 +79,9 @@ class EM(Learner[Learnable]):
         return State(parameters, jnp.full((), jnp.inf, target.precision))
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
+        import jax
+        import jax.numpy as jnp
+
         mixture, x = _mixture.known(target), _mixture.rows_of(target)
 
         def responsibilities(rows: Any, index: Any) -> Any:

@@ -2,7 +2,7 @@
 
     p(x) = h(x) exp(eta . T(x) - A(eta)),   maximum likelihood: E T = the mean of T(x) over the rows
 
-T, eta and A of every family are those of `probgen.families`, whose `fitted` gives the answer of maximum likelihood directly.
+T, eta and A are those of `probgen.distributions.families`, whose `fitted` gives the answer of maximum likelihood directly.
 Shapes: x: (dim,), or () where dim is 0; of "dirichlet" (dim,), a point of the simplex; of "wishart" (dim, dim), positive
 definite; of "categorical" (), one of 0 ... dim - 1. A parameter is called as in NumPyro, and has the shape of x but for the
 matrix of "multivariate_normal" and "wishart", scale_tril (dim, dim). Barndorff-Nielsen 1978.

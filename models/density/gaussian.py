@@ -11,8 +11,8 @@ import numpyro
 from numpyro.distributions import constraints
 
 from probgen.data import load
+from probgen.distributions.normal import MultivariateNormal
 from probgen.model import Model
-from probgen.normal import MultivariateNormal
 
 
 def gaussian(x=None, dim=2):

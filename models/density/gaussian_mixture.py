@@ -17,9 +17,9 @@ import numpyro
 import numpyro.distributions as dist
 
 from probgen.data import load
+from probgen.distributions.normal import MultivariateNormal
+from probgen.distributions.ordered import Ordered
 from probgen.model import Model
-from probgen.normal import MultivariateNormal
-from probgen.ordered import Ordered
 
 COVARIANCES = ("full", "diagonal", "tied")
 

@@ -178,7 +178,8 @@ def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Ma
             if not good.all():
                 what = "a simplex" if support is constraints.simplex else "the positive definite matrices"
                 raise ValueError(
-                    f"Data {keyword!r} is observed at site {site!r}, whose support is {what}; {keyword}[{int(np.argmin(good))}] is not in it."
+                    f"Data {keyword!r} is observed at site {site!r}, whose support is {what}; "
+                    f"{keyword}[{int(np.argmin(good))}] is not in it."
                 )
 
 
@@ -319,7 +320,9 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             begin = jax.jit(lambda arrays, key: type(self)(self.structure, arrays).initial(key))
             density = jax.jit(lambda arrays, *given: type(self)(self.structure, arrays).joint(*given))
             values = {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.variables.values()}
-            values |= {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in self.arrays.items() if k in self.inputs}
+            values |= {
+                k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in self.arrays.items() if k in self.inputs
+            }
             key = jax.random.key(0)
             parameters = jax.eval_shape(begin, self.arrays, key)
             texts = [

@@ -18,7 +18,9 @@ class MultivariateNormal(dist.MultivariateNormal):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
         root = self.scale_tril
-        inverse = solve_triangular(root, jnp.broadcast_to(jnp.eye(root.shape[-1], dtype=root.dtype), root.shape), lower=True)
+        inverse = solve_triangular(
+            root, jnp.broadcast_to(jnp.eye(root.shape[-1], dtype=root.dtype), root.shape), lower=True
+        )
         white = jnp.einsum("...ij,...j->...i", inverse, value - self.loc)
         log_det = jnp.sum(jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1)), -1)
         return -0.5 * jnp.sum(white**2, -1) - log_det - 0.5 * root.shape[-1] * math.log(2 * math.pi)

@@ -23,7 +23,7 @@ from jax import lax
 from jax.scipy.special import digamma, gammaln, i0e, i1e, multigammaln
 from numpyro.distributions.util import clamp_probs
 
-from probgen import normal
+from probgen.distributions import normal
 
 EULER = 0.5772156649015329
 LOG_TWO_PI = 1.8378770664093453
