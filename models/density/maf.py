@@ -13,8 +13,8 @@ from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, autoregressive
 
 
-def maf(x=None, dim=2, num_layers=8, width=56, depth=2, bound=2.0):
-    flow = autoregressive("flow", numpyro.prng_key(), dim, BoundedAffine(bound), num_layers, width, depth)
+def maf(x=None, given=None, dim=2, num_layers=8, width=56, depth=2, bound=2.0):
+    flow = autoregressive("flow", dim, BoundedAffine(bound), num_layers, width, depth, given)
     numpyro.sample("x", flow, obs=x)
 
 

@@ -13,8 +13,8 @@ from probgen.model import Model
 from probgen.nets.flows import coupling, smooth_spline
 
 
-def neural_spline(x=None, dim=2, num_layers=6, width=56, depth=2, knots=8, interval=5):
-    flow = coupling("flow", numpyro.prng_key(), dim, smooth_spline(knots, interval), num_layers, width, depth)
+def neural_spline(x=None, given=None, dim=2, num_layers=6, width=56, depth=2, knots=8, interval=5):
+    flow = coupling("flow", dim, smooth_spline(knots, interval), num_layers, width, depth, given)
     numpyro.sample("x", flow, obs=x)
 
 

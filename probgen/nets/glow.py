@@ -1,0 +1,397 @@
+"""Flows of pictures: several scales, each with steps of an affine map per channel, a mixing of channels and a coupling.
+
+    encode: x -> z_1, ..., z_L    decode: z_1, ..., z_L -> x
+
+A scale squeezes 2 x 2 pixels into channels; after its steps half of the channels leave as its latent variables, the last scale
+keeps all. Bijections here are of one picture, (height, width, channel), and go from data to noise.
+Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803); Kingma and Dhariwal 2018 (arXiv:1807.03039).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flowjax.bijections import AbstractBijection, Chain, Invert, Scan
+from flowjax.distributions import StandardNormal, Transformed
+from jax.scipy.linalg import solve_triangular
+
+from probgen.nets.flows import Flow, registered
+
+Shape = tuple[int, int, int]
+
+
+class ImageFlow(Flow):
+    """A multi-scale flow as a NumPyro distribution of one picture, (height, width, channel)."""
+
+    def encode(self, x: Any) -> list[Any]:
+        """The latent variables of one picture, a level each: (height / 2^i, width / 2^i, channel_i)."""
+        return self.bijection.bijection.encode(x)[0]  # type: ignore[attr-defined]
+
+    def decode(self, z: list[Any]) -> Any:
+        """The picture of latent variables as `encode` gives them."""
+        return self.bijection.bijection.decode(z)[0]  # type: ignore[attr-defined]
+
+
+def glow_flow(
+    name: str, shape: Shape, num_levels: int, num_steps: int, width: int, bound: float, start: Any = ()
+) -> ImageFlow:
+    """Glow, its parameters registered under a name; `start` as for `multiscale`."""
+
+    def level(key: Any, shape: Shape, last: bool) -> Level:
+        *keys, k_split = jax.random.split(key, num_steps + 1)
+        inner = squeezed(shape)
+        mixes = [rotation(inner[2], seed=i) for i in range(num_steps)]
+        steps = [
+            Chain([ActNorm(inner), Mix(inner, *mix), Halves(key, inner, width, bound)])
+            for key, mix in zip(keys, mixes, strict=True)
+        ]
+        split = None if last else Halves(k_split, inner, 0, bound)
+        return Level((Squeeze(shape), _scan(steps)), split, inner)
+
+    return multiscale(name, shape, num_levels, level, start)
+
+
+def realnvp_flow(
+    name: str, shape: Shape, num_levels: int, num_steps: int, width: int, bound: float, start: Any = ()
+) -> ImageFlow:
+    """RealNVP of pictures, its parameters registered under a name; `start` as for `multiscale`.
+
+    num_steps: couplings with checkerboards, and as many again with channels, in every scale; the last has the former alone, and
+    one more.
+    """
+
+    def masked(keys: Any, shape: Shape, mask: Callable[[Shape], Any]) -> Scan:
+        masks = [mask(shape) ^ bool(i % 2) for i in range(len(keys))]
+        return _scan([Chain([ActNorm(shape), Masked(k, m, width, bound)]) for k, m in zip(keys, masks, strict=True)])
+
+    def level(key: Any, shape: Shape, last: bool) -> Level:
+        keys = jax.random.split(key, 2 * num_steps + 1)
+        if last:
+            return Level((masked(keys[: num_steps + 1], shape, checkerboard),), None, shape)
+        inner = squeezed(shape)
+        first, second = masked(keys[:num_steps], shape, checkerboard), masked(keys[num_steps:-1], inner, halves)
+        return Level((first, Squeeze(shape), second), None, inner)
+
+    return multiscale(name, shape, num_levels, level, start)
+
+
+def multiscale(
+    name: str, shape: Shape, num_levels: int, level: Callable[[Any, Shape, bool], Level], start: Any
+) -> ImageFlow:
+    """A flow of levels, made by `level(key, shape, last)`, its parameters registered under a name.
+
+    start: pictures, (row, *shape), on which every ActNorm begins with zero means and unit variances; () for the identity.
+    Raises ValueError where the sides cannot be halved so often, or `start` has another shape.
+    """
+    if shape[0] % 2**num_levels or shape[1] % 2**num_levels:
+        raise ValueError(
+            f"Pictures of {shape[0]} x {shape[1]} cannot be halved {num_levels} times; pad them or use fewer num_levels."
+        )
+    if np.size(start) and np.shape(start)[1:] != shape:
+        raise ValueError(f"start has shape {np.shape(start)}; expected pictures of shape {shape}: (row, *{shape}).")
+
+    def make(key: Any) -> Transformed:
+        levels, inner = [], shape
+        for i, own in enumerate(jax.random.split(key, num_levels)):
+            levels.append(level(own, inner, i == num_levels - 1))
+            inner = levels[-1].rest
+        return Transformed(StandardNormal(shape), Invert(MultiScale(tuple(levels), shape)))
+
+    def begin(flow: Transformed) -> Transformed:
+        inner = lambda node: node.bijection.bijection  # noqa: E731
+        return eqx.tree_at(inner, flow, started(inner(flow), start)) if np.size(start) else flow
+
+    return ImageFlow(registered(name, make, begin))
+
+
+# ---- the scales --------------------------------------------------------------------------------------------------
+
+
+class Level(eqx.Module):
+    """Stages of one scale; then, if it is not the last, the split of its channels, after a coupling `split` where there is one.
+
+    shape: after the stages. The coupling is Glow's learned prior: N(z; m, s^2) given the other half is z = m + s times noise.
+    """
+
+    stages: tuple[Any, ...]
+    split: Any
+    shape: Shape
+
+    @property
+    def rest(self) -> Shape:
+        """The shape of what goes on."""
+        return (*self.shape[:2], self.shape[2] // 2)
+
+    @property
+    def bijections(self) -> list[Any]:
+        """The stages and the coupling of the split."""
+        return [*self.stages, *([] if self.split is None else [self.split])]
+
+
+class MultiScale(AbstractBijection):
+    """Levels one after the other; as a bijection of arrays it packs the latent variables into the picture's shape."""
+
+    levels: tuple[Level, ...]
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def encode(self, x: Any) -> tuple[list[Any], Any]:
+        """The latent variables of every level, and the log determinant."""
+        found, total = [], 0.0
+        for level in self.levels:
+            for stage in level.bijections:
+                x, log_det = stage.transform_and_log_det(x)
+                total = total + log_det
+            if level is not self.levels[-1]:
+                x, z = jnp.split(x, 2, axis=-1)
+                found.append(z)
+        return [*found, x], total
+
+    def decode(self, z: list[Any]) -> tuple[Any, Any]:
+        """The picture, and the log determinant of this direction."""
+        x, total = z[-1], 0.0
+        for level, own in zip(reversed(self.levels), [None, *reversed(z[:-1])], strict=True):
+            x = x if own is None else jnp.concatenate([x, own], axis=-1)
+            for stage in reversed(level.bijections):
+                x, log_det = stage.inverse_and_log_det(x)
+                total = total + log_det
+        return x, total
+
+    @property
+    def latent_shapes(self) -> list[Shape]:
+        """Of every level."""
+        return [level.rest for level in self.levels[:-1]] + [self.levels[-1].shape]
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        z, log_det = self.encode(x)
+        return jnp.concatenate([level.ravel() for level in z]).reshape(self.shape), log_det
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        sizes = [int(np.prod(shape)) for shape in self.latent_shapes]
+        parts = jnp.split(y.ravel(), np.cumsum(sizes)[:-1])
+        return self.decode([part.reshape(shape) for part, shape in zip(parts, self.latent_shapes, strict=True)])
+
+
+def started(flow: MultiScale, batch: Any) -> MultiScale:
+    """The flow with every ActNorm measured on what reaches it of a batch, (row, height, width, channel)."""
+    batch = jnp.asarray(batch, jnp.result_type(float))
+    levels = []
+    for level in flow.levels:
+        stages = []
+        for stage in level.stages:
+            stage, batch = _measured(stage, batch)
+            stages.append(stage)
+        levels.append(eqx.tree_at(lambda node: node.stages, level, tuple(stages)))
+        if level.split is not None:
+            batch = jax.vmap(level.split.transform)(batch)
+        batch = batch[..., : level.rest[2]]
+    return eqx.tree_at(lambda node: node.levels, flow, tuple(levels))
+
+
+def _measured(stage: Any, batch: Any) -> tuple[Any, Any]:
+    """A stage whose steps begin with measured ActNorms, and the batch behind it."""
+    if not isinstance(stage, Scan):
+        return stage, jax.vmap(stage.transform)(batch)
+    arrays, rest = eqx.partition(stage.bijection, eqx.is_array)
+
+    def one(batch: Any, arrays: Any) -> tuple[Any, Any]:
+        step = eqx.combine(arrays, rest)
+        step = eqx.tree_at(lambda node: node.bijections[0], step, step.bijections[0].measured(batch))
+        return jax.vmap(step.transform)(batch), eqx.filter(step, eqx.is_array)
+
+    batch, arrays = jax.lax.scan(one, batch, arrays)
+    return eqx.tree_at(lambda node: node.bijection, stage, eqx.combine(arrays, rest)), batch
+
+
+def _scan(steps: list[Any]) -> Scan:
+    """Steps of equal structure as one scan."""
+    rest = eqx.filter(steps[0], eqx.is_array, inverse=True)
+    arrays = [eqx.filter(step, eqx.is_array) for step in steps]
+    return Scan(eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), rest))
+
+
+# ---- the steps ---------------------------------------------------------------------------------------------------
+
+
+class Squeeze(eqx.Module):
+    """2 x 2 pixels into four times the channels: (height, width, channel) -> (height / 2, width / 2, 4 channel)."""
+
+    shape: Shape
+
+    def transform(self, x: Any) -> Any:
+        return self.transform_and_log_det(x)[0]
+
+    def transform_and_log_det(self, x: Any) -> tuple[Any, Any]:
+        height, width, channel = self.shape
+        x = x.reshape(height // 2, 2, width // 2, 2, channel)
+        return x.transpose(0, 2, 1, 3, 4).reshape(squeezed(self.shape)), 0.0
+
+    def inverse_and_log_det(self, y: Any) -> tuple[Any, Any]:
+        height, width, channel = self.shape
+        y = y.reshape(height // 2, width // 2, 2, 2, channel)
+        return y.transpose(0, 2, 1, 3, 4).reshape(self.shape), 0.0
+
+
+class ActNorm(AbstractBijection):
+    """y = (x - mean) / scale, channel by channel; the identity unless `measured`."""
+
+    mean: Any
+    log_scale: Any
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def __init__(self, shape: Shape):
+        self.mean, self.log_scale, self.shape = jnp.zeros(shape[2]), jnp.zeros(shape[2]), shape
+
+    def measured(self, batch: Any) -> ActNorm:
+        """With the means and standard deviations of a batch: (row, *shape)."""
+        pixels = batch.reshape(-1, self.shape[2])
+        log_scale = jnp.log(jnp.maximum(pixels.std(0), 1e-3))  # a channel that is constant in the batch may vary later
+        return eqx.tree_at(lambda node: (node.mean, node.log_scale), self, (pixels.mean(0), log_scale))
+
+    def _log_det(self) -> Any:
+        return -self.shape[0] * self.shape[1] * self.log_scale.sum()
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        return (x - self.mean) * jnp.exp(-self.log_scale), self._log_det()
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        return y * jnp.exp(self.log_scale) + self.mean, -self._log_det()
+
+
+class Mix(AbstractBijection):
+    """An invertible 1 x 1 convolution, y = P L (U + diag(s)) x in every pixel, with P and the signs of s fixed."""
+
+    order: Any
+    positive: Any
+    lower: Any
+    upper: Any
+    log_diagonal: Any
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def __init__(self, shape: Shape, order: Any, lower: Any, upper: Any):
+        self.order, self.lower, self.upper = jnp.asarray(order), jnp.asarray(lower), jnp.asarray(np.triu(upper, 1))
+        self.positive = jnp.asarray(np.diag(upper) > 0)
+        self.log_diagonal, self.shape = jnp.log(jnp.abs(jnp.asarray(np.diag(upper)))), shape
+
+    def _factors(self) -> tuple[Any, Any]:
+        lower = jnp.tril(self.lower, -1) + jnp.eye(len(self.lower))
+        diagonal = jnp.where(self.positive, 1, -1) * jnp.exp(self.log_diagonal)
+        return lower, jnp.triu(self.upper, 1) + jnp.diag(diagonal)
+
+    def _log_det(self) -> Any:
+        return self.shape[0] * self.shape[1] * self.log_diagonal.sum()
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        lower, upper = self._factors()
+        return x @ (lower @ upper)[self.order].T, self._log_det()
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        lower, upper = self._factors()
+        columns = y[..., jnp.argsort(self.order)].reshape(-1, len(lower)).T
+        columns = solve_triangular(upper, solve_triangular(lower, columns, lower=True, unit_diagonal=True))
+        return columns.T.reshape(self.shape), -self._log_det()
+
+
+class Halves(AbstractBijection):
+    """A coupling of channels: the first half stays, the second becomes t + exp(s) times itself, s = bound tanh(raw / bound)."""
+
+    net: Any
+    bound: float
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def __init__(self, key: Any, shape: Shape, width: int, bound: float):
+        first = shape[2] // 2
+        self.net, self.bound, self.shape = Net(key, first, width, 2 * (shape[2] - first)), bound, shape
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        kept, moved = jnp.split(x, 2, axis=-1)
+        shift, log_scale = self.net.affine(kept, self.bound)
+        return jnp.concatenate([kept, shift + moved * jnp.exp(log_scale)], axis=-1), log_scale.sum()
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        kept, moved = jnp.split(y, 2, axis=-1)
+        shift, log_scale = self.net.affine(kept, self.bound)
+        return jnp.concatenate([kept, (moved - shift) * jnp.exp(-log_scale)], axis=-1), -log_scale.sum()
+
+
+class Masked(AbstractBijection):
+    """A coupling by a mask: what is in it stays, all else becomes t + exp(s) times itself, s = bound tanh(raw / bound)."""
+
+    net: Any
+    mask: Any
+    bound: float
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def __init__(self, key: Any, mask: Any, width: int, bound: float):
+        self.net = Net(key, mask.shape[2], width, 2 * mask.shape[2])
+        self.mask, self.bound, self.shape = jnp.asarray(mask), bound, mask.shape
+
+    def _affine(self, x: Any) -> tuple[Any, Any]:
+        shift, log_scale = self.net.affine(jnp.where(self.mask, x, 0), self.bound)
+        return jnp.where(self.mask, 0, shift), jnp.where(self.mask, 0, log_scale)
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        shift, log_scale = self._affine(x)
+        return shift + x * jnp.exp(log_scale), log_scale.sum()
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        shift, log_scale = self._affine(y)
+        return (y - shift) * jnp.exp(-log_scale), -log_scale.sum()
+
+
+class Net(eqx.Module):
+    """Convolutions 3 x 3, 1 x 1, 3 x 3 of `width` channels with rectifiers; the last alone where width is 0. It begins at zero."""
+
+    layers: list[eqx.nn.Conv2d]
+
+    def __init__(self, key: Any, inputs: int, width: int, outputs: int):
+        k_first, k_second, k_last = jax.random.split(key, 3)
+        same = functools.partial(eqx.nn.Conv2d, kernel_size=3, padding=1)
+        last = same(width or inputs, outputs, key=k_last)
+        last = eqx.tree_at(lambda c: (c.weight, c.bias), last, replace_fn=jnp.zeros_like)
+        inner = [same(inputs, width, key=k_first), eqx.nn.Conv2d(width, width, 1, key=k_second)] if width else []
+        self.layers = [*inner, last]
+
+    def affine(self, x: Any, bound: float) -> tuple[Any, Any]:
+        """Shift and bounded log scale, each (height, width, channel)."""
+        x = jnp.moveaxis(x, -1, 0)
+        for layer in self.layers[:-1]:
+            x = jax.nn.relu(layer(x))
+        shift, raw = jnp.split(jnp.moveaxis(self.layers[-1](x), 0, -1), 2, axis=-1)
+        return shift, bound * jnp.tanh(raw / bound)
+
+
+# ---- shapes, masks, rotations ------------------------------------------------------------------------------------
+
+
+def squeezed(shape: Shape) -> Shape:
+    """The shape behind a squeeze."""
+    return shape[0] // 2, shape[1] // 2, 4 * shape[2]
+
+
+def checkerboard(shape: Shape) -> np.ndarray:
+    """True on every other pixel."""
+    return np.broadcast_to(np.indices(shape[:2]).sum(0)[..., None] % 2 == 0, shape)
+
+
+def halves(shape: Shape) -> np.ndarray:
+    """True on the first half of the channels."""
+    return np.broadcast_to(np.arange(shape[2]) < shape[2] // 2, shape)
+
+
+def rotation(size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A random rotation as rows' order, a lower and an upper triangle: Q = (L U)[order]."""
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))
+    p, lower, upper = scipy.linalg.lu(q)
+    return p.argmax(1), lower, upper
