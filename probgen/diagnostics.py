@@ -599,8 +599,12 @@ def _convergence(evidence: Evidence) -> Finding | None:
 def _at_rest(loss: np.ndarray, drop: float, error: float, remedy: str) -> Finding:
     """Of a learner of parameters: the loss falls by less than 1 % in 1000 steps, as far as its noise lets that be seen."""
     bar = 0.01 * float(np.nanmean(abs(loss[-max(100, len(loss) // 4) :]))) + 0.01
-    message = f"the loss falls by {drop:.3g} (standard error {error:.2g}) in 1000 steps at the end; at most {bar:.2g}"
-    return Finding("convergence", "warn" if not drop - 2 * error <= bar else "pass", drop, bar, message, remedy)
+    word, remedy = ("rises", "a smaller learning_rate") if drop < 0 else ("falls", remedy)
+    message = (
+        f"the loss {word} by {abs(drop):.3g} (standard error {error:.2g}) in 1000 steps at the end; at most {bar:.2g}"
+    )
+    rest = drop - 2 * error <= bar and -drop - 2 * error <= 10 * bar  # a slow rise is what learning by an estimate has
+    return Finding("convergence", "pass" if rest else "warn", drop, bar, message, remedy)
 
 
 def _rollbacks(evidence: Evidence) -> Finding | None:

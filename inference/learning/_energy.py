@@ -10,6 +10,7 @@ by automatic differentiation of the sum over that block. Hidden units that inter
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -30,7 +31,7 @@ class Guard(NamedTuple):
     """The last good state, and what tells a good one.
 
     mean, best: the loss's running mean and the least of it; noise: variance of single losses; last: the loss at the last look;
-    factor: of the step size.
+    worst: the largest loss since then; factor: of the step size.
     """
 
     parameters: Any
@@ -40,6 +41,7 @@ class Guard(NamedTuple):
     best: Any
     noise: Any
     last: Any
+    worst: Any
     factor: Any
     rollbacks: Any
 
@@ -84,6 +86,7 @@ class EnergyLearner(Learner[Learnable]):
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     precision: ClassVar[str] = "float32"
+    spike: ClassVar[float] = math.inf  # of a single loss, in margins of the guard, that is a runaway too
 
     num_steps: int = 20_000
     batch_size: int = 100
@@ -119,10 +122,10 @@ class EnergyLearner(Learner[Learnable]):
         batch = target.rows(order[: min(self.batch_size, target.num_rows)])
         chains = self.first_chains(k_chains, target, parameters, batch)
         zero = jnp.zeros(())
-        guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero, zero, zero + 1.0, jnp.int32(0))
+        guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero, zero, zero, zero + 1.0, jnp.int32(0))
         state = State(jnp.int32(0), parameters, parameters, optimiser, chains, order, zero, guard)
         loss = self.monitor(k_loss, target, state, batch, zero)
-        return state._replace(loss=loss, guard=guard._replace(best=loss, last=loss))
+        return state._replace(loss=loss, guard=guard._replace(best=loss, last=loss, worst=loss))
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         k_order, k_model, k_loss = jax.random.split(key, 3)
@@ -136,8 +139,8 @@ class EnergyLearner(Learner[Learnable]):
         first = int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
         weight = 1 / jnp.maximum(1.0, state.step + 2.0 - first)
         average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
-        new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, state.guard)
-        new = _guarded(new)
+        guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
+        new = _guarded(State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard), self.spike)
         return new, Info(loss, gap, rate, new.guard.rollbacks)
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
@@ -200,11 +203,12 @@ class EnergyLearner(Learner[Learnable]):
         return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size))
 
 
-def _guarded(state: State) -> State:
+def _guarded(state: State, spike: float) -> State:
     """At times: keep a state whose loss is no worse than before, go back to the last one kept where the loss has run away.
 
     The running mean decides on going back, so that one bad batch does not; the loss itself on keeping, so that a rise that the
-    mean does not show yet is not kept. Noise is learned slowly, so that a runaway is not taken for it.
+    mean does not show yet is not kept. A single loss beyond `spike` margins is a runaway that may be over by now: a net can die of
+    it. Noise is learned slowly, so that a runaway is not taken for it.
     """
 
     def look() -> State:
@@ -212,7 +216,8 @@ def _guarded(state: State) -> State:
         mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
         margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
-        bad = jnp.logical_not(jnp.logical_and(finite, mean <= g.best + margin))
+        calm = jnp.logical_and(mean <= g.best + margin, jnp.logical_not(g.worst > g.best + spike * margin))
+        bad = jnp.logical_not(jnp.logical_and(finite, calm))
         good = jnp.logical_and(finite, state.loss <= g.best + margin)
         pick = lambda which, old, new: jax.tree.map(lambda a, b: jnp.where(which, a, b), old, new)  # noqa: E731
         before, now = g[:3], (state.parameters, state.optimiser, state.chains)
@@ -222,7 +227,7 @@ def _guarded(state: State) -> State:
         noise = g.noise + 0.1 * (jnp.minimum(spread, 9 * g.noise + 0.01 * (1 + jnp.abs(g.best)) ** 2) - g.noise)
         guard = Guard(
             *pick(good, now, before), *(jnp.where(bad, g.best, x) for x in (mean, jnp.minimum(g.best, mean))),
-            jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss),
+            jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss), jnp.where(bad, g.best, state.loss),
             jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
         )  # fmt: skip
         loss = jnp.where(jnp.isfinite(loss), loss, 0.0)

@@ -48,6 +48,8 @@ class ShortRun(RealEnergyLearner):
 
     bias: ClassVar[str | None] = "chains that lag behind the parameters: compare log_prob with held-out data"
 
+    spike: ClassVar[float] = 1.5
+
     learning_rate: float = 1e-2
     num_chains: int = 200
     buffer_size: int = 2000
