@@ -531,14 +531,19 @@ def test_a_planted_divergence_is_rolled_back_and_told():
 
 def losses_seen(losses):
     """Rollbacks of the guard over a row of losses, one a look."""
-    from probgen.inference.learning._energy import CHECK_EVERY, Guard, State, _guarded
+    from probgen.inference.learning._energy import CHECK_EVERY, EnergyLearner, Guard, State, _guarded
 
     zero = jnp.zeros(())
-    guard = Guard(zero, zero, zero, zero + jnp.nan, zero + losses[0], zero, zero + losses[0], zero + 1, jnp.int32(0))
+    first = zero + losses[0]
+    guard = Guard(
+        parameters=zero, optimiser=zero, chains=zero, mean=zero + jnp.nan, best=first, noise=zero, last=first, worst=first,
+        factor=zero + 1, rollbacks=jnp.int32(0),
+    )  # fmt: skip
     state = State(jnp.int32(CHECK_EVERY), zero, zero, zero, zero, zero, zero, guard)
-    look = jax.jit(_guarded)
+    look = jax.jit(lambda state: _guarded(state, EnergyLearner.spike))
     for loss in losses:
-        state = look(state._replace(loss=zero + loss))
+        worst = jnp.maximum(state.guard.worst, loss)
+        state = look(state._replace(loss=zero + loss, guard=state.guard._replace(worst=worst)))
     return int(state.guard.rollbacks)
 
 
