@@ -1,4 +1,4 @@
-"""Integers as real numbers, so that a density can be learned of them, and the units of what is then reported.
+"""Integers as real numbers, so that a density can be learned of them; `evaluate.density.bits_per_dim` has the units of the result.
 
     y = (x + u) / levels,  u ~ U[0, 1)^D:   E[log p(y)] - D log levels <= log P(x)
 
@@ -28,11 +28,3 @@ def dequantised(x: Any, levels: int, seed: int = 0, draws: int = 1) -> np.ndarra
         )
     noise = np.random.default_rng(seed).random((draws, *x.shape))
     return ((x + noise) / levels).reshape(draws * len(x), *x.shape[1:])
-
-
-def bits_per_dim(log_prob: Any, dim: int, levels: int) -> Any:
-    """Bits per dimension of the integers, from log densities of their `dequantised` rows in nats; uniform dequantisation.
-
-    dim: pixels times channels. Averaged over the noise it is an upper bound on what the integers' own probability gives.
-    """
-    return (dim * np.log(levels) - np.asarray(log_prob)) / (dim * np.log(2))

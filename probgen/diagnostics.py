@@ -631,6 +631,16 @@ def _grid(evidence: Evidence) -> Finding | None:
     return Finding("grid", "warn" if edge else "pass", best, None, message, "a grid that reaches further on that side")
 
 
+def _components(evidence: Evidence) -> Finding | None:
+    """Rows of a mixture's smallest component."""
+    if "smallest" not in evidence.records:
+        return None
+    value = float(evidence.records["smallest"][0, -1])
+    message = f"the smallest component holds {value:.1f} rows; at least 2"
+    remedy = "fewer components: this one describes single points, or nothing"
+    return Finding("components", "warn" if value < 2 else "pass", value, 2.0, message, remedy)
+
+
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
     """By how much a loss (step,) falls in 1000 steps, by its last quarter, and the standard error; NaN if too short."""
     window = loss[-max(100, len(loss) // 4) :]
@@ -736,6 +746,7 @@ LEARNER_CHECKS = (
     _rollbacks,
     _convergence,
     _grid,
+    _components,
     _k_hat,
     _weights,
     _guide_sd,

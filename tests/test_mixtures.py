@@ -12,6 +12,7 @@ import probgen as pg
 from probgen import catalog
 from probgen.distributions.ordered import Ordered, sorted_rows
 from probgen.run import conditioned
+from probgen.store import Store
 from probgen.toys import eight_gaussians
 
 
@@ -261,6 +262,109 @@ def test_a_mixture_of_bits_is_completed_by_enumeration():
     drawn = fit.condition(x=np.array([1, np.nan, np.nan, np.nan, 0])).sample(40_000)["x"]
     found = [(drawn == row).all(1).mean() for row in every]
     np.testing.assert_allclose(found, exact / exact.sum(), atol=0.01)
+
+
+def components():
+    """Batches of distributions over five reals, written in as many ways, with their equal as a dense normal."""
+    rng = np.random.default_rng(0)
+    loc, scale = rng.normal(size=(3, 5)), rng.uniform(0.5, 2, size=5)
+    root = np.linalg.cholesky(np.cov(rng.normal(size=(8, 5)).T))
+    dense = lambda loc, cov: (np.broadcast_to(loc, (3, 5)), np.broadcast_to(cov, (3, 5, 5)))  # noqa: E731
+    return {
+        "independent": (dist.Normal(loc, scale).to_event(1), dense(loc, np.diag(scale**2))),
+        "expanded": (dist.Normal(0, 1).expand([3, 5]).to_event(1), dense(0, np.eye(5))),
+        "expanded twice": (dist.Normal(0, scale).to_event(1).expand([3]), dense(0, np.diag(scale**2))),
+        "dense": (dist.MultivariateNormal(loc, scale_tril=root), dense(loc, root @ root.T)),
+        "dense, expanded": (dist.MultivariateNormal(loc[0], scale_tril=root).expand([3]), dense(loc[0], root @ root.T)),
+    }
+
+
+@pytest.mark.parametrize("case", components())
+def test_the_known_part_of_a_mixture_has_its_marginal_density(case):
+    """Known coordinates 1 and 3 choose the component, whose conditional mean and covariance the other three have."""
+    from probgen.engine import completion
+
+    batch, (loc, cov) = components()[case]
+    known = np.array([False, True, False, True, False])
+    value = np.where(known, np.arange(5) / 3, np.nan)
+    weights = np.array([0.2, 0.3, 0.5])
+    seen, hidden = np.flatnonzero(known), np.flatnonzero(~known)
+    of = lambda k: stats.multivariate_normal(loc[k][seen], cov[k][np.ix_(seen, seen)]).logpdf(value[seen])  # noqa: E731
+    log_known = np.array([of(k) for k in range(3)])
+    found = completion._given(batch, jax.random.key(0), jnp.where(known, value, 0), known)[1]
+    np.testing.assert_allclose(found, log_known, atol=1e-5)
+    fn = dist.MixtureSameFamily(dist.Categorical(probs=jnp.asarray(weights)), batch)
+    one = jax.jit(lambda key: completion.complete(fn, key, value, known))
+    drawn, exact = jax.vmap(one)(jax.random.split(jax.random.key(1), 40_000))
+    assert np.asarray(exact).all()
+    drawn = np.asarray(drawn, float)
+    share = weights * np.exp(log_known) / (weights @ np.exp(log_known))
+    pull = [cov[k][np.ix_(hidden, seen)] @ np.linalg.inv(cov[k][np.ix_(seen, seen)]) for k in range(3)]
+    means = np.array([loc[k][hidden] + pull[k] @ (value[seen] - loc[k][seen]) for k in range(3)])
+    inner = [cov[k][np.ix_(hidden, hidden)] - pull[k] @ cov[k][np.ix_(seen, hidden)] for k in range(3)]
+    mean = share @ means
+    whole = sum(s * (c + np.outer(m - mean, m - mean)) for s, c, m in zip(share, inner, means, strict=True))
+    np.testing.assert_allclose(drawn[:, seen], np.broadcast_to(value[seen], (40_000, 2)), atol=1e-6)
+    np.testing.assert_allclose(drawn[:, hidden].mean(0), mean, atol=0.05)
+    np.testing.assert_allclose(np.cov(drawn[:, hidden].T), whole, atol=0.12)
+
+
+def test_independent_dense_normals_are_completed_one_by_one():
+    from probgen.engine import completion
+
+    root = np.linalg.cholesky(np.array([[1.0, 0.8], [0.8, 1.0]]))
+    fn = dist.MultivariateNormal(jnp.zeros((3, 2)), scale_tril=root).to_event(1)
+    value = np.array([[1.0, np.nan], [np.nan, -1.0], [np.nan, np.nan]])
+    one = lambda key: completion.complete(fn, key, value, ~np.isnan(value))[0]  # noqa: E731
+    drawn = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(0), 40_000)))
+    np.testing.assert_allclose(drawn.mean(0), [[1, 0.8], [-0.8, -1], [0, 0]], atol=0.02)
+    np.testing.assert_allclose(drawn.std(0), [[0, 0.6], [0.6, 0], [1, 1]], atol=0.02)
+
+
+def test_nothing_is_drawn_forward_where_that_is_not_the_density():
+    v = np.ones((20, 4))
+    fit = pg.fit("rbm", {"v": v, "num_visible": 4, "num_hidden": 2}, "cd", num_steps=20)
+    with pytest.raises(TypeError, match="part of an energy"):
+        fit.condition().sample(3)
+
+    def posterior(y=None):
+        loc = numpyro.sample("loc", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(loc, 1).expand([3]).to_event(1), obs=y)
+
+    with pytest.raises(TypeError, match="'y' is known and comes after 'loc'"):
+        conditioned(posterior, {"y": np.zeros(3)})[1].sample(3)
+    assert conditioned(posterior, {})[1].sample(3)["y"].shape == (3, 3)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("inference", "num_steps"), [("em", 60), ("mle", 200)])
+def test_a_mixture_goes_on_from_its_state_bit_for_bit(tmp_path, monkeypatch, inference, num_steps):
+    data = mixture_data(np.random.default_rng(0).normal(size=(300, 2)), num_components=2)
+    settings = {"num_steps": num_steps} | ({"tolerance": 1e-12} if inference == "em" else {})
+    whole = pg.fit("gaussian_mixture", data, inference, out=tmp_path / "whole", **settings)
+    commit = Store.commit
+
+    def killed(*given):
+        commit(*given)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Store, "commit", killed)
+        pg.fit("gaussian_mixture", data, inference, out=tmp_path / "part", **settings)
+    assert pg.load(tmp_path / "part").num_steps < whole.num_steps
+    again = pg.resume(tmp_path / "part")
+    for name, array in whole.parameters.items():
+        np.testing.assert_array_equal(array, again.parameters[name])
+        np.testing.assert_array_equal(array, pg.load(tmp_path / "whole").parameters[name])
+
+
+def test_a_component_without_rows_is_told():
+    x = np.concatenate([np.random.default_rng(0).normal(size=(100, 1)), [[1000.0]]])
+    verdict = pg.fit("gaussian_mixture", mixture_data(x, num_components=2), "em").diagnose()
+    assert [f.status for f in verdict.findings if f.check == "components"] == ["warn"]
 
 
 def test_what_has_no_closed_form_is_sent_to_a_chain():

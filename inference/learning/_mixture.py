@@ -40,9 +40,12 @@ class Mixture:
         return _parts(_distribution(target, parameters, self.site))
 
     def log_terms(self, target: Any, parameters: Mapping[str, Any], x: Any) -> Any:
-        """log w_k + log p(x; theta_k) of points (row, *event): (row, component)."""
+        """log w_k + log p(x; theta_k) of points (row, *event), one matrix product: (row, component)."""
         log_weights, components = self.of(target, parameters)
-        return log_weights + components.log_prob(x[:, None])
+        family = families.of(components)
+        eta = family.natural(components)
+        linear = family.statistics(x) @ eta.T + (log_weights - family.log_normaliser(eta))
+        return linear + family.log_base(x)[:, None]
 
     def fitted(self, target: Any, parameters: Any, counts: Any, means: Any) -> dict[str, Any]:
         """The parameters of largest likelihood, given how many rows each component has and its mean statistics.
@@ -121,16 +124,16 @@ def started(key: Any, mixture: Mixture, target: Any, parameters: Any, smoothing:
     """Constrained parameters that fit the clusters of k-means."""
     x, count = rows_of(target), mixture.num_components
     labels = kmeans(key, x.reshape(len(x), -1), count)
-    hot = lambda rows, index: jax.nn.one_hot(labels[index], count)  # noqa: E731
+    hot = lambda rows, index: (jax.nn.one_hot(labels[index], count), jnp.zeros(len(index)))  # noqa: E731
     return maximised(mixture, target, parameters, x, hot, smoothing)[0]
 
 
 def maximised(
     mixture: Mixture, target: Any, parameters: Any, x: Any, responsibilities: Any, smoothing: float
-) -> tuple[Any, Any]:
-    """Parameters of largest expected log likelihood, and how many rows each component has.
+) -> tuple[Any, Any, Any]:
+    """Parameters of largest expected log likelihood, how many rows each component has, and the mean log p of a row.
 
-    responsibilities: (rows, their numbers) -> (row, component). Every component is given `smoothing` rows more, whose statistics
+    responsibilities: (rows, their numbers) -> shares (row, component) and log p (row,). Every component is given `smoothing` rows more, whose statistics
     are the mean over all rows and a ten thousandth of the program's own at its start: none can collapse onto a point.
     """
     _, components = mixture.of(target, parameters)
@@ -140,16 +143,19 @@ def maximised(
     def add(total: Any, index: Any) -> Any:
         real = index < len(x)
         rows = x[jnp.minimum(index, len(x) - 1)]
-        shares = responsibilities(rows, jnp.minimum(index, len(x) - 1)) * real[:, None]
-        return (total[0] + shares.sum(0), total[1] + shares.T @ family.statistics(rows)), None
+        shares, log_p = responsibilities(rows, jnp.minimum(index, len(x) - 1))
+        shares = shares * real[:, None]
+        new = shares.sum(0), shares.T @ family.statistics(rows), jnp.sum(jnp.where(real, log_p, 0.0))
+        return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, new), None
 
     size = family.statistics(x[:1]).shape[-1]
-    zero = (jnp.zeros(mixture.num_components, x.dtype), jnp.zeros((mixture.num_components, size), x.dtype))
-    (counts, sums), _ = jax.lax.scan(add, zero, index)
+    zeros = lambda *shape: jnp.zeros(shape, x.dtype)  # noqa: E731
+    zero = zeros(mixture.num_components), zeros(mixture.num_components, size), zeros()
+    (counts, sums, log_p), _ = jax.lax.scan(add, zero, index)
     own = family.mean(components).mean(0)
     imagined = (sums.sum(0) + 1e-4 * own) / (counts.sum() + 1e-4)
     means = (sums + smoothing * imagined) / (counts + smoothing)[:, None]
-    return mixture.fitted(target, parameters, counts + smoothing, means), counts
+    return mixture.fitted(target, parameters, counts + smoothing, means), counts, log_p / len(x)
 
 
 def kmeans(key: Any, x: Any, count: int, num_tries: int = 4, num_iterations: int = 30) -> Any:

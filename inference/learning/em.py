@@ -85,11 +85,12 @@ class EM(Learner[Learnable]):
         mixture, x = _mixture.known(target), _mixture.rows_of(target)
 
         def responsibilities(rows: Any, index: Any) -> Any:
-            return jax.nn.softmax(mixture.log_terms(target, state.parameters, rows), axis=1)
+            terms = mixture.log_terms(target, state.parameters, rows)
+            return jax.nn.softmax(terms, axis=1), jax.nn.logsumexp(terms, axis=1)
 
-        parameters, counts = _mixture.maximised(mixture, target, state.parameters, x, responsibilities, self.smoothing)
-        one = lambda row: jax.nn.logsumexp(mixture.log_terms(target, state.parameters, row[None]))  # noqa: E731
-        loss = -jnp.mean(jax.lax.map(one, x, batch_size=_mixture.CHUNK))
+        begun = state.parameters
+        parameters, counts, log_p = _mixture.maximised(mixture, target, begun, x, responsibilities, self.smoothing)
+        loss = -log_p
         converged = jnp.abs(state.loss - loss) < self.tolerance
         return State(parameters, loss), Info(loss, counts.min(), converged)
 

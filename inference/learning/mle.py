@@ -71,7 +71,7 @@ class MLE(EnergyLearner):
         if target.normalised:
             with contextlib.suppress(Incompatible):  # then parameters begin where the program says
                 _mixture.found(target)
-            return target
+            return target.biased() if self.start == "data" else target
         from probgen.engine.energy import NotConditional
         from probgen.inference.learning import _exact
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
+from probgen.distributions import families
+
 
 class NoCompletion(ValueError):
     """A distribution that cannot be drawn from given a part of its event."""
@@ -21,49 +23,53 @@ class NoCompletion(ValueError):
 
 def complete(fn: Any, key: Any, value: Any, known: Any) -> tuple[Any, Any]:
     """The completed event, and whether its law is exact; the distribution has no batch shape."""
-    fn = getattr(fn, "bare", fn)  # of one row of a plate
+    fn, value = getattr(fn, "bare", fn), jnp.where(known, value, 0)  # of one row of a plate
     if hasattr(fn, "complete"):  # autoregressive: drawn in its own order
-        return fn.complete(key, value, known), jnp.asarray(fn.exact(known))
+        return fn.complete(key, value, known), fn.exact(known)
     drawn, _ = _given(fn, key, value, known)
     return jnp.where(known, value, drawn).astype(value.dtype), jnp.asarray(True)
 
 
-@functools.singledispatch
 def _given(fn: Any, key: Any, value: Any, known: Any) -> tuple[Any, Any]:
     """A draw given the known part, and the log density of that part: (*batch, *event), (*batch)."""
+    bare = families.unwrapped(fn)
+    whole = (*fn.batch_shape, *fn.event_shape)
+    if bare.event_shape:
+        drawn, terms = _bare(bare, key, value, known, whole[: len(whole) - bare.event_dim])
+    else:  # independent coordinates
+        drawn = fn.sample(key)
+        terms = jnp.broadcast_to(jnp.where(known, bare.log_prob(value), 0.0), whole)
+    return drawn, jnp.sum(terms, axis=tuple(range(bare.event_dim - fn.event_dim, 0)))
+
+
+@functools.singledispatch
+def _bare(fn: Any, key: Any, value: Any, known: Any, batch: tuple[int, ...]) -> tuple[Any, Any]:
+    """The same of a distribution whose coordinates depend on each other, for a batch of it."""
     raise NoCompletion(
         f"{type(fn).__name__} cannot be drawn given a part of it in closed form.\n"
         "Draw by a Markov chain: pg.fit(fit.condition(...), inference='gibbs') or 'nuts'."
     )
 
 
-@_given.register(dist.Independent)
-@_given.register(dist.ExpandedDistribution)
-def _(fn: Any, key: Any, value: Any, known: Any) -> tuple[Any, Any]:
-    while isinstance(fn.base_dist, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    if fn.base_dist.event_shape:
-        return _given.dispatch(type(fn.base_dist))(fn, key, value, known)
-    terms = jnp.where(known, fn.base_dist.log_prob(jnp.where(known, value, 0.0)), 0.0)
-    return fn.sample(key), jnp.sum(terms, axis=tuple(range(-fn.event_dim, 0)))
-
-
-@_given.register
-def _(fn: dist.MultivariateNormal, key: Any, value: Any, known: Any) -> tuple[Any, Any]:
+@_bare.register
+def _(fn: dist.MultivariateNormal, key: Any, value: Any, known: Any, batch: tuple[int, ...]) -> tuple[Any, Any]:
     """y drawn, then moved by C_uk C_kk^-1 (value_k - y_k) (Matheron's rule)."""
+    fn = fn.expand(batch)
     drawn, seen = fn.sample(key), known.astype(value.dtype)
-    covariance = fn.covariance_matrix
-    gram = covariance * seen[:, None] * seen + jnp.diag(1 - seen)
-    pull = jnp.linalg.solve(gram, (seen * (value - drawn))[..., None])
-    away = seen * (value - fn.loc)
-    square = jnp.sum(away * jnp.linalg.solve(gram, away[..., None])[..., 0], axis=-1)
-    log_known = -0.5 * (square + jnp.linalg.slogdet(gram)[1] + seen.sum() * math.log(2 * math.pi))
-    return drawn + (covariance @ pull)[..., 0], log_known
+    loc, covariance = families.unwrapped(fn).loc, families.unwrapped(fn).covariance_matrix
+    gram = covariance * seen[..., :, None] * seen[..., None, :] + (1 - seen)[..., None] * jnp.eye(seen.shape[-1])
+    solved = lambda away: jnp.linalg.solve(gram, (seen * away)[..., None])  # noqa: E731
+    away = seen * (value - loc)
+    square = jnp.sum(away * solved(away)[..., 0], axis=-1)
+    log_known = -0.5 * (square + jnp.linalg.slogdet(gram)[1] + seen.sum(-1) * math.log(2 * math.pi))
+    return drawn + (covariance @ solved(value - drawn))[..., 0], jnp.broadcast_to(log_known, batch)
 
 
-@_given.register
-def _(fn: dist.MixtureSameFamily, key: Any, value: Any, known: Any) -> tuple[Any, Any]:
+@_bare.register
+def _(fn: dist.MixtureSameFamily, key: Any, value: Any, known: Any, batch: tuple[int, ...]) -> tuple[Any, Any]:
     """The component by what the known part says of it, then the rest given the component."""
+    if batch:
+        raise NoCompletion("A batch of mixtures cannot be drawn given a part of it in closed form: use a plate.")
     k_component, k_rest = jax.random.split(key)
     drawn, log_known = _given(fn.component_distribution, k_rest, value, known)
     terms = jnp.log(fn.mixing_distribution.probs) + log_known

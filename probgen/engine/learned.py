@@ -19,10 +19,8 @@ from probgen import runtime
 from probgen.data import check_support
 from probgen.engine import energy
 from probgen.engine.energy import Block, Variable
-from probgen.engine.numpyro import NumpyroTarget, prepare, structure_of
+from probgen.engine.numpyro import MEASURES, NumpyroTarget, prepare, structure_of
 from probgen.target import Learnable, Target
-
-MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
 @dataclass(frozen=True)
@@ -343,18 +341,34 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             biases = s.biases or self._biases(parameters)
         return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases), self.arrays)
 
+    def biased(self) -> NumpyroLearnable:
+        """The target with the biases of its visible bits found, which then begin at the data's log odds."""
+        with runtime.jax_scope(self.precision):
+            s = self.structure
+            biases = s.biases or self._biases(self.initial(jax.random.key(0)))
+        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, s.blocks, biases), self.arrays)
+
     def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """Parameters b that begin at zero and enter the density as b . v, and the visible bits v: df/db = v everywhere."""
+        """Parameters b that begin at zero, and the visible bits v whose log odds they add to: df/db_i has the term v_i alone of it."""
         begun = self.initial(jax.random.key(0))
+        bits = [v for v in self.visible if v.kind == "bits"]
+        pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
+        if not pairs or self.inputs:
+            return ()
         values = energy.random_points(tuple(self.variables.values()), 0)
-        slopes = _parameter_slopes(self.structure.one.joint, self.shared, parameters, values)
-        return tuple(
-            (name, v.name)
-            for v in self.visible
-            for name, slope in slopes.items()
-            if v.kind == "bits" and slope.shape == v.shape and not begun[name].any()
-            and bool(jnp.allclose(slope, values[v.name], atol=1e-4))
-        )  # fmt: skip
+        rest, some = {**self.shared, **parameters}, {k: parameters[k] for k, _ in pairs}
+        slopes = functools.partial(_parameter_slopes, self.structure.one.joint, rest, some)
+
+        def adds(name: str, v: Variable) -> bool:
+            for at in {0, values[v.name].size // 2, values[v.name].size - 1}:
+                bit = values[v.name].ravel()[at]
+                flipped = values[v.name].ravel().at[at].set(1 - bit).reshape(v.shape)
+                change = slopes({**values, v.name: flipped})[name] - slopes(values)[name]
+                if abs(change.ravel()[at] - (1 - 2 * bit)) > 1e-3:
+                    return False
+            return True
+
+        return tuple((name, v.name) for name, v in pairs if adds(name, v))
 
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
         """The target of a new point, given learned parameters.

@@ -46,6 +46,7 @@ __all__ = ["Executor", "name", "prepare", "with_parameters"]
 
 name = "numpyro"
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
+MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
 class Ops:
@@ -233,6 +234,7 @@ class NumpyroTarget(Target):
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
         from probgen.engine import completion
 
+        self._check_forward()
         with runtime.jax_scope(self.precision):
             try:
                 draws, exact = _completed(self, num_samples, jax.random.key(seed))
@@ -241,10 +243,23 @@ class NumpyroTarget(Target):
         if approximate := [k for k, flags in exact.items() if not flags.all()]:
             warnings.warn(
                 f"{approximate[0]} is drawn coordinate by coordinate, and a part that is known comes after one that is not: the "
-                "draws ignore it. pg.fit(fit.condition(...), inference='gibbs') draws from the exact conditional.",
+                "draws ignore it.\npg.fit(fit.condition(...), inference='gibbs', conditionals='evaluation') draws from the exact "
+                "conditional.",
                 stacklevel=2,
             )
         return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
+
+    def _check_forward(self) -> None:
+        """Raises Incompatible where the program's draws, run forward, are not of its density."""
+        chain = "Draw by a Markov chain: pg.fit(..., inference='gibbs') or 'nuts'."
+        before = ""
+        for site in self.sites:
+            if site.kind == "factor" or site.distribution in MEASURES:
+                raise Incompatible(f"{site.name!r} is part of an energy, from which nothing is drawn forward.\n{chain}")
+            if before and (site.kind == "observed" or f"{site.name}{KNOWN}" in self.arrays):
+                raise Incompatible(f"{site.name!r} is known and comes after {before!r}, which may depend on it.\n{chain}")
+            if site.kind == "latent" and not before:
+                before = site.name
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):

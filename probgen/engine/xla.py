@@ -91,11 +91,17 @@ def _file(*parts: Any) -> Path | None:
     if os.environ.get("PROBGEN_CACHE") == "":
         return None
     arrays = jax.tree.unflatten(tree, leaves)[0]
-    density = kind(structure, arrays).lowered()
+    density = _density(kind, structure, tuple(sorted(arrays.items())))
     if "callback" in density:  # an address of this process
         return None
     said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, _machine())
     return runtime.cache_dir() / "executables" / hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=128)
+def _density(kind: type, structure: Any, shapes: tuple) -> str:
+    """What a target of arrays of some shapes computes, as text."""
+    return kind(structure, dict(shapes)).lowered()
 
 
 @functools.cache
@@ -177,8 +183,8 @@ def chunk_many(kernel: Inference, target: Any, keys: Any, states: Any, start: An
     return jax.vmap(step)(keys, states)
 
 
-# `init` runs once a chain: half the compile time is worth more than the last bit of speed.
-OPTIONS = {init: {"xla_backend_optimization_level": 1}}
+# `init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
+OPTIONS = {make: {"xla_backend_optimization_level": 1} for make in (init, answer)}
 
 
 _folded = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))

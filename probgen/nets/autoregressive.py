@@ -73,10 +73,10 @@ class Autoregressive(Distribution):
                 )
         return _complete(self.net, key, value, jnp.asarray(known, bool))
 
-    def exact(self, known: Any) -> bool:
-        """Whether the known coordinates come before all unknown ones, in every order of the network."""
-        ordered = np.broadcast_to(np.asarray(known, bool), self.event_shape).reshape(-1)[self.net.orders]
-        return bool((ordered[:, :-1] >= ordered[:, 1:]).all())
+    def exact(self, known: Any) -> Any:
+        """Whether the known coordinates come before all unknown ones, in every order of the network: a boolean, ()."""
+        ordered = jnp.broadcast_to(jnp.asarray(known, bool), self.event_shape).reshape(-1)[self.net.orders]
+        return (ordered[:, :-1] >= ordered[:, 1:]).all()
 
 
 @jax.jit
@@ -225,15 +225,18 @@ class Made(Vector):
 
     weights: (width, dim), then (width, width) for each further hidden layer, at last (dim, width); biases to match. Unit k of
     every hidden layer has a degree, evenly spaced from 1 to dim - 1: it sees the units of the layer below of that degree and
-    less, inputs by their place in the order, and output j sees the units of a degree below the place of j.
+    less, inputs by their place in the order, and output j sees the units of a degree below the place of j. direct: (dim, dim), of
+    which output j sees the inputs before it; None for no direct connections.
 
-    Kept: the first layer's sums, and the values of the hidden units that are settled. A unit is settled when the bit of its
+    Kept: the first layer's sums, the outputs' sums of what they see directly, and the values of the hidden units that are settled. A unit is settled when the bit of its
     degree is known, and is zero until then, which does the work of the masks; every weight is used once a draw.
     """
 
     weights: list[Any]
     biases: list[Any]
+    direct: Any = None
     num_orders: int = eqx.field(static=True, default=1)
+    natural: bool = eqx.field(static=True, default=True)
 
     @property
     def shape(self) -> tuple[int]:
@@ -241,7 +244,7 @@ class Made(Vector):
 
     @property
     def orders(self) -> np.ndarray:
-        return _orders(self.shape[0], self.num_orders)
+        return _orders(self.shape[0], self.num_orders, self.natural)
 
     @property
     def degrees(self) -> np.ndarray:
@@ -253,9 +256,10 @@ class Made(Vector):
         place = 1 + np.argsort(self.orders[0] if order is None else order).astype(np.int32)
         degree = self.degrees
         below = [place] + [degree] * (len(self.weights) - 1)
+        seen = 0.0 if self.direct is None else jnp.where(place[:, None] > place, self.direct, 0) @ x
         for layer, (W, b) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
             x = jax.nn.relu(jnp.where(degree[:, None] >= below[layer], W, 0) @ x + b)
-        return jnp.where(place[:, None] > degree, self.weights[-1], 0) @ x + self.biases[-1]
+        return jnp.where(place[:, None] > degree, self.weights[-1], 0) @ x + self.biases[-1] + seen
 
     def log_prob(self, x: Any) -> Any:
         each = [bits_log_prob(self.logits(x, order), x).sum() for order in self.orders]
@@ -273,14 +277,15 @@ class Made(Vector):
         return jnp.asarray(self.orders)[jax.random.categorical(key, jnp.stack([seen(order) for order in self.orders]))]
 
     def begin(self) -> Any:
-        return self.biases[0], [jnp.zeros_like(b) for b in self.biases[:-1]]
+        return self.biases[0], self.biases[-1], [jnp.zeros_like(b) for b in self.biases[:-1]]
 
     def logit(self, kept: Any, i: Any, j: Any) -> Any:
-        return self.weights[-1][j] @ kept[1][-1] + self.biases[-1][j]
+        return self.weights[-1][j] @ kept[-1][-1] + kept[1][j]
 
     def put(self, kept: Any, i: Any, j: Any, bit: Any) -> Any:
-        sums, values = kept
+        sums, seen, values = kept
         sums = sums + self.weights[0][:, j] * bit
+        seen = seen if self.direct is None else seen + self.direct[:, j] * bit
         degrees = self.degrees
         size = int(np.bincount(degrees).max())
         start = jnp.asarray(np.searchsorted(degrees, 1 + np.arange(self.shape[0])).astype(np.int32))[i]
@@ -291,11 +296,12 @@ class Made(Vector):
                 total = own(self.weights[layer]) @ new[-1] + own(self.biases[layer])
             fresh = jnp.where(settled, jax.nn.relu(total), own(value))
             new.append(lax.dynamic_update_slice_in_dim(value, fresh, start, 0))
-        return sums, new
+        return sums, seen, new
 
 
 @functools.lru_cache(maxsize=16)
-def _orders(dim: int, count: int) -> np.ndarray:
-    """The natural order, then others at random, the same every time: (count, dim)."""
+def _orders(dim: int, count: int, natural: bool) -> np.ndarray:
+    """Orders at random, the same every time, the first of them the natural one where that is asked for: (count, dim)."""
     rng = np.random.default_rng(0)
-    return np.stack([np.arange(dim), *(rng.permutation(dim) for _ in range(count - 1))]).astype(np.int32)
+    first = [np.arange(dim)] if natural else []
+    return np.stack(first + [rng.permutation(dim) for _ in range(count - len(first))]).astype(np.int32)
