@@ -37,6 +37,7 @@ class Inference(Generic[T]):
     together: ClassVar[bool] = False  # whether all chains advance in one vectorised step on every device
     steady: ClassVar[bool] = False  # whether every step costs the same, so that many chains advance best in one
     flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
+    period: ClassVar[int] = 0  # steps between two looks at the state; 0: none (NumPyro engine)
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -75,6 +76,10 @@ class Inference(Generic[T]):
     def step(self, key: Any, state: Any, target: Any) -> tuple[Any, Any]:
         """One step of the kernel."""
         raise NotImplementedError
+
+    def look(self, state: Any, info: Any, target: Any) -> tuple[Any, Any]:
+        """The state and the info of the last step, after each `period` steps: for what would cost too much at every one."""
+        return state, info
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -531,7 +531,7 @@ def test_a_planted_divergence_is_rolled_back_and_told():
 
 def losses_seen(losses):
     """Rollbacks of the guard over a row of losses, one a look."""
-    from probgen.inference.learning._energy import CHECK_EVERY, EnergyLearner, Guard, State, _guarded
+    from probgen.inference.learning._energy import EnergyLearner, Guard, State, _guarded
 
     zero = jnp.zeros(())
     first = zero + losses[0]
@@ -539,7 +539,7 @@ def losses_seen(losses):
         parameters=zero, optimiser=zero, chains=zero, mean=zero + jnp.nan, best=first, noise=zero, last=first, worst=first,
         factor=zero + 1, rollbacks=jnp.int32(0),
     )  # fmt: skip
-    state = State(jnp.int32(CHECK_EVERY), zero, zero, zero, zero, zero, zero, guard)
+    state = State(jnp.int32(50), zero, zero, zero, zero, zero, zero, guard)
     look = jax.jit(lambda state: _guarded(state, EnergyLearner.spike))
     for loss in losses:
         worst = jnp.maximum(state.guard.worst, loss)

@@ -351,9 +351,10 @@ def test_a_mixture_goes_on_from_its_state_bit_for_bit(tmp_path, monkeypatch, inf
         commit(*given)
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Store, "commit", killed)
+    monkeypatch.setattr(Store, "commit", killed)
+    with pytest.raises(Killed):
         pg.fit("gaussian_mixture", data, inference, out=tmp_path / "part", **settings)
+    monkeypatch.undo()
     assert pg.load(tmp_path / "part").num_steps < whole.num_steps
     again = pg.resume(tmp_path / "part")
     for name, array in whole.parameters.items():

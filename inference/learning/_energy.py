@@ -22,7 +22,6 @@ from probgen.algorithm import Learner, positive
 from probgen.engine import energy
 from probgen.target import Learnable
 
-CHECK_EVERY = 50  # steps between looks at the loss by the guard
 SAMPLES = 1000  # of the posterior where F has no closed form
 NOISE = 3.0  # standard deviations of a single loss that its running mean may rise beyond other causes
 
@@ -86,6 +85,7 @@ class EnergyLearner(Learner[Learnable]):
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     precision: ClassVar[str] = "float32"
+    period: ClassVar[int] = 50
     spike: ClassVar[float] = math.inf  # of a single loss, in margins of the guard, that is a runaway too
 
     num_steps: int = 20_000
@@ -140,8 +140,13 @@ class EnergyLearner(Learner[Learnable]):
         weight = 1 / jnp.maximum(1.0, state.step + 2.0 - first)
         average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
         guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
-        new = _guarded(State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard), self.spike)
-        return new, Info(loss, gap, rate, new.guard.rollbacks)
+        new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard)
+        return new, Info(loss, gap, rate, guard.rollbacks)
+
+    def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
+        """A runaway is rolled back."""
+        state = _guarded(state, self.spike)
+        return state, info._replace(rollbacks=state.guard.rollbacks)
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
         del key, target
@@ -204,38 +209,34 @@ class EnergyLearner(Learner[Learnable]):
 
 
 def _guarded(state: State, spike: float) -> State:
-    """At times: keep a state whose loss is no worse than before, go back to the last one kept where the loss has run away.
+    """Keep a state whose loss is no worse than before, go back to the last one kept where the loss has run away.
 
     The running mean decides on going back, so that one bad batch does not; the loss itself on keeping, so that a rise that the
     mean does not show yet is not kept. A single loss beyond `spike` margins is a runaway that may be over by now: a net can die of
     it. Noise is learned slowly, so that a runaway is not taken for it.
     """
-
-    def look() -> State:
-        g = state.guard
-        mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
-        margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
-        calm = jnp.logical_and(mean <= g.best + margin, jnp.logical_not(g.worst > g.best + spike * margin))
-        bad = jnp.logical_not(jnp.logical_and(finite, calm))
-        good = jnp.logical_and(finite, state.loss <= g.best + margin)
-        pick = lambda which, old, new: jax.tree.map(lambda a, b: jnp.where(which, a, b), old, new)  # noqa: E731
-        before, now = g[:3], (state.parameters, state.optimiser, state.chains)
-        parameters, optimiser, chains = pick(bad, before, now)
-        average, loss = pick(bad, g.parameters, state.average), jnp.where(bad, g.best, state.loss)
-        spread = 0.5 * (state.loss - g.last) ** 2  # of differences: blind to trends
-        noise = g.noise + 0.1 * (jnp.minimum(spread, 9 * g.noise + 0.01 * (1 + jnp.abs(g.best)) ** 2) - g.noise)
-        guard = Guard(
-            *pick(good, now, before), *(jnp.where(bad, g.best, x) for x in (mean, jnp.minimum(g.best, mean))),
-            jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss), jnp.where(bad, g.best, state.loss),
-            jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
-        )  # fmt: skip
-        loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
-        return state._replace(
-            parameters=parameters, optimiser=optimiser, chains=chains, average=average, loss=loss, guard=guard
-        )
-
-    return jax.lax.cond(state.step % CHECK_EVERY == 0, look, lambda: state)
+    g = state.guard
+    mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
+    margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
+    calm = jnp.logical_and(mean <= g.best + margin, jnp.logical_not(g.worst > g.best + spike * margin))
+    bad = jnp.logical_not(jnp.logical_and(finite, calm))
+    good = jnp.logical_and(finite, state.loss <= g.best + margin)
+    pick = lambda which, old, new: jax.tree.map(lambda a, b: jnp.where(which, a, b), old, new)  # noqa: E731
+    before, now = g[:3], (state.parameters, state.optimiser, state.chains)
+    parameters, optimiser, chains = pick(bad, before, now)
+    average, loss = pick(bad, g.parameters, state.average), jnp.where(bad, g.best, state.loss)
+    spread = 0.5 * (state.loss - g.last) ** 2  # of differences: blind to trends
+    noise = g.noise + 0.1 * (jnp.minimum(spread, 9 * g.noise + 0.01 * (1 + jnp.abs(g.best)) ** 2) - g.noise)
+    guard = Guard(
+        *pick(good, now, before), *(jnp.where(bad, g.best, x) for x in (mean, jnp.minimum(g.best, mean))),
+        jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss), jnp.where(bad, g.best, state.loss),
+        jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
+    )  # fmt: skip
+    loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
+    return state._replace(
+        parameters=parameters, optimiser=optimiser, chains=chains, average=average, loss=loss, guard=guard
+    )
 
 
 # ---- the likelihood ----------------------------------------------------------------------------------------------

@@ -133,8 +133,9 @@ def maximised(
 ) -> tuple[Any, Any, Any]:
     """Parameters of largest expected log likelihood, how many rows each component has, and the mean log p of a row.
 
-    responsibilities: (rows, their numbers) -> shares (row, component) and log p (row,). Every component is given `smoothing` rows more, whose statistics
-    are the mean over all rows and a ten thousandth of the program's own at its start: none can collapse onto a point.
+    responsibilities: (rows, their numbers) -> shares (row, component) and log p (row,). Every component is given `smoothing` rows
+    more, whose statistics are the mean over all rows and a ten thousandth of the program's own at its start: none can collapse
+    onto a point.
     """
     _, components = mixture.of(target, parameters)
     family = families.of(components)

@@ -69,9 +69,10 @@ class MLE(EnergyLearner):
 
     def prepare(self, target: Any) -> Any:
         if target.normalised:
+            target = target.biased() if self.start == "data" else target
             with contextlib.suppress(Incompatible):  # then parameters begin where the program says
                 _mixture.found(target)
-            return target.biased() if self.start == "data" else target
+            return target
         from probgen.engine.energy import NotConditional
         from probgen.inference.learning import _exact
 
@@ -111,17 +112,25 @@ class MLE(EnergyLearner):
         return gradient, -loss, watch
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
+        state, info = super().step(key, state, target)
+        return state, self._told(state, info)
+
+    def look(self, state: State, info: Info, target: Any) -> tuple[State, Info]:
         import jax
+
+        state, info = super().look(state, info, target)
+        watch: Watch = state.chains
+        if not len(watch.rows):
+            return state, info
+        look = lambda: self._looked(watch, target, state.parameters)  # noqa: E731
+        state = state._replace(chains=jax.lax.cond(state.step % 100 == 0, look, lambda: watch))
+        return state, self._told(state, info)
+
+    def _told(self, state: State, info: Any) -> Info:
         import jax.numpy as jnp
 
-        state, info = super().step(key, state, target)
-        watch: Watch = state.chains
-        if len(watch.rows):
-            look = lambda: self._looked(watch, target, state.parameters)  # noqa: E731
-            watch = jax.lax.cond(state.step % 100 == 0, look, lambda: watch)
-            state = state._replace(chains=watch)
-        converged = jnp.asarray(watch.age >= self.patience)
-        return state, Info(info.loss, info.learning_rate, info.rollbacks, watch.last, converged)
+        converged = jnp.asarray(state.chains.age >= self.patience)
+        return Info(info.loss, info.learning_rate, info.rollbacks, state.chains.last, converged)
 
     def _looked(self, watch: Watch, target: Any, parameters: Any) -> Watch:
         import jax

@@ -344,12 +344,13 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
     def biased(self) -> NumpyroLearnable:
         """The target with the biases of its visible bits found, which then begin at the data's log odds."""
         with runtime.jax_scope(self.precision):
-            s = self.structure
-            biases = s.biases or self._biases(self.initial(jax.random.key(0)))
+            s, biases = self.structure, self._biases(self.initial(jax.random.key(0)))
+        if biases == s.biases:
+            return self
         return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, s.blocks, biases), self.arrays)
 
     def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """Parameters b that begin at zero, and the visible bits v whose log odds they add to: df/db_i has the term v_i alone of it."""
+        """Parameters b that begin at zero, and the bits v whose log odds they add to: of v_i, df/db_i has the term v_i alone."""
         begun = self.initial(jax.random.key(0))
         bits = [v for v in self.visible if v.kind == "bits"]
         pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]

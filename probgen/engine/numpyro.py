@@ -257,7 +257,9 @@ class NumpyroTarget(Target):
             if site.kind == "factor" or site.distribution in MEASURES:
                 raise Incompatible(f"{site.name!r} is part of an energy, from which nothing is drawn forward.\n{chain}")
             if before and (site.kind == "observed" or f"{site.name}{KNOWN}" in self.arrays):
-                raise Incompatible(f"{site.name!r} is known and comes after {before!r}, which may depend on it.\n{chain}")
+                raise Incompatible(
+                    f"{site.name!r} is known and comes after {before!r}, which may depend on it.\n{chain}"
+                )
             if site.kind == "latent" and not before:
                 before = site.name
 

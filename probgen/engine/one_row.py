@@ -51,19 +51,13 @@ class First(Distribution):
         at = value.ndim - self.event_dim - len(self.batch_shape)
         return jnp.squeeze(self.rows.log_prob(jnp.expand_dims(value, at)), at)
 
-    @property
-    def has_enumerate_support(self) -> bool:
-        return False
-
 
 class Likelihood(numpyro.primitives.Messenger):
     """Effect handler: unknowns become parameters, rows lose their axis."""
 
     def __init__(self, fn: Any, values: Mapping[str, Any], sites: tuple[str, ...]):
-        self.values, self.sites = (
-            list(values.values()),
-            sites,
-        )  # batches of one, and what they hold; names of sites of rows
+        self.values = list(values.values())  # batches of one, and what they hold
+        self.sites = sites  # names of sites of rows
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:

@@ -228,8 +228,9 @@ class Made(Vector):
     less, inputs by their place in the order, and output j sees the units of a degree below the place of j. direct: (dim, dim), of
     which output j sees the inputs before it; None for no direct connections.
 
-    Kept: the first layer's sums, the outputs' sums of what they see directly, and the values of the hidden units that are settled. A unit is settled when the bit of its
-    degree is known, and is zero until then, which does the work of the masks; every weight is used once a draw.
+    Kept: the first layer's sums, the outputs' sums of what they see directly, and the values of the hidden units that are settled.
+    A unit is settled when the bit of its degree is known, and is zero until then, which does the work of the masks; every weight
+    is used once a draw.
     """
 
     weights: list[Any]
