@@ -221,13 +221,13 @@ class LearnedFit(Fit):
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
         """New points: arrays (num_samples, *event).
 
-        inference: by default none for a normalised program, which is run forward; else each point is the end of a Markov chain
+        inference: by default none for a program without factors, which is run forward; else each point is the end of a Markov chain
             of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
         from probgen.run import fit
 
         target = self.condition()
-        if inference is None and self.target.normalised:  # type: ignore[attr-defined]
+        if inference is None and self.target.proper:  # type: ignore[attr-defined]
             return target.sample(num_samples, self.seed + 2 if seed is None else seed)
         inference = inference or ("gibbs" if isinstance(target, Conditional) else "mala")
         settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings

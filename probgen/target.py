@@ -108,7 +108,8 @@ class Learnable(Target):
 
     offers = "Learnable"
     num_rows: int
-    normalised: bool  # whether the log density of a point is a log probability
+    proper: bool  # whether the joint log density is a log probability: no factors, no measures
+    normalised: bool  # whether that of a point's data is, at once: proper, and nothing hidden
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
 

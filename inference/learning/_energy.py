@@ -124,7 +124,7 @@ class EnergyLearner(Learner[Learnable]):
         zero = jnp.zeros(())
         guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero, zero, zero, zero + 1.0, jnp.int32(0))
         state = State(jnp.int32(0), parameters, parameters, optimiser, chains, order, zero, guard)
-        loss = self.monitor(k_loss, target, state, batch, zero)
+        loss = self.first_loss(k_loss, target, state, batch)
         return state._replace(loss=loss, guard=guard._replace(best=loss, last=loss, worst=loss))
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
@@ -161,6 +161,10 @@ class EnergyLearner(Learner[Learnable]):
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
         """The model's points before the first step, where they persist; a tree of arrays."""
         return ()
+
+    def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
+        """The loss before the first step."""
+        return self.monitor(key, target, state, batch, jnp.zeros(()))
 
     def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
         """Of minus the mean log likelihood; the gap; and the new chains."""
@@ -252,6 +256,11 @@ def hidden_block(target: Any) -> list[Any] | None:
     return target.hidden if single else None
 
 
+def exact(target: Any) -> bool:
+    """Whether `free` has a closed form."""
+    return target.structure.normal or hidden_block(target) is not None or any(v.kind == "levels" for v in target.hidden)
+
+
 def summed(target: Any, parameters: Any, values: Any) -> Any:
     """f summed over the largest block whose units do not interact, the rest as in `values`; one point."""
     sizes = {b: sum(target.variables[s].size for s in b.sites) for b in target.structure.blocks if b.colours is None}
@@ -264,10 +273,18 @@ def summed(target: Any, parameters: Any, values: Any) -> Any:
 
 
 def free(target: Any, parameters: Any, batch: Any) -> Any:
-    """F of rows, (row,): exact where hidden units do not interact, else the mean-field bound, its values held fixed.
+    """F of rows, (row,): exact where hidden units do not interact, are jointly normal, or have levels, which are enumerated.
 
-    Where f is not affine in every hidden bit, a bound by draws from the mean-field posterior: see `sampled_bound`.
+    Else the mean-field bound, its values held fixed; where f is not affine in every hidden bit, a bound by draws from the mean-field
+    posterior: see `sampled_bound`.
     """
+    if target.structure.normal:
+        return jax.vmap(lambda row: energy.integrated(lambda x: target.joint(parameters, x), row, target.hidden))(batch)
+    if any(v.kind == "levels" for v in target.hidden):
+        from probgen.inference.learning._exact import log_sum, split
+
+        sites = split(target, target.hidden)
+        return jax.vmap(lambda row: log_sum(lambda x: target.joint(parameters, x), sites, row))(batch)
     summable = ("bits",) if evaluated(target) else ("bits", "reals")
     if other := [v for v in target.hidden if v.kind not in summable]:
         raise energy.NotConditional(
@@ -280,6 +297,10 @@ def free(target: Any, parameters: Any, batch: Any) -> Any:
     if block is not None:
         f = lambda row: energy.collapsed(lambda x: target.joint(parameters, x), row, block)  # noqa: E731
         return jax.vmap(f if block else lambda row: target.joint(parameters, row))(batch)
+    if real := [v.name for v in target.hidden if v.kind == "reals"]:
+        raise energy.NotConditional(
+            f"Hidden site {real[0]!r} interacts with others and is not jointly normal with them: it has no closed integral."
+        )
     means = jax.lax.stop_gradient(jax.vmap(lambda row: mean_field(target, parameters, row))(batch))
     entropy = sum(jnp.sum(_entropy(m).reshape(len(m), -1), axis=1) for m in means.values())
     return jax.vmap(lambda row, m: target.joint(parameters, {**row, **m}))(batch, means) + entropy

@@ -2,9 +2,9 @@
 
     gradient of the mean of log p(x) over a batch;   log p(x) = log sum_h exp f(x, h) - log Z
 
-A program without factors is a probability: log Z = 0. Of an energy, log Z and the sums over hidden units are enumerated: the
-units of the largest block that do not interact are summed in closed form, the states of all others one by one, so that an RBM
-takes 2^min(visible, hidden) states a step.
+A program without factors is a probability: log Z = 0. Hidden reals that are jointly normal given the data are integrated at once.
+Else sums over hidden units, and log Z of an energy, are enumerated: the units of the largest block that do not interact are summed
+in closed form, the states of all others one by one, so that an RBM takes 2^min(visible, hidden) states a step.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ class MLE(EnergyLearner):
         try:
             target = target.blocked()
         except NotConditional as error:
-            why = str(error).splitlines()[0]
-            raise NotConditional(f"The constant cannot be enumerated: {why}\nUse inference='score_matching'.") from None
-        for sites in (list(target.variables.values()), target.hidden):
-            _exact.split(target, sites)
+            why, what = str(error).splitlines()[0], "likelihood" if target.proper else "constant"
+            other = "a program without hidden sites" if target.proper else "inference='score_matching'"
+            raise NotConditional(f"The {what} cannot be computed: {why}\nUse {other}.") from None
+        for sites in ([] if target.proper else [list(target.variables.values())]) + [target.hidden]:
+            if not target.structure.normal or sites != target.hidden:
+                _exact.split(target, sites)
         return target
 
     # ---- the kernel
@@ -155,12 +157,19 @@ class MLE(EnergyLearner):
         f = lambda values: target.joint(parameters, values)  # noqa: E731
         if target.normalised:
             return -jnp.mean(jax.vmap(f)(batch))
+        from probgen.engine import energy
         from probgen.inference.learning._exact import log_sum, split
 
-        everything, hidden = split(target, list(target.variables.values())), split(target, target.hidden)
-        return log_sum(f, everything, {}) - jnp.mean(jax.vmap(lambda row: log_sum(f, hidden, row))(batch))
+        if target.structure.normal:
+            of_row = lambda row: energy.integrated(f, row, target.hidden)  # noqa: E731
+        else:
+            hidden = split(target, target.hidden)
+            of_row = lambda row: log_sum(f, hidden, row)  # noqa: E731
+        constant = 0.0 if target.proper else log_sum(f, split(target, list(target.variables.values())), {})
+        return constant - jnp.mean(jax.vmap(of_row)(batch))
+
+    def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
+        return self.loss(target, state.parameters, batch)
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
-        import jax
-
-        return jax.lax.cond(state.step == 0, lambda: self.loss(target, state.parameters, batch), lambda: -gap)
+        return -gap

@@ -216,6 +216,26 @@ def collapsed(f: Density, values: Values, variables: Sequence[Variable]) -> Any:
     return base
 
 
+def integrated(f: Density, values: Values, variables: Sequence[Variable]) -> Any:
+    """log of the integral of exp f over reals that are jointly normal given the rest, at once; see `jointly_normal`.
+
+    f(0) + g' P^-1 g / 2 + (dim log 2 pi - log det P) / 2,   g the gradient of f at 0, P minus its Hessian
+    """
+    root, half = _root(f, values, variables)
+    size = len(half)
+    log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(root)))
+    zero = split(variables, jnp.zeros(size, half.dtype))
+    return f({**values, **zero}) + 0.5 * (half @ half + size * jnp.log(2 * jnp.pi) - log_det)
+
+
+def _root(f: Density, values: Values, variables: Sequence[Variable]) -> tuple[Any, Any]:
+    """The Cholesky factor L of P, and L^-1 g."""
+    at = lambda z: f({**values, **split(variables, z)})  # noqa: E731
+    zero = jnp.zeros(sum(v.size for v in variables), jnp.result_type(float))
+    root = jnp.linalg.cholesky(-jax.hessian(at)(zero))
+    return root, jax.scipy.linalg.solve_triangular(root, jax.grad(at)(zero), lower=True)
+
+
 def means(f: Density, values: Values, variables: Sequence[Variable]) -> dict[str, Any]:
     """Conditional means of sites whose units do not interact given the rest."""
     zero = {v.name: jnp.zeros(v.shape, jnp.result_type(float)) for v in variables}
@@ -356,6 +376,31 @@ def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable
         taken = set(colours[edges[unit]].tolist())
         colours[unit] = next(c for c in range(v.size) if c not in taken)
     return tuple(colours.tolist())
+
+
+def jointly_normal(joint: Joint, data: Any, variables: Sequence[Variable], some: Sequence[Variable]) -> bool:
+    """Whether some real sites are jointly normal given the rest: f is quadratic in them, with a maximum."""
+    if not some or any(v.kind != "reals" for v in some):
+        return False
+    for probe in range(PROBES):
+        values = random_points(variables, probe, corners=True)
+        direction = {v.name: random_points(variables, probe + PROBES)[v.name] for v in some}
+        bend, bar, definite = _bend(joint, tuple(some), data, values, direction)
+        if not (float(bend) < float(bar) and bool(definite)):
+            return False
+    return True
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _bend(
+    joint: Joint, some: tuple[Variable, ...], data: Any, values: Values, direction: Values
+) -> tuple[Any, Any, Any]:
+    """The third derivative of f along a direction, what rounding may make of it, and whether minus the Hessian is definite."""
+    g = lambda t: joint(data, {**values, **{k: values[k] + t * d for k, d in direction.items()}})  # noqa: E731
+    slope, curvature, bend = jax.grad(g), jax.grad(jax.grad(g)), jax.grad(jax.grad(jax.grad(g)))
+    root, _ = _root(lambda x: joint(data, x), values, some)
+    bar = _zero() * (1 + jnp.abs(slope(0.0)) + jnp.abs(curvature(0.0)))
+    return jnp.maximum(jnp.abs(bend(0.0)), jnp.abs(bend(1.7))), bar, jnp.all(jnp.isfinite(root))
 
 
 def check_conditional(joint: Joint, data: Any, variables: Sequence[Variable], smooth: Sequence[Variable]) -> None:

@@ -211,6 +211,7 @@ class Learning:
     inputs: tuple[str, ...] = ()  # keywords of arrays of which a point takes one slice
     blocks: tuple[Block, ...] = ()
     biases: tuple[tuple[str, str], ...] = ()  # a parameter that is zero at first, the visible bits that it multiplies
+    normal: bool = False  # whether the hidden sites are reals that are jointly normal given the visible ones
 
     @property
     def sites(self) -> Any:
@@ -227,10 +228,11 @@ class Learning:
 
 @functools.lru_cache(maxsize=64)
 def _learnable(
-    structure: Any, rows: tuple, parameters: tuple, inputs: tuple = (), blocks: tuple = (), biases: tuple = ()
-) -> Learning:
+    structure: Any, rows: tuple, parameters: tuple, inputs: tuple = (), blocks: tuple = (), biases: tuple = (),
+    normal: bool = False,
+) -> Learning:  # fmt: skip
     """The same object for equal parts, so that compiled code is found again."""
-    return Learning(structure, rows, parameters, inputs, blocks, biases)
+    return Learning(structure, rows, parameters, inputs, blocks, biases, normal)
 
 
 class NumpyroLearnable(NumpyroTarget, Learnable):
@@ -272,10 +274,13 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return {v.name: v for v in self.structure.one.variables}
 
     @property
-    def normalised(self) -> bool:
-        """Whether the log density is a log probability: no factors, no measures, nothing hidden."""
+    def proper(self) -> bool:
         sites = self.structure.one.sites
-        return not self.hidden and not any(site.kind == "factor" or site.distribution in MEASURES for site in sites)
+        return not any(site.kind == "factor" or site.distribution in MEASURES for site in sites)
+
+    @property
+    def normalised(self) -> bool:
+        return self.proper and not self.hidden
 
     @property
     def visible(self) -> list[Variable]:
@@ -339,7 +344,8 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             data, variables = {**self.shared, **parameters}, tuple(self.variables.values())
             blocks = energy.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
-        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases), self.arrays)
+            normal = energy.jointly_normal(s.one.joint, data, variables, self.hidden)
+        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases, normal), self.arrays)
 
     def biased(self) -> NumpyroLearnable:
         """The target with the biases of its visible bits found, which then begin at the data's log odds."""
@@ -347,7 +353,8 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             s, biases = self.structure, self._biases(self.initial(jax.random.key(0)))
         if biases == s.biases:
             return self
-        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, s.blocks, biases), self.arrays)
+        parts = s.one, s.rows, s.parameters, s.inputs, s.blocks, biases, s.normal
+        return NumpyroLearnable(_learnable(*parts), self.arrays)
 
     def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Parameters b that begin at zero, and the bits v whose log odds they add to: of v_i, df/db_i has the term v_i alone."""

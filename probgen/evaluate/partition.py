@@ -27,7 +27,7 @@ def log_z(fit: LearnedFit, method: str = "auto", **settings: Any) -> LogProb:
 def _log_z(fit: LearnedFit, method: str, settings: Mapping[str, Any]) -> LogProb:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
-    if fit.target.normalised and method == "auto":  # type: ignore[attr-defined]
+    if fit.target.proper and method == "auto":  # type: ignore[attr-defined]
         return LogProb(0.0, 0.0, "exact: the program is a probability")
     target, rows = fit.condition(), fit._rows({})
     if isinstance(target, Conditional):
@@ -72,7 +72,7 @@ def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "aut
     target: Any = fit.target
     if target.hidden:
         target = target if target.structure.blocks else target.blocked(evaluate=True)
-        if _energy.hidden_block(target) is None:
+        if not _energy.exact(target):
             how = f"{_energy.SAMPLES} draws from mean field" if _energy.evaluated(target) else "mean field"
             constant = constant._replace(kind=f"lower bound by {how}; its constant {constant.kind}")
     return LogProb(-free_energies(target, fit.answer, rows) - constant.value, constant.stderr, constant.kind)

@@ -1,0 +1,1 @@
+"""Latent-variable models: unknowns of every point, which are integrated out or inferred."""
