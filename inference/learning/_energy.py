@@ -275,7 +275,7 @@ def summed(target: Any, parameters: Any, values: Any) -> Any:
 def free(target: Any, parameters: Any, batch: Any) -> Any:
     """F of rows, (row,): exact where hidden units do not interact, are jointly normal, or have levels, which are enumerated.
 
-    Else the mean-field bound, its values held fixed; where f is not affine in every hidden bit, a bound by draws from the mean-field
+    Else the mean-field bound, its values held fixed; where f is not affine in every hidden bit, one by draws from the mean-field
     posterior: see `sampled_bound`.
     """
     if target.structure.normal:
