@@ -27,12 +27,7 @@ x = centres[rng.choice(3, size=240, p=[0.5, 0.3, 0.2])] + rng.normal(size=(240, 
 data = catalog.model("gaussian_mixture").given_rows(x) | {"num_components": 3}
 
 # %% The same words for all; a learner's answer is one point, a sampler's are draws: both become lists of mixtures here.
-settings = {
-    "em": {},
-    "mle": {"num_steps": 1000},
-    "nuts": {"num_chains": 2, "num_samples": 300},
-    "svi": {"num_steps": 3000},
-}
+settings = {"em": {}, "mle": {"num_steps": 1000}, "nuts": {}, "svi": {}}
 fits = {name: pg.fit("gaussian_mixture", data, inference=name, seed=1, **s) for name, s in settings.items()}
 for name, fit in fits.items():
     print(
