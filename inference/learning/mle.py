@@ -79,9 +79,10 @@ class MLE(EnergyLearner):
         try:
             target = target.blocked()
         except NotConditional as error:
-            why, what = str(error).splitlines()[0], "likelihood" if target.proper else "constant"
-            other = "a program without hidden sites" if target.proper else "inference='score_matching'"
-            raise NotConditional(f"The {what} cannot be computed: {why}\nUse {other}.") from None
+            why = str(error).splitlines()[0]
+            if target.proper:
+                raise NotConditional(f"The hidden sites cannot be integrated out: {why}") from None
+            raise NotConditional(f"The constant cannot be enumerated: {why}\nUse inference='score_matching'.") from None
         for sites in ([] if target.proper else [list(target.variables.values())]) + [target.hidden]:
             if not target.structure.normal or sites != target.hidden:
                 _exact.split(target, sites)
