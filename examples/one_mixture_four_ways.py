@@ -30,9 +30,8 @@ data = catalog.model("gaussian_mixture").given_rows(x) | {"num_components": 3}
 settings = {"em": {}, "mle": {"num_steps": 1000}, "nuts": {}, "svi": {}}
 fits = {name: pg.fit("gaussian_mixture", data, inference=name, seed=1, **s) for name, s in settings.items()}
 for name, fit in fits.items():
-    print(
-        f"{name}: {fit.diagnose().status}, {fit.seconds:.1f} s, weights {np.round(fit.draws['weights'].mean((0, 1)), 3)}"
-    )
+    weights = fit.draws["weights"].mean((0, 1))
+    print(f"{name}: {fit.diagnose().status}, {fit.seconds:.1f} s, weights {np.round(weights, 3)}")
 
 
 def log_density(fit, points):
