@@ -33,10 +33,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 CACHE = pytest.StashKey[str]()
-COMPILING = {
-    "test_autoregressive", "test_bad_input", "test_bayes_models", "test_densities", "test_diagnostics", "test_energy",
-    "test_families", "test_flows", "test_house", "test_kernel_density", "test_mixtures", "test_two_sample",
-}  # fmt: skip
 
 
 def process_globals() -> dict[str, Any]:
@@ -79,19 +75,6 @@ def _globals_are_left_alone() -> Iterator[None]:
     after = process_globals()
     changed = {key: (value, after.get(key)) for key, value in before.items() if after.get(key) != value}
     assert not changed, f"process globals changed: {changed}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _barely_optimised(request: pytest.FixtureRequest) -> Iterator[None]:
-    """XLA leaves its optimisations out where tests compile for longer than they compute."""
-    if request.module.__name__ not in COMPILING:
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
