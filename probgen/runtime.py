@@ -1,4 +1,7 @@
-"""Device, precision, cores and the compile cache: the only place that sets them, and only for the time of a call."""
+"""Device, precision, cores and the compile cache: the only place that sets them, and only for the time of a call.
+
+But for the number of XLA's threads, which is read once a process.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ from typing import Any
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# XLA's CPU client takes its number of threads from here. Two batched LAPACK calls that run at once wait for free threads of the
+# pool that they occupy: with two threads they can wait for ever.
+if cores() < 8:
+    os.environ.setdefault("NPROC", "8")
 
 
 def accelerator() -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from probgen import runtime  # noqa: F401  before anything starts JAX: the number of its threads
+
 needs_pyro = pytest.mark.skipif(
     importlib.util.find_spec("pyro") is None, reason="Pyro is not installed: its engine is not tested"
 )
