@@ -539,7 +539,7 @@ def losses_seen(losses):
         parameters=zero, optimiser=zero, chains=zero, mean=zero + jnp.nan, best=first, noise=zero, last=first, worst=first,
         factor=zero + 1, rollbacks=jnp.int32(0),
     )  # fmt: skip
-    state = State(jnp.int32(50), zero, zero, zero, zero, zero, zero, guard)
+    state = State(jnp.int32(0), zero, zero, zero, zero, zero, zero, guard)
     look = jax.jit(lambda state: _guarded(state, EnergyLearner.spike))
     for loss in losses:
         worst = jnp.maximum(state.guard.worst, loss)

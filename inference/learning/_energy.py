@@ -278,13 +278,10 @@ def free(target: Any, parameters: Any, batch: Any) -> Any:
     Else the mean-field bound, its values held fixed; where f is not affine in every hidden bit, one by draws from the mean-field
     posterior: see `sampled_bound`.
     """
-    if target.structure.normal:
-        return jax.vmap(lambda row: energy.integrated(lambda x: target.joint(parameters, x), row, target.hidden))(batch)
-    if any(v.kind == "levels" for v in target.hidden):
-        from probgen.inference.learning._exact import log_sum, split
+    if target.structure.normal or any(v.kind == "levels" for v in target.hidden):
+        from probgen.inference.learning._exact import marginal
 
-        sites = split(target, target.hidden)
-        return jax.vmap(lambda row: log_sum(lambda x: target.joint(parameters, x), sites, row))(batch)
+        return jax.vmap(marginal(target, lambda x: target.joint(parameters, x)))(batch)
     summable = ("bits",) if evaluated(target) else ("bits", "reals")
     if other := [v for v in target.hidden if v.kind not in summable]:
         raise energy.NotConditional(

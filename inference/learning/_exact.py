@@ -49,3 +49,11 @@ def log_sum(f: Any, sites: tuple[list[Any], list[Any]], given: Any) -> Any:
         return jax.scipy.special.logsumexp(jnp.where(indices < total, jax.vmap(one)(indices), -jnp.inf))
 
     return jax.scipy.special.logsumexp(jax.lax.map(chunk, jnp.arange(0, total, size)))
+
+
+def marginal(target: Any, f: Any) -> Any:
+    """log of the integral of exp f over the hidden sites as a function of a row, exact; raises TooLarge as `split` does."""
+    if target.structure.normal:
+        return lambda row: energy.integrated(f, row, target.hidden)
+    sites = split(target, target.hidden)
+    return lambda row: log_sum(f, sites, row)

@@ -83,9 +83,9 @@ class MLE(EnergyLearner):
             if target.proper:
                 raise NotConditional(f"The hidden sites cannot be integrated out: {why}") from None
             raise NotConditional(f"The constant cannot be enumerated: {why}\nUse inference='score_matching'.") from None
-        for sites in ([] if target.proper else [list(target.variables.values())]) + [target.hidden]:
-            if not target.structure.normal or sites != target.hidden:
-                _exact.split(target, sites)
+        _exact.marginal(target, None)  # both raise where there are too many states
+        if not target.proper:
+            _exact.split(target, list(target.variables.values()))
         return target
 
     # ---- the kernel
@@ -158,16 +158,10 @@ class MLE(EnergyLearner):
         f = lambda values: target.joint(parameters, values)  # noqa: E731
         if target.normalised:
             return -jnp.mean(jax.vmap(f)(batch))
-        from probgen.engine import energy
-        from probgen.inference.learning._exact import log_sum, split
+        from probgen.inference.learning._exact import log_sum, marginal, split
 
-        if target.structure.normal:
-            of_row = lambda row: energy.integrated(f, row, target.hidden)  # noqa: E731
-        else:
-            hidden = split(target, target.hidden)
-            of_row = lambda row: log_sum(f, hidden, row)  # noqa: E731
         constant = 0.0 if target.proper else log_sum(f, split(target, list(target.variables.values())), {})
-        return constant - jnp.mean(jax.vmap(of_row)(batch))
+        return constant - jnp.mean(jax.vmap(marginal(target, f))(batch))
 
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
         return self.loss(target, state.parameters, batch)

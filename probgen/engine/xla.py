@@ -94,7 +94,7 @@ def _file(*parts: Any) -> Path | None:
     density = _density(kind, structure, tuple(sorted(arrays.items())))
     if "callback" in density:  # an address of this process
         return None
-    said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, _machine(_flags()))
+    said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, _machine())
     return runtime.cache_dir() / "executables" / hashlib.sha256(repr(said).encode()).hexdigest()
 
 
@@ -104,12 +104,8 @@ def _density(kind: type, structure: Any, shapes: tuple) -> str:
     return kind(structure, dict(shapes)).lowered()
 
 
-def _flags() -> str:
-    return repr({k: v for k, v in jax.config.values.items() if "cache" not in k})
-
-
 @functools.cache
-def _machine(flags: str) -> str:
+def _machine() -> str:
     """What an executable depends on beside what is computed: versions, flags, processor, probgen's sources."""
     import jaxlib
     from numpy._core._multiarray_umath import __cpu_features__
@@ -120,6 +116,7 @@ def _machine(flags: str) -> str:
     sources = hashlib.sha256()
     for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
         sources.update(file.read_bytes())
+    flags = {k: v for k, v in jax.config.values.items() if "cache" not in k}
     return repr((
         jax.__version__, jaxlib.__version__, flags, os.environ.get("XLA_FLAGS"), device.platform, device.device_kind,
         __cpu_features__, sources.hexdigest(),
