@@ -271,15 +271,28 @@ def speed(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 # ---- the command -------------------------------------------------------------------------------------------------
 
 
-def table(results: harness.Results, path: Path) -> None:
+def table(results: harness.Results, path: Path, title: str = "Tractable densities") -> None:
     """All results as a page of Markdown."""
-    parts = [
-        "# Tractable densities\n\nWritten by `python benchmarks/densities.py table`; the first column names the seed."
-    ]
+    parts = [f"# {title}\n\nWritten by `python benchmarks/{path.stem}.py table`; the first column names the seed."]
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in results.records.values():
         groups.setdefault(record["benchmark"], []).append(record)
-    columns = ("gap", "nats", "bar", "published", "ours", "theirs", "ratio", "unit", "parameters", "steps", "seconds")
+    columns = (
+        "gap",
+        "nats",
+        "elbo",
+        "bar",
+        "published",
+        "ours",
+        "theirs",
+        "ratio",
+        "unit",
+        "parameters",
+        "steps",
+        "seconds",
+        "active",
+        "verdict",
+    )
     for name, records in groups.items():
         shown = [c for c in columns if any(c in r for r in records)]
         cell = lambda r, c: r.get(c, "-") if isinstance(r.get(c, "-"), str) else harness.number(r[c], 4)  # noqa: E731

@@ -7,6 +7,8 @@ stderr and exit code 2, Ctrl-C is 130, and `probgen diagnose` exits with the ver
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -219,12 +221,11 @@ class Fit:
 
     def run(self) -> int:
         from probgen import run
-        from probgen.catalog import algorithm
 
         out = self.out or _free_folder(self.program, self.inference, self.overwrite)
         if (out / "run.json").exists() and not self.overwrite:
             raise FileExistsError(f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite.")
-        settings = {f.name: getattr(self, f.name) for f in fields(algorithm(self.inference))}
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
         work = lambda: run.fit(  # noqa: E731
             _program(self.program), _data(self.data), self.inference, seed=self.seed, out=out, progress=self.progress,
             overwrite=self.overwrite, precision=self.precision, engine=self.engine, **settings,
@@ -457,7 +458,7 @@ def _parse(words: list[str]) -> Any:
     """The command that the words say; an unknown flag is a TypeError that names the known ones."""
     commands = dict(COMMANDS)
     if words[:1] == ["fit"]:
-        commands["fit"] = _with_settings(_named(words, "--inference", "-i") or "nuts")
+        commands["fit"] = _with_settings(*_meant(words))
     choice: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in commands.items())]  # noqa: UP007
     command, rest = tyro.cli(
         choice, args=words or ["--help"], prog="probgen", return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,),
@@ -478,7 +479,19 @@ def _named(words: list[str], *flags: str) -> str | None:
     return None
 
 
-def _with_settings(inference: str) -> type[Fit]:
+def _meant(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The algorithm of the words, and settings that suit their model, where it can be found yet."""
+    from probgen import run
+
+    word, file = _named(words, "--inference", "-i") or "nuts", _named(words, "--data")
+    models = [w for before, w in itertools.pairwise(words) if not w.startswith("-") and not before.startswith("-")]
+    if models:
+        with contextlib.suppress(Exception):  # told where the run begins
+            return run.meant(word, _program(models[0]), _data(Path(file) if file else None))
+    return word, {}
+
+
+def _with_settings(inference: str, suggested: Mapping[str, Any]) -> type[Fit]:
     """`Fit` with the settings of one algorithm as further fields."""
     from probgen import catalog
 
@@ -489,6 +502,7 @@ def _with_settings(inference: str) -> type[Fit]:
         if f.name in own:
             raise TypeError(f"{kind.__name__}.{f.name} is also a flag of probgen fit; rename the setting")
         kept = {k: getattr(f, k) for k in ("default", "default_factory") if getattr(f, k) is not MISSING}
+        kept = {"default": suggested[f.name]} if f.name in suggested else kept
         extra.append((f.name, Annotated[hints[f.name], arg(help=documented.get(f.name, ""))], field(**kept)))
     return make_dataclass("Fit", extra, bases=(Fit,), frozen=True, kw_only=True, namespace={"__doc__": Fit.__doc__})
 

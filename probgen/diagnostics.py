@@ -641,6 +641,36 @@ def _components(evidence: Evidence) -> Finding | None:
     return Finding("components", "warn" if value < 2 else "pass", value, 2.0, message, remedy)
 
 
+def _activity(evidence: Evidence) -> Finding | None:
+    """Posterior collapse: hidden coordinates whose guide is the prior, whatever the row."""
+    if "active" not in evidence.records or evidence.fit.num_steps < 100:
+        return None
+    active = int(evidence.records["active"][0, -1])
+    total = sum(v.size for v in evidence.fit.target.hidden)  # type: ignore[attr-defined]
+    message = f"{active} of {total} hidden coordinates are in use; at least a quarter"
+    remedy = (
+        "kl_warmup, free_bits, fewer hidden coordinates, or a weaker decoder: the others have collapsed to the prior"
+    )
+    status: Status = "fail" if not active else "warn" if active < total / 4 else "pass"
+    return Finding("activity", status, float(active), total / 4, message, remedy)
+
+
+def _objective(evidence: Evidence) -> Finding | None:
+    """Whether what was maximised is a bound on log p(x)."""
+    settings, steps = evidence.settings, evidence.fit.num_steps
+    if "kl_weight" not in settings:
+        return None
+    parts = [f"the KL counts {settings['kl_weight']:g} times"] if settings["kl_weight"] != 1 else []
+    parts += [f"{settings['free_bits']:g} nats of KL a coordinate are free"] if settings["free_bits"] else []
+    parts += [f"the KL's weight still rises at step {steps}"] if settings["kl_warmup"] >= steps else []
+    remedy = "kl_weight=1, free_bits=0 and a kl_warmup below num_steps; fit.log_prob gives a bound in any case"
+    if parts:
+        message = f"what was maximised is no bound on log p(x): {', '.join(parts)}"
+        return Finding("objective", "warn", None, None, message, remedy)
+    since = f" from step {settings['kl_warmup']} on" if settings["kl_warmup"] else ""
+    return Finding("objective", "pass", None, None, f"a bound on log p(x){since}", remedy)
+
+
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
     """By how much a loss (step,) falls in 1000 steps, by its last quarter, and the standard error; NaN if too short."""
     window = loss[-max(100, len(loss) // 4) :]
@@ -747,6 +777,8 @@ LEARNER_CHECKS = (
     _convergence,
     _grid,
     _components,
+    _activity,
+    _objective,
     _k_hat,
     _weights,
     _guide_sd,

@@ -36,6 +36,9 @@ class Model:
     dims: names of the event dimensions of a variable, `{"theta": ["school"]}`.
     coords: labels along the named dimensions, `{"school": ["A", "B", ...]}`.
     oracle: an independent statement of what is right.
+    guide: of a program of one row with hidden sites, the program that draws them given the row, for "svi"; called with the same
+        keywords, of which it may take fewer. Without one, normals whose means and scales are a network of the row.
+    settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
     rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it.
     reference: the name of its posterior in posteriordb, where there is one.
     """
@@ -45,6 +48,8 @@ class Model:
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     oracle: Oracle | None = None
+    guide: Callable[..., Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Callable[[Any], Data] | None = None
     reference: str | None = None
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.diagnostics import Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
+from probgen.latent import LatentFit
 from probgen.result import LearnedFit
 from probgen.target import Conditional
 
@@ -135,10 +136,26 @@ def _of_learned(fit: LearnedFit) -> Iterator[Section]:
         for title, note, draw in (
             ("Loss", "What the learner watches, in nats a row; see its documentation.", _loss(fit, nothing)),
             ("Gap", "Mean log weight of the data minus that of the model's own points, in nats: near zero at rest.", _gap(fit)),
+            *_latent(fit),
             ("Filters", "Columns of the largest weights, in the shape of a point; red is positive, blue negative.", _filters(fit)),
         ):  # fmt: skip
             if draw is not None:
                 yield Section(title, note, svg=svg(draw))
+
+
+def _latent(fit: LearnedFit) -> Iterator[tuple[str, str, Figure | None]]:
+    """Of programs with hidden sites and a guide."""
+    if isinstance(fit, LatentFit):
+        from probgen import latent_pictures
+
+        yield (
+            "Reconstructions",
+            "Rows of the data, and below each what is made of its code.",
+            latent_pictures.reconstructions(fit),
+        )
+        yield "New points", "Means of the visible site given draws of the hidden ones.", latent_pictures.new_points(fit)
+        yield "Manifold", "Means over the plane of the two latents, at even quantiles.", latent_pictures.manifold(fit)
+        yield "Activity", "Variance over rows of the guide's middle, by coordinate.", latent_pictures.activity(fit)
 
 
 def _gap(fit: Fit) -> Figure | None:

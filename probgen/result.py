@@ -211,12 +211,12 @@ class LearnedFit(Fit):
         }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def condition(self, **given: Any) -> Target:
+    def condition(self, x: Any = None, /, **given: Any) -> Target:
         """The target of a new point, whose unknown sites any algorithm can draw: `pg.fit(fit.condition(v=part), ...)`.
 
-        given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
+        x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
         """
-        return self.target.learned(self.answer, self._one(given))  # type: ignore[attr-defined]
+        return self.target.learned(self.answer, self._one(self._named(x, given)))  # type: ignore[attr-defined]
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
         """New points: arrays (num_samples, *event).
@@ -236,14 +236,14 @@ class LearnedFit(Fit):
         found = fit(target, inference=inference, seed=self.seed + 2 if seed is None else seed, **settings)
         return {k: v[:, -1] for k, v in found.draws.items()}
 
-    def energy(self, **rows: Any) -> np.ndarray:
+    def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
         """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).
 
-        rows: the visible sites, (row, *event); by default the data that were learned from. Large for an outlier.
+        x, rows: the visible sites, (row, *event); by default the data that were learned from. Large for an outlier.
         """
         from probgen.evaluate.energy import free_energies
 
-        return free_energies(self.target, self.answer, self._rows(rows))
+        return free_energies(self.target, self.answer, self._rows(self._named(x, rows)))
 
     def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
         """The log of the model's constant, in nats.
@@ -255,11 +255,11 @@ class LearnedFit(Fit):
 
         return partition.log_z(self, method, **settings)
 
-    def log_prob(self, method: str = "auto", **rows: Any) -> LogProb:
+    def log_prob(self, x: Any = None, /, *, method: str = "auto", **rows: Any) -> LogProb:  # type: ignore[override]
         """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
         from probgen.evaluate import partition
 
-        return partition.log_prob(self, self._rows(rows), method)
+        return partition.log_prob(self, self._rows(self._named(x, rows)), method)
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -268,6 +268,15 @@ class LearnedFit(Fit):
         shapes = {v.name: v.shape for v in target.visible}
         found = {k: (site, shapes[site]) for k, site in target.keywords.items()}
         return found | {k: (k, target.data[k].shape[1:]) for k in target.inputs}
+
+    def _named(self, x: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What is given, with the one that came without its name."""
+        if x is None:
+            return dict(given)
+        keywords = list(self.target.keywords)  # type: ignore[attr-defined]
+        if len(keywords) > 1:
+            raise TypeError(f"This model has rows of {', '.join(keywords)}: say which by its name.")
+        return {keywords[0]: x, **given}
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not given:

@@ -21,10 +21,11 @@ import numpy as np
 from probgen import catalog, engine, runtime
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, on_host
+from probgen.latent import LatentFit
 from probgen.model import Model
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
-from probgen.target import Learnable, Target
+from probgen.target import Bounded, Learnable, Target
 
 Program = str | Model | Target | Callable[..., Any]
 
@@ -55,16 +56,20 @@ def conditioned(
     elif hasattr(data, "__array__"):
         data = model.given_rows(data)
     checked = check(model.program, model.default_data() if data is None else data)
-    return model, prepared(model.program, checked, engine, precision)
+    return model, prepared(model.program, checked, engine, precision, model.guide)
 
 
-def prepared(program: Callable[..., Any], data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
-    """The engine's target of a program on checked data."""
+def prepared(
+    program: Callable[..., Any], data: Mapping[str, Any], engine_name: str | None, precision: str,
+    guide: Callable[..., Any] | None = None,
+) -> Target:  # fmt: skip
+    """The engine's target of a program, and its guide, on checked data."""
     chosen = engine.load(engine_name or engine.detect(program))
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision is {precision!r}; known: float32, float64")
     try:
-        return chosen.prepare(program, data, precision)
+        target = chosen.prepare(program, data, precision)
+        return chosen.guided(target, guide) if isinstance(target, Learnable) else target
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
@@ -99,6 +104,9 @@ def fit(
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
+    if isinstance(inference, str):
+        inference, suggested = meant(inference, program, data)
+        settings = suggested | settings
     algorithm = catalog.inference(inference, settings)
     store = Store(out) if out is not None else None
     if store:
@@ -112,6 +120,22 @@ def fit(
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
 
     return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+
+
+def meant(word: str, program: Program, data: Any = None) -> tuple[str, dict[str, Any]]:
+    """The algorithm that a word means for a program, and the settings that suit the model.
+
+    "svi" of a program with parameters, which learns from rows, is amortised.
+    """
+    if isinstance(program, Target):
+        return word, {}
+    model = catalog.model(program) if isinstance(program, str) else program
+    model = model if isinstance(model, Model) else Model(model)
+    if word == "svi":
+        given = data if isinstance(data, Mapping) else model.default_data()
+        word = "amortised_svi" if engine.has_parameters(model.program, given) else word
+    known = {f.name for f in dataclasses.fields(catalog.algorithm(word))}
+    return word, {k: v for k, v in model.settings.items() if k in known}
 
 
 def _arrays(target: Target) -> dict[str, np.ndarray]:
@@ -232,7 +256,8 @@ class Run:
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
-        kind = LearnedFit if isinstance(self.target, Learnable) else Fit
+        kind = LatentFit if isinstance(self.target, Bounded) else LearnedFit
+        kind = kind if isinstance(self.target, Learnable) else Fit
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
@@ -347,7 +372,7 @@ def _record(
     static = {k: v for k, v in target.data.items() if isinstance(v, bool | int | str | None)}
     return {
         "probgen": versions()["probgen"],
-        "program": _reference(program, model.program),
+        "program": _reference(program, model.program) | _guide(program, model),
         "engine": target.engine,
         "dims": {k: list(v) for k, v in model.dims.items()},
         "coords": {k: np.asarray(v).tolist() for k, v in model.coords.items()},
@@ -376,6 +401,13 @@ def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]
     if _at(where, label) is not function:  # a partial, a callable object, a decorated function
         label = next((key for key, value in vars(where).items() if value is function), "") if where else ""
     return {"module": module, "file": str(Path(file).resolve()) if file else "", "name": label}
+
+
+def _guide(program: Program, model: Model) -> dict[str, Any]:
+    """How to find a guide again that is not the catalogue's own."""
+    if isinstance(program, str) or model.guide is None:
+        return {}
+    return {"guide": _reference(model.guide, model.guide)}
 
 
 def _at(module: Any, path: str) -> Any:
@@ -436,6 +468,10 @@ def _restored(store: Store, program: Program | None) -> Run:
     if labels := record["program"].get("parameters"):
         base = catalog.model(chosen).program if isinstance(chosen, str) else chosen
         chosen = engine.load(record["engine"]).with_parameters(base, data, labels.split(" "), record["precision"])
+    if guide := record["program"].get("guide"):
+        base = catalog.model(chosen) if isinstance(chosen, str) else chosen
+        base = base if isinstance(base, Model) else Model(base)
+        chosen = base if program is not None else dataclasses.replace(base, guide=_find_program(guide))
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])

@@ -3,13 +3,13 @@
     Target
     ├── Simulable       draws of the data only
     ├── Learnable       parameters, and rows of data to learn them from
-    ├── Unnormalised    log density of the unknowns, up to a constant
-    │   ├── Continuous  unknowns in R^n after the engine's bijections, differentiable
-    │   ├── Conditional each unknown can be drawn given the rest
-    │   │   ├── Discrete    finite unknowns
-    │   │   └── Mixed       both; `marginalise()` sums the finite ones out and is Continuous
-    │   └── Normalised  the constant is known
-    └── Bounded         a stochastic bound on log p(x)
+    │   └── Bounded     with hidden sites and a guide: a stochastic bound on log p(x)
+    └── Unnormalised    log density of the unknowns, up to a constant
+        ├── Continuous  unknowns in R^n after the engine's bijections, differentiable
+        ├── Conditional each unknown can be drawn given the rest
+        │   ├── Discrete    finite unknowns
+        │   └── Mixed       both; `marginalise()` sums the finite ones out and is Continuous
+        └── Normalised  the constant is known
 
 `Subsampled` is a trait: the program has plates that draw minibatches. An algorithm names the type that it needs,
 once (`class NUTS(Sampler[Continuous])`); an engine's targets are subclasses of the types that they offer.
@@ -126,6 +126,31 @@ class Learnable(Target):
         raise NotImplementedError
 
 
+class Bounded(Learnable):
+    """Rows with hidden sites that a guide draws: a stochastic lower bound on the log probability of a row.
+
+    A row and its hidden sites are mappings from sites to arrays; `told` and `guided` give the sites of program and guide.
+    """
+
+    offers = "Bounded"
+
+    def draw(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> Any:
+        """Hidden sites of a row from the guide, or its middle."""
+        raise NotImplementedError
+
+    def terms(self, key: Any, parameters: Any, row: Any) -> Any:
+        """Of one draw of the guide log p(x | h), KL terms by site, and log p(x, h) - log q(h | x), in nats."""
+        raise NotImplementedError
+
+    def means(self, parameters: Any, values: Any) -> Any:
+        """The visible sites' means given hidden sites and inputs."""
+        raise NotImplementedError
+
+    def log_ratio(self, parameters: Any, fixed: Any, row: Any, hidden: Any) -> Any:
+        """log p(x, h) - log q(h | x), the guide under parameters of its own, and log p(x | h), in nats: ()."""
+        raise NotImplementedError
+
+
 class Simulable(Target):
     """Draws of the data, no density."""
 
@@ -233,9 +258,3 @@ class Normalised(Unnormalised):
     """The log density is a log probability: its constant is known."""
 
     offers = "Normalised"
-
-
-class Bounded(Target):
-    """A stochastic lower bound on log p(x)."""
-
-    offers = "Bounded"

@@ -531,7 +531,7 @@ def test_a_planted_divergence_is_rolled_back_and_told():
 
 def losses_seen(losses):
     """Rollbacks of the guard over a row of losses, one a look."""
-    from probgen.inference.learning._energy import EnergyLearner, Guard, State, _guarded
+    from probgen.inference.learning._rows import Guard, RowLearner, State, _guarded
 
     zero = jnp.zeros(())
     first = zero + losses[0]
@@ -540,7 +540,7 @@ def losses_seen(losses):
         factor=zero + 1, rollbacks=jnp.int32(0),
     )  # fmt: skip
     state = State(jnp.int32(0), zero, zero, zero, zero, zero, zero, guard)
-    look = jax.jit(lambda state: _guarded(state, EnergyLearner.spike))
+    look = jax.jit(lambda state: _guarded(state, RowLearner.spike))
     for loss in losses:
         worst = jnp.maximum(state.guard.worst, loss)
         state = look(state._replace(loss=zero + loss, guard=state.guard._replace(worst=worst)))

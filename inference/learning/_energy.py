@@ -1,4 +1,4 @@
-"""What learners of energies share: batches, the likelihood's gradient, an optimiser, and a guard that rolls back.
+"""What learners of energies share: the likelihood's gradient, and what can be watched of it.
 
 With f the joint log density of one point, F(v) = log sum_h exp f(v, h) and Z its sum over v too, the gradient is
 
@@ -10,165 +10,25 @@ by automatic differentiation of the sum over that block. Hidden units that inter
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from probgen.algorithm import Learner, positive
 from probgen.engine import energy
+from probgen.inference.learning._rows import RowLearner, State
 from probgen.target import Learnable
 
 SAMPLES = 1000  # of the posterior where F has no closed form
-NOISE = 3.0  # standard deviations of a single loss that its running mean may rise beyond other causes
-
-
-class Guard(NamedTuple):
-    """The last good state, and what tells a good one.
-
-    mean, best: the loss's running mean and the least of it; noise: variance of single losses; last: the loss at the last look;
-    worst: the largest loss since then; factor: of the step size.
-    """
-
-    parameters: Any
-    optimiser: Any
-    chains: Any
-    mean: Any
-    best: Any
-    noise: Any
-    last: Any
-    worst: Any
-    factor: Any
-    rollbacks: Any
-
-
-class State(NamedTuple):
-    """Parameters, their average, the optimiser's state, the model's chains, the order of the rows, and the guard."""
-
-    step: Any
-    parameters: Any
-    average: Any
-    optimiser: Any
-    chains: Any
-    order: Any
-    loss: Any
-    guard: Guard
-
-
-class Info(NamedTuple):
-    """loss: see the learner; gap: mean F over the batch minus over the model's points, in nats; rollbacks so far."""
-
-    loss: Any
-    gap: Any
-    learning_rate: Any
-    rollbacks: Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyLearner(Learner[Learnable]):
-    """Settings of all learners of energies.
-
-    num_steps: steps, each on one batch.
-    batch_size: rows a step; all rows are used before any comes again.
-    optimizer: "sgd", with `momentum`, or "adam", of Optax.
-    learning_rate: the largest; it rises over the first hundredth of the steps.
-    decay: "linear" to zero at the last step, or "constant".
-    momentum: of "sgd".
-    weight_decay: of arrays with two or more axes.
-    start: where parameters begin that are zero in the program and only multiply visible bits: "data", at the log odds of the
-        data, or "program".
-    average: the answer is the average of the parameters over this last part of the steps; 0 for the last alone.
-    """
-
-    engines: ClassVar[tuple[str, ...]] = ("numpyro",)
-    precision: ClassVar[str] = "float32"
-    period: ClassVar[int] = 50
-    spike: ClassVar[float] = math.inf  # of a single loss, in margins of the guard, that is a runaway too
-
-    num_steps: int = 20_000
-    batch_size: int = 100
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.1
-    decay: Literal["linear", "constant"] = "linear"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    average: float = 0.2
-    start: Literal["data", "program"] = "data"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "batch_size", "learning_rate")
-        choices = {"optimizer": ("sgd", "adam"), "decay": ("linear", "constant"), "start": ("data", "program")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
-        for name in ("momentum", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+class EnergyLearner(RowLearner[Learnable]):
+    """Settings of all learners of energies: those of all learners from rows."""
 
     def prepare(self, target: Any) -> Any:
         return target.blocked()
-
-    # ---- the kernel
-
-    def init(self, key: Any, target: Any) -> State:
-        k_parameters, k_chains, k_order, k_loss = jax.random.split(key, 4)
-        parameters = self.first_parameters(k_parameters, target)
-        optimiser = self._optimiser().init(parameters)
-        order = jax.random.permutation(k_order, target.num_rows).astype(jnp.int32)
-        batch = target.rows(order[: min(self.batch_size, target.num_rows)])
-        chains = self.first_chains(k_chains, target, parameters, batch)
-        zero = jnp.zeros(())
-        guard = Guard(parameters, optimiser, chains, zero + jnp.nan, zero, zero, zero, zero, zero + 1.0, jnp.int32(0))
-        state = State(jnp.int32(0), parameters, parameters, optimiser, chains, order, zero, guard)
-        loss = self.first_loss(k_loss, target, state, batch)
-        return state._replace(loss=loss, guard=guard._replace(best=loss, last=loss, worst=loss))
-
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
-        k_order, k_model, k_loss = jax.random.split(key, 3)
-        order, batch = self._batch(k_order, state, target)
-        gradient, gap, chains = self.gradient(k_model, target, state.parameters, batch, state.chains)
-        gradient = self._decayed(gradient, state.parameters)
-        rate = self._rate(state.step) * state.guard.factor
-        updates, optimiser = self._optimiser().update(gradient, state.optimiser, state.parameters)
-        parameters = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state.parameters, updates)
-        loss = self.monitor(k_loss, target, state, batch, gap)
-        first = int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
-        weight = 1 / jnp.maximum(1.0, state.step + 2.0 - first)
-        average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
-        guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
-        new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard)
-        return new, Info(loss, gap, rate, guard.rollbacks)
-
-    def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
-        """A runaway is rolled back."""
-        state = _guarded(state, self.spike)
-        return state, info._replace(rollbacks=state.guard.rollbacks)
-
-    def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
-        del key, target
-        return dict(state.average)
-
-    # ---- what learners say
-
-    def first_parameters(self, key: Any, target: Any) -> Any:
-        """The parameters before the first step, unconstrained, by their labels."""
-        return target.initial(key, self.start == "data")
-
-    def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
-        """The model's points before the first step, where they persist; a tree of arrays."""
-        return ()
-
-    def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
-        """The loss before the first step."""
-        return self.monitor(key, target, state, batch, jnp.zeros(()))
-
-    def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
-        """Of minus the mean log likelihood; the gap; and the new chains."""
-        raise NotImplementedError
 
     def monitor(self, key: Any, target: Any, state: State, batch: Any, gap: Any) -> Any:
         """The loss to be shown: minus the pseudo-likelihood of bits, estimated from one unit a row, every tenth step.
@@ -182,65 +42,6 @@ class EnergyLearner(Learner[Learnable]):
         elif not any(v.kind == "bits" for v in target.visible):
             now = lambda: jnp.abs(gap)  # noqa: E731
         return jax.lax.cond(state.step % 10 == 0, now, later)
-
-    # ---- parts
-
-    def _optimiser(self) -> Any:
-        """Directions at a learning rate of one, to be subtracted."""
-        if self.optimizer == "adam":
-            return optax.scale_by_adam()
-        return optax.trace(self.momentum) if self.momentum else optax.identity()
-
-    def _rate(self, step: Any) -> Any:
-        warm = jnp.minimum(1.0, (step + 1.0) / max(1.0, self.num_steps / 100))
-        left = 1.0 - step / self.num_steps if self.decay == "linear" else 1.0
-        return self.learning_rate * warm * left
-
-    def _decayed(self, gradient: Any, parameters: Any) -> Any:
-        if not self.weight_decay:
-            return gradient
-        decay = lambda g, p: g + self.weight_decay * p if p.ndim >= 2 else g  # noqa: E731
-        return jax.tree.map(decay, gradient, parameters)
-
-    def _batch(self, key: Any, state: State, target: Any) -> tuple[Any, Any]:
-        """The rows of this step, in an order that is drawn anew after each pass."""
-        size = min(self.batch_size, len(state.order))
-        passes = len(state.order) // size
-        at = state.step % passes
-        anew = jnp.logical_and(at == 0, state.step > 0)
-        order = jax.lax.cond(anew, lambda: jax.random.permutation(key, state.order), lambda: state.order)
-        return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size))
-
-
-def _guarded(state: State, spike: float) -> State:
-    """Keep a state whose loss is no worse than before, go back to the last one kept where the loss has run away.
-
-    The running mean decides on going back, so that one bad batch does not; the loss itself on keeping, so that a rise that the
-    mean does not show yet is not kept. A single loss beyond `spike` margins is a runaway that may be over by now: a net can die of
-    it. Noise is learned slowly, so that a runaway is not taken for it.
-    """
-    g = state.guard
-    mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
-    margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
-    calm = jnp.logical_and(mean <= g.best + margin, jnp.logical_not(g.worst > g.best + spike * margin))
-    bad = jnp.logical_not(jnp.logical_and(finite, calm))
-    good = jnp.logical_and(finite, state.loss <= g.best + margin)
-    pick = lambda which, old, new: jax.tree.map(lambda a, b: jnp.where(which, a, b), old, new)  # noqa: E731
-    before, now = g[:3], (state.parameters, state.optimiser, state.chains)
-    parameters, optimiser, chains = pick(bad, before, now)
-    average, loss = pick(bad, g.parameters, state.average), jnp.where(bad, g.best, state.loss)
-    spread = 0.5 * (state.loss - g.last) ** 2  # of differences: blind to trends
-    noise = g.noise + 0.1 * (jnp.minimum(spread, 9 * g.noise + 0.01 * (1 + jnp.abs(g.best)) ** 2) - g.noise)
-    guard = Guard(
-        *pick(good, now, before), *(jnp.where(bad, g.best, x) for x in (mean, jnp.minimum(g.best, mean))),
-        jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss), jnp.where(bad, g.best, state.loss),
-        jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
-    )  # fmt: skip
-    loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
-    return state._replace(
-        parameters=parameters, optimiser=optimiser, chains=chains, average=average, loss=loss, guard=guard
-    )
 
 
 # ---- the likelihood ----------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.learning import _mixture
-from probgen.inference.learning._energy import EnergyLearner, State
+from probgen.inference.learning._rows import RowLearner, State
+from probgen.target import Learnable
 
 SMOOTHING = 1.0  # rows that every component of a mixture is given at the start
 
@@ -41,7 +42,7 @@ class Info(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLE(EnergyLearner):
+class MLE(RowLearner[Learnable]):
     """Exact maximum likelihood by Adam on minibatches.
 
     validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and

@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 KNOWN = ("numpyro", "pyro")
@@ -35,6 +35,15 @@ def detect(program: Callable[..., Any]) -> str:
     what = "uses both numpyro and pyro" if found else "uses neither numpyro nor pyro"
     label = getattr(program, "__name__", repr(program))
     raise ValueError(f"The program {label!r} {what}; say which it is written for with engine='numpyro' or 'pyro'.")
+
+
+def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
+    """Whether a NumPyro program registers parameters (`numpyro.param`), run forward on the data it needs; False for Pyro."""
+    if detect(program) != "numpyro":
+        return False
+    from probgen.engine import learned
+
+    return learned.has_parameters(program, data)
 
 
 def _roots(thing: Any, seen: set[int]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -105,6 +106,19 @@ def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learne
     return Learned(program, tuple(tree for tree, _ in seen), tuple(constraint for _, constraint in seen))
 
 
+def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
+    """Whether the program registers parameters when it is run forward, on the first row of data that it does not take whole."""
+    needed = {k for k, p in inspect.signature(program).parameters.items() if p.default is inspect.Parameter.empty}
+    arrays = {k: np.asarray(v) for k, v in data.items() if not isinstance(v, bool | int | str | None) and k in needed}
+    static = {k: v for k, v in data.items() if isinstance(v, bool | int | str | None)}
+    for given in (arrays, {k: v[0] if v.ndim else v for k, v in arrays.items()}):
+        found: list[bool] = []
+        with contextlib.suppress(Exception):
+            jax.eval_shape(lambda a: found.append(bool(initial(program, {**a, **static}, jax.random.key(0)))), given)  # noqa: B023
+            return found[0]
+    return False
+
+
 def rows_of(
     program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
 ) -> NumpyroLearnable | None:
@@ -159,7 +173,7 @@ def _rows_with(
     begun = jax.eval_shape(lambda arrays, key: initial_arrays(program, arrays, free, key), rest, jax.random.key(0))
     with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)
-    structure = _learnable(structure, tuple(sorted((k, s.name) for k, s in sources.items())), parameters, tuple(inputs))
+    structure = learnable(structure, tuple(sorted((k, s.name) for k, s in sources.items())), parameters, tuple(inputs))
     compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
     arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)
@@ -212,6 +226,7 @@ class Learning:
     blocks: tuple[Block, ...] = ()
     biases: tuple[tuple[str, str], ...] = ()  # a parameter that is zero at first, the visible bits that it multiplies
     normal: bool = False  # whether the hidden sites are reals that are jointly normal given the visible ones
+    guide: Any = None  # a `Learned` program that draws the hidden sites
 
     @property
     def sites(self) -> Any:
@@ -227,12 +242,12 @@ class Learning:
 
 
 @functools.lru_cache(maxsize=64)
-def _learnable(
+def learnable(
     structure: Any, rows: tuple, parameters: tuple, inputs: tuple = (), blocks: tuple = (), biases: tuple = (),
-    normal: bool = False,
+    normal: bool = False, guide: Any = None,
 ) -> Learning:  # fmt: skip
     """The same object for equal parts, so that compiled code is found again."""
-    return Learning(structure, rows, parameters, inputs, blocks, biases, normal)
+    return Learning(structure, rows, parameters, inputs, blocks, biases, normal, guide)
 
 
 class NumpyroLearnable(NumpyroTarget, Learnable):
@@ -316,7 +331,8 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
     def joint(self, parameters: Any, values: Any) -> Any:
         inputs = {k: values[k] for k in self.inputs}
         sites = {k: v for k, v in values.items() if k not in inputs}
-        return self.structure.one.joint({**self.rest, **inputs, **parameters}, sites)
+        own = {k: parameters[k] for k in self.structure.parameters}  # without a guide's
+        return self.structure.one.joint({**self.rest, **inputs, **own}, sites)
 
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):
@@ -345,7 +361,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             blocks = energy.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
             normal = energy.jointly_normal(s.one.joint, data, variables, self.hidden)
-        return NumpyroLearnable(_learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases, normal), self.arrays)
+        return NumpyroLearnable(learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases, normal), self.arrays)
 
     def biased(self) -> NumpyroLearnable:
         """The target with the biases of its visible bits found, which then begin at the data's log odds."""
@@ -354,7 +370,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         if biases == s.biases:
             return self
         parts = s.one, s.rows, s.parameters, s.inputs, s.blocks, biases, s.normal
-        return NumpyroLearnable(_learnable(*parts), self.arrays)
+        return NumpyroLearnable(learnable(*parts), self.arrays)
 
     def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Parameters b that begin at zero, and the bits v whose log odds they add to: of v_i, df/db_i has the term v_i alone."""

@@ -42,7 +42,7 @@ from probgen.target import (
     Target,
 )  # fmt: skip
 
-__all__ = ["Executor", "name", "prepare", "with_parameters"]
+__all__ = ["Executor", "guided", "name", "prepare", "with_parameters"]
 
 name = "numpyro"
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
@@ -559,6 +559,13 @@ def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parame
     from probgen.engine import learned
 
     return learned.with_parameters(program, data, parameters, precision)
+
+
+def guided(target: Any, guide: Callable[..., Any] | None) -> Any:
+    """A learnable target with the guide of its hidden sites; see `amortised`."""
+    from probgen.engine import amortised
+
+    return amortised.guided(target, guide)
 
 
 def structure_of(

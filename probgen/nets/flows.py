@@ -47,8 +47,15 @@ class Flow(Distribution):
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         return self.flow.sample(key if typed else jax.random.wrap_key_data(key), sample_shape, self.condition)
 
+    def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Draws, and their log densities from the same pass: one that only goes from u to x needs no inverse of its own draws."""
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        key = key if typed else jax.random.wrap_key_data(key)
+        x, log_prob = self.flow.sample_and_log_prob(key, sample_shape, self.condition)
+        return x, [log_prob]
+
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
-        return self.flow.log_prob(value, self.condition)
+        return intermediates[0] if intermediates else self.flow.log_prob(value, self.condition)
 
     def tree_flatten(self) -> tuple[Any, Any]:
         arrays, rest = eqx.partition(self.flow, eqx.is_array)

@@ -1,0 +1,169 @@
+"""Latent-variable models: bounds on MNIST's test log-likelihood, all models on digits, and speed beside a torch loop.
+
+    python benchmarks/latents.py digits                        every model: bound on held-out rows, verdict, time
+    python benchmarks/latents.py mnist --models vae iwae       ELBO and importance-weighted bound (500 draws), binarised
+    python benchmarks/latents.py speed                         an epoch of a VAE 784-400-20 beside a plain eager torch loop
+    python benchmarks/latents.py table                         latents.md, from the results
+
+MNIST is read from data/mnist.npz in $PROBGEN_SHARED; each pixel is a draw with its grey level as probability, of the test rows
+once, of the training rows as often as --draws says. Results are appended to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import densities
+import harness
+import numpy as np
+from energies import TEST_SEED, best
+from harness import say
+
+LATENT = ("vae", "beta_vae", "conditional_vae", "hierarchical_vae", "iaf_vae", "flow_prior_vae", "vamp_vae", "ppca")
+BIG = {"width": 500, "depth": 2}
+LONG = {"num_steps": 40_000, "learning_rate": 0.001}
+MNIST: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], float | None, float | None]] = {
+    # name: model, its settings, algorithm, its settings, bar and published figure in nats
+    "vae": ("vae", BIG | {"num_latents": 50}, "svi", {"num_steps": 48_000, "learning_rate": 0.001}, -85.5, -86.76),
+    "iwae": (
+        "vae", BIG | {"num_latents": 50}, "iwae", {"num_steps": 20_000, "learning_rate": 0.001, "batch_size": 100}, None, -84.78,
+    ),
+    "iaf_vae": ("iaf_vae", BIG | {"num_latents": 32, "flow_width": 320}, "svi", LONG, None, None),
+    "hierarchical_vae": (
+        "hierarchical_vae", BIG | {"num_latents": 50, "num_top": 20}, "svi",
+        LONG | {"kl_warmup": 8000}, None, -80.7,
+    ),
+    "vamp_vae": ("vamp_vae", BIG | {"num_latents": 50, "num_inputs": 200}, "svi", LONG, None, None),
+}  # fmt: skip
+
+
+def digits(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Bounds on the last 360 of the 1797 digits, by 500 draws."""
+    import probgen as pg
+    from probgen import catalog
+
+    for name in asked.models or LATENT:
+        whole = catalog.model(name).default_data()
+        part = lambda keep: {k: v[keep] if isinstance(v, np.ndarray) else v for k, v in whole.items()}  # noqa: E731, B023
+        begun = time.perf_counter()
+        settings = {"num_steps": asked.steps} if asked.steps else {}
+        fit = pg.fit(name, part(slice(1437)), "svi", seed=asked.seed, progress=False, **settings)
+        seconds = time.perf_counter() - begun
+        rows = {k: v for k, v in part(slice(1437, None)).items() if isinstance(v, np.ndarray)}
+        found = fit.log_prob(**rows)
+        verdict = fit.diagnose().headline
+        yield {"benchmark": "latents, digits", "model": name, "seed": asked.seed, "nats": float(found.value.mean()),
+               "seconds": seconds, "verdict": verdict, "machine": harness.machine()}  # fmt: skip
+        say(f"{name}: {found.value.mean():.2f} nats on test rows ({found.kind}), {seconds:.0f} s, {verdict}")
+
+
+def mnist(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The ELBO of all test rows, and the importance-weighted bound of `--rows` of them."""
+    import probgen as pg
+    from probgen import catalog
+
+    for name in asked.models or MNIST:
+        model, settings, algorithm, of_algorithm, bar, published = MNIST[name]
+        train, test = densities.pictures(asked.draws)
+        data = {**catalog.model(model).given_rows(train), **settings}
+        of_algorithm = of_algorithm | ({"num_steps": asked.steps} if asked.steps else {})
+        begun = time.perf_counter()
+        fit = pg.fit(model, data, algorithm, seed=asked.seed, progress=sys.stderr.isatty(), **of_algorithm)
+        seconds = time.perf_counter() - begun
+        say(f"{name}: learned in {seconds:.0f} s; {fit.diagnose()}")
+        rows = catalog.model(model).given_rows(test)["x"]
+        elbo = float(fit.log_prob(rows, method="elbo", num_particles=5).value.mean())
+        bound = fit.log_prob(rows[: asked.rows])
+        nats, error = float(bound.value.mean()), float(bound.value.std() / len(bound.value) ** 0.5)
+        yield {"benchmark": "latents, mnist", "model": name, "seed": asked.seed, "nats": nats, "elbo": elbo, "bar": bar or "-",
+               "published": published or "-", "steps": fit.num_steps, "seconds": seconds,
+               "active": int(fit.records["active"][0, -1]),
+               "khat": float(np.mean(bound.khat > 0.7)), "settings": str(settings | of_algorithm), "rows": asked.rows,
+               "binarisation": f"{asked.draws} draws of training rows, 1 of test rows (seed {TEST_SEED})",
+               "machine": harness.machine()}  # fmt: skip
+        say(
+            f"{name}: ELBO {elbo:.2f} on 10,000 test rows; {nats:.2f} +- {error:.2f} nats by 500 draws on {asked.rows} of them "
+            f"(bar {bar}, published {published}), {fit.num_steps} steps, {seconds:.0f} s"
+        )
+
+
+# ---- speed -------------------------------------------------------------------------------------------------------
+
+
+def vae_epoch(rows: np.ndarray) -> float:
+    """Seconds of an epoch of 469 steps of 128 rows, VAE 784-400-20: of 1407 steps less those of 469, halved."""
+    import probgen as pg
+
+    data = {"x": rows, "dim": rows.shape[1], "width": 400, "num_latents": 20}
+    fit = lambda steps: pg.fit("vae", data, "svi", num_steps=steps, progress=False)  # noqa: E731
+    return (best(lambda: fit(1407), 2) - best(lambda: fit(469), 2)) / 2
+
+
+def vae_epoch_torch(rows: np.ndarray) -> float:
+    """The same net and bound in a plain eager torch loop."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    x, dim = torch.as_tensor(rows, dtype=torch.float32), rows.shape[1]
+    encoder = nn.Sequential(nn.Linear(dim, 400), nn.ReLU(), nn.Linear(400, 40))
+    decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, dim))
+    adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=0.001)
+
+    def epoch() -> None:
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), 128):
+            batch = x[order[start : start + 128]]
+            mean, log_variance = encoder(batch).chunk(2, 1)
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+            likelihood = -nn.functional.binary_cross_entropy_with_logits(decoder(z), batch, reduction="sum")
+            kl = 0.5 * torch.sum(mean**2 + log_variance.exp() - 1 - log_variance)
+            loss = (kl - likelihood) / len(batch)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    return best(epoch, 3)
+
+
+def speed(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Ratios of one run."""
+    rows = (np.random.default_rng(0).random((60_000, 784)) < 0.2).astype(np.float32)
+    ours, theirs = vae_epoch(rows), vae_epoch_torch(rows)
+    yield {"benchmark": "latents, speed", "model": "vae, epoch, beside torch", "seed": 0, "ours": ours, "theirs": theirs,
+           "ratio": theirs / ours, "unit": "s", "machine": harness.machine()}  # fmt: skip
+    say(f"VAE 784-400-20, epoch: {ours:.3g} s, torch {theirs:.3g} s: {theirs / ours:.2f} times")
+
+
+COMMANDS = {"digits": digits, "mnist": mnist, "speed": speed}
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=[*COMMANDS, "table"])
+    parser.add_argument("--models", nargs="+", help="names, by default all of the command's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of learning, in place of the benchmark's own")
+    parser.add_argument("--draws", type=int, default=4, help="of every training row's pixels")
+    parser.add_argument("--rows", type=int, default=2000, help="test rows of the importance-weighted bound")
+    parser.add_argument("--out", type=harness.Path, default=harness.HERE / "latents.jsonl", help="results, appended")
+    parser.add_argument("--fresh", action="store_true", help="forget the results in --out first")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
+    results = harness.Results(asked.out, ("benchmark", "model", "seed"), asked.fresh)
+    if asked.command == "table":
+        densities.table(results, harness.HERE / "latents.md", "Latent-variable models")
+        return
+    for record in COMMANDS[asked.command](asked):
+        results.add(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""A variational autoencoder with a learned prior: a RealNVP flow of the latents.
+
+    z = T(u),   u ~ N(0, I),   x | z ~ Bernoulli(sigmoid(f(z)))
+    guide:  q(z | x) = N(m(x), s(x)^2)
+
+Shapes: x: (dim,), z: (num_latents,), two or more. Chen et al. 2017 (arXiv:1611.02731).
+"""
+
+import numpyro
+
+from probgen.data import load
+from probgen.model import Model
+from probgen.nets.flows import BoundedAffine, coupling
+from probgen.nets.vae import mlp, normal, observed
+
+
+def flow_prior_vae(x=None, dim=64, num_latents=8, width=256, depth=1, num_layers=4, likelihood="bernoulli"):
+    z = numpyro.sample("z", coupling("prior", num_latents, BoundedAffine(2.0), num_layers, 64, 1))
+    numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z)), obs=x)
+
+
+def guide(x, num_latents=8, width=256, depth=1):
+    numpyro.sample("z", normal(mlp("encoder", x.size, 2 * num_latents, width, depth)(x)))
+
+
+def rows(x):
+    x = x.reshape(len(x), -1)
+    return {"x": x, "dim": x.shape[1]}
+
+
+model = Model(program=flow_prior_vae, guide=guide, data=lambda: rows(load("digits")), rows=rows)

@@ -1,0 +1,34 @@
+"""A variational autoencoder whose guide is an inverse autoregressive flow: no independent normals.
+
+    z ~ N(0, I),   x | z ~ Bernoulli(sigmoid(f(z)))
+    guide:  z = T_h(u),   u ~ N(0, I),   h = g(x),   T a stack of autoregressive layers that see h
+
+Shapes: x: (dim,), z: (num_latents,). Kingma et al. 2016 (arXiv:1606.04934).
+"""
+
+import jax
+import numpyro
+
+from probgen.data import load
+from probgen.model import Model
+from probgen.nets.flows import BoundedAffine, autoregressive
+from probgen.nets.vae import mlp, observed, standard
+
+
+def iaf_vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+    z = numpyro.sample("z", standard(num_latents))
+    numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z)), obs=x)
+
+
+def guide(x, num_latents=8, width=256, depth=1, num_layers=2, flow_width=64):
+    h = jax.nn.relu(mlp("encoder", x.size, flow_width, width, depth)(x))
+    flow = autoregressive("posterior", num_latents, BoundedAffine(4.0), num_layers, flow_width, 1, h, invert=False)
+    numpyro.sample("z", flow)
+
+
+def rows(x):
+    x = x.reshape(len(x), -1)
+    return {"x": x, "dim": x.shape[1]}
+
+
+model = Model(program=iaf_vae, guide=guide, data=lambda: rows(load("digits")), rows=rows)

@@ -1,0 +1,239 @@
+"""Programs of one row with hidden sites, and a guide that draws them: a bound on the row's log probability.
+
+    log p(x) >= E_{h ~ q(h | x)} [log p(x, h) - log q(h | x)]
+
+The guide is a program too: it takes the row that the program would observe, and samples the hidden sites by their names. Parameters
+that both call by one name are one parameter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import ExpandedDistribution, Independent, TransformedDistribution
+from numpyro.distributions.kl import kl_divergence
+
+from probgen import runtime
+from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, learnable, wrapped
+from probgen.target import Bounded
+
+
+class Terms(NamedTuple):
+    """Of one row and one draw h of the guide, in nats.
+
+    likelihood: log p(x | h), (); kl: by hidden site log q(h | x) - log p(h), or its mean in closed form, then an array of the
+    site's coordinates; log_ratio: log p(x, h) - log q(h | x), ().
+    """
+
+    likelihood: Any
+    kl: dict[str, Any]
+    log_ratio: Any
+
+
+class NumpyroBounded(NumpyroLearnable, Bounded):
+    """Rows, a program of one row with hidden sites, and its guide."""
+
+    @property
+    def guide(self) -> Learned:
+        """The guide, its parameters as data."""
+        return self.structure.guide
+
+    def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
+        """The parameters of program and guide as labelled arrays, unconstrained, before learning."""
+        found = initial_arrays(self.guide, self._seen(self._first()), {}, jax.random.fold_in(key, 1))
+        found = {k: jnp.asarray(v, self.precision) for k, v in found.items()}
+        begin = getattr(self.guide.program, "begin", None)  # of the default guide
+        if begin and from_data:
+            found |= {k: v.astype(self.precision) for k, v in begin(self.arrays).items()}
+        return found | super().initial(key, from_data)
+
+    def constrained(self, answer: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            own = {k: np.asarray(v) for k, v in self.guide.constrained(answer).items()}
+        return own | super().constrained(answer)
+
+    def lowered(self) -> str:
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(0)
+            begin = lambda arrays, key: type(self)(self.structure, arrays).initial(key)  # noqa: E731
+            parameters = jax.eval_shape(begin, self.arrays, key)
+            row = jax.eval_shape(lambda arrays: type(self)(self.structure, arrays)._first(), self.arrays)
+            terms = jax.jit(lambda arrays, *given: type(self)(self.structure, arrays).terms(*given))
+            text = terms.lower(self.arrays, key, parameters, row).as_text()
+        return super().lowered() + text
+
+    def _first(self) -> dict[str, Any]:
+        return jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1)))
+
+    @property
+    def plain(self) -> NumpyroLearnable:
+        """The same without its guide."""
+        s = self.structure
+        return NumpyroLearnable(learnable(s.one, s.rows, s.parameters, s.inputs), self.arrays)
+
+    def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
+        return self.plain.blocked(evaluate)
+
+    def biased(self) -> NumpyroLearnable:
+        return self.plain.biased()
+
+    # ---- one row {site: array}, with its inputs by keyword
+
+    def _whole(self, row: Any) -> dict[str, Any]:
+        """The row with levels as whole numbers, which programs use as indices."""
+        levels = {v.name for v in self.visible if v.kind == "levels"}
+        return {k: v.astype(int) if k in levels else v for k, v in row.items()}
+
+    def _seen(self, row: Any) -> dict[str, Any]:
+        """What the guide takes."""
+        row = self._whole(row)
+        values = {k: row[site] for k, site in self.keywords.items()} | {k: row[k] for k in self.inputs}
+        return _taken(self.guide.program, {**self.structure.static, **self.rest, **values})
+
+    def guided(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> dict[str, Any]:
+        """The guide's sites: NumPyro's messages, by name; centre: every site at its middle instead of a draw."""
+        own = {k: parameters[k] for k in self.guide.parameters}
+        program = handlers.seed(lambda: self.guide(**self._seen(row), **own), key)
+        if centre:
+            middle = lambda site: _centre(site["fn"]) if _drawn(site) else None  # noqa: E731
+            program = handlers.substitute(program, substitute_fn=middle)
+        with handlers.block():
+            trace = handlers.trace(program).get_trace()
+        return {k: site for k, site in trace.items() if _drawn(site)}
+
+    def draw(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> dict[str, Any]:
+        """Hidden sites drawn from the guide; centre: its middle."""
+        return {k: site["value"] for k, site in self.guided(key, parameters, row, centre).items()}
+
+    def told(self, parameters: Any, row: Any, hidden: Any, key: Any = None) -> dict[str, Any]:
+        """The program's sites, hidden ones as given: NumPyro's messages, by name; visible ones that lack are drawn."""
+        inputs = {k: row[k] for k in self.inputs}
+        own = {k: parameters[k] for k in self.structure.parameters}
+        program = lambda: self.structure.one.program(**self.structure.static, **self.rest, **inputs, **own)  # noqa: E731
+        values = {k: v for k, v in self._whole(row).items() if k not in inputs} | hidden
+        seeded = handlers.seed(handlers.substitute(program, data=values), jax.random.key(0) if key is None else key)
+        with handlers.block():
+            trace = handlers.trace(seeded).get_trace()
+        return {k: site for k, site in trace.items() if site["type"] == "sample"}
+
+    def means(self, parameters: Any, values: Any) -> dict[str, Any]:
+        """The visible sites' means given hidden sites and inputs."""
+        row, hidden = {k: values[k] for k in self.inputs}, {v.name: values[v.name] for v in self.hidden}
+        told = self.told(parameters, row, hidden)
+        return {v.name: _centre(told[v.name]["fn"]) for v in self.visible}
+
+    def terms(self, key: Any, parameters: Any, row: Any) -> Terms:
+        """What a bound is made of, by one draw of the guide."""
+        q = self.guided(key, parameters, row)
+        p = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
+        likelihood = sum(_log_prob(site) for k, site in p.items() if k not in q)
+        apart = {k: _log_prob(q[k]) - _log_prob(p[k]) for k in q}
+        ordered = [k for k in p if k in q] == list(q)  # else a site's prior depends on what is drawn after it
+        closed = {k: _kl(q[k]["fn"], p[k]["fn"]) for k in q} if ordered else {}
+        kl = {k: apart[k] if closed.get(k) is None else closed[k] for k in q}
+        return Terms(likelihood, kl, likelihood - sum(apart.values()))
+
+    def log_ratio(self, parameters: Any, fixed: Any, row: Any, hidden: Any) -> Any:
+        """log p(x, h) - log q(h | x) at given h, the guide under parameters of its own: (); and log p(x | h)."""
+        own = {k: fixed[k] for k in self.guide.parameters}
+        program = handlers.seed(lambda: self.guide(**self._seen(row), **own), jax.random.key(0))
+        with handlers.block():
+            trace = handlers.trace(handlers.substitute(program, data=hidden)).get_trace()
+        log_q = sum(_log_prob(site) for site in trace.values() if _drawn(site))
+        log_p = {k: _log_prob(site) for k, site in self.told(parameters, row, hidden).items()}
+        return sum(log_p.values()) - log_q, sum(x for k, x in log_p.items() if k not in hidden)
+
+
+def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> NumpyroLearnable:
+    """The target with a guide, a default one where none is given; as it was where no guide can be.
+
+    Raises ValueError where the guide does not run on a row, or does not draw just the hidden sites.
+    """
+    hidden = {v.name: v for v in target.hidden}
+    if guide is None:
+        if not hidden or not target.proper or any(v.kind != "reals" for v in hidden.values()):
+            return target
+        from probgen.nets.encoder import Encoder
+
+        shapes = tuple((v.name, v.shape) for v in hidden.values())
+        guide = Encoder(shapes, (*target.keywords, *target.inputs))
+    s = target.structure
+    with runtime.jax_scope(target.precision):
+        kinds = {
+            k: "int32" if target.variables[site].kind == "levels" else target.precision
+            for k, site in target.keywords.items()
+        }
+        row = {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], kind) for k, kind in kinds.items()}
+        row |= {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.arrays[k].dtype) for k in target.inputs}
+        known = {k: jax.ShapeDtypeStruct(jnp.shape(v), jnp.asarray(v).dtype) for k, v in target.rest.items()}
+        arrays = _taken(guide, {**known, **row})
+        static = _taken(guide, {k: v for k, v in s.static.items() if k not in arrays and k not in target.keywords})
+        shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
+        try:
+            learned = wrapped(guide, tuple(sorted(static.items())), shapes)
+            found = NumpyroBounded(learnable(s.one, s.rows, s.parameters, s.inputs, guide=learned), target.arrays)
+            drawn = jax.eval_shape(
+                lambda: found.draw(jax.random.key(0), found.initial(jax.random.key(0)), found._first())
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The guide does not run on a row: {error}") from error
+    wrong = [f"{k!r} is {'not drawn by' if k in hidden else 'unknown to'} the {'guide' if k in hidden else 'program'}"
+             for k in sorted(set(drawn) ^ set(hidden))]  # fmt: skip
+    wrong += [
+        f"{k!r} has shape {hidden[k].shape}, in the guide {drawn[k].shape}"
+        for k in sorted(set(drawn) & set(hidden))
+        if drawn[k].shape != hidden[k].shape
+    ]
+    if wrong:
+        raise ValueError(f"The guide must draw the program's hidden sites: {'; '.join(wrong)}.")
+    return found
+
+
+def _taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that the program has keywords for."""
+    known = inspect.signature(program).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in known):
+        return dict(data)
+    return {p.name: data[p.name] for p in known if p.name in data}
+
+
+def _drawn(site: Mapping[str, Any]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _log_prob(site: Mapping[str, Any]) -> Any:
+    """log p of a site's value, in nats, with its scale: ()."""
+    fn, value = site["fn"], site["value"]
+    log_prob = fn.log_prob(value, site["intermediates"]) if site["intermediates"] else fn.log_prob(value)
+    scale = site["scale"]
+    return jnp.sum(log_prob if scale is None else scale * log_prob)
+
+
+def _kl(q: Any, p: Any) -> Any:
+    """KL(q || p) in closed form, of every coordinate where they are independent; None where there is no such form."""
+    while isinstance(q, Independent) and isinstance(p, Independent):
+        q, p = q.base_dist, p.base_dist
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+
+
+def _centre(fn: Any) -> Any:
+    """The middle of a distribution: its mean, or what its transforms make of their base's."""
+    if isinstance(fn, TransformedDistribution):
+        x = _centre(fn.base_dist)
+        for transform in fn.transforms:
+            x = transform(x)
+        return x
+    if hasattr(fn, "flow"):  # of `probgen.nets.flows`
+        return fn.bijection.transform(jnp.zeros(fn.event_shape), fn.condition)
+    if isinstance(fn, Independent | ExpandedDistribution):
+        return jnp.broadcast_to(_centre(fn.base_dist), fn.shape())
+    return fn.mean

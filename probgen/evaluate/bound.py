@@ -1,0 +1,153 @@
+"""Bounds on the log probability of rows by draws of a guide, and what guide and program make of a row and of a code.
+
+    ELBO = mean_k log w_k <= log mean_k w_k = IWAE_K <= log p(x),   w_k = p(x, h_k) / q(h_k | x),   in expectation
+
+Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519); k-hat of the weights: Vehtari et al. 2024 (arXiv:1507.02646); gaps: Cremer,
+Li and Duvenaud 2018 (arXiv:1801.03558).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from probgen import runtime
+from probgen.result import LogProb
+
+if TYPE_CHECKING:
+    from probgen.latent import LatentFit
+
+Rows = Mapping[str, np.ndarray]
+AT_ONCE = 20_000  # draws
+FEWEST = 100  # draws that a k-hat needs
+
+
+class Bound(LogProb):
+    """A LogProb with the k-hat of its weights: (row,), NaN for fewer than 100 draws."""
+
+    khat: np.ndarray
+
+
+def by_draws(fit: LatentFit, rows: Rows, method: str, num_particles: int, seed: int) -> Bound:
+    """The ELBO or the importance-weighted bound of rows."""
+    if num_particles < 1:
+        raise ValueError(f"num_particles is {num_particles}; it must be at least 1")
+    keys = functools.partial(_keys, seed, num_particles)
+    with runtime.jax_scope("float32"):
+        parts = [
+            _log_ratios(fit.target, _parameters(fit), part, keys(start))
+            for start, part in _parts(rows, num_particles, "bound")
+        ]
+        log_ratio = np.concatenate([np.asarray(part, float) for part in parts])
+    if method == "elbo":
+        found = Bound(log_ratio.mean(1), log_ratio.std(1) / np.sqrt(num_particles), "lower bound: ELBO")
+        found.khat = np.full(len(log_ratio), np.nan)
+        return found
+    top = log_ratio.max(1, keepdims=True)
+    weights = np.exp(log_ratio - top)
+    mean = weights.mean(1)
+    khat = _khat(log_ratio)
+    bad = f"; k-hat above 0.7 in {np.mean(khat > 0.7):.0%} of the rows" if num_particles >= FEWEST else ""
+    kind = f"lower bound: importance-weighted, {num_particles} draws a row{bad}"
+    found = Bound(np.log(mean) + top[:, 0], weights.std(1) / np.sqrt(num_particles) / mean, kind)
+    found.khat = khat
+    return found
+
+
+def _khat(log_ratio: np.ndarray) -> np.ndarray:
+    if log_ratio.shape[1] < FEWEST:
+        return np.full(len(log_ratio), np.nan)
+    from arviz_stats.base import array_stats
+
+    equal = np.ptp(log_ratio, axis=1) < 1e-6  # no tail to fit
+    khat = np.full(len(log_ratio), -np.inf)
+    if not equal.all():
+        khat[~equal] = array_stats.psislw(-log_ratio[~equal])[1]
+    return khat
+
+
+def by_annealing(fit: LatentFit, rows: Rows) -> LogProb:
+    """log p of rows, one after the other: the constant of the posterior of each row's hidden sites."""
+    from probgen.evaluate import ais
+
+    keywords = {site: k for k, site in fit.target.keywords.items()}  # type: ignore[attr-defined]
+    found = []
+    for i in tqdm(range(len(next(iter(rows.values())))), desc="ais", unit="row", delay=1, disable=None):
+        target = fit.condition(**{keywords.get(k, k): v[i] for k, v in rows.items()})
+        found.append(ais.log_z(target, seed=fit.seed))
+    kind = next((f.kind for f in found if "not" in f.kind), found[0].kind)
+    return LogProb(np.array([f.value for f in found]), np.array([f.stderr for f in found]), kind)
+
+
+def encoded(fit: LatentFit, rows: Rows, num_samples: int, seed: int) -> dict[str, np.ndarray]:
+    """Hidden sites of rows: the guide's middle, or draws."""
+    with runtime.jax_scope("float32"):
+        parts = [
+            _draws(fit.target, _parameters(fit), part, _keys(seed, max(num_samples, 1), start), not num_samples)
+            for start, part in _parts(rows, max(num_samples, 1), "encode")
+        ]
+    joined = {k: np.concatenate([np.asarray(part[k]) for part in parts]) for k in parts[0]}
+    return {k: np.moveaxis(v, 1, 0) if num_samples else v[:, 0] for k, v in joined.items()}
+
+
+def decoded(fit: LatentFit, values: Rows) -> dict[str, np.ndarray]:
+    """Means of the visible sites given hidden sites and inputs."""
+    with runtime.jax_scope("float32"):
+        parts = [_means(fit.target, _parameters(fit), part) for _, part in _parts(values, 1, "decode")]
+    return {k: np.concatenate([np.asarray(part[k]) for part in parts]) for k in parts[0]}
+
+
+def gaps(fit: LatentFit, rows: Rows, num_particles: int) -> dict[str, np.ndarray]:
+    """Amortisation and approximation gaps of rows, in nats."""
+    from probgen.run import fit as run
+
+    keywords = {site: k for k, site in fit.target.keywords.items()}  # type: ignore[attr-defined]
+    bound = by_draws(fit, rows, "elbo", num_particles, fit.seed + 4).value
+    best = []
+    for i in tqdm(range(len(bound)), desc="gaps", unit="row", delay=1, disable=None):
+        target = fit.condition(**{keywords.get(k, k): v[i] for k, v in rows.items()})
+        answer = run(target, inference="mean_field", seed=fit.seed, progress=False).answer
+        best.append(float(np.mean(answer["log_p"] - answer["log_q"])))
+    whole = by_draws(fit, rows, "iwae", num_particles, fit.seed + 4).value
+    return {"amortisation": np.array(best) - bound, "approximation": whole - np.array(best)}
+
+
+def _parameters(fit: LatentFit) -> dict[str, Any]:
+    return {k: jnp.asarray(v, "float32") for k, v in fit.answer.items()}
+
+
+def _keys(seed: int, count: int, start: int) -> Any:
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), start), count)
+
+
+def _parts(rows: Rows, draws: int, label: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows by the hundred or so, and where they begin"""
+    count = len(next(iter(rows.values())))
+    size = min(count, max(1, AT_ONCE // draws))
+    for start in tqdm(range(0, count, size), desc=label, unit="part", delay=1, disable=None):
+        yield start, {k: jnp.asarray(v[start : start + size], "float32") for k, v in rows.items()}
+
+
+@jax.jit
+def _log_ratios(target: Any, parameters: Any, rows: Any, keys: Any) -> Any:
+    """(row, draw)."""
+    one = lambda row, i: jax.vmap(lambda k: target.terms(jax.random.fold_in(k, i), parameters, row).log_ratio)(keys)  # noqa: E731
+    return jax.vmap(one)(rows, jnp.arange(len(next(iter(rows.values())))))
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _draws(target: Any, parameters: Any, rows: Any, keys: Any, centre: bool) -> Any:
+    """(row, draw, *event)."""
+    one = lambda row, i: jax.vmap(lambda k: target.draw(jax.random.fold_in(k, i), parameters, row, centre))(keys)  # noqa: E731
+    return jax.vmap(one)(rows, jnp.arange(len(next(iter(rows.values())))))
+
+
+@jax.jit
+def _means(target: Any, parameters: Any, values: Any) -> Any:
+    return jax.vmap(lambda row: target.means(parameters, row))(values)

@@ -1,0 +1,83 @@
+"""Pictures of a learned program with hidden sites: reconstructions, new points, the plane of two latents, what is in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probgen.report import COLOURS, INK, figure, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from probgen.latent import LatentFit
+
+ACROSS = 12
+
+
+def reconstructions(fit: LatentFit) -> Figure | None:
+    """Rows in order, and below each its reconstruction."""
+    shape, target = _shape(fit), fit.target
+    if shape is None:
+        return None
+    keys = [*target.keywords, *target.inputs]  # type: ignore[attr-defined]
+    rows = {k: np.asarray(target.data[k])[:ACROSS] for k in keys}
+    site = target.visible[-1].name  # type: ignore[attr-defined]
+    keyword = next(k for k, s in target.keywords.items() if s == site)  # type: ignore[attr-defined]
+    return _tiles(np.concatenate([rows[keyword].astype(float), fit.reconstruct(**rows)[site]]), shape)
+
+
+def new_points(fit: LatentFit) -> Figure | None:
+    """Three lines of them."""
+    shape = _shape(fit)
+    if shape is None or fit.target.inputs or not fit.target.proper:  # type: ignore[attr-defined]
+        return None
+    drawn = fit.sample(3 * ACROSS)
+    means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden})  # type: ignore[attr-defined]
+    return _tiles(means[fit.target.visible[-1].name], shape)  # type: ignore[attr-defined]
+
+
+def manifold(fit: LatentFit) -> Figure | None:
+    """Where the hidden sites are one vector of two numbers with a standard normal prior."""
+    from scipy.stats import norm
+
+    shape, hidden = _shape(fit), fit.target.hidden  # type: ignore[attr-defined]
+    if shape is None or len(hidden) != 1 or hidden[0].shape != (2,) or fit.target.inputs:  # type: ignore[attr-defined]
+        return None
+    line = norm.ppf((np.arange(ACROSS) + 0.5) / ACROSS)
+    plane = np.stack(np.meshgrid(line, -line), -1).reshape(-1, 2)
+    return _tiles(fit.decode(**{hidden[0].name: plane})[fit.target.visible[-1].name], shape)  # type: ignore[attr-defined]
+
+
+def activity(fit: LatentFit) -> Figure:
+    """The bar above which a coordinate is in use is drawn."""
+    found = fit.activity()
+    picture, panels = grid(len(found), len(found), 2.0)
+    for i, (panel, (name, values)) in enumerate(zip(panels, found.items(), strict=True)):
+        panel.bar(np.arange(values.size), np.sort(values.ravel())[::-1], color=COLOURS[i % len(COLOURS)])
+        panel.axhline(0.01, color=INK, lw=0.5)
+        panel.set(title=name, xlabel="coordinate, the most active first", ylabel="variance" if i == 0 else "")
+    return picture
+
+
+def _shape(fit: LatentFit) -> tuple[int, int] | None:
+    """Height and width of the last visible site as a picture; None where it is none."""
+    shape = fit.target.visible[-1].shape  # type: ignore[attr-defined]
+    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
+    if len(shape) == 2:
+        return shape
+    return (side, side) if side > 3 and side * side == shape[0] else None
+
+
+def _tiles(pictures: Any, shape: tuple[int, int]) -> Figure:
+    """Pictures (picture, *event) side by side, so many in a line."""
+    lines = len(pictures) // ACROSS
+    joined = np.asarray(pictures, float).reshape(lines, ACROSS, *shape)
+    joined = np.pad(joined, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    canvas = joined.transpose(0, 2, 1, 3).reshape(lines * (shape[0] + 1), -1)
+    drawn = figure(height=7.2 * canvas.shape[0] / canvas.shape[1])
+    panel = drawn.add_subplot(1, 1, 1)
+    panel.imshow(canvas, cmap="gray_r", interpolation="nearest")
+    panel.axis("off")
+    return drawn

@@ -1,0 +1,61 @@
+"""Perceptrons of variational autoencoders, their parameters registered under a name, and what they say of an observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.distributions import Distribution, constraints
+
+from probgen.distributions.discretised import DiscretisedLogistic
+from probgen.nets.flows import registered
+
+LIKELIHOODS = ("bernoulli", "normal", "levels")
+LEVELS = 256  # of "levels"
+
+
+def mlp(name: str, num_inputs: int, num_outputs: int, width: int, depth: int, activation: Any = jax.nn.relu) -> Any:
+    """A perceptron (num_inputs,) -> (num_outputs,) with `depth` hidden layers, biases at zero, its weights of He's size."""
+    for label, size in {"inputs": num_inputs, "outputs": num_outputs, "width": width}.items():
+        if size < 1:
+            raise ValueError(f"A network's {label} is {size}; it must be at least 1.")
+
+    def make(key: Any) -> Any:
+        net = eqx.nn.MLP(num_inputs, num_outputs, width, depth, activation=activation, key=key)
+        return eqx.tree_at(lambda n: [layer.bias for layer in n.layers], net, replace_fn=jnp.zeros_like)
+
+    return registered(name, make)
+
+
+def normal(outputs: Any) -> Distribution:
+    """The normal with independent coordinates of which a network gives means and log variances, (2 * dim,)."""
+    mean, log_variance = jnp.split(outputs, 2, axis=-1)
+    return dist.Normal(mean, jnp.exp(0.5 * log_variance)).to_event(1)
+
+
+def standard(dim: int) -> Distribution:
+    """N(0, I) of some coordinates; ValueError for none."""
+    if dim < 1:
+        raise ValueError(f"The number of latents is {dim}; it must be at least 1.")
+    return dist.Normal(0, 1).expand([dim]).to_event(1)
+
+
+def observed(likelihood: str, f: Any) -> Distribution:
+    """The distribution of a point (dim,) whose logits, or means, are f.
+
+    "bernoulli": bits. "normal": reals with one sd, the parameter "sigma". "levels": integers 0 ... 255, a logistic with centre
+    127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
+    """
+    if likelihood == "bernoulli":
+        return dist.Bernoulli(logits=f).to_event(1)
+    if likelihood == "normal":
+        sigma = numpyro.param("sigma", jnp.ones(()), constraint=constraints.positive)
+        return dist.Normal(f, sigma).to_event(1)
+    if likelihood == "levels":
+        scale = numpyro.param("scale", jnp.full((), 20.0), constraint=constraints.positive)
+        return DiscretisedLogistic(127.5 * (1 + f), scale).to_event(1)
+    raise ValueError(f"likelihood is {likelihood!r}; known: {', '.join(LIKELIHOODS)}.")
