@@ -17,7 +17,7 @@ from probgen import catalog, runtime
 from probgen.distributions.discretised import DiscretisedLogistic
 from probgen.inference.learning.amortised_svi import AmortisedSVI
 from probgen.nets.flows import BoundedAffine, autoregressive
-from probgen.run import conditioned
+from probgen.run import conditioned, meant
 from probgen.store import Store
 
 SMALL = {"width": 16, "num_latents": 3}
@@ -104,6 +104,7 @@ def test_annealing_meets_quadrature(plane):
     assert found.value[0] == pytest.approx(logsumexp(log_p) + np.log(cell), abs=0.05)
 
 
+@pytest.mark.slow
 def test_gaps_add_up(plane):
     rows = np.asarray(plane.target.data["x"][:2], float)
     found = plane.gaps(rows)
@@ -280,11 +281,14 @@ def rows(count=200):
 
 
 def test_one_word_has_the_meaning_that_suits_the_program():
-    assert pg.fit(program, rows(), "svi", num_steps=20).inference.name == "amortised_svi"
-    assert pg.fit("eight_schools", inference="svi", num_steps=20).inference.name == "svi"
-    assert pg.fit("beta_vae", small("beta_vae"), "svi", num_steps=20).inference.kl_weight == 2
-    assert pg.fit("beta_vae", small("beta_vae"), "svi", num_steps=20, kl_weight=3.0).inference.kl_weight == 3
-    assert pg.fit(program, rows(), "iwae", num_steps=20).inference.num_particles == 50
+    assert meant("svi", program, rows()) == ("amortised_svi", {})
+    assert meant("svi", "eight_schools") == ("svi", {})
+    assert meant("svi", "two_normals_pyro") == ("svi", {})
+    assert meant("svi", "beta_vae") == ("amortised_svi", {"kl_weight": 2.0})
+    assert meant("nuts", "beta_vae") == ("nuts", {})
+    fit = pg.fit("beta_vae", small("beta_vae"), "svi", num_steps=20, kl_weight=3.0)
+    assert fit.inference.kl_weight == 3
+    assert fit.inference.name == "amortised_svi"
     with pytest.raises(TypeError, match="needs a Bounded target"):
         pg.fit("made", inference="iwae")
 
@@ -369,6 +373,7 @@ def test_a_table_is_completed_by_its_factors():
     assert np.sqrt((error**2).mean()) < 0.15
 
 
+@pytest.mark.slow
 def test_sparse_codes_are_sparse_at_the_mode():
     data = catalog.model("sparse_coding").default_data()
     data = {"x": data["x"][:400], "dim": 64, "num_atoms": 80}
