@@ -11,8 +11,17 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+LONG = (
+    "completed_digits",
+    "experts_on_the_plane",
+    "flows_in_the_plane",
+    "one_mixture_four_ways",
+)  # a minute or two each
+
+
 def marks(path):
-    return [needs_pyro] if "import pyro\n" in path.read_text() else []
+    engine = [needs_pyro] if "import pyro\n" in path.read_text() else []
+    return [*engine, pytest.mark.slow] if path.stem in LONG else engine
 
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=marks(p)) for p in EXAMPLES])
