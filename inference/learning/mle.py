@@ -82,7 +82,9 @@ class MLE(RowLearner[Learnable]):
         except NotConditional as error:
             why = str(error).splitlines()[0]
             if target.proper:
-                raise NotConditional(f"The hidden sites cannot be integrated out: {why}") from None
+                raise NotConditional(
+                    f"The hidden sites cannot be integrated out: {why}\nUse inference='svi'."
+                ) from None
             raise NotConditional(f"The constant cannot be enumerated: {why}\nUse inference='score_matching'.") from None
         _exact.marginal(target, None)  # both raise where there are too many states
         if not target.proper:
