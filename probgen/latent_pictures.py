@@ -23,7 +23,7 @@ def reconstructions(fit: LatentFit) -> Figure | None:
         return None
     keys = [*target.keywords, *target.inputs]  # type: ignore[attr-defined]
     rows = {k: np.asarray(target.data[k])[:ACROSS] for k in keys}
-    site = target.visible[-1].name  # type: ignore[attr-defined]
+    site = _picture(fit).name
     keyword = next(k for k, s in target.keywords.items() if s == site)  # type: ignore[attr-defined]
     return _tiles(np.concatenate([rows[keyword].astype(float), fit.reconstruct(**rows)[site]]), shape)
 
@@ -35,7 +35,7 @@ def new_points(fit: LatentFit) -> Figure | None:
         return None
     drawn = fit.sample(3 * ACROSS)
     means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden})  # type: ignore[attr-defined]
-    return _tiles(means[fit.target.visible[-1].name], shape)  # type: ignore[attr-defined]
+    return _tiles(means[_picture(fit).name], shape)
 
 
 def manifold(fit: LatentFit) -> Figure | None:
@@ -47,7 +47,7 @@ def manifold(fit: LatentFit) -> Figure | None:
         return None
     line = norm.ppf((np.arange(ACROSS) + 0.5) / ACROSS)
     plane = np.stack(np.meshgrid(line, -line), -1).reshape(-1, 2)
-    return _tiles(fit.decode(**{hidden[0].name: plane})[fit.target.visible[-1].name], shape)  # type: ignore[attr-defined]
+    return _tiles(fit.decode(**{hidden[0].name: plane})[_picture(fit).name], shape)
 
 
 def activity(fit: LatentFit) -> Figure:
@@ -61,9 +61,14 @@ def activity(fit: LatentFit) -> Figure:
     return picture
 
 
+def _picture(fit: LatentFit) -> Any:
+    """The largest visible site."""
+    return max(fit.target.visible, key=lambda v: v.size)  # type: ignore[attr-defined]
+
+
 def _shape(fit: LatentFit) -> tuple[int, int] | None:
-    """Height and width of the last visible site as a picture; None where it is none."""
-    shape = fit.target.visible[-1].shape  # type: ignore[attr-defined]
+    """Height and width of the largest visible site as a picture; None where it is none."""
+    shape = _picture(fit).shape
     side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
     if len(shape) == 2:
         return shape

@@ -172,8 +172,9 @@ def _gap(fit: Fit) -> Figure | None:
 
 def _filters(fit: LearnedFit) -> Figure | None:
     """Up to 32 columns of the first matrix whose rows are the pixels of a square."""
+    sizes = {v.size for v in fit.target.visible}  # type: ignore[attr-defined]
     for value in fit.answer.values():
-        side = round(len(value) ** 0.5) if value.ndim == 2 else 0
+        side = round(len(value) ** 0.5) if value.ndim == 2 and len(value) in sizes else 0
         if side > 3 and side * side == len(value):
             break
     else:

@@ -199,6 +199,22 @@ def test_the_terms_of_a_bound_agree(name):
         np.testing.assert_allclose(likelihood, terms.likelihood[0], rtol=1e-5, atol=1e-4)
 
 
+def test_a_site_whose_density_counts_twice_has_twice_the_kl():
+    row = {"x": jnp.asarray(rows(1)["x"][0], "float32")}
+
+    def terms(model):
+        target = conditioned(model, rows(), precision="float32")[1]
+        with runtime.jax_scope("float32"):
+            found = target.terms(jax.random.key(0), target.initial(jax.random.key(0)), row)
+            return float(found.log_ratio), float(found.likelihood), sum(float(jnp.sum(k)) for k in found.kl.values())
+
+    once, _, closed = terms(pg.Model(program=program, guide=guide))
+    twice, likelihood, kl = terms(pg.Model(program=counted_twice, guide=guide_counted_twice))
+    assert twice == pytest.approx(2 * once, rel=1e-4)
+    assert kl == pytest.approx(likelihood - twice, rel=1e-4)  # of the draw: the closed form knows no scale
+    assert kl != pytest.approx(closed, rel=1e-2)
+
+
 @pytest.mark.parametrize("objective", ["elbo", "iwae"])
 def test_both_gradients_have_one_mean(objective):
     target, parameters = prepared("vae", num_latents=2)
@@ -270,6 +286,16 @@ def guide(x):
     scale = numpyro.param("guide scale", jnp.zeros(()))
     numpyro.sample("scale", dist.Normal(scale + x.mean(), 0.3))
     numpyro.sample("shift", dist.Normal(x.reshape(2, -1).mean(1) - x.mean(), 0.3).to_event(1))
+
+
+def counted_twice(x=None, dim=6):
+    with numpyro.handlers.scale(scale=2.0):
+        program(x, dim)
+
+
+def guide_counted_twice(x):
+    with numpyro.handlers.scale(scale=2.0):
+        guide(x)
 
 
 def incomplete(x):

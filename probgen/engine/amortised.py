@@ -135,7 +135,8 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         likelihood = sum(_log_prob(site) for k, site in p.items() if k not in q)
         apart = {k: _log_prob(q[k]) - _log_prob(p[k]) for k in q}
         ordered = [k for k in p if k in q] == list(q)  # else a site's prior depends on what is drawn after it
-        closed = {k: _kl(q[k]["fn"], p[k]["fn"]) for k in q} if ordered else {}
+        plain = [k for k in q if ordered and q[k]["scale"] is None and p[k]["scale"] is None]
+        closed = {k: _kl(q[k]["fn"], p[k]["fn"]) for k in plain}
         kl = {k: apart[k] if closed.get(k) is None else closed[k] for k in q}
         return Terms(likelihood, kl, likelihood - sum(apart.values()))
 
