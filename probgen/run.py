@@ -471,7 +471,8 @@ def _restored(store: Store, program: Program | None) -> Run:
     if guide := record["program"].get("guide"):
         base = catalog.model(chosen) if isinstance(chosen, str) else chosen
         base = base if isinstance(base, Model) else Model(base)
-        chosen = base if program is not None else dataclasses.replace(base, guide=_find_program(guide))
+        given = program is not None and base.guide is not None
+        chosen = base if given else dataclasses.replace(base, guide=_find_program(guide))
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])

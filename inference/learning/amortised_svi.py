@@ -85,7 +85,7 @@ class AmortisedSVI(RowLearner[Bounded]):
         if finite := [v.name for v in target.hidden if v.kind != "reals"]:
             raise Incompatible(f"The draws of hidden site {finite[0]!r} have no derivative: sum it out in the program.")
         if self.batch_size > target.num_rows:
-            raise ValueError(f"batch_size is {self.batch_size}; the data have {target.num_rows} rows.")
+            raise ValueError(f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that.")
         return target
 
     # ---- the kernel

@@ -111,13 +111,13 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         """Hidden sites drawn from the guide; centre: its middle."""
         return {k: site["value"] for k, site in self.guided(key, parameters, row, centre).items()}
 
-    def told(self, parameters: Any, row: Any, hidden: Any, key: Any = None) -> dict[str, Any]:
+    def told(self, parameters: Any, row: Any, hidden: Any) -> dict[str, Any]:
         """The program's sites, hidden ones as given: NumPyro's messages, by name; visible ones that lack are drawn."""
         inputs = {k: row[k] for k in self.inputs}
         own = {k: parameters[k] for k in self.structure.parameters}
         program = lambda: self.structure.one.program(**self.structure.static, **self.rest, **inputs, **own)  # noqa: E731
         values = {k: v for k, v in self._whole(row).items() if k not in inputs} | hidden
-        seeded = handlers.seed(handlers.substitute(program, data=values), jax.random.key(0) if key is None else key)
+        seeded = handlers.seed(handlers.substitute(program, data=values), jax.random.key(0))
         with handlers.block():
             trace = handlers.trace(seeded).get_trace()
         return {k: site for k, site in trace.items() if site["type"] == "sample"}

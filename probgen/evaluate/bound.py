@@ -127,7 +127,7 @@ def _keys(seed: int, count: int, start: int) -> Any:
 
 
 def _parts(rows: Rows, draws: int, label: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows by the hundred or so, and where they begin"""
+    """So many rows that about AT_ONCE draws are made at a time, and where they begin."""
     count = len(next(iter(rows.values())))
     size = min(count, max(1, AT_ONCE // draws))
     for start in tqdm(range(0, count, size), desc=label, unit="part", delay=1, disable=None):
