@@ -1,6 +1,6 @@
 """Device, precision, cores and the compile cache: the only place that sets them, and only for the time of a call.
 
-But for the number of XLA's threads, which is read once a process.
+But for the order of XLA's operations on a CPU, which is read once a process.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# XLA's CPU client takes its number of threads from here. Two batched LAPACK calls that run at once wait for free threads of the
-# pool that they occupy: with two threads they can wait for ever.
-if cores() < 8:
-    os.environ.setdefault("NPROC", "8")
+# Two batched LAPACK calls that XLA's CPU client runs at once wait for free threads of the pool that they occupy: with few threads
+# they can wait for ever. So it runs one operation after the other, each on all threads; releases that lack the flag would
+# stop at it, and get more threads, which costs a third of the speed of matrix products.
+if cores() < 8 and "xla_cpu_scheduler_type" not in os.environ.get("XLA_FLAGS", ""):
+    if version("jaxlib").startswith("0.10."):
+        one_by_one = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_by_one}".strip()
+    else:
+        os.environ.setdefault("NPROC", "8")
 
 
 def accelerator() -> bool:
