@@ -7,7 +7,7 @@
     python benchmarks/densities.py table                      densities.md, from the results
 
 MNIST is read from data/mnist.npz in $PROBGEN_SHARED; each pixel is a draw with its grey level as probability, of the test rows
-once, of the training rows as often as --draws says. Results are appended to a file.
+once, of the training rows anew at each step, or as often as --draws says. Results are appended to a file.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ def digits(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def pictures(draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Binarised training and test pictures, booleans (draws * 60000, 28, 28) and (10000, 28, 28)."""
+    """Binarised training and test pictures, booleans (draws * 60000, 28, 28) and (10000, 28, 28).
+
+    draws=0: the training pictures' grey levels, from 0 to 1, of which learners draw bits anew at each step.
+    """
     from probgen.datasets import binarised
 
     file = SHARED / "data" / "mnist.npz"
@@ -118,10 +121,17 @@ def pictures(draws: int) -> tuple[np.ndarray, np.ndarray]:
         sys.exit(f"No MNIST in {file}.\nPut it there, or set PROBGEN_SHARED to the folder that holds data/mnist.npz.")
     with np.load(file) as arrays:
         train, test = arrays["x_train"], arrays["x_test"]
+    once = binarised(test, TEST_SEED).astype(bool)
+    if not draws:
+        return (train / 255).astype(np.float32), once
     seeds = [seed for seed in range(draws + 1) if seed != TEST_SEED]
-    return np.concatenate([binarised(train, seed).astype(bool) for seed in seeds]), binarised(test, TEST_SEED).astype(
-        bool
-    )
+    return np.concatenate([binarised(train, seed).astype(bool) for seed in seeds]), once
+
+
+def said(draws: int) -> str:
+    """How the pictures were binarised."""
+    training = f"{draws} draws of training rows" if draws else "training rows drawn anew at each step"
+    return f"{training}, 1 draw of test rows (seed {TEST_SEED})"
 
 
 def mnist(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -131,7 +141,7 @@ def mnist(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     for name in asked.models or MNIST:
         settings, algorithm, of_algorithm, bar, published = MNIST[name]
-        draws = asked.draws or (1 if algorithm == "em" else 4)
+        draws = (1 if algorithm == "em" else 0) if asked.draws is None else asked.draws
         word = next(known for known in ("bernoulli_mixture", name.partition("_orders")[0]) if name.startswith(known))
         train, test = pictures(draws)
         data = {**catalog.model(word).given_rows(train), **settings}
@@ -143,7 +153,7 @@ def mnist(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         nats = float(np.mean([fit.log_prob(x=part).value.mean() for part in np.split(rows, 20)]))
         yield {"benchmark": "mnist", "model": name, "seed": asked.seed, "nats": nats, "bar": bar,
                       "published": published, "steps": fit.num_steps, "seconds": seconds, "settings": str(settings | of_algorithm),
-                      "binarisation": f"{draws} draws of training rows, 1 of test rows (seed {TEST_SEED})",
+                      "binarisation": said(draws),
                       "machine": harness.machine()}  # fmt: skip
         say(
             f"{name}: {nats:.2f} nats on test rows (bar {bar}, published {published}), {fit.num_steps} steps, {seconds:.0f} s"
@@ -281,6 +291,7 @@ def table(results: harness.Results, path: Path, title: str = "Tractable densitie
         "gap",
         "nats",
         "elbo",
+        "accuracy",
         "bar",
         "published",
         "ours",
@@ -314,7 +325,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="of plane: how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of learning, in place of the benchmark's own")
-    parser.add_argument("--draws", type=int, help="of every training row's pixels (default 4; 1 for em)")
+    parser.add_argument(
+        "--draws", type=int, help="of every training row's pixels; 0: anew at each step (default; 1 for em)"
+    )
     parser.add_argument("--out", type=Path, default=harness.HERE / "densities.jsonl", help="results, appended")
     parser.add_argument("--fresh", action="store_true", help="forget the results in --out first")
     return parser.parse_args()

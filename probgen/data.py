@@ -25,11 +25,12 @@ def check(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"data is a {type(data).__name__}; expected a mapping from the program's parameters to arrays.")
-    _check_names(program, data)
+    check_names(program, data)
     return {name: value if isinstance(value, STATIC) else _array(name, value) for name, value in data.items()}
 
 
-def _check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
+def check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
+    """Raise TypeError for data that the program does not take, or lacks."""
     try:
         parameters = inspect.signature(program).parameters
     except (TypeError, ValueError):

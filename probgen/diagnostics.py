@@ -646,13 +646,24 @@ def _activity(evidence: Evidence) -> Finding | None:
     if "active" not in evidence.records or evidence.fit.num_steps < 100:
         return None
     active = int(evidence.records["active"][0, -1])
-    total = sum(v.size for v in evidence.fit.target.hidden)  # type: ignore[attr-defined]
+    total = sum(v.size for v in evidence.fit.target.hidden if v.kind == "reals")  # type: ignore[attr-defined]
     message = f"{active} of {total} hidden coordinates are in use; at least a quarter"
     remedy = (
         "kl_warmup, free_bits, fewer hidden coordinates, or a weaker decoder: the others have collapsed to the prior"
     )
     status: Status = "fail" if not active else "warn" if active < total / 4 else "pass"
     return Finding("activity", status, float(active), total / 4, message, remedy)
+
+
+def _codes(evidence: Evidence) -> Finding | None:
+    """A dead codebook: vectors that no row uses."""
+    if "perplexity" not in evidence.records or evidence.fit.num_steps < 100:
+        return None
+    used, perplexity = (float(evidence.records[k][0, -1]) for k in ("used", "perplexity"))
+    message = f"{used:.0%} of a codebook's codes are in use, perplexity {perplexity:.1f}; at least half"
+    remedy = "fewer codes, a larger revive, a smaller learning_rate, or codebook='ema': the other codes are dead"
+    status: Status = "fail" if used < 0.1 or not perplexity > 1.1 else "warn" if used < 0.5 else "pass"
+    return Finding("codes", status, used, 0.5, message, remedy)
 
 
 def _objective(evidence: Evidence) -> Finding | None:
@@ -668,7 +679,9 @@ def _objective(evidence: Evidence) -> Finding | None:
         message = f"what was maximised is no bound on log p(x): {', '.join(parts)}"
         return Finding("objective", "warn", None, None, message, remedy)
     since = f" from step {settings['kl_warmup']} on" if settings["kl_warmup"] else ""
-    return Finding("objective", "pass", None, None, f"a bound on log p(x){since}", remedy)
+    target: Any = evidence.fit.target
+    beside = "".join(f"; the guide's {k!r} is learned beside it" for k in target.beside)
+    return Finding("objective", "pass", None, None, f"a bound on log p(x){since}{beside}", remedy)
 
 
 def loss_drop(loss: np.ndarray) -> tuple[float, float]:
@@ -778,6 +791,7 @@ LEARNER_CHECKS = (
     _grid,
     _components,
     _activity,
+    _codes,
     _objective,
     _k_hat,
     _weights,

@@ -26,7 +26,8 @@ class LatentFit(LearnedFit):
         """log p(x) of rows or a bound on it, in nats: (row,), with its standard error; `khat` (row,) where it is weighted.
 
         x, rows: the visible sites, (row, *event); by default the data that were learned from.
-        method: "elbo" and "iwae", lower bounds by `num_particles` draws of the guide for each row; "exact" where hidden sites have
+        method: "elbo" and "iwae", lower bounds by `num_particles` draws of the guide for each row, sites of finitely many values
+            summed out; "exact" where hidden sites have
             a closed integral; "ais", annealed importance sampling, a row at a time.
         """
         from probgen.evaluate import bound, partition
@@ -45,7 +46,10 @@ class LatentFit(LearnedFit):
     def encode(
         self, x: Any = None, /, *, num_samples: int = 0, seed: int | None = None, **rows: Any
     ) -> dict[str, np.ndarray]:
-        """Hidden sites of rows by the guide: its middle, (row, *event), or `num_samples` draws, (num_samples, row, *event)."""
+        """Hidden sites of rows by the guide: its middle, (row, *event), or `num_samples` draws, (num_samples, row, *event).
+
+        The middle of a site of finitely many values is the most probable one.
+        """
         from probgen.evaluate import bound
 
         given = self._rows(self._named(x, rows))
@@ -81,8 +85,10 @@ class LatentFit(LearnedFit):
             raise ValueError(f"num_points is {num_points}; it must be at least 2")
         ends = [self._one(self._named(point, inputs)) for point in (a, b)]
         rows = {k: np.stack([end[k] for end in ends]) for k in ends[0]}
-        weight = np.linspace(0, 1, num_points)
-        line = {k: np.einsum("i,j...->ij...", 1 - weight, v[:1])[:, 0] + np.einsum("i,j...->ij...", weight, v[1:])[:, 0]
+        finite = {v.name for v in self.target.finite}  # type: ignore[attr-defined]
+        at = np.linspace(0, 1, num_points)
+        weight = {k: np.round(at) if k in finite else at for k in self.encode(**rows)}
+        line = {k: np.einsum("i,j...->ij...", 1 - weight[k], v[:1])[:, 0] + np.einsum("i,j...->ij...", weight[k], v[1:])[:, 0]
                 for k, v in self.encode(**rows).items()}  # fmt: skip
         return self.decode(**line, **{k: np.repeat(rows[k][:1], num_points, 0) for k in inputs})
 
@@ -96,5 +102,9 @@ class LatentFit(LearnedFit):
         return bound.gaps(self, self._rows(self._named(x, rows)), num_particles)
 
     def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
-        """The variance over rows of the guide's middle, by hidden coordinate: those above 0.01 are in use (Burda et al. 2016)."""
-        return {k: v.var(0) for k, v in self.encode(x, **rows).items()}
+        """The variance over rows of the guide's middle, by hidden coordinate: those above 0.01 are in use (Burda et al. 2016).
+
+        Sites of finitely many values are left out.
+        """
+        finite = {v.name for v in self.target.finite}  # type: ignore[attr-defined]
+        return {k: v.var(0) for k, v in self.encode(x, **rows).items() if k not in finite}

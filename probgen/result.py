@@ -280,7 +280,11 @@ class LearnedFit(Fit):
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not given:
-            return {site: np.asarray(self.target.data[k], float) for k, (site, _) in self._shapes.items()}
+            target: Any = self.target
+            from probgen import runtime
+
+            with runtime.jax_scope(target.precision):
+                return {k: np.asarray(v, float) for k, v in target.rows(slice(None)).items()}
         self._check(given)
         rows = {}
         for keyword, value in given.items():

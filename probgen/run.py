@@ -20,7 +20,7 @@ import numpy as np
 
 from probgen import catalog, engine, runtime
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
-from probgen.data import check, on_host
+from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
 from probgen.model import Model
 from probgen.result import Fit, LearnedFit
@@ -133,6 +133,7 @@ def meant(word: str, program: Program, data: Any = None) -> tuple[str, dict[str,
     model = model if isinstance(model, Model) else Model(model)
     if word == "svi":
         given = data if isinstance(data, Mapping) else model.default_data()
+        check_names(model.program, given)
         word = "amortised_svi" if engine.has_parameters(model.program, given) else word
     known = {f.name for f in dataclasses.fields(catalog.algorithm(word))}
     return word, {k: v for k, v in model.settings.items() if k in known}

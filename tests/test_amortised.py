@@ -364,8 +364,8 @@ def test_collapse_and_other_objectives_are_flagged():
 
 def test_bad_input_is_told_before_anything_compiles():
     bits = small("vae")
-    with pytest.raises(ValueError, match=r"whose support is integers from 0 to 1; x\[0, 3\] is 0.5"):
-        pg.fit("vae", bits | {"x": np.where(np.arange(64) == 3, 0.5, bits["x"])}, "svi")
+    with pytest.raises(ValueError, match=r"whose support is integers from 0 to 1; x\[0, 3\] is 2"):
+        pg.fit("vae", bits | {"x": np.where(np.arange(64) == 3, 2, bits["x"])}, "svi")
     labels = small("conditional_vae")
     with pytest.raises(ValueError, match=r"integers from 0 to 9; y\[2\] is 10"):
         pg.fit("conditional_vae", labels | {"y": np.where(np.arange(300) == 2, 10, labels["y"])}, "svi")
@@ -408,3 +408,116 @@ def test_sparse_codes_are_sparse_at_the_mode():
     again = fit.decode(z=code[None])["x"][0]
     assert (abs(code) < 0.01).mean() > 0.4
     assert ((again - data["x"][0]) ** 2).mean() < 0.3 * (data["x"][0] ** 2).mean()
+
+
+# ---- hidden sites of finitely many values
+
+
+def test_labels_are_summed_over_and_known_ones_count():
+    data = small("semi_supervised_vae", rows=20) | {"num_classes": 10}
+    target = conditioned("semi_supervised_vae", data, precision="float32")[1]
+    with runtime.jax_scope("float32"):
+        parameters = target.initial(jax.random.key(0))
+        parameters = {
+            k: v + 0.1 * jax.random.normal(jax.random.key(i), v.shape) for i, (k, v) in enumerate(parameters.items())
+        }
+        rows, key = target.rows(jnp.arange(20)), jax.random.key(5)
+        for i, known in ((0, True), (1, False)):
+            row = {k: v[i] for k, v in rows.items()}
+            assert (row["y"] >= 0) == known
+            weights, ratios, likelihoods, kl = [], [], [], []
+            for label in range(10):
+                q = target.guided(key, parameters, row, given={"label": jnp.int32(label)})
+                hidden = {"label": label, "z": q["z"]["value"]}
+                p = target.told(parameters, row, hidden)
+                log = lambda site: float(np.sum(site["fn"].log_prob(site["value"])))  # noqa: E731
+                weights.append(np.exp(log(q["label"])))
+                likelihoods.append(log(p["x"]))
+                kl.append(log(q["label"]) - log(p["label"]))
+                ratios.append(log(p["x"]) + log(p["z"]) + log(p["label"]) - log(q["z"]))
+            found = target.terms(key, parameters, row)
+            assert np.isclose(sum(weights), 1, atol=1e-5)
+            assert float(found.likelihood) == pytest.approx(np.dot(weights, likelihoods), rel=1e-4)
+            assert float(found.kl["label"]) == pytest.approx(np.dot(weights, kl), abs=1e-4)
+            assert float(found.log_ratio) == pytest.approx(logsumexp(ratios), rel=1e-4)
+            if known:
+                assert np.argmax(weights) == row["y"]
+                assert max(weights) == 1
+            assert (float(found.beside) == 0) == (not known)
+
+
+def test_few_labels_teach_a_classifier():
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    found = load_digits()
+    known = np.arange(1797) % 10 == 0
+    x = (found.data >= 8).astype(float)
+    fit = pg.fit("semi_supervised_vae", inference="svi", num_steps=600)
+    asked = -np.ones((~known).sum())
+    labels = fit.encode(x=x[~known], y=asked)["label"]
+    other = LogisticRegression(max_iter=2000).fit(x[known], found.target[known]).score(x[~known], found.target[~known])
+    assert np.mean(labels == found.target[~known]) > other
+    drawn = fit.condition(y=3).sample(6)
+    assert drawn["x"].shape == (6, 64)
+    line = fit.interpolate(x[0], x[1], 4, y=-1)["x"]
+    np.testing.assert_allclose(line[[0, -1]], fit.reconstruct(x=x[:2], y=asked[:2])["x"], atol=1e-5)
+    assert set(fit.activity(x=x[:50], y=asked[:50])) == {"z"}
+    assert any("'known label' is learned beside it" in f.message for f in fit.diagnose().findings)
+
+
+def test_labels_out_of_range_and_too_many_states_are_told():
+    data = small("semi_supervised_vae", rows=40)
+    data["y"] = data["y"].copy()
+    data["y"][7] = 12
+    with pytest.raises(ValueError, match=r"Row 7 \(y: 12\) is outside the support .* 'known label'"):
+        pg.fit("semi_supervised_vae", data, "svi")
+    with pytest.raises(pg.Incompatible, match="estimator='path' is for hidden reals alone; 'label'"):
+        pg.fit("semi_supervised_vae", small("semi_supervised_vae"), "svi", estimator="path")
+
+    def program(x=None):
+        w = numpyro.param("w", jnp.ones(11))
+        h = numpyro.sample("h", dist.Bernoulli(0.5).expand([11]).to_event(1))
+        numpyro.sample("x", dist.Normal(h @ w, 1), obs=x)
+
+    def guide(x):
+        numpyro.sample("h", dist.Bernoulli(logits=x * jnp.ones(11)).to_event(1))
+
+    model = pg.Model(program=program, guide=guide, data={"x": np.arange(200.0)})
+    with pytest.raises(ValueError, match=r"states of 'h' cannot be enumerated: there are 2.05e\+03, at most 1024"):
+        pg.fit(model, inference="svi")
+
+
+# ---- bits whose data are probabilities
+
+
+def test_grey_levels_are_drawn_anew_at_each_step():
+    from probgen.data import load
+
+    grey = load("digits_grey")[:200].reshape(200, 64)
+    data = {"x": grey, "dim": 64, **SMALL}
+    target = conditioned("vae", data, precision="float32")[1]
+    assert target.grey == ("x",)
+    with runtime.jax_scope("float32"):
+        drawn = np.stack([target.rows(jnp.arange(3), jax.random.key(i))["x"] for i in range(4000)])
+        again = target.rows(jnp.arange(3))["x"], target.rows(jnp.arange(3))["x"]
+    assert set(np.unique(drawn)) == {0, 1}
+    np.testing.assert_allclose(drawn.mean(0), grey[:3], atol=4.5 * 0.5 / 4000**0.5)
+    np.testing.assert_array_equal(*again)
+    fit = pg.fit("vae", data, "svi", num_steps=60)
+    assert np.isfinite(fit.log_prob(num_particles=5).value).all()
+    assert fit.reconstruct(grey[:3])["x"].shape == (3, 64)
+    with pytest.raises(ValueError, match=r"support is numbers from 0 to 1; x\[0, 3\] is 1.3"):
+        pg.fit("vae", data | {"x": grey * 1.6}, "svi")
+
+
+def test_grey_levels_teach_what_their_draws_teach():
+    """A Bernoulli's probability is the mean of the grey levels, whether they are drawn once or anew."""
+
+    def program(x=None):
+        logits = numpyro.param("logits", jnp.zeros(3))
+        numpyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    grey = np.random.default_rng(0).uniform(0.1, 0.9, (500, 3)) ** 2
+    fit = pg.fit(program, {"x": grey}, "mle", num_steps=3000, batch_size=250, start="program")
+    np.testing.assert_allclose(1 / (1 + np.exp(-fit.parameters["logits"])), grey.mean(0), atol=0.01)

@@ -1,4 +1,7 @@
-"""What learners of parameters from rows share: batches, an optimiser, an average, and a guard that rolls back."""
+"""What learners of parameters from rows share: batches, an optimiser, an average, and a guard that rolls back.
+
+Data of bits that lie between 0 and 1 are probabilities: every batch draws its bits anew ("dynamic binarisation").
+"""
 
 from __future__ import annotations
 
@@ -189,7 +192,7 @@ class RowLearner(Learner[T]):
         at = state.step % passes
         anew = jnp.logical_and(at == 0, state.step > 0)
         order = jax.lax.cond(anew, lambda: jax.random.permutation(key, state.order), lambda: state.order)
-        return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size))
+        return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size), jax.random.fold_in(key, 1))
 
 
 def _guarded(state: State, spike: float) -> State:

@@ -3,7 +3,9 @@
     ELBO = E_q [log p(x | h)] - KL(q(h | x) || p(h)),   IWAE_K = E_q [log 1/K sum_k p(x, h_k) / q(h_k | x)]
     ELBO <= IWAE_K <= log p(x)
 
-A program without a guide of its own (`Model.guide`) is given normals whose means and scales are a network of the row.
+A program without a guide of its own (`Model.guide`) is given normals whose means and scales are a network of the row. Hidden sites
+of finitely many values are summed over; what the guide observes is learned by maximum likelihood beside the bound (Kingma et al.
+2014, arXiv:1406.5298).
 Kingma and Welling 2014 (arXiv:1312.6114); IWAE: Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519); estimator="path": Roeder,
 Wu and Duvenaud 2017 (arXiv:1703.09194), with IWAE the doubly reparametrised gradient of Tucker et al. 2019 (arXiv:1810.04152);
 kl_weight: Higgins et al. 2017 (beta-VAE); free_bits: Kingma et al. 2016 (arXiv:1606.04934).
@@ -11,6 +13,7 @@ kl_weight: Higgins et al. 2017 (beta-VAE); free_bits: Kingma et al. 2016 (arXiv:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +23,7 @@ from probgen.target import Bounded
 
 ACTIVE = 0.01  # variance over rows of a posterior mean, above which a unit is active (Burda et al.)
 ROWS = 500  # on which activity is judged
+STATES = 1024  # of finite hidden sites, over which every term is summed
 
 
 class Progress(NamedTuple):
@@ -82,10 +86,25 @@ class AmortisedSVI(RowLearner[Bounded]):
         return self.kl_weight != 1 or bool(self.kl_warmup) or bool(self.free_bits)
 
     def prepare(self, target: Any) -> Any:
-        if finite := [v.name for v in target.hidden if v.kind != "reals"]:
-            raise Incompatible(f"The draws of hidden site {finite[0]!r} have no derivative: sum it out in the program.")
+        if other := [v.name for v in target.hidden if v.kind not in ("reals", "bits", "levels")]:
+            raise Incompatible(
+                f"The draws of hidden site {other[0]!r} have no derivative, and cannot be summed over.\n"
+                "The codes of a codebook are learned by inference='vq'."
+            )
+        states = math.prod(float(v.levels) ** v.size for v in target.finite)
+        if states > STATES:
+            names = ", ".join(repr(v.name) for v in target.finite)
+            from probgen.evaluate.energy import TooLarge
+
+            raise TooLarge(f"The states of {names} cannot be enumerated: there are {states:.3g}, at most {STATES}.")
+        if self.estimator == "path" and (other := [v.name for v in target.finite] or list(target.beside)):
+            raise Incompatible(
+                f"estimator='path' is for hidden reals alone; {other[0]!r} is summed over or observed by the guide."
+            )
         if self.batch_size > target.num_rows:
-            raise ValueError(f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that.")
+            raise ValueError(
+                f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
+            )
         return target
 
     # ---- the kernel
@@ -160,11 +179,12 @@ class AmortisedSVI(RowLearner[Bounded]):
         terms = self._terms(key, target, parameters, batch)
         kl = {k: jnp.mean(x, (0, 1)) for k, x in terms.kl.items()}
         total, likelihood = sum(jnp.sum(x) for x in kl.values()), jnp.mean(terms.likelihood)
+        beside = jnp.mean(terms.beside)
         if self.objective == "iwae":
             bound = jnp.mean(self._bounds(terms.log_ratio))
-            return -bound, (bound, total)
+            return -bound - beside, (bound, total)
         held = sum(jnp.sum(jnp.maximum(x, self.free_bits)) for x in kl.values()) if self.free_bits else total
-        return weight * held - likelihood, (likelihood - total, total)
+        return weight * held - likelihood - beside, (likelihood - total, total)
 
     def _path(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any, Any]:
         """The gradient through the draws alone, the bound and the KL.
@@ -201,4 +221,5 @@ def active_units(target: Any, parameters: Any, rows: Any) -> Any:
     import jax.numpy as jnp
 
     means = jax.vmap(lambda row: target.draw(jax.random.key(0), parameters, row, centre=True))(rows)
-    return sum(jnp.sum(jnp.var(m, 0) > ACTIVE) for m in means.values()).astype(jnp.int32)
+    reals = [v.name for v in target.hidden if v.kind == "reals"]
+    return sum((jnp.sum(jnp.var(means[k], 0) > ACTIVE) for k in reals), jnp.zeros(())).astype(jnp.int32)

@@ -3,7 +3,8 @@
     log p(x) >= E_{h ~ q(h | x)} [log p(x, h) - log q(h | x)]
 
 The guide is a program too: it takes the row that the program would observe, and samples the hidden sites by their names. Parameters
-that both call by one name are one parameter.
+that both call by one name are one parameter. Hidden sites of finitely many values are not drawn but summed over: terms count with
+the guide's probability of the values. What the guide itself observes is learned beside the bound, such as known labels.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from numpyro.distributions import ExpandedDistribution, Independent, Transformed
 from numpyro.distributions.kl import kl_divergence
 
 from probgen import runtime
-from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, learnable, wrapped
+from probgen.engine.energy import Variable
+from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, wrapped
 from probgen.target import Bounded
 
 
@@ -28,12 +30,14 @@ class Terms(NamedTuple):
     """Of one row and one draw h of the guide, in nats.
 
     likelihood: log p(x | h), (); kl: by hidden site log q(h | x) - log p(h), or its mean in closed form, then an array of the
-    site's coordinates; log_ratio: log p(x, h) - log q(h | x), ().
+    site's coordinates; log_ratio: log p(x, h) - log q(h | x), (), finite sites summed out of p; beside: log q of what the guide
+    observes, ().
     """
 
     likelihood: Any
     kl: dict[str, Any]
     log_ratio: Any
+    beside: Any
 
 
 class NumpyroBounded(NumpyroLearnable, Bounded):
@@ -75,7 +79,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     def plain(self) -> NumpyroLearnable:
         """The same without its guide."""
         s = self.structure
-        return NumpyroLearnable(learnable(s.one, s.rows, s.parameters, s.inputs), self.arrays)
+        return NumpyroLearnable(s.but(guide=None), self.arrays)
 
     def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
         return self.plain.blocked(evaluate)
@@ -86,9 +90,10 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     # ---- one row {site: array}, with its inputs by keyword
 
     def _whole(self, row: Any) -> dict[str, Any]:
-        """The row with levels as whole numbers, which programs use as indices."""
-        levels = {v.name for v in self.visible if v.kind == "levels"}
-        return {k: v.astype(int) if k in levels else v for k, v in row.items()}
+        """The row with levels as whole numbers, which programs use as indices, and inputs of their own dtype."""
+        levels = {v.name: int for v in self.visible if v.kind == "levels"}
+        kinds = levels | {k: self.arrays[k].dtype for k in self.inputs}
+        return {k: v.astype(kinds[k]) if k in kinds else v for k, v in row.items()}
 
     def _seen(self, row: Any) -> dict[str, Any]:
         """What the guide takes."""
@@ -96,27 +101,47 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         values = {k: row[site] for k, site in self.keywords.items()} | {k: row[k] for k in self.inputs}
         return _taken(self.guide.program, {**self.structure.static, **self.rest, **values})
 
-    def guided(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> dict[str, Any]:
-        """The guide's sites: NumPyro's messages, by name; centre: every site at its middle instead of a draw."""
+    @property
+    def finite(self) -> list[Variable]:
+        """Hidden sites of finitely many values."""
+        return [v for v in self.hidden if v.kind in ("bits", "levels")]
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Sites that the guide observes, whose log probability is learned beside the bound."""
+        begin = lambda: self.guided(jax.random.key(0), self.initial(jax.random.key(0)), self._first())  # noqa: E731
+        found: list[str] = []
+        jax.eval_shape(lambda: found.extend(k for k, site in begin().items() if not _drawn(site)))
+        return tuple(found)
+
+    def guided(
+        self, key: Any, parameters: Any, row: Any, centre: bool = False, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The guide's sites: NumPyro's messages, by name; centre: every site at its middle instead of a draw; given: by name."""
         own = {k: parameters[k] for k in self.guide.parameters}
         program = handlers.seed(lambda: self.guide(**self._seen(row), **own), key)
         if centre:
-            middle = lambda site: _centre(site["fn"]) if _drawn(site) else None  # noqa: E731
+            mode = {v.name for v in self.finite}
+            middle = lambda site: (_mode if site["name"] in mode else _centre)(site["fn"]) if _drawn(site) else None  # noqa: E731
             program = handlers.substitute(program, substitute_fn=middle)
+        if given:
+            program = handlers.substitute(program, data=given)
         with handlers.block():
             trace = handlers.trace(program).get_trace()
-        return {k: site for k, site in trace.items() if _drawn(site)}
+        return {k: site for k, site in trace.items() if site["type"] == "sample"}
 
     def draw(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> dict[str, Any]:
         """Hidden sites drawn from the guide; centre: its middle."""
-        return {k: site["value"] for k, site in self.guided(key, parameters, row, centre).items()}
+        sites = self.guided(key, parameters, row, centre)
+        return {k: site["value"] for k, site in sites.items() if _drawn(site)}
 
     def told(self, parameters: Any, row: Any, hidden: Any) -> dict[str, Any]:
         """The program's sites, hidden ones as given: NumPyro's messages, by name; visible ones that lack are drawn."""
+        row = self._whole(row)
         inputs = {k: row[k] for k in self.inputs}
         own = {k: parameters[k] for k in self.structure.parameters}
         program = lambda: self.structure.one.program(**self.structure.static, **self.rest, **inputs, **own)  # noqa: E731
-        values = {k: v for k, v in self._whole(row).items() if k not in inputs} | hidden
+        values = {k: v for k, v in row.items() if k not in inputs} | hidden
         seeded = handlers.seed(handlers.substitute(program, data=values), jax.random.key(0))
         with handlers.block():
             trace = handlers.trace(seeded).get_trace()
@@ -125,20 +150,34 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     def means(self, parameters: Any, values: Any) -> dict[str, Any]:
         """The visible sites' means given hidden sites and inputs."""
         row, hidden = {k: values[k] for k in self.inputs}, {v.name: values[v.name] for v in self.hidden}
+        hidden |= {v.name: hidden[v.name].astype(int) for v in self.finite}
         told = self.told(parameters, row, hidden)
         return {v.name: _centre(told[v.name]["fn"]) for v in self.visible}
 
     def terms(self, key: Any, parameters: Any, row: Any) -> Terms:
-        """What a bound is made of, by one draw of the guide."""
-        q = self.guided(key, parameters, row)
+        """What a bound is made of, by one draw of the guide; finite sites at all their values."""
+        if not self.finite:
+            return self._terms(key, parameters, row, {})[0]
+        one = lambda given: self._terms(key, parameters, row, given)  # noqa: E731
+        terms, log_q = jax.vmap(one)(_states(self.finite))
+        mean = jax.tree.map(lambda x: jnp.tensordot(jnp.exp(log_q), x, 1), terms)
+        return mean._replace(log_ratio=jax.nn.logsumexp(terms.log_ratio + log_q))
+
+    def _terms(self, key: Any, parameters: Any, row: Any, given: dict[str, Any]) -> tuple[Terms, Any]:
+        """The terms with some hidden sites given, and log q of those: ()."""
+        sites = self.guided(key, parameters, row, given=given)
+        q = {k: site for k, site in sites.items() if _drawn(site)}
         p = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
         likelihood = sum(_log_prob(site) for k, site in p.items() if k not in q)
-        apart = {k: _log_prob(q[k]) - _log_prob(p[k]) for k in q}
+        log_q = {k: _log_prob(site) for k, site in q.items()}
+        apart = {k: log_q[k] - _log_prob(p[k]) for k in q}
         ordered = [k for k in p if k in q] == list(q)  # else a site's prior depends on what is drawn after it
-        plain = [k for k in q if ordered and q[k]["scale"] is None and p[k]["scale"] is None]
+        plain = [k for k in q if ordered and k not in given and q[k]["scale"] is None and p[k]["scale"] is None]
         closed = {k: _kl(q[k]["fn"], p[k]["fn"]) for k in plain}
         kl = {k: apart[k] if closed.get(k) is None else closed[k] for k in q}
-        return Terms(likelihood, kl, likelihood - sum(apart.values()))
+        beside = sum((_log_prob(site) for k, site in sites.items() if k not in q), jnp.zeros(()))
+        terms = Terms(likelihood, kl, likelihood - sum(apart.values()), beside)
+        return terms, sum((log_q[k] for k in given), jnp.zeros(()))
 
     def log_ratio(self, parameters: Any, fixed: Any, row: Any, hidden: Any) -> Any:
         """log p(x, h) - log q(h | x) at given h, the guide under parameters of its own: (); and log p(x | h)."""
@@ -178,7 +217,7 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
         shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
         try:
             learned = wrapped(guide, tuple(sorted(static.items())), shapes)
-            found = NumpyroBounded(learnable(s.one, s.rows, s.parameters, s.inputs, guide=learned), target.arrays)
+            found = NumpyroBounded(s.but(guide=learned), target.arrays)
             drawn = jax.eval_shape(
                 lambda: found.draw(jax.random.key(0), found.initial(jax.random.key(0)), found._first())
             )
@@ -193,7 +232,34 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
     ]
     if wrong:
         raise ValueError(f"The guide must draw the program's hidden sites: {'; '.join(wrong)}.")
+    with runtime.jax_scope(target.precision):
+        _check_beside(found)
     return found
+
+
+def _check_beside(target: NumpyroBounded) -> None:
+    """Raise ValueError for the first row of which the guide observes something outside the support of its site."""
+    names = target.beside
+    if not names:
+        return
+    parameters = target.initial(jax.random.key(0))
+
+    @jax.jit
+    def good(rows: Any) -> Any:
+        def one(row: Any) -> Any:
+            sites = target.guided(jax.random.key(0), parameters, row)
+            return {k: jnp.all(sites[k]["fn"].support(sites[k]["value"])) for k in names}
+
+        return jax.vmap(one)(rows)
+
+    for name, inside in good(target.rows(jnp.arange(target.num_rows))).items():
+        if not inside.all():
+            row = int(jnp.argmin(inside))
+            told = {k: v[row].tolist() for k, v in target.arrays.items() if k in target.inputs and v.ndim == 1}
+            which = f" ({', '.join(f'{k}: {v}' for k, v in told.items())})" if told else ""
+            raise ValueError(
+                f"Row {row}{which} is outside the support of what the guide observes at its site {name!r}."
+            )
 
 
 def _taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,6 +272,15 @@ def _taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, An
 
 def _drawn(site: Mapping[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
+
+
+def _states(sites: list[Variable]) -> dict[str, Any]:
+    """All values of finite sites together: arrays (state, *event)."""
+    units = [v.levels for v in sites for _ in range(v.size)]
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(*(np.arange(n) for n in units), indexing="ij")], -1)
+    ends = np.cumsum([v.size for v in sites])[:-1]
+    parts = np.split(grid.astype(np.int32), ends, axis=1)
+    return {v.name: jnp.asarray(part.reshape(-1, *v.shape)) for v, part in zip(sites, parts, strict=True)}
 
 
 def _log_prob(site: Mapping[str, Any]) -> Any:
@@ -224,6 +299,15 @@ def _kl(q: Any, p: Any) -> Any:
         return kl_divergence(q, p)
     except NotImplementedError:
         return None
+
+
+def _mode(fn: Any) -> Any:
+    """The most probable value of a distribution over finitely many, its units independent."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    values = fn.enumerate_support()
+    best = jnp.argmax(fn.log_prob(values), 0)
+    return jnp.take_along_axis(values, best[None], 0)[0]
 
 
 def _centre(fn: Any) -> Any:

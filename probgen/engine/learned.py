@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import jax
@@ -164,7 +164,9 @@ def _rows_with(
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{k}: {count}" for k, count in counts.items())
         raise ValueError(f"Data have different numbers of rows ({told}).")
-    check_support(tuple(sources.values()), {k: arrays[k] for k in sources})
+    grey = tuple(sorted(s.name for k, s in sources.items() if _grey(s, arrays[k])))
+    loose = lambda s: replace(s, bounds=s.bounds._replace(whole=False)) if s.name in grey else s  # noqa: E731
+    check_support(tuple(loose(s) for s in sources.values()), {k: arrays[k] for k in sources})
     if any(s.distribution in ("Dirichlet", "Wishart", "WishartCholesky") for s in sources.values()):
         _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
@@ -173,10 +175,17 @@ def _rows_with(
     begun = jax.eval_shape(lambda arrays, key: initial_arrays(program, arrays, free, key), rest, jax.random.key(0))
     with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)
-    structure = learnable(structure, tuple(sorted((k, s.name) for k, s in sources.items())), parameters, tuple(inputs))
+    rows = tuple(sorted((k, s.name) for k, s in sources.items()))
+    structure = learnable(structure, rows, parameters, tuple(inputs)).but(grey=grey)
     compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
     arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)
+
+
+def _grey(site: Any, values: Any) -> bool:
+    """Whether the data of bits are probabilities: not all of them are integers."""
+    bits = site.bounds is not None and site.bounds.whole and site.bounds[:2] == (0, 1)
+    return bool(bits and values.dtype.kind == "f" and (values != np.round(values)).any())
 
 
 def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Mapping[str, tuple[str, Any]]) -> None:
@@ -227,6 +236,11 @@ class Learning:
     biases: tuple[tuple[str, str], ...] = ()  # a parameter that is zero at first, the visible bits that it multiplies
     normal: bool = False  # whether the hidden sites are reals that are jointly normal given the visible ones
     guide: Any = None  # a `Learned` program that draws the hidden sites
+    grey: tuple[str, ...] = ()  # visible bits whose data are probabilities: they are drawn anew at every use
+
+    def but(self, **changes: Any) -> Learning:
+        """The same with other fields."""
+        return learnable(*(changes.get(f.name, getattr(self, f.name)) for f in fields(self)))
 
     @property
     def sites(self) -> Any:
@@ -242,12 +256,9 @@ class Learning:
 
 
 @functools.lru_cache(maxsize=64)
-def learnable(
-    structure: Any, rows: tuple, parameters: tuple, inputs: tuple = (), blocks: tuple = (), biases: tuple = (),
-    normal: bool = False, guide: Any = None,
-) -> Learning:  # fmt: skip
+def learnable(*parts: Any) -> Learning:
     """The same object for equal parts, so that compiled code is found again."""
-    return Learning(structure, rows, parameters, inputs, blocks, biases, normal, guide)
+    return Learning(*parts)
 
 
 class NumpyroLearnable(NumpyroTarget, Learnable):
@@ -264,6 +275,11 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
     def inputs(self) -> tuple[str, ...]:
         """The data keywords that hold inputs of the rows, on which the program is conditioned."""
         return self.structure.inputs
+
+    @property
+    def grey(self) -> tuple[str, ...]:
+        """Visible bits whose data are probabilities; `rows` draws them."""
+        return self.structure.grey
 
     @property
     def rest(self) -> dict[str, Any]:
@@ -307,9 +323,16 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         """Sites that no data give."""
         return [v for v in self.variables.values() if v.name not in self.keywords.values()]
 
-    def rows(self, index: Any) -> dict[str, Any]:
-        """Values of the visible sites of some rows, and their inputs by keyword: arrays (row, *event)."""
+    def rows(self, index: Any, key: Any = None) -> dict[str, Any]:
+        """Values of the visible sites of some rows, and their inputs by keyword: arrays (row, *event).
+
+        key: of the bits that are drawn where the data are their probabilities; without one, the same bits at every call.
+        """
         found = {site: self.arrays[keyword][index].astype(self.precision) for keyword, site in self.structure.rows}
+        key = jax.random.key(0) if key is None and self.structure.grey else key
+        for i, site in enumerate(self.structure.grey):
+            drawn = jax.random.uniform(jax.random.fold_in(key, i), found[site].shape) < found[site]
+            found[site] = drawn.astype(self.precision)
         return found | {k: self.arrays[k][index] for k in self.inputs}
 
     def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
@@ -348,7 +371,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
                 begin.lower(self.arrays, key).as_text(),
                 density.lower(self.arrays, parameters, values).as_text(),
             ]
-        return f"{super().lowered()} {self.structure.rows} {self.structure.blocks} {texts}"
+        return f"{super().lowered()} {self.structure.rows} {self.structure.grey} {self.structure.blocks} {texts}"
 
     def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
         """The target with the blocks of its sites found, for parameters in general position; see `energy.find_blocks`."""
@@ -361,7 +384,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             blocks = energy.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
             normal = energy.jointly_normal(s.one.joint, data, variables, self.hidden)
-        return NumpyroLearnable(learnable(s.one, s.rows, s.parameters, s.inputs, blocks, biases, normal), self.arrays)
+        return NumpyroLearnable(s.but(blocks=blocks, biases=biases, normal=normal), self.arrays)
 
     def biased(self) -> NumpyroLearnable:
         """The target with the biases of its visible bits found, which then begin at the data's log odds."""
@@ -369,8 +392,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             s, biases = self.structure, self._biases(self.initial(jax.random.key(0)))
         if biases == s.biases:
             return self
-        parts = s.one, s.rows, s.parameters, s.inputs, s.blocks, biases, s.normal
-        return NumpyroLearnable(learnable(*parts), self.arrays)
+        return NumpyroLearnable(s.but(biases=biases), self.arrays)
 
     def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Parameters b that begin at zero, and the bits v whose log odds they add to: of v_i, df/db_i has the term v_i alone."""
@@ -405,7 +427,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
                 f"A point is drawn given {', '.join(missing)}: use fit.condition({missing[0]}=...).sample(64)."
             )
         data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
-        data |= {k: np.asarray(given.pop(k)) for k in self.inputs}
+        data |= {k: np.asarray(given.pop(k), self.arrays[k].dtype) for k in self.inputs}
         data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)
         for keyword, value in given.items():
             if self.variables[self.keywords[keyword]].kind == "other" and 0 < np.isnan(value).sum() < np.size(value):

@@ -1,0 +1,56 @@
+"""The semi-supervised variational autoencoder (M2): a label and a style make a picture, and few labels are known.
+
+    label ~ uniform, or y where y is known (y = -1: unknown),   z ~ N(0, I),   x | z, label ~ Bernoulli(sigmoid(f(z, label)))
+    guide:  q(label | x) = softmax(c(x)), or y where it is known,   q(z | x, label) = N(m(x, label), s(x, label)^2)
+
+Unknown labels are summed over; the classifier c is taught by the known ones beside the bound, which counts once, by
+alpha * log q(y | x). f, c, m and s are perceptrons. Classes of new rows: `fit.encode(x=rows, y=-ones)["label"]`; new threes:
+`fit.condition(y=3).sample(64)`. log p(x) is given y where it is known. Shapes: x: (dim,), y, label: (), z: (num_latents,).
+Kingma, Rezende, Mohamed and Welling 2014 (arXiv:1406.5298).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from probgen.model import Model
+from probgen.nets.vae import mlp, normal, observed, standard
+
+CERTAIN = 1e4  # of the logit of a known label; those of the others are 0
+
+
+def semi_supervised_vae(
+    y, x=None, dim=64, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli", alpha=50
+):  # alpha: of the guide
+    label = numpyro.sample("label", labels(y, jnp.zeros(num_classes)))
+    z = numpyro.sample("z", standard(num_latents))
+    both = jnp.concatenate([z, jax.nn.one_hot(label, num_classes)])
+    numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both)), obs=x)
+
+
+def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, alpha=50):
+    logits = mlp("classifier", x.size, num_classes, width, depth)(x)
+    with numpyro.handlers.mask(mask=y >= 0), numpyro.handlers.scale(scale=alpha):
+        numpyro.sample("known label", dist.Categorical(logits=logits), obs=jnp.maximum(y, 0).astype(int))
+    label = numpyro.sample("label", labels(y, logits))
+    both = jnp.concatenate([x, jax.nn.one_hot(label, num_classes)])
+    numpyro.sample("z", normal(mlp("encoder", both.size, 2 * num_latents, width, depth)(both)))
+
+
+def labels(y, logits):
+    """The distribution of a label: y itself where it is known."""
+    return dist.Categorical(logits=jnp.where(y >= 0, CERTAIN * jax.nn.one_hot(y, logits.size), logits))
+
+
+def digits():
+    """The digits, with one label in ten known."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    known = np.arange(len(found.target)) % 10 == 0
+    return {"x": (found.data >= 8).astype(float), "y": np.where(known, found.target, -1)}
+
+
+model = Model(program=semi_supervised_vae, guide=guide, data=digits)
