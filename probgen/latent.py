@@ -21,14 +21,21 @@ class LatentFit(LearnedFit):
     """
 
     def log_prob(  # type: ignore[override]
-        self, x: Any = None, /, *, method: str = "iwae", num_particles: int = 500, seed: int | None = None, **rows: Any
+        self,
+        x: Any = None,
+        /,
+        *,
+        method: str = "iwae",
+        num_particles: int | None = None,
+        seed: int | None = None,
+        **rows: Any,
     ) -> LogProb:
         """log p(x) of rows or a bound on it, in nats: (row,), with its standard error; `khat` (row,) where it is weighted.
 
         x, rows: the visible sites, (row, *event); by default the data that were learned from.
         method: "elbo" and "iwae", lower bounds by `num_particles` draws of the guide for each row, sites of finitely many values
-            summed out; "exact" where hidden sites have
-            a closed integral; "ais", annealed importance sampling, a row at a time.
+            summed out; "exact" where hidden sites have a closed integral; "ais", annealed importance sampling, a row at a time.
+        num_particles: by default 500, or 1 where the guide is certain, as it is of codes.
         """
         from probgen.evaluate import bound, partition
 
@@ -41,6 +48,8 @@ class LatentFit(LearnedFit):
             return partition.log_prob(self, given)
         if method == "ais":
             return bound.by_annealing(self, given)
+        if num_particles is None:
+            num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500  # type: ignore[attr-defined]
         return bound.by_draws(self, given, method, num_particles, self.seed + 3 if seed is None else seed)
 
     def encode(

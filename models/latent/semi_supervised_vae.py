@@ -35,8 +35,9 @@ def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, alpha=50):
     with numpyro.handlers.mask(mask=y >= 0), numpyro.handlers.scale(scale=alpha):
         numpyro.sample("known label", dist.Categorical(logits=logits), obs=jnp.maximum(y, 0).astype(int))
     label = numpyro.sample("label", labels(y, logits))
-    both = jnp.concatenate([x, jax.nn.one_hot(label, num_classes)])
-    numpyro.sample("z", normal(mlp("encoder", both.size, 2 * num_latents, width, depth)(both)))
+    seen = mlp("encoder", x.size, width, width, 0)(x)  # once for all labels
+    told = mlp("told", num_classes, width, width, 0)(jax.nn.one_hot(label, num_classes))
+    numpyro.sample("z", normal(mlp("posterior", width, 2 * num_latents, width, depth - 1)(jax.nn.relu(seen + told))))
 
 
 def labels(y, logits):

@@ -187,11 +187,13 @@ class Picture(eqx.Module):
 
     net: has `above(x, run) -> features` and `beside(x, features, run) -> outputs`; head: what a pixel's outputs say of it.
     shape: (height, width), or (height, width, channel).
+    given: features that are known of every pixel beforehand, (height, width, feature); None for none.
     """
 
     net: Any
     head: Any = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
+    given: Any = None
 
     @property
     def levels(self) -> int:
@@ -205,6 +207,7 @@ class Picture(eqx.Module):
         """What the network says of every pixel given those before it: (height, width, output)."""
         x = self._inputs(x.reshape(*self.shape[:2], -1))
         down, right = jnp.pad(x, ((1, 0), (0, 0), (0, 0)))[:-1], jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+        down, right = (jnp.concatenate([seen, self._given], -1) for seen in (down, right))
         return self.net.beside(right, self.net.above(down, whole), whole)
 
     def log_prob(self, x: Any) -> Any:
@@ -214,40 +217,44 @@ class Picture(eqx.Module):
         width = self.shape[1]
         value, known = value.reshape(*self.shape[:2], -1), known.reshape(*self.shape[:2], -1)
         layers = self._layers()
-        margin = jnp.zeros(value.shape[2] + 1)
+        margin = jnp.zeros_like(self._inputs(value)[0, 0])
 
-        def row(state: Any, given: Any) -> tuple[Any, Any]:
-            caches, last = state
+        def row(state: Any, here: Any) -> tuple[Any, Any]:
+            (caches, last), (features, *rest) = state, here
             above, beside = (
                 [f.next_row(c) for f, c in zip(*part, strict=True)] for part in zip(layers, caches, strict=True)
             )
             run = Row(above)
-            features = self.net.above(last, run)
-            columns = jnp.arange(width, dtype=jnp.int32)
-            (beside, _), drawn = lax.scan(pixel, (beside, margin), (columns, features, *given))
+            above = self.net.above(jnp.concatenate([last, features], -1), run)
+            columns = jnp.arange(width)
+            (beside, _), drawn = lax.scan(pixel, (beside, margin), (columns, features, above, *rest))
             return ((run.new, beside), self._inputs(drawn)), drawn
 
-        def pixel(state: Any, given: Any) -> tuple[Any, Any]:
-            caches, left = state
-            column, features, *rest = given
+        def pixel(state: Any, here: Any) -> tuple[Any, Any]:
+            (caches, left), (column, features, above, *rest) = state, here
             run = Pixel(caches, column)
-            drawn = self.head.draw(self.net.beside(left, features, run), *rest)
+            drawn = self.head.draw(self.net.beside(jnp.concatenate([left, features]), above, run), *rest)
             return (run.new, self._inputs(drawn)), drawn
 
         blank = tuple([layer.blank(width) for layer in part] for part in layers)
         state = blank, jnp.zeros((width, len(margin)))
         uniform = jax.random.uniform(key, value.shape)
-        return lax.scan(row, state, (uniform, value, known))[1].reshape(self.shape)
+        return lax.scan(row, state, (self._given, uniform, value, known))[1].reshape(self.shape)
 
     def _inputs(self, x: Any) -> Any:
-        """Values as the network sees them, from -1 to 1, and a channel of ones, by which pixels are told from the margin."""
-        x = 2 * x / (self.levels - 1) - 1
+        """Values as the network sees them, and a channel of ones, by which pixels are told from the margin."""
+        x = self.head.inputs(x)
         return jnp.concatenate([x, jnp.ones_like(x[..., :1])], -1)
+
+    @property
+    def _given(self) -> Any:
+        return jnp.zeros((*self.shape[:2], 0)) if self.given is None else self.given
 
     def _layers(self) -> tuple[list[Any], list[Any]]:
         """The layers of both parts, in the order in which they are applied."""
         above, beside = Roll(), Roll()
         x = self._inputs(jnp.zeros((1, self.shape[1], math.prod(self.shape[2:]))))
+        x = jnp.concatenate([x, self._given[:1]], -1)
         jax.eval_shape(lambda x: self.net.beside(x, self.net.above(x, above), beside), x)
         return above.layers, beside.layers
 
@@ -293,6 +300,23 @@ class Gated(eqx.Module):
             gated = gate(run(right, h) + seen)
             skipped, h = skipped + skip(gated), h + out(gated)
         return self.last[1](jax.nn.relu(self.last[0](jax.nn.relu(skipped))))
+
+
+class Embedded(eqx.Module):
+    """A network of symbols: it sees a vector for each. table: (symbol, feature)."""
+
+    table: Any
+    net: Any
+
+    def _seen(self, x: Any) -> Any:
+        symbols, rest = jnp.split(x, [len(self.table)], -1)
+        return jnp.concatenate([symbols @ self.table, rest], -1)
+
+    def above(self, x: Any, run: Any) -> Any:
+        return self.net.above(self._seen(x), run)
+
+    def beside(self, x: Any, features: Any, run: Any) -> Any:
+        return self.net.beside(self._seen(x), features, run)
 
 
 class Residual(eqx.Module):
@@ -398,11 +422,35 @@ class Bit:
     levels: ClassVar[int] = 2
     num_outputs: ClassVar[int] = 1
 
+    def inputs(self, x: Any) -> Any:
+        return 2 * x - 1
+
     def log_prob(self, outputs: Any, x: Any) -> Any:
         return bits_log_prob(outputs, x)
 
     def draw(self, outputs: Any, uniform: Any, value: Any, known: Any) -> Any:
         return jnp.where(known, value, (uniform < jax.nn.sigmoid(outputs)).astype(value.dtype))
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """A pixel is one of so many symbols, which have no order: the outputs are the logits of each."""
+
+    levels: int
+
+    @property
+    def num_outputs(self) -> int:
+        return self.levels
+
+    def inputs(self, x: Any) -> Any:
+        return jax.nn.one_hot(x[..., 0].astype(int), self.levels)
+
+    def log_prob(self, outputs: Any, x: Any) -> Any:
+        return (jax.nn.log_softmax(outputs) * self.inputs(x)).sum(-1)
+
+    def draw(self, outputs: Any, uniform: Any, value: Any, known: Any) -> Any:
+        drawn = jnp.sum(uniform >= jnp.cumsum(jax.nn.softmax(outputs))[:-1])
+        return jnp.where(known, value, drawn.astype(value.dtype))
 
 
 @dataclass(frozen=True)
@@ -435,10 +483,10 @@ class Logistics:
         )
         for i, (of, before) in enumerate(self._pairs):
             if of == c:
-                means = means + coefficients[..., i] * self._scaled(x[..., before, None])
+                means = means + coefficients[..., i] * self.inputs(x[..., before, None])
         return means, jnp.exp(-jnp.maximum(log_scales, -7.0))
 
-    def _scaled(self, x: Any) -> Any:
+    def inputs(self, x: Any) -> Any:
         return 2 * x / (self.levels - 1) - 1
 
     def _terms(self, outputs: Any, c: int, x: Any) -> Any:
@@ -448,7 +496,7 @@ class Logistics:
         """
         means, inverse = self._channel(outputs, c, x)
         level, half = x[..., c, None], 1 / (self.levels - 1)
-        away = self._scaled(level) - means
+        away = self.inputs(level) - means
         low, high = level <= 0, level >= self.levels - 1
         below = jnp.where(high, 0.0, jax.nn.log_sigmoid((away + half) * inverse))
         above = jnp.where(low, 0.0, jax.nn.log_sigmoid((half - away) * inverse))
@@ -466,7 +514,7 @@ class Logistics:
         """By the inverse of the distribution function, a channel after the other: each makes components more or less probable."""
         outputs = self._components(outputs)
         weights, x = outputs[..., 0], jnp.zeros_like(value)
-        edges = self._scaled(jnp.arange(self.levels - 1) + 0.5)
+        edges = self.inputs(jnp.arange(self.levels - 1) + 0.5)
         for c in range(self.num_channels):
             means, inverse = self._channel(outputs, c, x)
             below = jax.nn.sigmoid((edges[:, None] - means) * inverse) @ jax.nn.softmax(weights)

@@ -45,17 +45,17 @@ def standard(dim: int) -> Distribution:
 
 
 def observed(likelihood: str, f: Any) -> Distribution:
-    """The distribution of a point (dim,) whose logits, or means, are f.
+    """The distribution of a point, (dim,) or a picture, whose logits, or means, are f.
 
     "bernoulli": bits. "normal": reals with one sd, the parameter "sigma". "levels": integers 0 ... 255, a logistic with centre
     127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
     """
     if likelihood == "bernoulli":
-        return dist.Bernoulli(logits=f).to_event(1)
+        return dist.Bernoulli(logits=f).to_event(jnp.ndim(f))
     if likelihood == "normal":
         sigma = numpyro.param("sigma", jnp.ones(()), constraint=constraints.positive)
-        return dist.Normal(f, sigma).to_event(1)
+        return dist.Normal(f, sigma).to_event(jnp.ndim(f))
     if likelihood == "levels":
         scale = numpyro.param("scale", jnp.full((), 20.0), constraint=constraints.positive)
-        return DiscretisedLogistic(127.5 * (1 + f), scale).to_event(1)
+        return DiscretisedLogistic(127.5 * (1 + f), scale).to_event(jnp.ndim(f))
     raise ValueError(f"likelihood is {likelihood!r}; known: {', '.join(LIKELIHOODS)}.")
