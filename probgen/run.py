@@ -51,12 +51,17 @@ def conditioned(
         model = Model(program)
     else:
         raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
-    if isinstance(data, str):
-        data = model.named_data(data)
-    elif hasattr(data, "__array__"):
-        data = model.given_rows(data)
-    checked = check(model.program, model.default_data() if data is None else data)
+    checked = check(model.program, _given(model, data))
     return model, prepared(model.program, checked, engine, precision, model.guide)
+
+
+def _given(model: Model, data: Any) -> Any:
+    """The program's data: a mapping as it is; else what the model makes of a data set's name, of rows, or of nothing."""
+    if isinstance(data, str):
+        return model.named_data(data)
+    if hasattr(data, "__array__"):
+        return model.given_rows(data)
+    return model.default_data() if data is None else data
 
 
 def prepared(
@@ -131,8 +136,7 @@ def meant(word: str, program: Program, data: Any = None) -> tuple[str, dict[str,
         return word, {}
     model = catalog.model(program) if isinstance(program, str) else program
     model = model if isinstance(model, Model) else Model(model)
-    if word == "svi":
-        given = data if isinstance(data, Mapping) else model.default_data()
+    if word == "svi" and isinstance(given := _given(model, data), Mapping):
         check_names(model.program, given)
         word = "amortised_svi" if engine.has_parameters(model.program, given) else word
     known = {f.name for f in dataclasses.fields(catalog.algorithm(word))}
