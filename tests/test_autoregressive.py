@@ -344,8 +344,8 @@ def test_rows_are_taken_from_pictures():
 def test_bad_input_is_refused(name):
     pictures = name.startswith("pixel")
     data = catalog.model(name).rows(bars_and_stripes(3))
-    with pytest.raises(ValueError, match=r"support is integers from 0 to .*; x\[0, .* is 0.5"):
-        pg.fit(name, data | {"x": np.full_like(data["x"], 0.5)}, "mle")
+    with pytest.raises(ValueError, match=r"support is integers from 0 to .*; x\[0, .* is 300"):
+        pg.fit(name, data | {"x": np.full_like(data["x"], 300)}, "mle")
     with pytest.raises(ValueError, match=r"(height|dim) is 0; expected a whole number, 1 or more"):
         pg.fit(name, data | {"height" if pictures else "dim": 0}, "mle")
     with pytest.raises(ValueError, match="shape"):

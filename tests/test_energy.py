@@ -273,9 +273,9 @@ def test_training_that_runs_away_goes_back_and_says_so():
 BAD = {
     "unknown data set": (lambda: pg.fit("rbm", "digit", "pcd"), ValueError, "Did you mean 'digits'"),
     "data that are not bits": (
-        lambda: pg.fit("rbm", {"v": np.full((9, 64), 0.4)}, "pcd"),
+        lambda: pg.fit("rbm", {"v": np.full((9, 64), 1.4)}, "pcd"),
         ValueError,
-        r"v\[0, 0\] is 0.4",
+        r"v\[0, 0\] is 1.4",
     ),
     "a sampler on rows": (lambda: pg.fit("rbm", "digits", "gibbs"), pg.Incompatible, "offers Learnable"),
     "a learner without rows": (lambda: pg.fit(rbm, weights(), "pcd"), pg.Incompatible, "pcd needs a Learnable"),
