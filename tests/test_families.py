@@ -278,7 +278,7 @@ def test_every_word_of_the_program_is_a_family_and_runs():
         pg.fit("exponential_family", {"x": np.ones((5, 1)), "family": "gama"}, "mle")
 
 
-@pytest.mark.parametrize(("word", "bad"), [("gamma", -1.0), ("exponential", -0.5), ("bernoulli", 0.5), ("beta", 1.5)])
+@pytest.mark.parametrize(("word", "bad"), [("gamma", -1.0), ("exponential", -0.5), ("bernoulli", 1.5), ("beta", 1.5)])
 def test_data_outside_the_support_are_refused(word, bad):
     x = np.array([[1.0], [bad]]) if word != "beta" else np.array([[0.5], [bad]])
     with pytest.raises(ValueError, match=r"support is .*; x\[1, 0\] is"):
