@@ -647,6 +647,8 @@ def _activity(evidence: Evidence) -> Finding | None:
         return None
     active = int(evidence.records["active"][0, -1])
     total = sum(v.size for v in evidence.fit.target.hidden if v.kind == "reals")  # type: ignore[attr-defined]
+    if not total:
+        return None
     message = f"{active} of {total} hidden coordinates are in use; at least a quarter"
     remedy = (
         "kl_warmup, free_bits, fewer hidden coordinates, or a weaker decoder: the others have collapsed to the prior"

@@ -94,11 +94,8 @@ class LatentFit(LearnedFit):
             raise ValueError(f"num_points is {num_points}; it must be at least 2")
         ends = [self._one(self._named(point, inputs)) for point in (a, b)]
         rows = {k: np.stack([end[k] for end in ends]) for k in ends[0]}
-        finite = {v.name for v in self.target.finite}  # type: ignore[attr-defined]
-        at = np.linspace(0, 1, num_points)
-        weight = {k: np.round(at) if k in finite else at for k in self.encode(**rows)}
-        line = {k: np.einsum("i,j...->ij...", 1 - weight[k], v[:1])[:, 0] + np.einsum("i,j...->ij...", weight[k], v[1:])[:, 0]
-                for k, v in self.encode(**rows).items()}  # fmt: skip
+        finite, at = {v.name for v in self.target.finite}, np.linspace(0, 1, num_points)  # type: ignore[attr-defined]
+        line = {k: _between(*v, np.round(at) if k in finite else at) for k, v in self.encode(**rows).items()}
         return self.decode(**line, **{k: np.repeat(rows[k][:1], num_points, 0) for k in inputs})
 
     def gaps(self, x: Any = None, /, *, num_particles: int = 5000, **rows: Any) -> Mapping[str, np.ndarray]:
@@ -113,7 +110,13 @@ class LatentFit(LearnedFit):
     def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
         """The variance over rows of the guide's middle, by hidden coordinate: those above 0.01 are in use (Burda et al. 2016).
 
-        Sites of finitely many values are left out.
+        Sites that do not hold reals are left out.
         """
-        finite = {v.name for v in self.target.finite}  # type: ignore[attr-defined]
-        return {k: v.var(0) for k, v in self.encode(x, **rows).items() if k not in finite}
+        reals = [v.name for v in self.target.hidden if v.kind == "reals"]  # type: ignore[attr-defined]
+        codes = self.encode(x, **rows)
+        return {k: codes[k].var(0) for k in reals}
+
+
+def _between(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(1 - weight) a + weight b: (weight, *shape)."""
+    return np.multiply.outer(1 - weight, a) + np.multiply.outer(weight, b)

@@ -50,9 +50,11 @@ def manifold(fit: LatentFit) -> Figure | None:
     return _tiles(fit.decode(**{hidden[0].name: plane})[_picture(fit).name], shape)
 
 
-def activity(fit: LatentFit) -> Figure:
-    """The bar above which a coordinate is in use is drawn."""
+def activity(fit: LatentFit) -> Figure | None:
+    """The bar above which a coordinate is in use is drawn; None where no hidden site holds reals."""
     found = fit.activity()
+    if not found:
+        return None
     picture, panels = grid(len(found), len(found), 2.0)
     for i, (panel, (name, values)) in enumerate(zip(panels, found.items(), strict=True)):
         panel.bar(np.arange(values.size), np.sort(values.ravel())[::-1], color=COLOURS[i % len(COLOURS)])

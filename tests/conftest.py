@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probgen import runtime  # noqa: F401  before anything starts JAX: the number of its threads
+from probgen import runtime  # noqa: F401  before anything starts JAX: the order of its operations
 
 needs_pyro = pytest.mark.skipif(
     importlib.util.find_spec("pyro") is None, reason="Pyro is not installed: its engine is not tested"

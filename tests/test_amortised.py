@@ -488,6 +488,57 @@ def test_labels_out_of_range_and_too_many_states_are_told():
         pg.fit(model, inference="svi")
 
 
+def test_a_program_with_hidden_bits_alone_is_learned(tmp_path):
+    """Two normals, the bit used as an index; EM's answer, a verdict without hidden coordinates, a report without their picture."""
+
+    def program(x=None):
+        loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
+        h = numpyro.sample("h", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(loc[h], 1.0), obs=x)
+
+    def guide(x):
+        slope, start = numpyro.param("slope", jnp.ones(())), numpyro.param("start", jnp.zeros(()))
+        numpyro.sample("h", dist.Bernoulli(logits=slope * x + start))
+
+    bits = np.arange(400) % 2
+    x = np.where(bits, 2.5, -1.5) + np.random.default_rng(0).normal(size=400)
+    fit = pg.fit(
+        pg.Model(program=program, guide=guide, data={"x": x}), inference="svi", num_steps=4000, learning_rate=0.02
+    )
+    # a logistic guide can be the posterior: the bound is the likelihood at its maximum
+    low, high = fit.parameters["loc"]
+    exact = logsumexp([norm.logpdf(x, low), norm.logpdf(x, high)], axis=0) - np.log(2)
+    np.testing.assert_allclose(fit.parameters["slope"], high - low, atol=0.2)
+    np.testing.assert_allclose(fit.log_prob(num_particles=1).value, exact, atol=1e-4)
+    np.testing.assert_allclose([low, high], _em(x), atol=0.05)
+    assert (fit.encode()["h"] == bits).mean() > 0.9
+    verdict = fit.diagnose()
+    assert verdict["rollbacks"].status == "pass"
+    assert "activity" not in [f.check for f in verdict.findings]
+    fit.report(tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size
+
+
+def _em(x):
+    """Means of two unit normals, equally probable."""
+    loc = np.array([-1.0, 1.0])
+    for _ in range(500):
+        weight = expit((loc[1] - loc[0]) * (x - loc.mean()))
+        loc = np.array([((1 - weight) * x).sum() / (1 - weight).sum(), (weight * x).sum() / weight.sum()])
+    return loc
+
+
+def test_svi_is_decided_on_the_data_as_given():
+    def program(dim, x=None):
+        w = numpyro.param("w", jnp.ones(dim))
+        numpyro.sample("x", dist.Normal(w * numpyro.sample("z", dist.Normal(0, 1)), 1).to_event(1), obs=x)
+
+    model = pg.Model(program=program, rows=lambda x: {"x": x, "dim": x.shape[1]})
+    assert meant("svi", model, np.ones((5, 3)))[0] == "amortised_svi"
+    with pytest.raises(TypeError, match="Unknown data 'widht' for vae"):
+        pg.fit("vae", small("vae") | {"widht": 3}, "svi", batch_size=8)
+
+
 # ---- bits whose data are probabilities
 
 

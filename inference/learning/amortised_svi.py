@@ -88,15 +88,18 @@ class AmortisedSVI(RowLearner[Bounded]):
     def prepare(self, target: Any) -> Any:
         if other := [v.name for v in target.hidden if v.kind not in ("reals", "bits", "levels")]:
             raise Incompatible(
-                f"The draws of hidden site {other[0]!r} have no derivative, and cannot be summed over.\n"
-                "The codes of a codebook are learned by inference='vq'."
+                f"Hidden site {other[0]!r} holds neither unbounded reals nor finitely many values.\n"
+                "Write a bounded site as a function of an unbounded one; a codebook's codes are learned by inference='vq'."
             )
         states = math.prod(float(v.levels) ** v.size for v in target.finite)
         if states > STATES:
-            names = ", ".join(repr(v.name) for v in target.finite)
             from probgen.evaluate.energy import TooLarge
 
-            raise TooLarge(f"The states of {names} cannot be enumerated: there are {states:.3g}, at most {STATES}.")
+            names = ", ".join(repr(v.name) for v in target.finite)
+            raise TooLarge(
+                f"The states of {names} cannot be enumerated: there are {states:.3g}, at most {STATES}.\n"
+                "Use fewer of them, or hidden reals."
+            )
         if self.estimator == "path" and (other := [v.name for v in target.finite] or list(target.beside)):
             raise Incompatible(
                 f"estimator='path' is for hidden reals alone; {other[0]!r} is summed over or observed by the guide."
@@ -115,9 +118,7 @@ class AmortisedSVI(RowLearner[Bounded]):
         return Progress(jnp.int32(0), jnp.zeros(()), jnp.int32(0))
 
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
-        import jax.numpy as jnp
-
-        return -jnp.mean(self._bounds(self._terms(key, target, state.parameters, batch).log_ratio))
+        return -self._loss(key, target, state.parameters, batch, 1.0)[1][0]
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         state, info = super().step(key, state, target)

@@ -89,6 +89,9 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
 
     # ---- one row {site: array}, with its inputs by keyword
 
+    def joint(self, parameters: Any, values: Any) -> Any:
+        return super().joint(parameters, values | {v.name: values[v.name].astype(int) for v in self.finite})
+
     def _whole(self, row: Any) -> dict[str, Any]:
         """The row with levels as whole numbers, which programs use as indices, and inputs of their own dtype."""
         levels = {v.name: int for v in self.visible if v.kind == "levels"}
