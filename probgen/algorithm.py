@@ -65,6 +65,10 @@ class Inference(Generic[T]):
         """The settings with those that `init` and `step` do not read at a fixed value: the key of compiled code."""
         return self
 
+    def on(self, engine: str) -> Any:
+        """What runs `init`, `step` and `answer` on an engine: by default the settings themselves."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """The settings as a dictionary that can be written to JSON."""
         return asdict(self)

@@ -280,11 +280,7 @@ class LearnedFit(Fit):
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not given:
-            target: Any = self.target
-            from probgen import runtime
-
-            with runtime.jax_scope(target.precision):
-                return {k: np.asarray(v, float) for k, v in target.rows(slice(None)).items()}
+            return dict(self.target.all_rows())  # type: ignore[attr-defined]
         self._check(given)
         rows = {}
         for keyword, value in given.items():

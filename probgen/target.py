@@ -17,6 +17,7 @@ once (`class NUTS(Sampler[Continuous])`); an engine's targets are subclasses of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -55,6 +56,25 @@ class Site:
     distribution: str = ""
     source: str = ""
     bounds: Bounds | None = None
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A site's unknowns.
+
+    kind: "bits", "levels", "reals", or "other"; levels: how many values a unit takes, 0 for reals; event: whether the
+    units are one event of the site's distribution.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    levels: int = 0
+    event: bool = False
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 class Target:
@@ -101,9 +121,9 @@ class Target:
 
 
 class Learnable(Target):
-    """Parameters (`numpyro.param`) of a program of one point, and rows of data to learn them from.
+    """Parameters (`numpyro.param`, `pyro.param`) of a program, and rows of data to learn them from.
 
-    joint: the log density of one point's sites under given parameters, up to the parameters' constant.
+    visible: the sites that rows give, in the shape of one row; hidden: the others.
     """
 
     offers = "Learnable"
@@ -113,12 +133,12 @@ class Learnable(Target):
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
 
-    def constrained(self, answer: Arrays) -> Arrays:
-        """Learned parameters in their constraints."""
+    def all_rows(self) -> Arrays:
+        """The visible sites, and inputs by keyword, of all rows: (row, *event)."""
         raise NotImplementedError
 
-    def joint(self, parameters: Any, values: Any) -> Any:
-        """The log density of one point, in nats: ()."""
+    def constrained(self, answer: Arrays) -> Arrays:
+        """Learned parameters in their constraints."""
         raise NotImplementedError
 
     def learned(self, answer: Arrays) -> Target:
@@ -129,25 +149,22 @@ class Learnable(Target):
 class Bounded(Learnable):
     """Rows with hidden sites that a guide draws: a stochastic lower bound on the log probability of a row.
 
-    A row and its hidden sites are mappings from sites to arrays; `told` and `guided` give the sites of program and guide.
+    answer: parameters by name, unconstrained; rows: visible sites and inputs, (row, *event); seed: of the draws, two integers.
     """
 
     offers = "Bounded"
+    hidden: list[Variable]
 
-    def draw(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> Any:
-        """Hidden sites of a row from the guide, or its middle."""
+    def log_ratios(self, answer: Arrays, rows: Arrays, seed: tuple[int, int], num_particles: int) -> np.ndarray:
+        """log p(x, h) - log q(h | x) at draws of the guide, in nats: (row, draw)."""
         raise NotImplementedError
 
-    def terms(self, key: Any, parameters: Any, row: Any) -> Any:
-        """Of one draw of the guide log p(x | h), KL terms by site, and log p(x, h) - log q(h | x), in nats."""
+    def codes(self, answer: Arrays, rows: Arrays, seed: tuple[int, int], num_samples: int) -> Arrays:
+        """Hidden sites drawn by the guide, or at its middle for no samples: (row, draw, *event)."""
         raise NotImplementedError
 
-    def means(self, parameters: Any, values: Any) -> Any:
-        """The visible sites' means given hidden sites and inputs."""
-        raise NotImplementedError
-
-    def log_ratio(self, parameters: Any, fixed: Any, row: Any, hidden: Any) -> Any:
-        """log p(x, h) - log q(h | x), the guide under parameters of its own, and log p(x | h), in nats: ()."""
+    def decoded(self, answer: Arrays, values: Arrays) -> Arrays:
+        """The visible sites' means given hidden sites and inputs: (row, *event)."""
         raise NotImplementedError
 
 

@@ -17,12 +17,13 @@ from scipy.stats import t as student_t
 
 import probgen as pg
 from probgen.datasets import bars_and_stripes, ising_samples
-from probgen.engine.energy import NotConditional, Variable
+from probgen.engine.energy import NotConditional
 from probgen.evaluate.energy import log_z
 from probgen.evaluate.product import product
 from probgen.measures import reals
 from probgen.models import energy
 from probgen.run import conditioned
+from probgen.target import Variable
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(energy.__path__))
 QUIET = {"progress": False}

@@ -104,6 +104,11 @@ class RowLearner(Learner[T]):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
 
+    @property
+    def averaged_from(self) -> int:
+        """The step from which the average counts."""
+        return int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
+
     # ---- the kernel
 
     def init(self, key: Any, target: Any) -> State:
@@ -124,12 +129,11 @@ class RowLearner(Learner[T]):
         order, batch = self._batch(k_order, state, target)
         gradient, gap, chains = self.gradient(k_model, target, state.parameters, batch, state.chains)
         gradient = self._decayed(gradient, state.parameters)
-        rate = self._rate(state.step) * state.guard.factor
+        rate = self.rate(state.step) * state.guard.factor
         updates, optimiser = self._optimiser().update(gradient, state.optimiser, state.parameters)
         parameters = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state.parameters, updates)
         loss = self.monitor(k_loss, target, state, batch, gap)
-        first = int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
-        weight = 1 / jnp.maximum(1.0, state.step + 2.0 - first)
+        weight = 1 / jnp.maximum(1.0, state.step + 2.0 - self.averaged_from)
         average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
         guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
         new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard)
@@ -174,8 +178,9 @@ class RowLearner(Learner[T]):
             return optax.scale_by_adam()
         return optax.trace(self.momentum) if self.momentum else optax.identity()
 
-    def _rate(self, step: Any) -> Any:
-        warm = jnp.minimum(1.0, (step + 1.0) / max(1.0, self.num_steps / 100))
+    def rate(self, step: Any, xp: Any = jnp) -> Any:
+        """The learning rate of a step."""
+        warm = xp.minimum(1.0, (step + 1.0) / max(1.0, self.num_steps / 100))
         left = 1.0 - step / self.num_steps if self.decay == "linear" else 1.0
         return self.learning_rate * warm * left
 
@@ -196,31 +201,38 @@ class RowLearner(Learner[T]):
 
 
 def _guarded(state: State, spike: float) -> State:
-    """Keep a state whose loss is no worse than before, go back to the last one kept where the loss has run away.
-
-    The running mean decides on going back, so that one bad batch does not; the loss itself on keeping, so that a rise that the
-    mean does not show yet is not kept. A single loss beyond `spike` margins is a runaway that may be over by now: a net can die of
-    it. Noise is learned slowly, so that a runaway is not taken for it.
-    """
+    """Keep a good state, go back to the last one kept from a runaway."""
     g = state.guard
-    mean = jnp.where(jnp.isnan(g.mean), state.loss, 0.9 * g.mean + 0.1 * state.loss)  # single losses are noisy
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.parameters)]))
-    margin = 0.3 * jnp.abs(g.best) + 1.0 + NOISE * jnp.sqrt(g.noise)
-    calm = jnp.logical_and(mean <= g.best + margin, jnp.logical_not(g.worst > g.best + spike * margin))
-    bad = jnp.logical_not(jnp.logical_and(finite, calm))
-    good = jnp.logical_and(finite, state.loss <= g.best + margin)
+    bad, good, guard = judged(g, state.loss, finite, spike, jnp)
     pick = lambda which, old, new: jax.tree.map(lambda a, b: jnp.where(which, a, b), old, new)  # noqa: E731
     before, now = g[:3], (state.parameters, state.optimiser, state.chains)
     parameters, optimiser, chains = pick(bad, before, now)
     average, loss = pick(bad, g.parameters, state.average), jnp.where(bad, g.best, state.loss)
-    spread = 0.5 * (state.loss - g.last) ** 2  # of differences: blind to trends
-    noise = g.noise + 0.1 * (jnp.minimum(spread, 9 * g.noise + 0.01 * (1 + jnp.abs(g.best)) ** 2) - g.noise)
-    guard = Guard(
-        *pick(good, now, before), *(jnp.where(bad, g.best, x) for x in (mean, jnp.minimum(g.best, mean))),
-        jnp.where(bad, g.noise, noise), jnp.where(bad, g.best, state.loss), jnp.where(bad, g.best, state.loss),
-        jnp.where(bad, g.factor * 0.3, g.factor), g.rollbacks + bad,
-    )  # fmt: skip
+    guard = Guard(*pick(good, now, before), *guard[3:])
     loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
     return state._replace(
         parameters=parameters, optimiser=optimiser, chains=chains, average=average, loss=loss, guard=guard
     )
+
+
+def judged(g: Guard, loss: Any, finite: Any, spike: float, xp: Any) -> tuple[Any, Any, Guard]:
+    """Whether a state is a runaway, whether it is worth keeping, and the guard's numbers after this look, by NumPy or JAX.
+
+    A state is kept whose loss is no worse than before. The running mean decides on going back, so that one bad batch does not; the
+    loss itself on keeping, so that a rise that the mean does not show yet is not kept. A single loss beyond `spike` margins is a
+    runaway that may be over by now: a net can die of it. Noise is learned slowly, so that a runaway is not taken for it.
+    """
+    mean = xp.where(xp.isnan(g.mean), loss, 0.9 * g.mean + 0.1 * loss)  # single losses are noisy
+    margin = 0.3 * xp.abs(g.best) + 1.0 + NOISE * xp.sqrt(g.noise)
+    calm = xp.logical_and(mean <= g.best + margin, xp.logical_not(g.worst > g.best + spike * margin))
+    bad = xp.logical_not(xp.logical_and(finite, calm))
+    good = xp.logical_and(finite, loss <= g.best + margin)
+    spread = 0.5 * (loss - g.last) ** 2  # of differences: blind to trends
+    noise = g.noise + 0.1 * (xp.minimum(spread, 9 * g.noise + 0.01 * (1 + xp.abs(g.best)) ** 2) - g.noise)
+    guard = g._replace(
+        mean=xp.where(bad, g.best, mean), best=xp.where(bad, g.best, xp.minimum(g.best, mean)),
+        noise=xp.where(bad, g.noise, noise), last=xp.where(bad, g.best, loss), worst=xp.where(bad, g.best, loss),
+        factor=xp.where(bad, g.factor * 0.3, g.factor), rollbacks=g.rollbacks + bad,
+    )  # fmt: skip
+    return bad, good, guard

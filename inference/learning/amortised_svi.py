@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.learning._rows import RowLearner, State
@@ -58,6 +58,8 @@ class AmortisedSVI(RowLearner[Bounded]):
     The loss that is recorded is minus the bound itself, whatever is maximised.
     """
 
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
+
     num_steps: int = 10_000
     batch_size: int = 128
     optimizer: Literal["sgd", "adam"] = "adam"
@@ -81,9 +83,18 @@ class AmortisedSVI(RowLearner[Bounded]):
         if self._weighted and (self.objective == "iwae" or self.estimator == "path"):
             raise ValueError("kl_weight, kl_warmup and free_bits are for objective='elbo' with estimator='total'.")
 
+    def weight(self, step: Any, xp: Any) -> Any:
+        """Of the KL at a step."""
+        return self.kl_weight * (xp.minimum(1.0, step / self.kl_warmup) if self.kl_warmup else 1.0)
+
     @property
     def _weighted(self) -> bool:
         return self.kl_weight != 1 or bool(self.kl_warmup) or bool(self.free_bits)
+
+    def on(self, engine: str) -> Any:
+        from probgen.inference.learning import _torch
+
+        return _torch.Bound(self) if engine == "pyro" else self
 
     def prepare(self, target: Any) -> Any:
         if other := [v.name for v in target.hidden if v.kind not in ("reals", "bits", "levels")]:
@@ -142,9 +153,7 @@ class AmortisedSVI(RowLearner[Bounded]):
         if self.estimator == "path":
             gradient, bound, kl = self._path(key, target, parameters, batch)
         else:
-            weight = self.kl_weight * (
-                jax.numpy.minimum(1.0, progress.step / self.kl_warmup) if self.kl_warmup else 1.0
-            )
+            weight = self.weight(progress.step, jax.numpy)
             loss = jax.value_and_grad(lambda p: self._loss(key, target, p, batch, weight), has_aux=True)
             (_, (bound, kl)), gradient = loss(parameters)
         return gradient, bound, progress._replace(step=progress.step + 1, kl=kl)

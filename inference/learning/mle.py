@@ -53,6 +53,7 @@ class MLE(RowLearner[Learnable]):
     integral has no closed form.
     """
 
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
     flat_prior: ClassVar[bool] = True
 
     num_steps: int = 5000
@@ -68,7 +69,16 @@ class MLE(RowLearner[Learnable]):
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is {self.validation}; it must be at least 0 and below 1")
 
+    def on(self, engine: str) -> Any:
+        from probgen.inference.learning import _torch
+
+        return _torch.Likelihood(self) if engine == "pyro" else self
+
     def prepare(self, target: Any) -> Any:
+        if target.engine == "pyro":
+            if not target.normalised:
+                raise Incompatible("The hidden sites of a Pyro program are not integrated out.\nUse inference='svi'.")
+            return target
         if target.normalised:
             target = target.biased() if self.start == "data" else target
             with contextlib.suppress(Incompatible):  # then parameters begin where the program says

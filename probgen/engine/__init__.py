@@ -38,12 +38,8 @@ def detect(program: Callable[..., Any]) -> str:
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
-    """Whether a NumPyro program registers parameters (`numpyro.param`), run forward on the data it needs; False for Pyro."""
-    if detect(program) != "numpyro":
-        return False
-    from probgen.engine import learned
-
-    return learned.has_parameters(program, data)
+    """Whether a program registers parameters (`numpyro.param`, `pyro.param`, `pyro.module`), run forward on the data it needs."""
+    return load(detect(program)).has_parameters(program, data)
 
 
 def _roots(thing: Any, seen: set[int]) -> Iterator[str]:

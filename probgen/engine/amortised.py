@@ -9,6 +9,7 @@ the guide's probability of the values. What the guide itself observes is learned
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,9 +22,8 @@ from numpyro.distributions import ExpandedDistribution, Independent, Transformed
 from numpyro.distributions.kl import kl_divergence
 
 from probgen import runtime
-from probgen.engine.energy import Variable
 from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, wrapped
-from probgen.target import Bounded
+from probgen.target import Arrays, Bounded, Variable
 
 
 class Terms(NamedTuple):
@@ -191,6 +191,50 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         log_q = sum(_log_prob(site) for site in trace.values() if _drawn(site))
         log_p = {k: _log_prob(site) for k, site in self.told(parameters, row, hidden).items()}
         return sum(log_p.values()) - log_q, sum(x for k, x in log_p.items() if k not in hidden)
+
+    # ---- many rows at once, of NumPy arrays
+
+    def log_ratios(self, answer: Arrays, rows: Arrays, seed: tuple[int, int], num_particles: int) -> np.ndarray:
+        with runtime.jax_scope("float32"):
+            found = _log_ratios(self, _single(answer), _single(rows), _keys(seed, num_particles))
+        return np.asarray(found, float)
+
+    def codes(self, answer: Arrays, rows: Arrays, seed: tuple[int, int], num_samples: int) -> dict[str, np.ndarray]:
+        with runtime.jax_scope("float32"):
+            found = _draws(self, _single(answer), _single(rows), _keys(seed, max(num_samples, 1)), not num_samples)
+        return {k: np.asarray(v) for k, v in found.items()}
+
+    def decoded(self, answer: Arrays, values: Arrays) -> dict[str, np.ndarray]:
+        with runtime.jax_scope("float32"):
+            found = _means(self, _single(answer), _single(values))
+        return {k: np.asarray(v) for k, v in found.items()}
+
+
+def _single(arrays: Arrays) -> dict[str, Any]:
+    return {k: jnp.asarray(v, "float32") for k, v in arrays.items()}
+
+
+def _keys(seed: tuple[int, int], count: int) -> Any:
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed[0]), seed[1]), count)
+
+
+@jax.jit
+def _log_ratios(target: Any, parameters: Any, rows: Any, keys: Any) -> Any:
+    """(row, draw)."""
+    one = lambda row, i: jax.vmap(lambda k: target.terms(jax.random.fold_in(k, i), parameters, row).log_ratio)(keys)  # noqa: E731
+    return jax.vmap(one)(rows, jnp.arange(len(next(iter(rows.values())))))
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _draws(target: Any, parameters: Any, rows: Any, keys: Any, centre: bool) -> Any:
+    """(row, draw, *event)."""
+    one = lambda row, i: jax.vmap(lambda k: target.draw(jax.random.fold_in(k, i), parameters, row, centre))(keys)  # noqa: E731
+    return jax.vmap(one)(rows, jnp.arange(len(next(iter(rows.values())))))
+
+
+@jax.jit
+def _means(target: Any, parameters: Any, values: Any) -> Any:
+    return jax.vmap(lambda row: target.means(parameters, row))(values)
 
 
 def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> NumpyroLearnable:

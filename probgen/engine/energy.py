@@ -14,36 +14,17 @@ site's own interaction graph.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probgen.target import Variable
+
 Values = Mapping[str, Any]
 Density = Callable[[Values], Any]
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A site's unknowns.
-
-    kind: "bits", "levels", "reals", or "other"; levels: how many values a unit takes, 0 for reals; event: whether the
-    units are one event of the site's distribution.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    levels: int = 0
-    event: bool = False
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
 
 
 class Block(NamedTuple):

@@ -19,9 +19,9 @@ from numpyro.infer import init_to_uniform
 from probgen import runtime
 from probgen.data import check_support
 from probgen.engine import energy
-from probgen.engine.energy import Block, Variable
+from probgen.engine.energy import Block
 from probgen.engine.numpyro import MEASURES, NumpyroTarget, prepare, structure_of
-from probgen.target import Learnable, Target
+from probgen.target import Learnable, Target, Variable
 
 
 @dataclass(frozen=True)
@@ -334,6 +334,10 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             drawn = jax.random.uniform(jax.random.fold_in(key, i), found[site].shape) < found[site]
             found[site] = drawn.astype(self.precision)
         return found | {k: self.arrays[k][index] for k in self.inputs}
+
+    def all_rows(self) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            return {k: np.asarray(v, float) for k, v in self.rows(slice(None)).items()}
 
     def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
         """The parameters as labelled arrays, unconstrained, before learning; with biases of visible bits at the data's log odds."""

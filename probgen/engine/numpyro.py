@@ -28,7 +28,7 @@ from probgen import runtime
 from probgen.algorithm import Incompatible
 from probgen.data import check_support
 from probgen.engine import energy
-from probgen.engine.energy import Block, Variable
+from probgen.engine.energy import Block
 from probgen.engine.xla import Executor
 from probgen.target import (
     Bounds,
@@ -40,6 +40,7 @@ from probgen.target import (
     Site,
     SubsampledContinuous,
     Target,
+    Variable,
 )  # fmt: skip
 
 __all__ = ["Executor", "guided", "name", "prepare", "with_parameters"]
@@ -559,6 +560,13 @@ def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parame
     from probgen.engine import learned
 
     return learned.with_parameters(program, data, parameters, precision)
+
+
+def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
+    """Whether the program registers parameters; see `learned`."""
+    from probgen.engine import learned
+
+    return learned.has_parameters(program, data)
 
 
 def guided(target: Any, guide: Callable[..., Any] | None) -> Any:

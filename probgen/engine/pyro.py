@@ -2,6 +2,7 @@
 
     pyro_density  a program's structure and its log density      pyro_graph   the compiled gradient
     pyro_target   the targets                                    pyro_kernel  random keys, array words, the loop
+    pyro_learned  programs with parameters, and rows             pyro_bounded their hidden sites and guides
 
 JAX is never imported. Globals (parameter store, default dtype, random state, validation, threads) stay as the caller
 left them.
@@ -17,15 +18,18 @@ from typing import Any
 
 import torch
 
+from probgen.engine.pyro_bounded import guided
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
+from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
+from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
 from probgen.target import Target
 
 name = "pyro"
 
-__all__ = ["OPS", "Executor", "Ops", "name", "prepare", "scoped"]
+__all__ = ["OPS", "Executor", "Ops", "guided", "has_parameters", "name", "prepare", "scoped", "with_parameters"]
 
 _CACHE_SIZE = 32
 
@@ -37,14 +41,18 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
 
     data: arrays become tensors (floats in `precision`, integers in int64, booleans as they are); all else passes
         unchanged.
-    Returns a Continuous target, a SubsampledContinuous one where plates draw minibatches, Mixed where finite unknowns
-    stand beside continuous ones, Discrete where all unknowns are finite, Simulable where there are none.
+    Returns a Learnable target where the program has parameters, and data that are rows. Else a Continuous target, a
+        SubsampledContinuous one where plates draw minibatches, Mixed where finite unknowns stand beside continuous ones,
+        Discrete where all unknowns are finite, Simulable where there are none.
     Raises ValueError where an unknown has neither a bijection nor a finite support.
     A second call with data of the same shapes neither traces nor compiles, unless the program reads the data's values.
     """
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
+    rows = None if isinstance(program, Learned) else rows_of(program, data, precision)
+    if rows is not None:
+        return rows
     structure = _structure(program, arrays, static, tensors, precision)
     return target_type(structure)(structure, tensors, dict(data))
 

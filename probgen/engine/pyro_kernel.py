@@ -179,12 +179,13 @@ OPS = Ops()
 class Executor:
     """Runs the chains of a kernel, one after another in this process.
 
-    inference: its `kernel()` has `init(key, target) -> state` and `step(key, state, target) -> (state, info)`.
+    inference: its `kernel()` has `init(key, target) -> state` and `step(key, state, target) -> (state, info)`, which may change
+        the tensors of a state in place.
     seed: step i of chain c uses `fold_in(fold_in(key(seed), c), i)`, whatever the chunks.
     """
 
     def __init__(self, inference: Any, target: Any, seed: int, num_chains: int) -> None:
-        self.kernel, self.target = inference.kernel(), target
+        self.kernel, self.target = inference.kernel().on("pyro"), target
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
         self._states: list[Any] | None = None
 
@@ -207,7 +208,7 @@ class Executor:
 
     def _chain(self, key: Key, state: Any, start: int, n: int) -> tuple[Any, dict[str, np.ndarray]]:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""
-        infos = []
+        infos, state = [], _tree_map(lambda x: x.clone() if hasattr(x, "detach") else x, state)
         for i in range(start, start + n):
             state, info = self.kernel.step(OPS.fold_in(key, i), state, self.target)
             infos.append(info if isinstance(info, dict) else info._asdict())
@@ -217,7 +218,7 @@ class Executor:
         """What a learner reads off its final state."""
         with scoped(self.target.precision), np.errstate(all="ignore"):
             found = self.kernel.answer(OPS.fold_in(self._keys[0], _ANSWER), self._initialised()[0], self.target)
-        return {name: _array(value) for name, value in found._asdict().items()}
+        return {name: _array(value) for name, value in (found if isinstance(found, dict) else found._asdict()).items()}
 
     def read(self, field: str) -> np.ndarray:
         """One field of every chain's state, such as "z" or "warmup.start.ends": (chain, ...)."""

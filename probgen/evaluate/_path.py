@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen.engine import energy
-from probgen.engine.energy import Block, Variable
+from probgen.engine.energy import Block
+from probgen.target import Variable
 
 QUICKLY = {"xla_backend_optimization_level": 1}  # of code that runs for less time than it takes to compile
 SMOOTHING = 1.0  # rows of even odds (of unit variance) that are added to the data

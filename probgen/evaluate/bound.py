@@ -8,16 +8,12 @@ Li and Duvenaud 2018 (arXiv:1801.03558).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from probgen import runtime
 from probgen.result import LogProb
 
 if TYPE_CHECKING:
@@ -38,13 +34,9 @@ def by_draws(fit: LatentFit, rows: Rows, method: str, num_particles: int, seed: 
     """The ELBO or the importance-weighted bound of rows."""
     if num_particles < 1:
         raise ValueError(f"num_particles is {num_particles}; it must be at least 1")
-    keys = functools.partial(_keys, seed, num_particles)
-    with runtime.jax_scope("float32"):
-        parts = [
-            _log_ratios(fit.target, _parameters(fit), part, keys(start))
-            for start, part in _parts(rows, num_particles, "bound")
-        ]
-        log_ratio = np.concatenate([np.asarray(part, float) for part in parts])
+    target: Any = fit.target
+    parts = _parts(rows, num_particles, "bound")
+    log_ratio = np.concatenate([target.log_ratios(fit.answer, part, (seed, at), num_particles) for at, part in parts])
     if method == "elbo":
         found = Bound(log_ratio.mean(1), log_ratio.std(1) / np.sqrt(num_particles), "lower bound: ELBO")
         found.khat = np.full(len(log_ratio), np.nan)
@@ -87,20 +79,20 @@ def by_annealing(fit: LatentFit, rows: Rows) -> LogProb:
 
 def encoded(fit: LatentFit, rows: Rows, num_samples: int, seed: int) -> dict[str, np.ndarray]:
     """Hidden sites of rows: the guide's middle, or draws."""
-    with runtime.jax_scope("float32"):
-        parts = [
-            _draws(fit.target, _parameters(fit), part, _keys(seed, max(num_samples, 1), start), not num_samples)
-            for start, part in _parts(rows, max(num_samples, 1), "encode")
-        ]
-    joined = {k: np.concatenate([np.asarray(part[k]) for part in parts]) for k in parts[0]}
+    target: Any = fit.target
+    parts = [
+        target.codes(fit.answer, part, (seed, at), num_samples)
+        for at, part in _parts(rows, max(num_samples, 1), "encode")
+    ]
+    joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     return {k: np.moveaxis(v, 1, 0) if num_samples else v[:, 0] for k, v in joined.items()}
 
 
 def decoded(fit: LatentFit, values: Rows) -> dict[str, np.ndarray]:
     """Means of the visible sites given hidden sites and inputs."""
-    with runtime.jax_scope("float32"):
-        parts = [_means(fit.target, _parameters(fit), part) for _, part in _parts(values, 1, "decode")]
-    return {k: np.concatenate([np.asarray(part[k]) for part in parts]) for k in parts[0]}
+    target: Any = fit.target
+    parts = [target.decoded(fit.answer, part) for _, part in _parts(values, 1, "decode")]
+    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
 def gaps(fit: LatentFit, rows: Rows, num_particles: int) -> dict[str, np.ndarray]:
@@ -118,36 +110,9 @@ def gaps(fit: LatentFit, rows: Rows, num_particles: int) -> dict[str, np.ndarray
     return {"amortisation": np.array(best) - bound, "approximation": whole - np.array(best)}
 
 
-def _parameters(fit: LatentFit) -> dict[str, Any]:
-    return {k: jnp.asarray(v, "float32") for k, v in fit.answer.items()}
-
-
-def _keys(seed: int, count: int, start: int) -> Any:
-    return jax.random.split(jax.random.fold_in(jax.random.key(seed), start), count)
-
-
-def _parts(rows: Rows, draws: int, label: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parts(rows: Rows, draws: int, label: str) -> Iterator[tuple[int, Rows]]:
     """So many rows that about AT_ONCE draws are made at a time, and where they begin."""
     count = len(next(iter(rows.values())))
     size = min(count, max(1, AT_ONCE // draws))
     for start in tqdm(range(0, count, size), desc=label, unit="part", delay=1, disable=None):
-        yield start, {k: jnp.asarray(v[start : start + size], "float32") for k, v in rows.items()}
-
-
-@jax.jit
-def _log_ratios(target: Any, parameters: Any, rows: Any, keys: Any) -> Any:
-    """(row, draw)."""
-    one = lambda row, i: jax.vmap(lambda k: target.terms(jax.random.fold_in(k, i), parameters, row).log_ratio)(keys)  # noqa: E731
-    return jax.vmap(one)(rows, jnp.arange(len(next(iter(rows.values())))))
-
-
-@functools.partial(jax.jit, static_argnums=4)
-def _draws(target: Any, parameters: Any, rows: Any, keys: Any, centre: bool) -> Any:
-    """(row, draw, *event)."""
-    one = lambda row, i: jax.vmap(lambda k: target.draw(jax.random.fold_in(k, i), parameters, row, centre))(keys)  # noqa: E731
-    return jax.vmap(one)(rows, jnp.arange(len(next(iter(rows.values())))))
-
-
-@jax.jit
-def _means(target: Any, parameters: Any, values: Any) -> Any:
-    return jax.vmap(lambda row: target.means(parameters, row))(values)
+        yield start, {k: v[start : start + size] for k, v in rows.items()}

@@ -83,6 +83,8 @@ def free_energies(
     target: Any, answer: Mapping[str, Any], rows: Mapping[str, np.ndarray], size: int = 1000
 ) -> np.ndarray:
     """-F(v) of rows under learned parameters, in nats: (row,). Smaller is more probable, by exp."""
+    if target.engine == "pyro":
+        return -target.log_probs(answer, rows)
     if target.hidden and not target.structure.blocks:
         target = target.blocked(evaluate=True)
     count = len(next(iter(rows.values())))

@@ -13,10 +13,9 @@ from probgen.engine.numpyro import prepare
 from probgen.measures import bits, levels, reals
 
 if TYPE_CHECKING:
-    from probgen.engine.energy import Variable
     from probgen.engine.learned import Learned
     from probgen.result import LearnedFit
-    from probgen.target import Target
+    from probgen.target import Target, Variable
 
 
 @dataclass(frozen=True)

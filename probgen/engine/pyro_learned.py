@@ -1,0 +1,435 @@
+"""Pyro programs with parameters, learned from rows.
+
+Such a program takes a batch of rows at once, the first axis of all its sites, in a plate as a rule:
+
+    def program(x):
+        decoder = pyro.module("decoder", net)
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
+
+The number of rows is read off the data alone: the program is run on batches,
+on copies of rows, and on rows that stand in for new points.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
+from torch import nn
+from torch.distributions import constraints
+
+from probgen.algorithm import Incompatible
+from probgen.data import check_support
+from probgen.engine.pyro_density import innermost, scoped
+from probgen.engine.pyro_kernel import OPS
+from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
+from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
+from probgen.target import Bounds, Learnable, Site, Target, Variable
+
+FEW = 3  # rows on which a program is looked at
+AT_ONCE = 2000  # rows that a net is given at once outside of learning
+
+
+@dataclass(frozen=True, eq=False)
+class Learning:
+    """What one look at a program tells: where its rows are, its sites, its parameters and the modules that hold them."""
+
+    program: Callable[..., Any]
+    static: Mapping[str, Any]
+    precision: str
+    rows: tuple[tuple[str, str], ...]  # data keyword, site
+    inputs: tuple[str, ...]
+    sites: tuple[Site, ...]
+    variables: tuple[Variable, ...]
+    grey: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    initial: Mapping[str, torch.Tensor]
+    roots: tuple[nn.Module, ...]
+    proper: bool
+
+
+def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> PyroLearnable | None:
+    """The target of learning, where the program has parameters, and the first axis of all its sites counts rows of data; else None.
+
+    Arrays that have as many rows are inputs, of which it gets the same rows.
+    """
+    arrays = {k: as_tensor(v, precision) for k, v in data.items() if is_array(v)}
+    static = {k: plain(v) for k, v in data.items() if k not in arrays}
+    for count, _ in Counter(len(v) for v in arrays.values() if v.ndim).most_common():
+        found = _rows_with(program, arrays, static, precision, count) if count else None
+        if found:
+            return found
+    return None
+
+
+def _rows_with(
+    program: Callable[..., Any],
+    arrays: Mapping[str, torch.Tensor],
+    static: Mapping[str, Any],
+    precision: str,
+    count: int,
+) -> PyroLearnable | None:
+    """The same, with arrays of so many rows taken for rows."""
+    sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
+    some = lambda number: {  # noqa: E731
+        k: _batch(v, torch.arange(number) % count, precision) if k in sliced else v for k, v in arrays.items()
+    }
+    few, more = some(FEW), some(FEW + 2)
+    try:
+        trace, seen = looked(program, {**static, **few}, precision)
+        if not seen.found or not in_rows(nodes := sample_nodes(trace), FEW):
+            return None
+        if not in_rows(sample_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
+            return None
+    except Exception:
+        return None
+    sources = {
+        name: next((k for k in sliced if _same(n["value"], few[k])), "")
+        for name, n in nodes.items()
+        if n["is_observed"]
+    }
+    visible = {site: k for site, k in sources.items() if k}
+    if not visible:
+        return None
+    refuse_batch_norm(seen.roots)
+    variables, sites = [], []
+    for name, node in nodes.items():
+        shape = tuple((few[visible[name]] if name in visible else node["value"]).shape[1:])
+        variables.append(_variable(name, shape, node["fn"]))
+        if name not in sources or name in visible:
+            distribution = type(innermost(node["fn"])).__name__
+            bounds, source = _bounds(node["fn"]), visible.get(name, "")
+            kind = "observed" if name in visible else "latent"
+            sites.append(
+                Site(name, kind, shape, distribution=distribution, source=source, bounds=bounds if source else None)
+            )
+    values = {k: arrays[k].cpu().numpy() for k in visible.values()}
+    bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
+    grey = tuple(s for s in bits if (w := values[visible[s]]).dtype.kind == "f" and (w != np.round(w)).any())
+    loose = lambda s: s.bounds._replace(whole=False) if s.name in grey and s.bounds else s.bounds  # noqa: E731
+    check_support(tuple(_with_bounds(s, loose(s)) for s in sites if s.source), values)
+    rows = tuple((k, site) for site, k in visible.items())
+    inputs = tuple(k for k in sliced if k not in visible.values())
+    structure = Learning(
+        program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
+        tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
+        tuple(seen.found.values()), seen.values, tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
+    )  # fmt: skip
+    return PyroLearnable(structure, {k: arrays[k] for k in sliced}, dict(data_of(static, arrays)))
+
+
+def data_of(static: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Data on the host."""
+    return {**static, **{k: v.cpu().numpy() for k, v in arrays.items()}}
+
+
+def looked(
+    program: Callable[..., Any], data: Mapping[str, Any], precision: str, seed: int = 0
+) -> tuple[Any, Registered]:
+    """One run of a program: its trace, and the parameters that it registers."""
+    seen = Registered()
+    with scoped(precision, seed=seed, validate=False), torch.no_grad(), seen:
+        return poutine.trace(program).get_trace(**data), seen
+
+
+def traced(program: Callable[..., Any], data: Mapping[str, Any], handlers: Sequence[Any]) -> dict[str, Any]:
+    """The sample sites of a run under handlers, the last one innermost."""
+    with ExitStack() as stack:
+        for handler in handlers:
+            stack.enter_context(handler)
+        return sample_nodes(poutine.trace(program).get_trace(**data))
+
+
+def log_prob(node: Any) -> torch.Tensor:
+    """log p of a site for every row, in nats, with its scale and mask: (row,)."""
+    x = scale_and_mask(node["fn"].log_prob(node["value"]), node["scale"], node["mask"])
+    return x.flatten(1).sum(1) if x.dim() > 1 else x
+
+
+def host(x: torch.Tensor, variable: Variable) -> np.ndarray:
+    """Values of a site, or its means, as an array (row, *shape)."""
+    return x.reshape(-1, *variable.shape).cpu().numpy()
+
+
+def sample_nodes(trace: Any) -> dict[str, Any]:
+    """The sample sites of a trace, by name, without the indices of plates and deterministic ones."""
+    return {
+        name: n
+        for name, n in trace.nodes.items()
+        if n["type"] == "sample" and not isinstance(n["fn"], _Subsample) and not n["infer"].get("_deterministic")
+    }
+
+
+def in_rows(nodes: Mapping[str, Any], count: int) -> bool:
+    """Whether the first axis of every site counts rows, independent of each other."""
+    return bool(nodes) and all(tuple(n["fn"].batch_shape[:1]) == (count,) for n in nodes.values())
+
+
+def _same(value: Any, tensor: torch.Tensor) -> bool:
+    """Whether a value is a view of a tensor's numbers."""
+    return value is tensor or (value.data_ptr() == tensor.data_ptr() and value.numel() == tensor.numel())
+
+
+def _batch(rows: torch.Tensor, index: Any, precision: str) -> torch.Tensor:
+    """Some rows; bits are numbers."""
+    found = rows[index]
+    return found.to(getattr(torch, precision)) if found.dtype in (torch.bool, torch.uint8) else found
+
+
+def _is_factor(node: Any) -> bool:
+    return type(innermost(node["fn"])).__name__ == "Unit"
+
+
+def _support(fn: Any) -> Any:
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
+    support, event = _support(fn), fn.event_dim > 0
+    if support is constraints.boolean:
+        return Variable(name, shape, "bits", 2, event)
+    if isinstance(support, constraints.integer_interval) and support.lower_bound == 0 and fn.has_enumerate_support:
+        return Variable(name, shape, "levels", int(support.upper_bound) + 1, event)
+    return Variable(name, shape, "reals" if support is constraints.real else "other", 0, event)
+
+
+def _bounds(fn: Any) -> Bounds | None:
+    """The bounds of a support on the line, where they are plain numbers."""
+    support = _support(fn)
+    if support is constraints.boolean:
+        return Bounds(0, 1, False, True)
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", np.inf)
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return None
+    return Bounds(low, high, support is constraints.positive, bool(support.is_discrete))
+
+
+def _with_bounds(site: Site, bounds: Bounds | None) -> Site:
+    return Site(**{**vars(site), "bounds": bounds})
+
+
+def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
+    if bad := [
+        type(m).__name__ for root in roots for m in root.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]:
+        raise Incompatible(f"With {bad[0]} a row's density depends on the rows beside it.\nUse GroupNorm or LayerNorm.")
+
+
+def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
+    """Whether the program registers parameters, and has rows to learn them from."""
+    given = {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in data.items()}
+    try:
+        return rows_of(program, given, "float32") is not None
+    except (TypeError, ValueError):  # what is wrong is told when the target is made
+        return True
+
+
+def with_parameters(
+    program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str
+) -> Learned:
+    """The program whose named parameters are in the data."""
+    rest = {k: v for k, v in data.items() if k not in parameters}
+    given = {k: as_tensor(v, precision) if is_array(v) else plain(v) for k, v in rest.items()}
+    _, seen = looked(program, given, precision)
+    return Learned(program, [seen.found[k] for k in parameters], seen.roots)
+
+
+class PyroLearnable(Learnable):
+    """A program of a batch of rows, and the rows."""
+
+    engine = "pyro"
+    ops = OPS
+
+    def __init__(self, structure: Learning, tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> None:
+        self.structure, self.tensors, self.data = structure, dict(tensors), data
+        self.sites, self.precision = structure.sites, structure.precision
+        self.keywords, self.inputs, self.grey = dict(structure.rows), structure.inputs, structure.grey
+        self.proper, self.num_rows = structure.proper, len(next(iter(tensors.values())))
+        self.visible = [v for v in structure.variables if v.name in self.keywords.values()]
+        self.hidden = [v for v in structure.variables if v.name not in self.keywords.values()]
+        self.normalised = self.proper and not self.hidden
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All parameters."""
+        return self.structure.parameters
+
+    @property
+    def roots(self) -> tuple[nn.Module, ...]:
+        """The modules that hold parameters."""
+        return self.structure.roots
+
+    @property
+    def dim(self) -> int:
+        """How many parameters there are."""
+        return len(self.parameters)
+
+    def initial(self, seed: int) -> dict[str, torch.Tensor]:
+        """The parameters before learning, unconstrained: drawn anew, or what a module of the user's holds."""
+        return self._looked(self.structure.program, self.structure.static, seed)
+
+    def _looked(self, program: Callable[..., Any], static: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
+        rows = self.batch(torch.arange(FEW) % self.num_rows)
+        _, seen = looked(program, taken(program, {**static, **self._named(rows)}), self.precision, seed)
+        return dict(seen.values)
+
+    # ---- rows
+
+    def batch(self, index: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Some rows {site: (row, *event)} and their inputs by keyword; bits of grey levels are drawn by the seed."""
+        found = {site: _batch(self.tensors[k], index, self.precision) for k, site in self.keywords.items()}
+        for i, site in enumerate(self.grey):
+            generator = torch.Generator().manual_seed(OPS.seed(OPS.fold_in(OPS.key(seed), i)))
+            drawn = torch.rand(found[site].shape, generator=generator, dtype=found[site].dtype).to(found[site].device)
+            found[site] = (drawn < found[site]).to(found[site].dtype)
+        return found | {k: _batch(self.tensors[k], index, self.precision) for k in self.inputs}
+
+    def all_rows(self) -> dict[str, np.ndarray]:
+        return {k: v.cpu().numpy().astype(float) for k, v in self.batch(torch.arange(self.num_rows)).items()}
+
+    def from_host(self, rows: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Rows that the caller gave, as the program takes them."""
+        like = {site: k for k, site in self.keywords.items()}
+        kinds = {k: self.tensors[like.get(k, k)].dtype for k in rows if like.get(k, k) in self.tensors}
+        return {k: _cast(v, kinds.get(k), self.precision) for k, v in rows.items()}
+
+    def _named(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Rows by keyword."""
+        return {k: rows[site] for k, site in self.keywords.items() if site in rows} | {k: rows[k] for k in self.inputs}
+
+    def stand_ins(self, count: int) -> dict[str, torch.Tensor]:
+        """Rows of zeros in place of the visible sites' values."""
+        like = {site: self.tensors[k] for k, site in self.keywords.items()}
+        return {k: _batch(v[:1].new_zeros((count, *v.shape[1:])), slice(None), self.precision) for k, v in like.items()}
+
+    # ---- runs
+
+    @contextmanager
+    def running(self, values: Mapping[str, torch.Tensor], seed: int, train: bool = False) -> Iterator[None]:
+        """Runs of the program inside see these parameters, and draw by the seed."""
+        with scoped(self.precision, seed=seed), given(self.parameters, values, self.roots, train):
+            yield
+
+    def told(self, rows: Mapping[str, Any], *handlers: Any) -> dict[str, Any]:
+        """The program's sites on rows, inside `running`: Pyro's messages, by name."""
+        return traced(self.structure.program, {**self.structure.static, **self._named(rows)}, handlers)
+
+    def joint(self, rows: Mapping[str, Any]) -> torch.Tensor:
+        """log p of rows, where nothing is hidden, in nats: (row,)."""
+        return sum(log_prob(node) for node in self.told(rows).values())  # type: ignore[return-value]
+
+    def log_probs(self, answer: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """log p of rows, where nothing is hidden, in nats: (row,)."""
+        found = []
+        with self.running(self.as_tensors(answer), 0), torch.no_grad():
+            for part in parts(self.from_host(rows), AT_ONCE):
+                found.append(self.joint(part).cpu().numpy())
+        return np.concatenate(found).astype(float)
+
+    def as_tensors(self, answer: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Parameters as the program takes them."""
+        like = self.structure.initial
+        device = next(iter(self.tensors.values())).device
+        return {k: _cast(v, like[k].dtype if k in like else None, self.precision).to(device) for k, v in answer.items()}
+
+    def constrained(self, answer: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        from torch.distributions import transform_to
+
+        tensors, by_name = self.as_tensors(answer), {p.name: p for p in self.parameters}
+        return {k: transform_to(by_name[k].constraint)(v).cpu().numpy() for k, v in tensors.items()}
+
+    # ---- new points
+
+    def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
+        """The target of a new point, given learned parameters; a batch of one row for the program."""
+        given = dict(given or {})
+        if missing := [k for k in self.inputs if k not in given]:
+            raise TypeError(
+                f"A point is drawn given {', '.join(missing)}: use fit.condition({missing[0]}=...).sample(64)."
+            )
+        if any(np.isnan(v).any() for v in given.values()):
+            raise Incompatible("Points that are known in part are for NumPyro programs; give a whole one.")
+        known = [k for k in self.keywords if k in given]
+        if known and len(known) < len(self.keywords):
+            raise Incompatible(f"Give all of {', '.join(self.keywords)}, or none: parts are for NumPyro programs.")
+        names = {p.name for p in self.structure.parameters}
+        own = {k: v for k, v in answer.items() if k in names}
+        if not known:
+            return PyroNewPoint(PyroLearnable(self.structure, self.tensors, self.data), own, given)
+        from probgen.engine.pyro import prepare
+
+        like = {**self.keywords, **{k: k for k in self.inputs}}
+        rows = self.from_host({like[k]: np.asarray(v)[None] for k, v in given.items()})
+        data = {**data_of({}, self._named(rows)), **self.structure.static, **own}
+        return prepare(
+            Learned(self.structure.program, self.structure.parameters, self.structure.roots), data, "float64"
+        )
+
+    def reads_rows(self, answer: Mapping[str, np.ndarray]) -> bool:
+        """Whether what the program draws depends on the rows that stand in: it cannot be run forward."""
+        zeros = self.stand_ins(FEW)
+        ones = {k: torch.ones_like(v) for k, v in zeros.items()}
+        drawn = []
+        for rows in (zeros, ones):
+            inputs = self.batch(torch.arange(FEW) % self.num_rows)
+            with self.running(self.as_tensors(answer), 0), torch.no_grad():
+                drawn.append(self.told(inputs | rows, UnconditionMessenger()))
+        return any(not torch.equal(n["value"], drawn[1][k]["value"]) for k, n in drawn[0].items())
+
+
+class PyroNewPoint(PyroSimulable):
+    """A point of which only inputs are known: the program is run forward."""
+
+    def __init__(self, base: PyroLearnable, answer: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> None:
+        self.base, self.answer, self.given = base, answer, inputs
+        self.sites, self.precision, self.data = base.sites, base.precision, {**base.data, **inputs}
+        self.dim = 0
+
+    def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+        if self.base.reads_rows(self.answer):
+            raise Incompatible(
+                "The program's distributions depend on the very data that they are of, so that it cannot be run forward.\n"
+                "Write it for NumPyro, whose autoregressive distributions can be drawn from."
+            )
+        repeated = {k: np.repeat(np.asarray(v)[None], num_samples, 0) for k, v in self.given.items()}
+        rows = self.base.stand_ins(num_samples) | self.base.from_host(repeated)
+        with self.base.running(self.base.as_tensors(self.answer), seed), torch.no_grad():
+            nodes = self.base.told(rows, UnconditionMessenger())
+        return {v.name: host(nodes[v.name]["value"], v) for v in self.base.structure.variables}
+
+
+def taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that the program has keywords for."""
+    known = inspect.signature(program).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in known):
+        return dict(data)
+    return {p.name: data[p.name] for p in known if p.name in data}
+
+
+def parts(rows: Mapping[str, torch.Tensor], size: int) -> Iterator[dict[str, torch.Tensor]]:
+    """So many rows at a time."""
+    for start in range(0, len(next(iter(rows.values()))), size):
+        yield {k: v[start : start + size] for k, v in rows.items()}
+
+
+def _cast(value: Any, kind: torch.dtype | None, precision: str) -> torch.Tensor:
+    """A tensor of a kind: bits and reals in `precision`, integers in 64 bits."""
+    tensor = torch.as_tensor(np.array(value))
+    if kind is None or kind.is_floating_point or kind in (torch.bool, torch.uint8):
+        return tensor.to(getattr(torch, precision))
+    return tensor.to(torch.int64)

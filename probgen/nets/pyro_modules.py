@@ -1,0 +1,108 @@
+"""Networks of Pyro programs, their parameters registered under a name, and what variational autoencoders make of their outputs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+from torch.func import functional_call
+
+
+def registered(name: str, make: Callable[..., nn.Module], *settings: Any) -> Callable[..., Any]:
+    """The module `make(*settings)`, its parameters registered as `name.weight`, `name.0.bias`, ...
+
+    Unlike `pyro.module`, it keeps no weights between runs: a program that makes its networks so is a function of its data, its
+    settings and its parameters. The values that `make` draws are where learning begins.
+    """
+    skeleton = _skeleton(make, settings)
+    fresh = functools.cache(lambda: dict(make(*settings).named_parameters()))
+    values = {k: pyro.param(f"{name}.{k}", lambda k=k: fresh()[k].detach()) for k, _ in skeleton.named_parameters()}
+    return functools.partial(functional_call, skeleton, values)
+
+
+@functools.lru_cache(maxsize=64)
+def _skeleton(make: Callable[..., nn.Module], settings: tuple[Any, ...]) -> nn.Module:
+    with torch.device("meta"):
+        return make(*settings)
+
+
+def perceptron(num_inputs: int, num_outputs: int, width: int, depth: int) -> nn.Module:
+    """A perceptron (row, num_inputs) -> (row, num_outputs) with `depth` hidden layers, biases at zero."""
+    sizes = [num_inputs, *[width] * depth, num_outputs]
+    _positive(inputs=num_inputs, outputs=num_outputs, width=width)
+    layers: list[nn.Module] = []
+    for i, (n, m) in enumerate(itertools.pairwise(sizes)):
+        layers += [nn.ReLU()] if i else []
+        layers.append(nn.Linear(n, m))
+        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers)
+
+
+def down(shape: tuple[int, int], num_outputs: int, halvings: int, num_filters: int) -> nn.Module:
+    """Pictures (row, height, width) -> (row, num_outputs): convolutions of side 4 that halve the sides, then one matrix."""
+    height, width = halved(shape, halvings)
+    _positive(outputs=num_outputs, filters=num_filters)
+    counts = [1, *(num_filters * 2**i for i in range(halvings))]
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, shape[0]))]
+    for n, m in itertools.pairwise(counts):
+        layers += [nn.Conv2d(n, m, 4, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(counts[-1] * height * width, num_outputs))
+
+
+def up(num_inputs: int, shape: tuple[int, int], halvings: int, num_filters: int) -> nn.Module:
+    """The mirror image of `down`: (row, num_inputs) -> pictures (row, height, width)."""
+    height, width = halved(shape, halvings)
+    _positive(inputs=num_inputs, filters=num_filters)
+    counts = [*(num_filters * 2**i for i in reversed(range(halvings))), 1]
+    layers = [nn.Linear(num_inputs, counts[0] * height * width), nn.Unflatten(1, (counts[0], height, width))]
+    for n, m in itertools.pairwise(counts):
+        layers += [nn.ReLU(), nn.ConvTranspose2d(n, m, 4, 2, 1)]
+    return nn.Sequential(*layers, nn.Flatten(1, 2))
+
+
+def halved(shape: tuple[int, int], halvings: int) -> tuple[int, int]:
+    """Height and width after so many halvings; ValueError where they do not come out whole."""
+    _positive(height=shape[0], width=shape[1], halvings=halvings)
+    if any(side % 2**halvings for side in shape):
+        raise ValueError(
+            f"Pictures of {shape[0]} by {shape[1]} cannot be halved {halvings} times; pad or crop them, or use fewer halvings."
+        )
+    return shape[0] // 2**halvings, shape[1] // 2**halvings
+
+
+def standard(count: int, dim: int) -> dist.TorchDistribution:
+    """N(0, I) of some coordinates for so many rows; ValueError for no coordinates."""
+    if dim < 1:
+        raise ValueError(f"The number of latents is {dim}; it must be at least 1.")
+    return dist.Normal(torch.zeros(count, dim), 1.0).to_event(1)
+
+
+def normal(outputs: torch.Tensor) -> dist.TorchDistribution:
+    """The normal with independent coordinates of which a network gives means and log variances, (row, 2 * dim)."""
+    mean, log_variance = outputs.chunk(2, -1)
+    return dist.Normal(mean, torch.exp(0.5 * log_variance)).to_event(1)
+
+
+def observed(likelihood: str, f: torch.Tensor) -> dist.TorchDistribution:
+    """The distribution of points whose logits, or means, are f (row, ...).
+
+    "bernoulli": bits. "normal": reals with one sd, the parameter "sigma".
+    """
+    if likelihood == "bernoulli":
+        return dist.Bernoulli(logits=f).to_event(f.dim() - 1)
+    if likelihood == "normal":
+        sigma = pyro.param("sigma", lambda: torch.ones(()), constraint=dist.constraints.positive)
+        return dist.Normal(f, sigma).to_event(f.dim() - 1)
+    raise ValueError(f"likelihood is {likelihood!r}; known: bernoulli, normal.")
+
+
+def _positive(**sizes: int) -> None:
+    for label, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"A network's {label} is {size}; it must be at least 1.")
