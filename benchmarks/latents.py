@@ -3,7 +3,7 @@
     python benchmarks/latents.py digits                        every model: bound on held-out rows, verdict, time
     python benchmarks/latents.py mnist --models vae iwae       ELBO and importance-weighted bound (500 draws), binarised
     python benchmarks/latents.py labels                        accuracy of M2 on MNIST's test rows with 1000 labels known
-    python benchmarks/latents.py speed                         an epoch of a VAE 784-400-20 beside a plain eager torch loop
+    python benchmarks/latents.py speed                         steps of VAEs beside plain eager torch loops
     python benchmarks/latents.py table                         latents.md, from the results
 
 MNIST is read from data/mnist.npz in $PROBGEN_SHARED; each pixel is a draw with its grey level as probability, of the test rows
@@ -140,21 +140,18 @@ def vae_epoch(rows: np.ndarray) -> float:
     return (best(lambda: fit(1407), 2) - best(lambda: fit(469), 2)) / 2
 
 
-def vae_epoch_torch(rows: np.ndarray) -> float:
-    """The same net and bound in a plain eager torch loop."""
+def torch_epoch(rows: np.ndarray, encoder: Any, decoder: Any, steps: int) -> float:
+    """Seconds of so many steps of the same bound, with these modules, in a plain eager torch loop."""
     import torch
     from torch import nn
 
-    torch.manual_seed(0)
-    x, dim = torch.as_tensor(rows, dtype=torch.float32), rows.shape[1]
-    encoder = nn.Sequential(nn.Linear(dim, 400), nn.ReLU(), nn.Linear(400, 40))
-    decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, dim))
+    x = torch.as_tensor(rows, dtype=torch.float32)
     adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=0.001)
 
     def epoch() -> None:
         order = torch.randperm(len(x))
-        for start in range(0, len(x), 128):
-            batch = x[order[start : start + 128]]
+        for step in range(steps):
+            batch = x[order[step * 128 : (step + 1) * 128]]
             mean, log_variance = encoder(batch).chunk(2, 1)
             z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
             likelihood = -nn.functional.binary_cross_entropy_with_logits(decoder(z), batch, reduction="sum")
@@ -167,13 +164,41 @@ def vae_epoch_torch(rows: np.ndarray) -> float:
     return best(epoch, 3)
 
 
+def pyro_steps(name: str, data: dict[str, Any], steps: int) -> float:
+    """Seconds of so many steps of a Pyro model: of three times as many less those of as many, halved."""
+    import probgen as pg
+
+    fit = lambda n: pg.fit(name, data, "svi", num_steps=n, progress=False)  # noqa: E731
+    return (best(lambda: fit(3 * steps), 2) - best(lambda: fit(steps), 2)) / 2
+
+
 def speed(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Ratios of one run."""
+    """Ratios of one run: the VAE 784-400-20 in NumPyro and Pyro, and a convolutional one in Pyro."""
+    from torch import nn
+
+    from probgen.nets.pyro_modules import down, up
+
     rows = (np.random.default_rng(0).random((60_000, 784)) < 0.2).astype(np.float32)
-    ours, theirs = vae_epoch(rows), vae_epoch_torch(rows)
-    yield {"benchmark": "latents, speed", "model": "vae, epoch, beside torch", "seed": 0, "ours": ours, "theirs": theirs,
-           "ratio": theirs / ours, "unit": "s", "machine": harness.machine()}  # fmt: skip
-    say(f"VAE 784-400-20, epoch: {ours:.3g} s, torch {theirs:.3g} s: {theirs / ours:.2f} times")
+    mlp = (
+        nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40)),
+        nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784)),
+    )
+    sizes, shape = {"width": 400, "num_latents": 20}, (28, 28)
+    conv = down(shape, 40, 2, 32), up(20, shape, 2, 32)
+    pictures = rows[:8000].reshape(-1, *shape)
+    cases = {
+        "vae": (lambda: vae_epoch(rows), lambda: torch_epoch(rows, *mlp, 468), 468),
+        "vae_pyro": (lambda: pyro_steps("vae_pyro", {"x": rows} | sizes, 200), lambda: torch_epoch(rows, *mlp, 200), 200),
+        "conv_vae": (
+            lambda: pyro_steps("conv_vae", {"x": pictures, "num_latents": 20}, 60), lambda: torch_epoch(pictures, *conv, 60), 60
+        ),
+    }  # fmt: skip
+    for name in asked.models or cases:
+        run, loop, steps = cases[name]
+        ours, theirs = run(), loop()
+        yield {"benchmark": "latents, speed", "model": f"{name}, {steps} steps of 128 rows, beside torch", "seed": 0, "ours": ours,
+               "theirs": theirs, "ratio": theirs / ours, "unit": "s", "machine": harness.machine()}  # fmt: skip
+        say(f"{name}: {steps} steps in {ours:.3g} s, torch {theirs:.3g} s: {theirs / ours:.2f} times")
 
 
 COMMANDS = {"digits": digits, "mnist": mnist, "labels": labels, "speed": speed}

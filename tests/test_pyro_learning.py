@@ -286,6 +286,23 @@ def test_dropout_is_for_learning_alone():
     assert user.decoder.training
 
 
+def test_bits_may_be_booleans_and_integers():
+    x, settings = bits(50), {"width": 8, "num_latents": 2}
+    losses = [
+        pg.fit("vae_pyro", {"x": x.astype(kind), **settings}, "svi", num_steps=3, batch_size=50).records["loss"]
+        for kind in (float, bool, int, np.uint8)
+    ]
+    for loss in losses[1:]:
+        np.testing.assert_array_equal(loss, losses[0])
+
+
+def test_gaps_are_not_negative():
+    fit = pg.fit("vae_pyro", {"x": bits(), "width": 16, "num_latents": 2}, "svi", num_steps=300)
+    found = fit.gaps(bits()[:2], num_particles=500)
+    assert (found["amortisation"] > -0.05).all()
+    assert (found["approximation"] > -0.05).all()
+
+
 def test_grey_levels_are_drawn_anew():
     target = conditioned("vae_pyro", {"x": np.full((2000, 12), 0.3), "width": 8}, precision="float32")[1]
     one, two = (target.batch(torch.arange(2000), seed)["x"] for seed in (0, 1))
@@ -346,6 +363,9 @@ def test_bad_input_is_told():
         fit.condition(x=np.where(np.arange(12) < 6, x[0], np.nan))
     with pytest.raises(ValueError, match="expected rows of shape"):
         fit.log_prob(x[:, :5])
+    for method in ("exact", "ais"):
+        with pytest.raises(Incompatible):
+            fit.log_prob(x[:2], method=method)
 
 
 def test_an_autoregressive_program_has_densities_but_is_not_run_forward():

@@ -67,10 +67,15 @@ def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     """
     arrays = {k: as_tensor(v, precision) for k, v in data.items() if is_array(v)}
     static = {k: plain(v) for k, v in data.items() if k not in arrays}
+    kind = getattr(torch, precision)
+    floats = {
+        k: v.to(kind) if v.dtype is torch.int64 else v for k, v in arrays.items()
+    }  # bits and counts that a net takes
     for count, _ in Counter(len(v) for v in arrays.values() if v.ndim).most_common():
-        found = _rows_with(program, arrays, static, precision, count) if count else None
-        if found:
-            return found
+        for given in [arrays, floats] if any(floats[k] is not arrays[k] for k in arrays) else [arrays]:
+            found = _rows_with(program, given, static, precision, count) if count else None
+            if found:
+                return found
     return None
 
 
@@ -334,7 +339,11 @@ class PyroLearnable(Learnable):
         return sum(log_prob(node) for node in self.told(rows).values())  # type: ignore[return-value]
 
     def log_probs(self, answer: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> np.ndarray:
-        """log p of rows, where nothing is hidden, in nats: (row,)."""
+        """log p of rows, where nothing is hidden, in nats: (row,); Incompatible where something is."""
+        if self.hidden:
+            raise Incompatible(
+                "The hidden sites of a Pyro program are not integrated out; fit.log_prob(x) bounds log p."
+            )
         found = []
         with self.running(self.as_tensors(answer), 0), torch.no_grad():
             for part in parts(self.from_host(rows), AT_ONCE):

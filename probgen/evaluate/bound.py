@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from probgen.algorithm import Incompatible
 from probgen.result import LogProb
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def by_annealing(fit: LatentFit, rows: Rows) -> LogProb:
     """log p of rows, one after the other: the constant of the posterior of each row's hidden sites."""
     from probgen.evaluate import ais
 
+    if fit.target.engine != "numpyro":
+        raise Incompatible("Annealed importance sampling is for NumPyro programs; use method='iwae' with more draws.")
     keywords = {site: k for k, site in fit.target.keywords.items()}  # type: ignore[attr-defined]
     found = []
     for i in tqdm(range(len(next(iter(rows.values())))), desc="ais", unit="row", delay=1, disable=None):

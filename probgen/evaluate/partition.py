@@ -70,7 +70,7 @@ def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "aut
 
     constant = log_z(fit, method, **settings)
     target: Any = fit.target
-    if target.hidden:
+    if target.hidden and target.engine == "numpyro":
         target = target if target.structure.blocks else target.blocked(evaluate=True)
         if not _energy.exact(target):
             how = f"{_energy.SAMPLES} draws from mean field" if _energy.evaluated(target) else "mean field"
