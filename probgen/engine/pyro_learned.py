@@ -67,15 +67,10 @@ def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     """
     arrays = {k: as_tensor(v, precision) for k, v in data.items() if is_array(v)}
     static = {k: plain(v) for k, v in data.items() if k not in arrays}
-    kind = getattr(torch, precision)
-    floats = {
-        k: v.to(kind) if v.dtype is torch.int64 else v for k, v in arrays.items()
-    }  # bits and counts that a net takes
     for count, _ in Counter(len(v) for v in arrays.values() if v.ndim).most_common():
-        for given in [arrays, floats] if any(floats[k] is not arrays[k] for k in arrays) else [arrays]:
-            found = _rows_with(program, given, static, precision, count) if count else None
-            if found:
-                return found
+        found = _rows_with(program, arrays, static, precision, count) if count else None
+        if found:
+            return found
     return None
 
 
@@ -88,6 +83,7 @@ def _rows_with(
 ) -> PyroLearnable | None:
     """The same, with arrays of so many rows taken for rows."""
     sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
+    arrays = {k: v.bool() if k in sliced and _are_bits(v) else v for k, v in arrays.items()}
     some = lambda number: {  # noqa: E731
         k: _batch(v, torch.arange(number) % count, precision) if k in sliced else v for k, v in arrays.items()
     }
@@ -185,6 +181,11 @@ def in_rows(nodes: Mapping[str, Any], count: int) -> bool:
 def _same(value: Any, tensor: torch.Tensor) -> bool:
     """Whether a value is a view of a tensor's numbers."""
     return value is tensor or (value.data_ptr() == tensor.data_ptr() and value.numel() == tensor.numel())
+
+
+def _are_bits(rows: torch.Tensor) -> bool:
+    """Whether these are zeros and ones in more than one column, as integers: networks take them as numbers."""
+    return rows.dtype is torch.int64 and rows.dim() > 1 and bool(((rows == 0) | (rows == 1)).all())
 
 
 def _batch(rows: torch.Tensor, index: Any, precision: str) -> torch.Tensor:
