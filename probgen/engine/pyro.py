@@ -50,23 +50,39 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
-    rows = None if isinstance(program, Learned) else rows_of(program, data, precision)
-    if rows is not None:
+    key = _key(program, arrays, static, tensors, precision)
+    seen = isinstance(program, Learned) or (key is not None and key in _structures)
+    if not seen and (rows := rows_of(program, data, precision)):
         return rows
-    structure = _structure(program, arrays, static, tensors, precision)
+    structure = _structure(key, program, arrays, static, tensors, precision)
     return target_type(structure)(structure, tensors, dict(data))
 
 
-def _structure(
+def _key(
     program: Callable[..., Any], arrays: tuple[str, ...], static: dict[str, Any], tensors: Tensors, precision: str
-) -> Structure:
-    """The program's structure, from the cache where the shapes (or, if it reads them, the values) are known."""
+) -> Any:
+    """What a structure is kept under; None where a setting has no hash."""
     shapes = tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in zip(arrays, tensors, strict=True))
     key = (program, shapes, tuple((name, type(value), value) for name, value in sorted(static.items())), precision)
     try:
-        known = _structures.get(key)
-    except TypeError:  # an unhashable setting: nothing to look up
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _structure(
+    key: Any,
+    program: Callable[..., Any],
+    arrays: tuple[str, ...],
+    static: dict[str, Any],
+    tensors: Tensors,
+    precision: str,
+) -> Structure:
+    """The program's structure, from the cache where the shapes (or, if it reads them, the values) are known."""
+    if key is None:
         return _examine(program, arrays, static, tensors, precision)
+    known = _structures.get(key)
     values = None
     if known is not None and known.reads_data:
         known = _structures.get(values := (key, _digest(tensors)))
