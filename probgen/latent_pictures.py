@@ -1,4 +1,4 @@
-"""Pictures of a learned program with hidden sites: reconstructions, new points, the plane of two latents, what is in use."""
+"""Pictures of a learned program with hidden sites: reconstructions, new points, lines and planes of codes, what is in use."""
 
 from __future__ import annotations
 
@@ -50,6 +50,38 @@ def manifold(fit: LatentFit) -> Figure | None:
     return _tiles(fit.decode(**{hidden[0].name: plane})[_picture(fit).name], shape)
 
 
+def traversals(fit: LatentFit) -> Figure | None:
+    """The six most active coordinates of a code one after the other, from two sds below its row's to two above."""
+    shape, target = _shape(fit), fit.target
+    reals = [v for v in target.hidden if v.kind == "reals"]  # type: ignore[attr-defined]
+    if shape is None or not reals or sum(v.size for v in reals) < 3:
+        return None
+    keys = [*target.keywords, *target.inputs]  # type: ignore[attr-defined]
+    rows = {k: np.asarray(target.data[k])[:500] for k in keys}
+    codes = fit.encode(**rows)
+    spread = {v.name: codes[v.name].reshape(len(codes[v.name]), -1).std(0) for v in reals}
+    order = sorted(((sd, name, i) for name, sds in spread.items() for i, sd in enumerate(sds)), reverse=True)
+    lines = []
+    for sd, name, i in order[:6]:
+        line = {k: np.repeat(v[:1], ACROSS, 0) for k, v in codes.items()}
+        line[name].reshape(ACROSS, -1)[:, i] += np.linspace(-2, 2, ACROSS) * sd
+        lines.append(line)
+    joined = {k: np.concatenate([line[k] for line in lines]) for k in codes}
+    inputs = {k: np.repeat(rows[k][:1], len(lines) * ACROSS, 0) for k in target.inputs}  # type: ignore[attr-defined]
+    return _tiles(fit.decode(**joined, **inputs)[_picture(fit).name], shape)
+
+
+def interpolations(fit: LatentFit) -> Figure | None:
+    """Straight lines between the codes of four pairs of rows."""
+    shape, target = _shape(fit), fit.target
+    if shape is None or target.inputs or len(target.keywords) > 1:  # type: ignore[attr-defined]
+        return None
+    (keyword,) = target.keywords  # type: ignore[attr-defined]
+    rows = np.asarray(target.data[keyword])[:8]
+    pairs = zip(rows[::2], rows[1::2], strict=False)
+    return _tiles(np.concatenate([fit.interpolate(a, b, ACROSS)[_picture(fit).name] for a, b in pairs]), shape)
+
+
 def activity(fit: LatentFit) -> Figure | None:
     """The bar above which a coordinate is in use is drawn; None where no hidden site holds reals."""
     found = fit.activity()
@@ -70,7 +102,7 @@ def _picture(fit: LatentFit) -> Any:
 
 def _shape(fit: LatentFit) -> tuple[int, int] | None:
     """Height and width of the largest visible site as a picture; None where it is none."""
-    shape = _picture(fit).shape
+    shape = tuple(n for n in _picture(fit).shape if n > 1)
     side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
     if len(shape) == 2:
         return shape

@@ -155,6 +155,13 @@ def _latent(fit: LearnedFit) -> Iterator[tuple[str, str, Figure | None]]:
         )
         yield "New points", "Means of the visible site given draws of the hidden ones.", latent_pictures.new_points(fit)
         yield "Manifold", "Means over the plane of the two latents, at even quantiles.", latent_pictures.manifold(fit)
+        yield (
+            "Interpolation",
+            "Means along straight lines between the codes of two rows each.",
+            latent_pictures.interpolations(fit),
+        )
+        told = "Means where one coordinate of a row's code goes from two sds below to two above: the most active six."
+        yield "Traversals", told, latent_pictures.traversals(fit)
         yield "Activity", "Variance over rows of the guide's middle, by coordinate.", latent_pictures.activity(fit)
 
 
