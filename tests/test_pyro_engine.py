@@ -461,6 +461,9 @@ class Walk:
     def kernel(self):
         return self
 
+    def on(self, engine):
+        return self
+
     def init(self, key, target):
         nest = {"torch": torch.zeros((), dtype=torch.float32), "python": 0, "none": None, "pair": (True, np.float32(1))}
         return WalkState(OPS.normal(key, (target.dim,)), np.int64(0), nest)

@@ -270,6 +270,17 @@ def test_the_seed_decides_and_a_catalogue_model_begins_anew_with_it():
     assert not np.allclose(one["decoder.0.weight"], other["decoder.0.weight"], atol=0.05)
 
 
+def test_runs_are_found_again(tmp_path):
+    data = {"x": bits(100), "width": 8, "num_latents": 2}
+    fit = pg.fit("vae_pyro", data, "svi", num_steps=20, batch_size=50, out=tmp_path / "learned")
+    again = pg.load(tmp_path / "learned")
+    np.testing.assert_array_equal(again.log_prob(num_particles=5).value, fit.log_prob(num_particles=5).value)
+    point = fit.condition(x=data["x"][0])
+    chains = pg.fit(point, inference="nuts", num_samples=20, num_warmup=20, num_chains=2, out=tmp_path / "chains")
+    np.testing.assert_array_equal(pg.load(tmp_path / "chains").draws["z"], chains.draws["z"])
+    np.testing.assert_array_equal(pg.resume(tmp_path / "chains").draws["z"], chains.draws["z"])
+
+
 def test_a_runaway_is_rolled_back():
     fit = pg.fit("vae_pyro", {"x": bits(), "width": 16, "num_latents": 2}, "svi", num_steps=400, learning_rate=30.0)
     verdict = fit.diagnose()

@@ -113,7 +113,8 @@ class AmortisedSVI(RowLearner[Bounded]):
             )
         if self.estimator == "path" and (other := [v.name for v in target.finite] or list(target.beside)):
             raise Incompatible(
-                f"estimator='path' is for hidden reals alone; {other[0]!r} is summed over or observed by the guide."
+                f"estimator='path' is for hidden reals alone; {other[0]!r} is summed over or observed by the guide.\n"
+                "Use estimator='total'."
             )
         if self.batch_size > target.num_rows:
             raise ValueError(
