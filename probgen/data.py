@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probgen.datasets import SETS, digits
-from probgen.target import Site
+from probgen.target import Bounds, Site
 
 __all__ = ["check", "check_support", "digits", "load"]
 
@@ -84,6 +84,39 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
                 f"Data {site.source!r} is observed at site {site.name!r} ({site.distribution}), whose support is "
                 f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{where} is {value[bad]:g}."
             )
+
+
+def taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that a program has keywords for."""
+    known = inspect.signature(program).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in known):
+        return dict(data)
+    return {p.name: data[p.name] for p in known if p.name in data}
+
+
+def bounds(support: Any, constraints: Any) -> Bounds | None:
+    """The bounds of a support on the line, where they are plain numbers; constraints: the engine's module of them."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if support is constraints.boolean:
+        return Bounds(0, 1, False, True)
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", np.inf)
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return None
+    return Bounds(low, high, support is constraints.positive, bool(support.is_discrete))
+
+
+def check_drawn(hidden: Mapping[str, tuple[int, ...]], drawn: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless a guide draws just the hidden sites of a program, in their shapes."""
+    wrong = [f"{k!r} is {'not drawn by' if k in hidden else 'unknown to'} the {'guide' if k in hidden else 'program'}"
+             for k in sorted(set(drawn) ^ set(hidden))]  # fmt: skip
+    wrong += [
+        f"{k!r} has shape {hidden[k]}, in the guide {drawn[k]}"
+        for k in sorted(set(drawn) & set(hidden))
+        if drawn[k] != hidden[k]
+    ]
+    if wrong:
+        raise ValueError(f"The guide must draw the program's hidden sites: {'; '.join(wrong)}.")
 
 
 def on_host(data: Mapping[str, Any]) -> dict[str, Any]:

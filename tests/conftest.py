@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -82,3 +82,27 @@ def _globals_are_left_alone() -> Iterator[None]:
 def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
     """Run Python in a child process; its output is captured."""
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, **keywords)
+
+
+class Killed(Exception):
+    """Stands for a kill after a checkpoint."""
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Calls a function that writes a run, and stops it after its first checkpoint."""
+    from probgen.store import Store
+
+    commit = Store.commit
+
+    def stop(*given: Any) -> None:
+        commit(*given)
+        raise Killed
+
+    def run(function: Callable[..., Any], *given: Any, **keywords: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "commit", stop)
+            with pytest.raises(Killed):
+                function(*given, **keywords)
+
+    return run

@@ -18,7 +18,6 @@ from probgen.distributions.discretised import DiscretisedLogistic
 from probgen.inference.learning.amortised_svi import AmortisedSVI
 from probgen.nets.flows import BoundedAffine, autoregressive
 from probgen.run import conditioned, meant
-from probgen.store import Store
 
 SMALL = {"width": 16, "num_latents": 3}
 MODELS = {
@@ -328,24 +327,11 @@ def test_a_guide_of_ones_own_is_found_again(tmp_path):
     assert "guide" in json.loads((tmp_path / "run" / "run.json").read_text())["program"]
 
 
-class Killed(Exception):
-    """Stands for a kill after a checkpoint."""
-
-
 @pytest.mark.parametrize("inference", ["svi", "iwae"])
-def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, monkeypatch, inference):
+def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, killed, inference):
     settings = {"num_steps": 150, "batch_size": 64}
     whole = pg.fit(program, rows(), inference, out=tmp_path / "whole", **settings)
-    commit = Store.commit
-
-    def killed(*given):
-        commit(*given)
-        raise Killed
-
-    monkeypatch.setattr(Store, "commit", killed)
-    with pytest.raises(Killed):
-        pg.fit(program, rows(), inference, out=tmp_path / "part", **settings)
-    monkeypatch.setattr(Store, "commit", commit)
+    killed(pg.fit, program, rows(), inference, out=tmp_path / "part", **settings)
     for fit in (pg.resume(tmp_path / "part"), pg.load(tmp_path / "part")):
         for name in whole.answer:
             np.testing.assert_array_equal(fit.answer[name], whole.answer[name])

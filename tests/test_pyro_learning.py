@@ -12,7 +12,6 @@ import probgen as pg
 from probgen import catalog, runtime
 from probgen.algorithm import Incompatible
 from probgen.run import conditioned, meant
-from probgen.store import Store
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pyro = pytest.importorskip("pyro", reason="Pyro is not installed")
@@ -233,12 +232,8 @@ def test_both_estimators_have_one_mean(settings):
     assert score.max() < 6
 
 
-class Killed(Exception):
-    """Stands for a kill after a checkpoint."""
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, monkeypatch, optimizer):
+def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, killed, optimizer):
     user, grey = User(), np.clip(0.9 * bits() + 0.05, 0, 1)
     settings = {"num_steps": 150, "batch_size": 64, "optimizer": optimizer, "momentum": 0.5, "learning_rate": 0.01}
     before = [p.detach().clone() for p in (*user.decoder.parameters(), *user.encoder.parameters())]
@@ -246,16 +241,7 @@ def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, monkeypatch, opti
     for old, new in zip(before, (*user.decoder.parameters(), *user.encoder.parameters()), strict=True):
         assert torch.equal(old, new)
     assert not pyro.get_param_store().keys()
-    commit = Store.commit
-
-    def killed(*given):
-        commit(*given)
-        raise Killed
-
-    monkeypatch.setattr(Store, "commit", killed)
-    with pytest.raises(Killed):
-        pg.fit(user.model, {"x": grey}, "svi", out=tmp_path / "part", **settings)
-    monkeypatch.setattr(Store, "commit", commit)
+    killed(pg.fit, user.model, {"x": grey}, "svi", out=tmp_path / "part", **settings)
     for fit in (pg.resume(tmp_path / "part", user.model), pg.load(tmp_path / "part", user.model)):
         for name in whole.answer:
             np.testing.assert_array_equal(fit.answer[name], whole.answer[name])

@@ -19,7 +19,6 @@ from probgen.distributions.codebook import Codes, Nearest, codebook
 from probgen.inference.learning import vq
 from probgen.nets.convolutions import pixelcnn
 from probgen.run import conditioned
-from probgen.store import Store
 
 CODES = np.array(list(itertools.product(range(3), repeat=2)))  # of two places
 SMALL = {"num_codes": 8, "dim": 3, "num_filters": 8, "num_blocks": 1, "num_layers": 1, "prior_filters": 6}
@@ -200,23 +199,10 @@ def test_models_learn_and_make_pictures(name):
         pg.fit(fit.condition(x=x[0]), inference="nuts")
 
 
-class Killed(Exception):
-    """Stands for a kill after a checkpoint."""
-
-
-def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, monkeypatch):
+def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, killed):
     settings = {"num_steps": 150, "batch_size": 64}
     whole = pg.fit(model(), inference="vq", out=tmp_path / "whole", **settings)
-    commit = Store.commit
-
-    def killed(*given):
-        commit(*given)
-        raise Killed
-
-    monkeypatch.setattr(Store, "commit", killed)
-    with pytest.raises(Killed):
-        pg.fit(model(), inference="vq", out=tmp_path / "part", **settings)
-    monkeypatch.setattr(Store, "commit", commit)
+    killed(pg.fit, model(), inference="vq", out=tmp_path / "part", **settings)
     for fit in (pg.resume(tmp_path / "part"), pg.load(tmp_path / "part")):
         for name in whole.answer:
             np.testing.assert_array_equal(fit.answer[name], whole.answer[name])

@@ -10,7 +10,6 @@ the guide's probability of the values. What the guide itself observes is learned
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from numpyro.distributions import ExpandedDistribution, Independent, Transformed
 from numpyro.distributions.kl import kl_divergence
 
 from probgen import runtime
+from probgen.data import check_drawn, taken
 from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, wrapped
 from probgen.target import Arrays, Bounded, Variable
 
@@ -102,7 +102,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         """What the guide takes."""
         row = self._whole(row)
         values = {k: row[site] for k, site in self.keywords.items()} | {k: row[k] for k in self.inputs}
-        return _taken(self.guide.program, {**self.structure.static, **self.rest, **values})
+        return taken(self.guide.program, {**self.structure.static, **self.rest, **values})
 
     @property
     def finite(self) -> list[Variable]:
@@ -259,8 +259,8 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
         row = {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], kind) for k, kind in kinds.items()}
         row |= {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.arrays[k].dtype) for k in target.inputs}
         known = {k: jax.ShapeDtypeStruct(jnp.shape(v), jnp.asarray(v).dtype) for k, v in target.rest.items()}
-        arrays = _taken(guide, {**known, **row})
-        static = _taken(guide, {k: v for k, v in s.static.items() if k not in arrays and k not in target.keywords})
+        arrays = taken(guide, {**known, **row})
+        static = taken(guide, {k: v for k, v in s.static.items() if k not in arrays and k not in target.keywords})
         shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
         try:
             learned = wrapped(guide, tuple(sorted(static.items())), shapes)
@@ -270,15 +270,7 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
             )
         except (TypeError, ValueError) as error:
             raise ValueError(f"The guide does not run on a row: {error}") from error
-    wrong = [f"{k!r} is {'not drawn by' if k in hidden else 'unknown to'} the {'guide' if k in hidden else 'program'}"
-             for k in sorted(set(drawn) ^ set(hidden))]  # fmt: skip
-    wrong += [
-        f"{k!r} has shape {hidden[k].shape}, in the guide {drawn[k].shape}"
-        for k in sorted(set(drawn) & set(hidden))
-        if drawn[k].shape != hidden[k].shape
-    ]
-    if wrong:
-        raise ValueError(f"The guide must draw the program's hidden sites: {'; '.join(wrong)}.")
+    check_drawn({k: v.shape for k, v in hidden.items()}, {k: v.shape for k, v in drawn.items()})
     with runtime.jax_scope(target.precision):
         _check_beside(found)
     return found
@@ -307,14 +299,6 @@ def _check_beside(target: NumpyroBounded) -> None:
             raise ValueError(
                 f"Row {row}{which} is outside the support of what the guide observes at its site {name!r}."
             )
-
-
-def _taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that the program has keywords for."""
-    known = inspect.signature(program).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in known):
-        return dict(data)
-    return {p.name: data[p.name] for p in known if p.name in data}
 
 
 def _drawn(site: Mapping[str, Any]) -> bool:

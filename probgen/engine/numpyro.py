@@ -26,12 +26,11 @@ from numpyro.infer.util import log_likelihood, potential_energy
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.data import check_support
+from probgen.data import bounds, check_support
 from probgen.engine import energy
 from probgen.engine.energy import Block
 from probgen.engine.xla import Executor
 from probgen.target import (
-    Bounds,
     Conditional,
     Continuous,
     Discrete,
@@ -675,21 +674,9 @@ def _sites(trace: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Site]:
         elif site["type"] == "sample":
             source = next((k for k, v in arrays.items() if v is site["value"]), "")
             masked = isinstance(site["fn"], MaskedDistribution)  # where masked, anything may stand
-            bounds = _bounds(site["fn"].support) if source and not masked else None
-            sites.append(dataclasses.replace(_sample_site(key, site), source=source, bounds=bounds))
+            limits = bounds(site["fn"].support, constraints) if source and not masked else None
+            sites.append(dataclasses.replace(_sample_site(key, site), source=source, bounds=limits))
     return sites
-
-
-def _bounds(support: Any) -> Bounds | None:
-    """The bounds of a support on the line, where they are plain numbers."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if support is constraints.boolean:
-        return Bounds(0, 1, False, True)
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", np.inf)
-    if not (isinstance(low, int | float) and isinstance(high, int | float)):
-        return None
-    return Bounds(low, high, support is constraints.positive, bool(support.is_discrete))
 
 
 def _sample_site(key: str, site: dict[str, Any]) -> Site:

@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Independent, TransformedDistribution, kl_divergence
 
+from probgen.data import check_drawn, taken
 from probgen.engine.pyro_density import Given
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_learned import (
@@ -32,7 +33,6 @@ from probgen.engine.pyro_learned import (
     parts,
     refuse_batch_norm,
     sample_nodes,
-    taken,
     traced,
 )
 from probgen.engine.pyro_parameters import Parameter, given
@@ -258,15 +258,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None) -> PyroLea
         raise ValueError(f"The guide does not run on rows: {error}") from error
     nodes = sample_nodes(trace)
     drawn = {k: tuple(n["value"].shape[1:]) for k, n in nodes.items() if not n["is_observed"]}
-    wrong = [f"{k!r} is {'not drawn by' if k in hidden else 'unknown to'} the {'guide' if k in hidden else 'program'}"
-             for k in sorted(set(drawn) ^ set(hidden))]  # fmt: skip
-    wrong += [
-        f"{k!r} has shape {hidden[k].shape}, in the guide {drawn[k]}"
-        for k in sorted(set(drawn) & set(hidden))
-        if drawn[k] != hidden[k].shape
-    ]
-    if wrong:
-        raise ValueError(f"The guide must draw the program's hidden sites: {'; '.join(wrong)}.")
+    check_drawn({k: v.shape for k, v in hidden.items()}, drawn)
     if not in_rows(nodes, FEW):
         raise ValueError(
             "The guide's sites must stand in a plate over the rows, the first axis of each: pyro.plate('row', len(x))."

@@ -14,11 +14,10 @@ on copies of rows, and on rows that stand in for new points.
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,12 @@ from torch import nn
 from torch.distributions import constraints
 
 from probgen.algorithm import Incompatible
-from probgen.data import check_support
+from probgen.data import bounds, check_support, taken
 from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
-from probgen.target import Bounds, Learnable, Site, Target, Variable
+from probgen.target import Learnable, Site, Target, Variable
 
 FEW = 3  # rows on which a program is looked at
 AT_ONCE = 2000  # rows that a net is given at once outside of learning
@@ -111,16 +110,16 @@ def _rows_with(
         variables.append(_variable(name, shape, node["fn"]))
         if name not in sources or name in visible:
             distribution = type(innermost(node["fn"])).__name__
-            bounds, source = _bounds(node["fn"]), visible.get(name, "")
+            limits, source = bounds(node["fn"].support, constraints), visible.get(name, "")
             kind = "observed" if name in visible else "latent"
             sites.append(
-                Site(name, kind, shape, distribution=distribution, source=source, bounds=bounds if source else None)
+                Site(name, kind, shape, distribution=distribution, source=source, bounds=limits if source else None)
             )
     values = {k: arrays[k].cpu().numpy() for k in visible.values()}
     bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
     grey = tuple(s for s in bits if (w := values[visible[s]]).dtype.kind == "f" and (w != np.round(w)).any())
     loose = lambda s: s.bounds._replace(whole=False) if s.name in grey and s.bounds else s.bounds  # noqa: E731
-    check_support(tuple(_with_bounds(s, loose(s)) for s in sites if s.source), values)
+    check_support(tuple(replace(s, bounds=loose(s)) for s in sites if s.source), values)
     rows = tuple((k, site) for site, k in visible.items())
     inputs = tuple(k for k in sliced if k not in visible.values())
     structure = Learning(
@@ -212,21 +211,6 @@ def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0 and fn.has_enumerate_support:
         return Variable(name, shape, "levels", int(support.upper_bound) + 1, event)
     return Variable(name, shape, "reals" if support is constraints.real else "other", 0, event)
-
-
-def _bounds(fn: Any) -> Bounds | None:
-    """The bounds of a support on the line, where they are plain numbers."""
-    support = _support(fn)
-    if support is constraints.boolean:
-        return Bounds(0, 1, False, True)
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", np.inf)
-    if not (isinstance(low, int | float) and isinstance(high, int | float)):
-        return None
-    return Bounds(low, high, support is constraints.positive, bool(support.is_discrete))
-
-
-def _with_bounds(site: Site, bounds: Bounds | None) -> Site:
-    return Site(**{**vars(site), "bounds": bounds})
 
 
 def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
@@ -421,14 +405,6 @@ class PyroNewPoint(PyroSimulable):
         with self.base.running(self.base.as_tensors(self.answer), seed), torch.no_grad():
             nodes = self.base.told(rows, UnconditionMessenger())
         return {v.name: host(nodes[v.name]["value"], v) for v in self.base.structure.variables}
-
-
-def taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that the program has keywords for."""
-    known = inspect.signature(program).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in known):
-        return dict(data)
-    return {p.name: data[p.name] for p in known if p.name in data}
 
 
 def parts(rows: Mapping[str, torch.Tensor], size: int) -> Iterator[dict[str, torch.Tensor]]:
