@@ -274,6 +274,24 @@ def test_a_runaway_is_rolled_back():
     assert all(np.isfinite(v).all() for v in fit.answer.values())
 
 
+def test_every_pass_takes_all_rows_in_a_new_order():
+    from probgen.engine.pyro import OPS
+    from probgen.inference.learning import _torch
+    from probgen.inference.learning.mle import MLE
+
+    target = conditioned(gaussian, {"x": np.arange(20.0).reshape(10, 2)}, precision="float32")[1]
+    taken, batch = [], target.batch
+    target.batch = lambda index, seed=0: taken.append(index.tolist()) or batch(index, seed)
+    kernel = _torch.Likelihood(MLE(batch_size=5, num_steps=6))
+    state = kernel.init(OPS.key(0), target)
+    taken.clear()
+    for step in range(6):
+        state, _ = kernel.step(OPS.fold_in(OPS.key(1), step), state, target)
+    passes = [taken[i] + taken[i + 1] for i in (0, 2, 4)]
+    assert all(sorted(rows) == list(range(10)) for rows in passes)
+    assert passes[0] != passes[1] != passes[2]
+
+
 def test_dropout_is_for_learning_alone():
     user = User()
     user.decoder = nn.Sequential(user.decoder[0], nn.Tanh(), nn.Dropout(0.5), user.decoder[2])
