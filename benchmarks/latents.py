@@ -31,7 +31,10 @@ BIG = {"width": 500, "depth": 2}
 LONG = {"num_steps": 40_000, "learning_rate": 0.001}
 MNIST: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], float | None, float | None]] = {
     # name: model, its settings, algorithm, its settings, bar and published figure in nats
-    "vae": ("vae", BIG | {"num_latents": 50}, "svi", {"num_steps": 48_000, "learning_rate": 0.001}, -85.5, -86.76),
+    "vae": (
+        "vae", BIG | {"num_latents": 50}, "svi",
+        {"num_steps": 28_000, "batch_size": 256, "learning_rate": 0.003, "kl_warmup": 7000}, -85.5, -86.76,
+    ),
     "iwae": (
         "vae", BIG | {"num_latents": 50}, "iwae", {"num_steps": 20_000, "learning_rate": 0.001, "batch_size": 100}, None, -84.78,
     ),
