@@ -14,6 +14,7 @@ on copies of rows, and on rows that stand in for new points.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -57,6 +58,11 @@ class Learning:
     initial: Mapping[str, torch.Tensor]
     roots: tuple[nn.Module, ...]
     proper: bool
+
+    @functools.cached_property
+    def learned(self) -> Learned:
+        """The program whose parameters are data; one object, so that the compiled code of one point serves for all."""
+        return Learned(self.program, self.parameters, self.roots)
 
 
 def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> PyroLearnable | None:
@@ -370,9 +376,7 @@ class PyroLearnable(Learnable):
         like = {**self.keywords, **{k: k for k in self.inputs}}
         rows = self.from_host({like[k]: np.asarray(v)[None] for k, v in given.items()})
         data = {**data_of({}, self._named(rows)), **self.structure.static, **own}
-        return prepare(
-            Learned(self.structure.program, self.structure.parameters, self.structure.roots), data, "float64"
-        )
+        return prepare(self.structure.learned, data, "float64")
 
     def reads_rows(self, answer: Mapping[str, np.ndarray]) -> bool:
         """Whether what the program draws depends on the rows that stand in: it cannot be run forward."""
