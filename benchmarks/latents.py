@@ -190,7 +190,7 @@ def speed(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     conv = down(shape, 40, 2, 32), up(20, shape, 2, 32)
     pictures = rows[:8000].reshape(-1, *shape)
     cases = {
-        "vae": (lambda: vae_epoch(rows), lambda: torch_epoch(rows, *mlp, 468), 468),
+        "vae": (lambda: vae_epoch(rows), lambda: torch_epoch(rows, *mlp, 469), 469),
         "vae_pyro": (lambda: pyro_steps("vae_pyro", {"x": rows} | sizes, 200), lambda: torch_epoch(rows, *mlp, 200), 200),
         "conv_vae": (
             lambda: pyro_steps("conv_vae", {"x": pictures, "num_latents": 20}, 60), lambda: torch_epoch(pictures, *conv, 60), 60

@@ -94,10 +94,16 @@ def taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any
     return {p.name: data[p.name] for p in known if p.name in data}
 
 
-def bounds(support: Any, constraints: Any) -> Bounds | None:
-    """The bounds of a support on the line, where they are plain numbers; constraints: the engine's module of them."""
+def on_the_line(support: Any) -> Any:
+    """The support of one coordinate."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
+    return support
+
+
+def bounds(support: Any, constraints: Any) -> Bounds | None:
+    """The bounds of a support on the line, where they are plain numbers; constraints: the engine's module of them."""
+    support = on_the_line(support)
     if support is constraints.boolean:
         return Bounds(0, 1, False, True)
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", np.inf)

@@ -25,7 +25,8 @@ def reconstructions(fit: LatentFit) -> Figure | None:
     rows = {k: np.asarray(target.data[k])[:ACROSS] for k in keys}
     site = _picture(fit).name
     keyword = next(k for k, s in target.keywords.items() if s == site)  # type: ignore[attr-defined]
-    return _tiles(np.concatenate([rows[keyword].astype(float), fit.reconstruct(**rows)[site]]), shape)
+    told = fit.reconstruct(**rows)[site]
+    return _tiles(np.concatenate([rows[keyword].astype(float), told]), shape, across=len(told))
 
 
 def new_points(fit: LatentFit) -> Figure | None:
@@ -78,6 +79,8 @@ def interpolations(fit: LatentFit) -> Figure | None:
         return None
     (keyword,) = target.keywords  # type: ignore[attr-defined]
     rows = np.asarray(target.data[keyword])[:8]
+    if len(rows) < 2:
+        return None
     pairs = zip(rows[::2], rows[1::2], strict=False)
     return _tiles(np.concatenate([fit.interpolate(a, b, ACROSS)[_picture(fit).name] for a, b in pairs]), shape)
 
@@ -109,10 +112,10 @@ def _shape(fit: LatentFit) -> tuple[int, int] | None:
     return (side, side) if side > 3 and side * side == shape[0] else None
 
 
-def _tiles(pictures: Any, shape: tuple[int, int]) -> Figure:
+def _tiles(pictures: Any, shape: tuple[int, int], across: int = ACROSS) -> Figure:
     """Pictures (picture, *event) side by side, so many in a line."""
-    lines = len(pictures) // ACROSS
-    joined = np.asarray(pictures, float).reshape(lines, ACROSS, *shape)
+    lines = len(pictures) // across
+    joined = np.asarray(pictures, float).reshape(lines, across, *shape)
     joined = np.pad(joined, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     canvas = joined.transpose(0, 2, 1, 3).reshape(lines * (shape[0] + 1), -1)
     drawn = figure(height=7.2 * canvas.shape[0] / canvas.shape[1])

@@ -110,7 +110,7 @@ def fit(
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
     if isinstance(inference, str):
-        inference, suggested = meant(inference, program, data)
+        inference, suggested = meant(inference, program, data, engine)
         settings = suggested | settings
     algorithm = catalog.inference(inference, settings)
     store = Store(out) if out is not None else None
@@ -127,7 +127,7 @@ def fit(
     return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
 
 
-def meant(word: str, program: Program, data: Any = None) -> tuple[str, dict[str, Any]]:
+def meant(word: str, program: Program, data: Any = None, engine_name: str | None = None) -> tuple[str, dict[str, Any]]:
     """The algorithm that a word means for a program, and the settings that suit the model.
 
     "svi" of a program with parameters, which learns from rows, is amortised.
@@ -138,7 +138,7 @@ def meant(word: str, program: Program, data: Any = None) -> tuple[str, dict[str,
     model = model if isinstance(model, Model) else Model(model)
     if word == "svi" and isinstance(given := _given(model, data), Mapping):
         check_names(model.program, given)
-        word = "amortised_svi" if engine.has_parameters(model.program, given) else word
+        word = "amortised_svi" if engine.has_parameters(model.program, given, engine_name) else word
     known = {f.name for f in dataclasses.fields(catalog.algorithm(word))}
     return word, {k: v for k, v in model.settings.items() if k in known}
 

@@ -71,6 +71,18 @@ def test_parameters_are_found_by_what_they_do():
     np.testing.assert_allclose(p["loadings"].T @ p["loadings"], expected, rtol=1e-5, atol=1e-8)
 
 
+def noisy(x=None, least=0.0):
+    W, sigma = numpyro.param("W", jnp.ones((6, 2))), numpyro.param("sigma", jnp.ones(()))
+    z = numpyro.sample("z", dist.Normal(jnp.zeros(2), 1).to_event(1))
+    numpyro.sample("x", dist.Normal(W @ z, least + jnp.abs(sigma)).to_event(1), obs=x)
+
+
+def test_noise_that_the_program_cannot_have_is_told():
+    assert pg.fit(noisy, {"x": rows()}, "pca").parameters["sigma"] > 0
+    with pytest.raises(Incompatible, match="gives the variance"):
+        pg.fit(noisy, {"x": rows(), "least": jnp.array(10.0)}, "pca")
+
+
 @pytest.mark.parametrize("program", [diagonal, bent])
 def test_other_programs_are_refused(program):
     with pytest.raises(Incompatible, match="closed form is of programs"):

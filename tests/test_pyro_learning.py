@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import numpyro
 import pytest
 from conftest import needs_pyro
 from scipy.special import logsumexp
@@ -207,6 +208,55 @@ def test_hidden_levels_are_summed_over():
     assert (fit.encode()["h"] == truth).mean() > 0.95
 
 
+class Constrained(pyro.nn.PyroModule):
+    """Parameters of its own, one of them positive, and a module inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = pyro.nn.PyroParam(0.1 * torch.ones(2, 4))
+        self.sigma = pyro.nn.PyroParam(torch.ones(()), constraint=dist.constraints.positive)
+        self.inner = pyro.nn.PyroModule[nn.Linear](2, 4)
+
+    def forward(self, x):
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ self.w + self.inner(z), self.sigma).to_event(1), obs=x)
+
+
+def test_a_module_of_pyro_is_a_program():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        program = Constrained()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 4)) + 0.3 * rng.normal(size=(300, 4))
+    fit = pg.fit(program, {"x": x}, "svi", num_steps=800, learning_rate=0.01)
+    assert {"w", "sigma", "inner.weight", "inner.bias"} <= set(fit.parameters)
+    assert fit.parameters["sigma"] == pytest.approx(0.3, abs=0.1)
+    assert program.sigma.item() == 1.0
+    assert fit.sample(3)["x"].shape == (3, 4)
+
+
+def shifted(x, y):
+    """Bits given a label, which is an index."""
+    table = pyro.param("table", torch.zeros(3, 4))
+    pyro.sample("x", dist.Bernoulli(logits=table[y]).to_event(1), obs=x)
+
+
+def test_inputs_are_conditioned_on():
+    rng = np.random.default_rng(0)
+    p, y = np.array([[0.1] * 4, [0.5] * 4, [0.9] * 4]), rng.integers(0, 3, 600)
+    x = (rng.random((600, 4)) < p[y]).astype(float)
+    fit = pg.fit(shifted, {"x": x, "y": y}, "mle", num_steps=1000, learning_rate=0.05)
+    share = np.stack([x[y == k].mean(0) for k in range(3)])
+    np.testing.assert_allclose(1 / (1 + np.exp(-fit.parameters["table"])), share, atol=0.02)
+    drawn = fit.condition(y=2).sample(500)["x"]
+    np.testing.assert_allclose(drawn.mean(0), share[2], atol=0.06)
+    exact = np.where(x[:9], np.log(share[y[:9]]), np.log1p(-share[y[:9]])).sum(1)
+    np.testing.assert_allclose(fit.log_prob(x=x[:9], y=y[:9]).value, exact, atol=0.2)
+    with pytest.raises(TypeError, match="given y"):
+        fit.sample(3)
+
+
 # ---- the learner
 
 
@@ -355,6 +405,26 @@ def autoregressive(x):
     w = pyro.param("w", torch.zeros(12, 12))
     logits = x @ w.tril(-1).T
     pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
+def test_the_engine_that_is_named_decides():
+    def program(x):
+        assert numpyro  # so that the engine cannot be told
+        linear(x)
+
+    with pytest.raises(ValueError, match="say which"):
+        pg.fit(program, {"x": bits()}, "svi", num_steps=2)
+    assert pg.fit(program, {"x": bits()}, "svi", num_steps=2, engine="pyro").num_steps == 2
+
+
+def test_activity_is_known_before_the_end():
+    fit = pg.fit("vae_pyro", {"x": bits(), "width": 16, "num_latents": 2}, "svi", num_steps=120, learning_rate=0.01)
+    assert fit.records["active"][0, 50:].min() > 0
+
+
+def test_a_few_rows_have_a_report(tmp_path):
+    fit = pg.fit("conv_vae", {"x": bits(6, 64).reshape(6, 8, 8), "num_latents": 3}, "svi", num_steps=5, batch_size=6)
+    assert fit.report(tmp_path / "report.html").stat().st_size
 
 
 def test_bad_input_is_told():

@@ -83,10 +83,19 @@ def _variance(target: Any, parameters: Any) -> Any:
     return -1 / jax.grad(jax.grad(along))(0.0)
 
 
+def attainable(target: Any) -> bool:
+    """Whether a value of its parameter gives the noise that the rows leave."""
+    begun = target.initial(jax.random.key(0))
+    names, noise = _names(target, begun), spectrum(target)[0][sites(target)[1].size :].mean()
+    assert names is not None
+    solved = jax.jit(lambda v: _variance(target, {**begun, names.noise: _solved(target, begun, names.noise, v)}))
+    return bool(jnp.allclose(solved(noise), noise, rtol=1e-6))
+
+
 def _solved(target: Any, parameters: Any, name: str, noise: Any) -> Any:
     """The unconstrained parameter at which v is the noise, by bisection."""
     v = lambda u: _variance(target, {**parameters, name: u})  # noqa: E731
-    sign = jnp.where(v(jnp.ones(())) > v(-jnp.ones(())), 1.0, -1.0)
+    sign = jnp.where(v(jnp.ones(())) >= v(-jnp.ones(())), 1.0, -1.0)  # of an even v the positive side
 
     def halved(_: Any, ends: Any) -> Any:
         low, high = ends

@@ -16,8 +16,6 @@ from torch.optim.sgd import sgd
 from probgen.engine.pyro_kernel import OPS
 from probgen.inference.learning import _rows, amortised_svi, mle
 
-LOOK = 500  # steps between two counts of active units
-
 Tensors = dict[str, torch.Tensor]
 
 
@@ -203,8 +201,6 @@ class Bound(Kernel):
         return gradients, -bound.item(), kl.item()
 
     def looked(self, state: State, target: Any) -> State:
-        if state.step % LOOK and state.step != self.settings.num_steps:
-            return state
         rows = target.batch(state.order[: amortised_svi.ROWS])
         with target.running(state.parameters, 0), torch.no_grad():
             means = target.draw(rows, centre=True)

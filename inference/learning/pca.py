@@ -58,6 +58,10 @@ class PCA(Learner[Learnable]):
                 raise ValueError(
                     f"{z.size} components leave no noise: the rows of {x.name!r} have no variance beside them."
                 )
+            if not _pca.attainable(target):
+                raise Incompatible(
+                    "No value of the noise's parameter gives the variance that the rows leave; let it take any positive one."
+                )
         return target
 
     def init(self, key: Any, target: Any) -> State:

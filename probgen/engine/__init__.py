@@ -37,9 +37,9 @@ def detect(program: Callable[..., Any]) -> str:
     raise ValueError(f"The program {label!r} {what}; say which it is written for with engine='numpyro' or 'pyro'.")
 
 
-def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
+def has_parameters(program: Callable[..., Any], data: Mapping[str, Any], name: str | None = None) -> bool:
     """Whether a program registers parameters (`numpyro.param`, `pyro.param`, `pyro.module`), run forward on the data it needs."""
-    return load(detect(program)).has_parameters(program, data)
+    return load(name or detect(program)).has_parameters(program, data)
 
 
 def _roots(thing: Any, seen: set[int]) -> Iterator[str]:

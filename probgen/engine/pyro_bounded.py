@@ -86,7 +86,7 @@ class PyroBounded(PyroLearnable, Bounded):
         return [v for v in self.hidden if v.kind in ("bits", "levels")]
 
     def initial(self, seed: int) -> dict[str, torch.Tensor]:
-        found = self._looked(self.guide.program, self.structure.static, OPS.seed(OPS.fold_in(OPS.key(seed), 1)))
+        found = self._looked(self.guide.program, OPS.seed(OPS.fold_in(OPS.key(seed), 1)))
         begin = getattr(self.guide.program, "begin", None)  # of the default guide
         if begin:
             found |= begin(self.batch(torch.arange(self.num_rows)))

@@ -8,8 +8,8 @@ Such a program takes a batch of rows at once, the first axis of all its sites, i
             z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0).to_event(1))
             pyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
 
-The number of rows is read off the data alone: the program is run on batches,
-on copies of rows, and on rows that stand in for new points.
+The number of rows is read off the data alone: the program is run on batches, on copies of rows, and on rows that stand in for
+new points.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from probgen.algorithm import Incompatible
-from probgen.data import bounds, check_support, taken
+from probgen.data import bounds, check_support, on_the_line, taken
 from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
@@ -55,7 +55,6 @@ class Learning:
     variables: tuple[Variable, ...]
     grey: tuple[str, ...]
     parameters: tuple[Parameter, ...]
-    initial: Mapping[str, torch.Tensor]
     roots: tuple[nn.Module, ...]
     proper: bool
 
@@ -131,9 +130,9 @@ def _rows_with(
     structure = Learning(
         program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
-        tuple(seen.found.values()), seen.values, tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
+        tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
     )  # fmt: skip
-    return PyroLearnable(structure, {k: arrays[k] for k in sliced}, dict(data_of(static, arrays)))
+    return PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
 
 
 def data_of(static: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -196,22 +195,15 @@ def _are_bits(rows: torch.Tensor) -> bool:
 def _batch(rows: torch.Tensor, index: Any, precision: str) -> torch.Tensor:
     """Some rows; bits are numbers."""
     found = rows[index]
-    return found.to(getattr(torch, precision)) if found.dtype in (torch.bool, torch.uint8) else found
+    return found.to(getattr(torch, precision)) if found.dtype is torch.bool else found
 
 
 def _is_factor(node: Any) -> bool:
     return type(innermost(node["fn"])).__name__ == "Unit"
 
 
-def _support(fn: Any) -> Any:
-    support = fn.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support
-
-
 def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
-    support, event = _support(fn), fn.event_dim > 0
+    support, event = on_the_line(fn.support), fn.event_dim > 0
     if support is constraints.boolean:
         return Variable(name, shape, "bits", 2, event)
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0 and fn.has_enumerate_support:
@@ -220,6 +212,7 @@ def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
 
 
 def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
+    """Raise Incompatible for networks that mix the rows of a batch."""
     if bad := [
         type(m).__name__ for root in roots for m in root.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
     ]:
@@ -277,11 +270,11 @@ class PyroLearnable(Learnable):
 
     def initial(self, seed: int) -> dict[str, torch.Tensor]:
         """The parameters before learning, unconstrained: drawn anew, or what a module of the user's holds."""
-        return self._looked(self.structure.program, self.structure.static, seed)
+        return self._looked(self.structure.program, seed)
 
-    def _looked(self, program: Callable[..., Any], static: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
+    def _looked(self, program: Callable[..., Any], seed: int) -> dict[str, torch.Tensor]:
         rows = self.batch(torch.arange(FEW) % self.num_rows)
-        _, seen = looked(program, taken(program, {**static, **self._named(rows)}), self.precision, seed)
+        _, seen = looked(program, taken(program, {**self.structure.static, **self._named(rows)}), self.precision, seed)
         return dict(seen.values)
 
     # ---- rows
@@ -343,9 +336,8 @@ class PyroLearnable(Learnable):
 
     def as_tensors(self, answer: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Parameters as the program takes them."""
-        like = self.structure.initial
         device = next(iter(self.tensors.values())).device
-        return {k: _cast(v, like[k].dtype if k in like else None, self.precision).to(device) for k, v in answer.items()}
+        return {k: _cast(v, None, self.precision).to(device) for k, v in answer.items()}
 
     def constrained(self, answer: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         from torch.distributions import transform_to
@@ -420,6 +412,6 @@ def parts(rows: Mapping[str, torch.Tensor], size: int) -> Iterator[dict[str, tor
 def _cast(value: Any, kind: torch.dtype | None, precision: str) -> torch.Tensor:
     """A tensor of a kind: bits and reals in `precision`, integers in 64 bits."""
     tensor = torch.as_tensor(np.array(value))
-    if kind is None or kind.is_floating_point or kind in (torch.bool, torch.uint8):
+    if kind is None or kind.is_floating_point or kind is torch.bool:
         return tensor.to(getattr(torch, precision))
     return tensor.to(torch.int64)

@@ -19,7 +19,7 @@ LEVELS = 256  # of "levels"
 
 
 def mlp(name: str, num_inputs: int, num_outputs: int, width: int, depth: int, activation: Any = jax.nn.relu) -> Any:
-    """A perceptron (num_inputs,) -> (num_outputs,) with `depth` hidden layers, biases at zero, its weights of He's size."""
+    """A perceptron (num_inputs,) -> (num_outputs,) with `depth` hidden layers, biases at zero."""
     for label, size in {"inputs": num_inputs, "outputs": num_outputs, "width": width}.items():
         if size < 1:
             raise ValueError(f"A network's {label} is {size}; it must be at least 1.")
