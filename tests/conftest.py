@@ -16,6 +16,12 @@ import pytest
 
 from probgen import runtime  # noqa: F401  before anything starts JAX: the order of its operations
 
+# Tests compile much and run it briefly: code that LLVM leaves as it is takes a third of the time, here and in child processes.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = " ".join((
+        os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false",
+    ))  # fmt: skip
+
 needs_pyro = pytest.mark.skipif(
     importlib.util.find_spec("pyro") is None, reason="Pyro is not installed: its engine is not tested"
 )
