@@ -668,6 +668,19 @@ def _codes(evidence: Evidence) -> Finding | None:
     return Finding("codes", status, used, 0.5, message, remedy)
 
 
+def _critic(evidence: Evidence) -> Finding | None:
+    """Whether a critic still has something to teach: one that tells data from the model's points every time has not."""
+    steps = evidence.fit.num_steps
+    if "right" not in evidence.records or steps < 100 or not evidence.settings.get("adversarial", 1.0):
+        return None
+    right = float(evidence.records["right"][0, -max(100, steps // 10) :].mean())
+    message = (
+        f"the critic tells {right:.0%} of data and model's points apart; at most 95 %; what was learned is no bound"
+    )
+    remedy = "a smaller critic, or a decoder with more parameters: the critic has won, and its slope says little"
+    return Finding("critic", _grade(right, 0.95, 0.995), right, 0.95, message, remedy)
+
+
 def _objective(evidence: Evidence) -> Finding | None:
     """Whether what was maximised is a bound on log p(x)."""
     settings, steps = evidence.settings, evidence.fit.num_steps
@@ -794,6 +807,7 @@ LEARNER_CHECKS = (
     _components,
     _activity,
     _codes,
+    _critic,
     _objective,
     _k_hat,
     _weights,

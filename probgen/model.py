@@ -38,6 +38,8 @@ class Model:
     oracle: an independent statement of what is right.
     guide: of a program of one row with hidden sites, the program that draws them given the row, for "svi"; called with the same
         keywords, of which it may take fewer. Without one, normals whose means and scales are a network of the row.
+    critic: of a program with hidden sites, what judges its points, for learners that want one; called with the data's keywords, of
+        which it may take fewer, it returns a logit, (), large for data, and features, (feature,), that points are compared by.
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
     rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it.
     reference: the name of its posterior in posteriordb, where there is one.
@@ -49,6 +51,7 @@ class Model:
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     oracle: Oracle | None = None
     guide: Callable[..., Any] | None = None
+    critic: Callable[..., Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Callable[[Any], Data] | None = None
     reference: str | None = None

@@ -52,7 +52,7 @@ def conditioned(
     else:
         raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
     checked = check(model.program, _given(model, data))
-    return model, prepared(model.program, checked, engine, precision, model.guide)
+    return model, prepared(model.program, checked, engine, precision, model.guide, model.critic)
 
 
 def _given(model: Model, data: Any) -> Any:
@@ -66,15 +66,15 @@ def _given(model: Model, data: Any) -> Any:
 
 def prepared(
     program: Callable[..., Any], data: Mapping[str, Any], engine_name: str | None, precision: str,
-    guide: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None, critic: Callable[..., Any] | None = None,
 ) -> Target:  # fmt: skip
-    """The engine's target of a program, and its guide, on checked data."""
+    """The engine's target of a program, its guide and its critic, on checked data."""
     chosen = engine.load(engine_name or engine.detect(program))
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision is {precision!r}; known: float32, float64")
     try:
         target = chosen.prepare(program, data, precision)
-        return chosen.guided(target, guide) if isinstance(target, Learnable) else target
+        return chosen.guided(target, guide, critic) if isinstance(target, Learnable) else target
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
@@ -377,7 +377,7 @@ def _record(
     static = {k: v for k, v in target.data.items() if isinstance(v, bool | int | str | None)}
     return {
         "probgen": versions()["probgen"],
-        "program": _reference(program, model.program) | _guide(program, model),
+        "program": _reference(program, model.program) | _companions(program, model),
         "engine": target.engine,
         "dims": {k: list(v) for k, v in model.dims.items()},
         "coords": {k: np.asarray(v).tolist() for k, v in model.coords.items()},
@@ -408,11 +408,15 @@ def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]
     return {"module": module, "file": str(Path(file).resolve()) if file else "", "name": label}
 
 
-def _guide(program: Program, model: Model) -> dict[str, Any]:
-    """How to find a guide again that is not the catalogue's own."""
-    if isinstance(program, str) or model.guide is None:
+COMPANIONS = ("guide", "critic")
+
+
+def _companions(program: Program, model: Model) -> dict[str, Any]:
+    """How to find a guide and a critic again that are not the catalogue's own."""
+    if isinstance(program, str):
         return {}
-    return {"guide": _reference(model.guide, model.guide)}
+    found = {k: getattr(model, k) for k in COMPANIONS}
+    return {k: _reference(v, v) for k, v in found.items() if v is not None}
 
 
 def _at(module: Any, path: str) -> Any:
@@ -473,11 +477,11 @@ def _restored(store: Store, program: Program | None) -> Run:
     if labels := record["program"].get("parameters"):
         base = catalog.model(chosen).program if isinstance(chosen, str) else chosen
         chosen = engine.load(record["engine"]).with_parameters(base, data, labels.split(" "), record["precision"])
-    if guide := record["program"].get("guide"):
+    if kept := {k: v for k, v in record["program"].items() if k in COMPANIONS}:
         base = catalog.model(chosen) if isinstance(chosen, str) else chosen
         base = base if isinstance(base, Model) else Model(base)
-        given = program is not None and base.guide is not None
-        chosen = base if given else dataclasses.replace(base, guide=_find_program(guide))
+        given = {k for k in kept if program is not None and getattr(base, k) is not None}
+        chosen = dataclasses.replace(base, **{k: _find_program(v) for k, v in kept.items() if k not in given})
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])

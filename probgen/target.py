@@ -4,6 +4,7 @@
     ├── Simulable       draws of the data only
     ├── Learnable       parameters, and rows of data to learn them from
     │   └── Bounded     with hidden sites and a guide: a stochastic bound on log p(x)
+    │       └── Judged  and a critic, which tells points of the data from the model's
     └── Unnormalised    log density of the unknowns, up to a constant
         ├── Continuous  unknowns in R^n after the engine's bijections, differentiable
         ├── Conditional each unknown can be drawn given the rest
@@ -165,6 +166,17 @@ class Bounded(Learnable):
 
     def decoded(self, answer: Arrays, values: Arrays) -> Arrays:
         """The visible sites' means given hidden sites and inputs: (row, *event)."""
+        raise NotImplementedError
+
+
+class Judged(Bounded):
+    """Rows with hidden sites, a guide, and a critic that tells points of the data from the model's."""
+
+    offers = "Judged"
+
+    @property
+    def unjudged(self) -> Bounded:
+        """The same without its critic, for learners that have no use for one."""
         raise NotImplementedError
 
 

@@ -29,7 +29,9 @@ ENGINES = ["numpyro", pytest.param("pyro", marks=needs_pyro)]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A fresh compile cache for the session, which its workers and child processes inherit."""
+    """A fresh compile cache for the session, and a thread of torch for each of several workers; child processes inherit them."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "PYTEST_XDIST_WORKER" not in os.environ and "PROBGEN_CACHE" not in os.environ:
         os.environ["PROBGEN_CACHE"] = config.stash[CACHE] = tempfile.mkdtemp(prefix="probgen-tests-")
 

@@ -1,5 +1,6 @@
 """Codebooks: masses by enumeration, bounds and gradients by hand, running means, what is refused."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -96,7 +97,7 @@ def test_the_gradient_goes_straight_through(rule):
     with runtime.jax_scope("float32"):
         p = target.initial(jax.random.key(1))
         batch, settings = target.rows(jnp.arange(50)), vq.VQ(codebook=rule, commitment=0.7)
-        found = jax.jit(jax.grad(lambda p: settings._loss(jax.random.key(0), target, p, batch)[0]))(p)
+        found = jax.jit(jax.grad(lambda p: settings._losses(jax.random.key(0), target, p, batch)[0][0]))(p)
     p, x = {k: np.asarray(v, float) for k, v in p.items()}, np.asarray(batch["x"], float)
     f, codes, _ = by_hand(p, x)
     e = p["z codebook"][codes]
@@ -207,6 +208,54 @@ def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, killed):
         for name in whole.answer:
             np.testing.assert_array_equal(fit.answer[name], whole.answer[name])
         np.testing.assert_array_equal(fit.records["loss"], whole.records["loss"])
+
+
+def test_against_a_critic_if_asked():
+    def critic(x):
+        C = numpyro.param("C", lambda key: jax.random.normal(key, (3, 4)))
+        features = jnp.tanh(C @ x)
+        return jnp.sum(features), features
+
+    with_one, settings = dataclasses.replace(model(), critic=critic), {"num_steps": 60, "batch_size": 50}
+    plain, idle = (pg.fit(m, inference="vq", **settings) for m in (model(), with_one))
+    against = pg.fit(with_one, inference="vq", perceptual=1.0, adversarial=0.5, **settings)
+    for name in plain.answer:
+        np.testing.assert_array_equal(idle.answer[name], plain.answer[name])
+    assert (set(idle.answer), set(against.answer) - set(plain.answer)) == (set(plain.answer), {"C"})
+    assert np.abs(against.answer["W"] - plain.answer["W"]).max() > 1e-3
+    assert (plain.records["right"] == 0).all()
+    assert (against.records["right"] > 0.5).any()
+    assert against.log_prob().value.shape == (300,)
+
+
+def test_the_critic_moves_the_decoder_and_not_the_critic_the_codes():
+    """The losses with a critic are the plain ones, and its judgement weighed; each player has the gradient of its own."""
+
+    def critic(x):
+        C = numpyro.param("C", lambda key: jax.random.normal(key, (3, 4)))
+        return jnp.sum(jnp.tanh(C @ x)), C @ x
+
+    target = conditioned(dataclasses.replace(model(), critic=critic), None)[1]
+    with runtime.jax_scope("float64"):
+        p, key = target.initial(jax.random.key(1)), jax.random.key(0)
+        batch = target.rows(jnp.arange(50))
+        plain = vq.VQ()._losses(key, target.unjudged, p, batch)[0][0]
+        settings = vq.VQ(perceptual=0.7, adversarial=0.3)
+        (loss, judged), _ = settings._losses(key, target, p, batch)
+        x, C = np.asarray(batch["x"]), np.asarray(p["C"])
+        _, codes, _ = by_hand(p, x)
+        shown = expit(np.asarray(p["z codebook"])[codes].reshape(-1, 4) @ np.asarray(p["W"]).T)
+        logits, fooled = np.tanh(x @ C.T).sum(1), np.tanh(shown @ C.T).sum(1)
+        distance = 0.5 * (((x - shown) @ C.T) ** 2).sum(1).mean()
+        assert float(loss - plain) == pytest.approx(0.7 * distance + 0.3 * np.logaddexp(0, -fooled).mean())
+        assert float(judged) == pytest.approx(np.logaddexp(0, -logits).mean() + np.logaddexp(0, fooled).mean())
+        chains = settings.first_chains(key, target, p, batch)
+        found = settings.gradient(key, target, p, batch, chains)[0]
+        k_draw = jax.random.split(key)[0]
+        for i, labels in enumerate([("W", "A", "logits"), ("C",)]):
+            own = jax.grad(lambda p: settings._losses(k_draw, target, p, batch)[0][i])(p)  # noqa: B023
+            for label in labels:
+                np.testing.assert_allclose(found[label], own[label], atol=1e-12)
 
 
 def test_a_dead_codebook_is_flagged():

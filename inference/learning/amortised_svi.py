@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.learning._rows import RowLearner, State
-from probgen.target import Bounded
+from probgen.target import Bounded, Judged
 
 ACTIVE = 0.01  # variance over rows of a posterior mean, above which a unit is active (Burda et al.)
 ROWS = 500  # on which activity is judged
@@ -120,7 +120,7 @@ class AmortisedSVI(RowLearner[Bounded]):
             raise ValueError(
                 f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
             )
-        return target
+        return target.unjudged if isinstance(target, Judged) else target
 
     # ---- the kernel
 

@@ -6,7 +6,9 @@
 n_k: how many of a batch's f are nearest to e_k. With codebook="gradient" |sg(f) - e|^2 is minimised as well instead. Squares are
 summed over a vector's coordinates, and averaged over grid and rows. The prior p(z) is learned with the rest, on the codes as they
 come; it moves neither guide nor codebook. Van den Oord, Vinyals and Kavukcuoglu 2017 (arXiv:1711.00937; running means: appendix
-A.1); several codebooks: Razavi, van den Oord and Vinyals 2019 (arXiv:1906.00446).
+A.1); several codebooks: Razavi, van den Oord and Vinyals 2019 (arXiv:1906.00446). With a critic (`Model.critic`) its features say
+beside the likelihood what makes two points alike, and the program plays against it: Esser, Rombach and Ommer 2021
+(arXiv:2012.09841).
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from typing import Any, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible
 from probgen.inference.learning._rows import RowLearner, State
-from probgen.target import Bounded
+from probgen.target import Bounded, Judged
 
 ROWS = 500  # on which the use of codes is judged
 SETTLED = 0.75  # of the steps, after which no code is moved any more
 
 
 class Progress(NamedTuple):
-    """The step, -log p(z) of the last batch in nats a row; what `Info` says of codes; by site the codes' running counts (code,).
+    """The step, -log p(z) of the last batch in nats a row; what `Info` says; by site the codes' running counts (code,).
 
     books: vectors (code, dim) by site that take the codebook's place where `moved` (code,).
     """
@@ -32,6 +34,7 @@ class Progress(NamedTuple):
     kl: Any
     used: Any
     perplexity: Any
+    right: Any
     counts: Any
     books: Any
     moved: Any
@@ -41,12 +44,14 @@ class Info(NamedTuple):
     """loss: minus the bound on log p of a row of the batch, in nats; kl: -log p(z), of guide and prior.
 
     used, perplexity: over 500 rows the share of codes that occur, and exp of the codes' entropy; of several codebooks the least.
+    right: the share of points of the last batch that the critic tells right; zero without one.
     """
 
     loss: Any
     kl: Any
     used: Any
     perplexity: Any
+    right: Any
     learning_rate: Any
     rollbacks: Any
 
@@ -60,6 +65,8 @@ class VQ(RowLearner[Bounded]):
     ema_decay: of the running means and counts.
     revive: a code whose running count falls below this share of the mean count is moved to an output of the batch; 0: never.
     average: 0: codes and networks of different steps do not go together.
+    perceptual: weight of the distance of the critic's features of a row and of what the program makes of its codes.
+    adversarial: weight of the critic's judgement of the latter, -log s(D(x')); with either the critic is learned beside.
     """
 
     num_steps: int = 10_000
@@ -71,6 +78,8 @@ class VQ(RowLearner[Bounded]):
     codebook: Literal["ema", "gradient"] = "ema"
     ema_decay: float = 0.99
     revive: float = 0.1
+    perceptual: float = 0.0
+    adversarial: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,8 +87,9 @@ class VQ(RowLearner[Bounded]):
             raise ValueError(f"codebook is {self.codebook!r}; known: ema, gradient")
         if self.average:
             raise ValueError(f"average is {self.average}; codes and networks of different steps do not go together: 0.")
-        if self.commitment < 0:
-            raise ValueError(f"commitment is {self.commitment}; it must be at least 0")
+        for name in ("commitment", "perceptual", "adversarial"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         for name in ("ema_decay", "revive"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
@@ -95,13 +105,25 @@ class VQ(RowLearner[Bounded]):
                 f"The guide has no parameter {label(missing[0])!r}.\n"
                 f"Use codebook({missing[0]!r}, num_codes, dim) of probgen.distributions.codebook in program and guide."
             )
+        if self._critical and not isinstance(target, Judged):
+            raise Incompatible("perceptual and adversarial need a critic: pg.Model(program, guide=..., critic=...).")
         if self.batch_size > target.num_rows:
             raise ValueError(
                 f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
             )
-        return target
+        return target.unjudged if isinstance(target, Judged) and not self._critical else target
+
+    @property
+    def _critical(self) -> bool:
+        return bool(self.perceptual or self.adversarial)
 
     # ---- the kernel
+
+    def _optimiser(self) -> Any:
+        import optax
+
+        players = self._critical and self.optimizer == "adam"
+        return optax.scale_by_adam(b1=0.5) if players else super()._optimiser()
 
     def first_parameters(self, key: Any, target: Any) -> Any:
         """The codebooks begin at outputs of the guide, as it begins."""
@@ -122,10 +144,10 @@ class VQ(RowLearner[Bounded]):
         rows = len(next(iter(batch.values())))
         counts = {k: jnp.full(len(e), rows * positions[k] / len(e), e.dtype) for k, e in books.items()}
         moved = {k: jnp.zeros(len(e), bool) for k, e in books.items()}
-        return Progress(jnp.int32(0), zero, zero, zero, counts, books, moved)
+        return Progress(jnp.int32(0), zero, zero, zero, zero, counts, books, moved)
 
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
-        return -self._loss(key, target, state.parameters, batch)[1][0]
+        return -self._losses(key, target, state.parameters, batch)[1][0]
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         import jax.numpy as jnp
@@ -145,7 +167,8 @@ class VQ(RowLearner[Bounded]):
 
     def _told(self, state: State, info: Any) -> Info:
         chains = state.chains
-        return Info(info.loss, chains.kl, chains.used, chains.perplexity, info.learning_rate, info.rollbacks)
+        said = chains.kl, chains.used, chains.perplexity, chains.right
+        return Info(info.loss, *said, info.learning_rate, info.rollbacks)
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
         return -gap
@@ -154,9 +177,12 @@ class VQ(RowLearner[Bounded]):
         import jax
         import jax.numpy as jnp
 
+        from probgen.inference.learning._critic import by_owner
+
         k_draw, k_pick = jax.random.split(key)
-        loss = jax.value_and_grad(lambda p: self._loss(k_draw, target, p, batch), has_aux=True)
-        (_, (bound, kl, outputs)), gradient = loss(parameters)
+        own = set(target.critic.parameters) if self._critical else set()
+        losses = lambda p: self._losses(k_draw, target, p, batch)  # noqa: E731
+        gradient, (bound, kl, right, outputs) = by_owner(losses, parameters, (set(parameters) - own, own))
         counts, books, moved = {}, {}, {}
         late = progress.step >= SETTLED * self.num_steps
         for k, f in outputs.items():
@@ -167,15 +193,21 @@ class VQ(RowLearner[Bounded]):
             books[k] = jnp.where(dead[:, None], _some(k_pick, f, book), mean)
             counts[k] = jnp.where(dead, least, count)
             moved[k] = dead if self.codebook == "gradient" else jnp.ones_like(dead)
-        progress = progress._replace(step=progress.step + 1, kl=kl, counts=counts, books=books, moved=moved)
+        progress = progress._replace(
+            step=progress.step + 1, kl=kl, right=right, counts=counts, books=books, moved=moved
+        )
         return gradient, bound, progress
 
     # ---- what is minimised
 
-    def _loss(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any]:
-        """What is minimised; the bound and the KL, both in nats a row, and the guide's outputs by site (vector, dim)."""
+    def _losses(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any]:
+        """What program and guide minimise, and the critic; the bound and the KL, both in nats a row, `right`, and the guide's
+        outputs by site (vector, dim).
+        """
         import jax
         import jax.numpy as jnp
+
+        from probgen.inference.learning._critic import judgement, rebuilt
 
         keys = jax.random.split(key, len(next(iter(batch.values()))))
         terms = jax.vmap(lambda k, row: target.terms(k, parameters, row))(keys, batch)
@@ -185,7 +217,11 @@ class VQ(RowLearner[Bounded]):
         for k, f in outputs.items():
             commitment, distance = distances(f, parameters[_label(k)])
             loss = loss + self.commitment * commitment + (distance if self.codebook == "gradient" else 0.0)
-        return loss, (bound, kl, outputs)
+        if not self._critical:
+            return (loss, jnp.zeros(())), (bound, kl, jnp.zeros(()), outputs)
+        said = judgement(target, parameters, batch, rebuilt(target, keys, parameters, batch))
+        loss = loss + self.perceptual * said.distance + self.adversarial * said.model
+        return (loss, said.critic), (bound, kl, said.right, outputs)
 
 
 def distances(outputs: Any, book: Any) -> tuple[Any, Any]:

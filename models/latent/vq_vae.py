@@ -4,8 +4,9 @@
     guide:  z_i = e[argmin_k |g_i(x) - e_k|]
 
 g halves the sides `halvings` times by convolutions, residual blocks following; f is its mirror image. Beside them the codebook e is
-learned, and the PixelCNN on the codes as they come: "vq". Shapes: x: (height, width), z: (height / 2^halvings, width /
-2^halvings, dim), e: (num_codes, dim). Van den Oord, Vinyals and Kavukcuoglu 2017 (arXiv:1711.00937).
+learned, and the PixelCNN on the codes as they come: "vq"; with its settings `perceptual` and `adversarial` also a critic.
+Shapes: x: (height, width), z: (height / 2^halvings, width / 2^halvings, dim), e: (num_codes, dim).
+Van den Oord, Vinyals and Kavukcuoglu 2017 (arXiv:1711.00937).
 """
 
 import numpyro
@@ -14,7 +15,7 @@ from probgen.data import load
 from probgen.distributions.codebook import Codes, Nearest, codebook
 from probgen.model import Model
 from probgen.nets.autoregressive import check_sizes
-from probgen.nets.convolutions import down, grid, pixelcnn, up
+from probgen.nets.convolutions import down, grid, judge, pixelcnn, up
 from probgen.nets.pixels import check_pictures
 from probgen.nets.vae import observed
 
@@ -35,9 +36,20 @@ def guide(x, num_codes=16, dim=8, halvings=2, num_filters=16, num_blocks=1):
     numpyro.sample("z", Nearest(g, codebook("z", num_codes, dim)))
 
 
+def critic(x, num_filters=16):
+    return judge("critic", *x.shape, 1, num_filters)(x)
+
+
 def rows(x):
     check_pictures(x)
     return {"x": x, "height": x.shape[1], "width": x.shape[2]}
 
 
-model = Model(program=vq_vae, guide=guide, settings={"num_steps": 6000}, data=lambda: rows(load("digits")), rows=rows)
+model = Model(
+    program=vq_vae,
+    guide=guide,
+    critic=critic,
+    settings={"num_steps": 6000},
+    data=lambda: rows(load("digits")),
+    rows=rows,
+)

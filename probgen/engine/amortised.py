@@ -79,7 +79,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     def plain(self) -> NumpyroLearnable:
         """The same without its guide."""
         s = self.structure
-        return NumpyroLearnable(s.but(guide=None), self.arrays)
+        return NumpyroLearnable(s.but(guide=None, critic=None), self.arrays)
 
     def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
         return self.plain.blocked(evaluate)
@@ -138,14 +138,14 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         sites = self.guided(key, parameters, row, centre)
         return {k: site["value"] for k, site in sites.items() if _drawn(site)}
 
-    def told(self, parameters: Any, row: Any, hidden: Any) -> dict[str, Any]:
-        """The program's sites, hidden ones as given: NumPyro's messages, by name; visible ones that lack are drawn."""
+    def told(self, parameters: Any, row: Any, hidden: Any, key: Any = None) -> dict[str, Any]:
+        """The program's sites, hidden ones as given: NumPyro's messages, by name; those that lack are drawn."""
         row = self._whole(row)
         inputs = {k: row[k] for k in self.inputs}
         own = {k: parameters[k] for k in self.structure.parameters}
         program = lambda: self.structure.one.program(**self.structure.static, **self.rest, **inputs, **own)  # noqa: E731
         values = {k: v for k, v in row.items() if k not in inputs} | hidden
-        seeded = handlers.seed(handlers.substitute(program, data=values), jax.random.key(0))
+        seeded = handlers.seed(handlers.substitute(program, data=values), jax.random.key(0) if key is None else key)
         with handlers.block():
             trace = handlers.trace(seeded).get_trace()
         return {k: site for k, site in trace.items() if site["type"] == "sample"}
@@ -154,7 +154,14 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         """The visible sites' means given hidden sites and inputs."""
         row, hidden = {k: values[k] for k in self.inputs}, {v.name: values[v.name] for v in self.hidden}
         hidden |= {v.name: hidden[v.name].astype(int) for v in self.finite}
-        told = self.told(parameters, row, hidden)
+        return self._middles(self.told(parameters, row, hidden))
+
+    def imagined(self, key: Any, parameters: Any, row: Any) -> dict[str, Any]:
+        """The visible sites' means, hidden sites drawn by the program, with the inputs of a row, which they are for."""
+        inputs = {k: row[k] for k in self.inputs}
+        return self._middles(self.told(parameters, inputs, {}, key)) | inputs
+
+    def _middles(self, told: Any) -> dict[str, Any]:
         return {v.name: _centre(told[v.name]["fn"]) for v in self.visible}
 
     def terms(self, key: Any, parameters: Any, row: Any) -> Terms:

@@ -236,6 +236,7 @@ class Learning:
     biases: tuple[tuple[str, str], ...] = ()  # a parameter that is zero at first, the visible bits that it multiplies
     normal: bool = False  # whether the hidden sites are reals that are jointly normal given the visible ones
     guide: Any = None  # a `Learned` program that draws the hidden sites
+    critic: Any = None  # a `Learned` program that judges points
     grey: tuple[str, ...] = ()  # visible bits whose data are probabilities: they are drawn anew at every use
 
     def but(self, **changes: Any) -> Learning:

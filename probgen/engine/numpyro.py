@@ -568,11 +568,16 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
     return learned.has_parameters(program, data)
 
 
-def guided(target: Any, guide: Callable[..., Any] | None) -> Any:
-    """A learnable target with the guide of its hidden sites; see `amortised`."""
+def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., Any] | None = None) -> Any:
+    """A learnable target with the guide of its hidden sites, and a critic of its points; see `amortised`."""
     from probgen.engine import amortised
 
-    return amortised.guided(target, guide)
+    found = amortised.guided(target, guide)
+    if critic is None or not isinstance(found, amortised.NumpyroBounded):
+        return found
+    from probgen.engine import judged
+
+    return judged.judged(found, critic)
 
 
 def structure_of(

@@ -239,11 +239,13 @@ def _plain(node: Any) -> bool:
     return node["mask"] in (None, True) and isinstance(node["scale"], int | float) and node["scale"] == 1
 
 
-def guided(target: PyroLearnable, program: Callable[..., Any] | None) -> PyroLearnable:
+def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: Any = None) -> PyroLearnable:
     """The target with a guide, a default one where none is given; as it was where no guide can be.
 
-    Raises ValueError where the guide does not run on rows, or does not draw just the hidden sites.
+    Raises ValueError where the guide does not run on rows, or does not draw just the hidden sites, and for a critic.
     """
+    if critic is not None:
+        raise ValueError("Pyro programs are learned without a critic; write program, guide and critic for NumPyro.")
     hidden = {v.name: v for v in target.hidden}
     if program is None:
         if not hidden or not target.proper or any(v.kind != "reals" for v in hidden.values()):

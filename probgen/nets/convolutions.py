@@ -16,7 +16,7 @@ from probgen.nets.autoregressive import Autoregressive, check_sizes
 from probgen.nets.flows import registered
 from probgen.nets.pixels import Embedded, Gated, Picture, Symbols, at_random
 
-relu = eqx.nn.Lambda(jax.nn.relu)
+relu, leaky = eqx.nn.Lambda(jax.nn.relu), eqx.nn.Lambda(lambda x: jax.nn.leaky_relu(x, 0.2))
 
 
 class Conv(eqx.Module):
@@ -79,6 +79,31 @@ def up(name: str, num_in: int, num_out: int, doublings: int, num_filters: int, n
         for _ in range(doublings):
             layers += [relu, Conv(num_filters, 4 * num_filters, 3, key=next(keys)), eqx.nn.Lambda(_spread)]
         return eqx.nn.Sequential([*layers, relu, Conv(num_filters, num_out, 1, key=next(keys))])
+
+    return registered(name, make)
+
+
+class Judge(eqx.Module):
+    """A picture's logit and features, of which the logit is a linear function: (height, width) -> (), (feature,)."""
+
+    layers: Any
+    last: eqx.nn.Linear
+
+    def __call__(self, x: Any) -> tuple[Any, Any]:
+        features = self.layers(x[..., None]).ravel()
+        return self.last(features)[0], features
+
+
+def judge(name: str, height: int, width: int, halvings: int, num_filters: int) -> Judge:
+    """A critic that halves a picture's sides so many times, with twice as many filters each time."""
+    rows, columns = grid(height, width, halvings)
+
+    def make(key: Any) -> Any:
+        *keys, k_last = jax.random.split(key, halvings + 1)
+        layers, filters = [], [1] + [num_filters * 2**i for i in range(halvings)]
+        for i, k in enumerate(keys):
+            layers += [Conv(filters[i], filters[i + 1], 4, 2, key=k), leaky]
+        return Judge(eqx.nn.Sequential(layers), eqx.nn.Linear(rows * columns * filters[-1], 1, key=k_last))
 
     return registered(name, make)
 

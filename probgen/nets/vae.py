@@ -31,6 +31,11 @@ def mlp(name: str, num_inputs: int, num_outputs: int, width: int, depth: int, ac
     return registered(name, make)
 
 
+def linear(name: str, num_inputs: int, num_outputs: int) -> Any:
+    """A linear map (num_inputs,) -> (num_outputs,), its bias at zero."""
+    return mlp(name, num_inputs, num_outputs, width=1, depth=0)
+
+
 def normal(outputs: Any) -> Distribution:
     """The normal with independent coordinates of which a network gives means and log variances, (2 * dim,)."""
     mean, log_variance = jnp.split(outputs, 2, axis=-1)
