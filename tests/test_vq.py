@@ -224,7 +224,7 @@ def test_against_a_critic_if_asked():
     assert (set(idle.answer), set(against.answer) - set(plain.answer)) == (set(plain.answer), {"C"})
     assert np.abs(against.answer["W"] - plain.answer["W"]).max() > 1e-3
     assert (plain.records["right"] == 0).all()
-    assert (against.records["right"] > 0.5).any()
+    assert (against.records["right"] > 0.1).all()
     assert against.log_prob().value.shape == (300,)
 
 

@@ -1,4 +1,4 @@
-"""Expectation maximisation, for programs that are mixtures of exponential families.
+"""Expectation maximisation, for mixtures of exponential families, and for linear programs with normal causes.
 
     E-step   r_nk = w_k p(x_n; theta_k) / sum_j w_j p(x_n; theta_j)
     M-step   w_k = sum_n r_nk / N,   theta_k: expected statistics E T = sum_n r_nk T(x_n) / sum_n r_nk
@@ -6,6 +6,11 @@
 Both are read off the program: responsibilities from the mixture's terms, the M-step from the family of its components
 (`probgen.distributions.families`), which it fits by moments. A program that is no mixture has one component, and is fitted in
 one step. Dempster, Laird and Rubin 1977.
+
+    z ~ N(0, I),   x | z ~ N(mu + W z, diag(v))
+
+Of these the E-step is the normal posterior of z, the M-step least squares on its moments; v is one number, as in probabilistic
+principal components, or one for each coordinate, as in factor analysis. Rubin and Thayer 1982 (doi:10.1007/BF02293851).
 """
 
 from __future__ import annotations
@@ -13,8 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from probgen.algorithm import Learner, positive
-from probgen.inference.learning import _mixture
+import numpy as np
+
+from probgen.algorithm import Incompatible, Learner, positive
+from probgen.inference.learning import _linear, _mixture
 from probgen.target import Learnable
 
 
@@ -23,6 +30,22 @@ class State(NamedTuple):
 
     parameters: Any
     loss: Any
+
+
+class LinearState(NamedTuple):
+    """Unconstrained parameters, the loss that they have, the rows' mean and their covariance about it."""
+
+    parameters: Any
+    loss: Any
+    mean: Any
+    covariance: Any
+
+
+class LinearInfo(NamedTuple):
+    """loss: minus the mean log likelihood of all rows before the step, in nats."""
+
+    loss: Any
+    converged: Any
 
 
 class Info(NamedTuple):
@@ -39,9 +62,10 @@ class EM(Learner[Learnable]):
 
     num_steps: iterations at most.
     tolerance: nats a row; it has converged where a step gains less.
-    start: "kmeans": the clusters of k-means; "program": the program's initial parameters.
+    start: "kmeans": the clusters of k-means; "program": the program's initial parameters, as for linear programs in any case.
     smoothing: rows that are added to every component, with the statistics of all data, so that none collapses onto a point.
-    Raises Incompatible where the program is not a mixture of an exponential family, or an argument is not a parameter.
+    Raises Incompatible where the program is neither a mixture of an exponential family nor linear and normal, or an argument is not
+    a parameter; ValueError for a coordinate that is constant, whose likelihood has no maximum.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
@@ -62,6 +86,8 @@ class EM(Learner[Learnable]):
             raise ValueError(f"start is {self.start!r}; known: kmeans, program")
 
     def prepare(self, target: Any) -> Any:
+        if target.hidden:
+            return _linear_one(target)
         mixture = _mixture.found(target)
         if mixture.num_components > target.num_rows:
             raise ValueError(f"{mixture.num_components} components need as many rows; there are {target.num_rows}.")
@@ -71,6 +97,10 @@ class EM(Learner[Learnable]):
         import jax
         import jax.numpy as jnp
 
+        if form := _linear.known(target):
+            mean, covariance = _linear.moments(target, form)
+            parameters = target.initial(key) | ({form.mu: mean} if form.mu else {})  # where it stays
+            return LinearState(parameters, jnp.full((), jnp.inf, target.precision), mean, covariance)
         k_parameters, k_start = jax.random.split(key)
         learned = target.structure.one.program
         parameters = learned.constrained(target.initial(k_parameters))
@@ -82,6 +112,8 @@ class EM(Learner[Learnable]):
         import jax
         import jax.numpy as jnp
 
+        if isinstance(state, LinearState):
+            return self._linear_step(state, target)
         mixture, x = _mixture.known(target), _mixture.rows_of(target)
 
         def responsibilities(rows: Any, index: Any) -> Any:
@@ -94,5 +126,36 @@ class EM(Learner[Learnable]):
         converged = jnp.abs(state.loss - loss) < self.tolerance
         return State(parameters, loss), Info(loss, counts.min(), converged)
 
+    def _linear_step(self, state: LinearState, target: Any) -> tuple[LinearState, LinearInfo]:
+        import jax.numpy as jnp
+
+        form = _linear.known(target)
+        W, _, v = _linear.parts(target, form, state.parameters)
+        W, v, loss = _linear.improved(W, v, state.covariance)
+        v = v if state.parameters[form.noise].shape else jnp.full_like(v, v.mean())
+        parameters = _linear.changed(target, form, state.parameters, W, state.mean, v)
+        converged = jnp.abs(state.loss - loss) < self.tolerance
+        return LinearState(parameters, loss, state.mean, state.covariance), LinearInfo(loss, converged)
+
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
+        if isinstance(state, LinearState):
+            return dict(state.parameters)
         return target.structure.one.program.unconstrained(state.parameters)
+
+
+def _linear_one(target: Any) -> Any:
+    """The target without a guide, if the program is linear and normal and no coordinate is constant."""
+    target = getattr(target, "plain", target)
+    form = _linear.found(target)
+    if form is None:
+        raise Incompatible(
+            "em sums over assignments and integrates causes: it needs a mixture, or z ~ N(0, I), x ~ N(mu + W z, diag(v)) with "
+            "parameters W, v and perhaps mu.\nTry inference='mle' or 'svi'."
+        )
+    spread = np.asarray(target.data[next(iter(target.keywords))], float).std(0)
+    constant = [] if _linear.shared(target, form) else np.flatnonzero(~(spread > 0))
+    if len(constant):
+        raise ValueError(
+            f"Coordinate {constant[0]} of {form.x!r} is constant: leave it out, its noise would shrink to zero."
+        )
+    return target

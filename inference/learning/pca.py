@@ -47,18 +47,20 @@ class PCA(Learner[Learnable]):
     num_steps: int = 1
 
     def prepare(self, target: Any) -> Any:
-        from probgen.inference.learning import _pca
+        from probgen.inference.learning import _linear
 
         target = getattr(target, "plain", target)  # no guide is learned
+        form = _linear.found(target)
         with runtime.jax_scope(target.precision):
-            if not _pca.explained(target):
-                raise Incompatible(f"The closed form is of programs {FORM}.\nTry inference='mle' or 'svi'.")
-            (x, z), values = _pca.sites(target), _pca.spectrum(target)[0]
-            if not values[z.size :].mean() > 1e-10 * values[0]:
+            if form is None or not _linear.shared(target, form) or target.hidden[0].size >= target.visible[0].size:
+                raise Incompatible(f"The closed form is of programs {FORM}.\nTry inference='em', 'mle' or 'svi'.")
+            values, _, _ = _spectrum(target, form)
+            num, noise = target.hidden[0].size, values[target.hidden[0].size :].mean()
+            if not noise > 1e-10 * values[0]:
                 raise ValueError(
-                    f"{z.size} components leave no noise: the rows of {x.name!r} have no variance beside them."
+                    f"{num} components leave no noise: the rows of {form.x!r} have no variance beside them."
                 )
-            if not _pca.attainable(target):
+            if not _linear.attainable(target, form, noise.repeat(len(values))):
                 raise Incompatible(
                     "No value of the noise's parameter gives the variance that the rows leave; let it take any positive one."
                 )
@@ -70,10 +72,29 @@ class PCA(Learner[Learnable]):
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         import jax.numpy as jnp
 
-        from probgen.inference.learning import _pca
+        from probgen.inference.learning import _linear
 
-        found, loss, explained = _pca.solution(target, state.parameters)
-        return State(found), Info(loss, explained, jnp.bool_(True))
+        form = _linear.known(target)
+        assert form is not None
+        values, vectors, mean = _spectrum(target, form)
+        num, dim = target.hidden[0].size, len(values)
+        noise = values[num:].mean()
+        W = vectors[:, :num] * jnp.sqrt(values[:num] - noise)
+        parameters = _linear.changed(target, form, state.parameters, W, mean, noise.repeat(dim))
+        log_det = jnp.log(values[:num]).sum() + (dim - num) * jnp.log(noise)
+        loss = 0.5 * (dim * jnp.log(2 * jnp.pi) + log_det + dim)
+        return State(parameters), Info(loss, 1 - dim * noise / values.sum(), jnp.bool_(True))
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
         return dict(state.parameters)
+
+
+def _spectrum(target: Any, form: Any) -> tuple[Any, Any, Any]:
+    """Eigenvalues of the rows' covariance, the largest first, its eigenvectors as columns, and the mean that it is about."""
+    import jax.numpy as jnp
+
+    from probgen.inference.learning import _linear
+
+    mean, covariance = _linear.moments(target, form)
+    values, vectors = jnp.linalg.eigh(covariance)
+    return values[::-1], vectors[:, ::-1], mean

@@ -2,7 +2,7 @@
 
     z ~ N(0, I),   x | z ~ N(mu + W z, diag(sigma^2)),   so that   x ~ N(mu, W W' + diag(sigma^2))
 
-mle integrates z out; W is known up to a rotation. Coordinates should vary: the likelihood of a constant one has no maximum.
+em and mle integrate z out; W is known up to a rotation. Coordinates should vary: the likelihood of a constant one has no maximum.
 Shapes: z: (latent,), x, mu, sigma: (dim,), W: (dim, latent). Spearman 1904; Rubin and Thayer 1982 (doi:10.1007/BF02293851).
 """
 

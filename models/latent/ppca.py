@@ -2,7 +2,7 @@
 
     z ~ N(0, I),   x | z ~ N(mu + W z, sigma^2 I),   so that   x ~ N(mu, W W' + sigma^2 I)
 
-mle integrates z out, pca is the closed form. At the maximum mu is the mean, W's columns span the leading eigenvectors of the
+mle and em integrate z out, pca is the closed form. At the maximum mu is the mean, W's columns span the leading eigenvectors of the
 covariance, and sigma^2 is the mean of the other eigenvalues; W itself is known up to a rotation. Shapes: z: (latent,), x, mu:
 (dim,), W: (dim, latent), sigma: (). Tipping and Bishop 1999 (doi:10.1111/1467-9868.00196).
 """
