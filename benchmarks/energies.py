@@ -2,6 +2,7 @@
 
     python benchmarks/energies.py mnist --hidden 20            exact log-likelihood, and AIS against it
     python benchmarks/energies.py mnist --hidden 500           a forward and a reverse AIS estimate
+    python benchmarks/energies.py digits                       CD-1, CD-10 and PCD in five seeds, exact log-likelihoods
     python benchmarks/energies.py speed                        scikit-learn, a loop by hand; thrml, torchebm where installed
 
 MNIST is read from data/mnist.npz in $PROBGEN_SHARED; each pixel is drawn with its grey level as probability, in the test rows
@@ -14,7 +15,7 @@ import argparse
 import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,36 @@ def told(record: dict[str, Any]) -> str:
             f"{found['reverse'] - record['exact']:+.3f}, their mean {found['value'] - record['exact']:+.3f}"
         )
     return "\n".join(lines)
+
+
+# ---- digits ------------------------------------------------------------------------------------------------------
+
+DIGITS = {
+    "CD-1": ("cd", {}),
+    "CD-10": ("cd", {"num_sweeps": 10}),
+    "PCD": ("pcd", {"num_chains": 1000}),
+}  # the last two cost the same
+
+
+def digits(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Exact log-likelihoods in nats of binarised digits, 16 hidden units, and in how many seeds CD-1 < CD-10 <= PCD."""
+    import probgen as pg
+
+    good = 0
+    for seed in range(asked.seeds):
+        found, seconds = {}, {}
+        for name, (inference, settings) in DIGITS.items():
+            begun = time.perf_counter()
+            given = {"num_steps": asked.steps, "learning_rate": 0.1, "seed": seed, "progress": False} | settings
+            fit = pg.fit("rbm", "digits", inference, **given)
+            seconds[name] = time.perf_counter() - begun
+            found[name] = float(fit.log_prob().value.mean())
+        ordered = found["CD-1"] < found["CD-10"] <= found["PCD"]
+        good += ordered
+        say(f"seed {seed}: {', '.join(f'{k} {v:.3f} ({seconds[k]:.0f} s)' for k, v in found.items())}: {ordered}")
+        yield {"benchmark": "digits", "hidden": 16, "seed": seed, "nats": found, "seconds": seconds, "steps": asked.steps,
+               "ordered": ordered, "machine": harness.machine()}  # fmt: skip
+    say(f"CD-1 < CD-10 <= PCD in {good} of {asked.seeds} seeds")
 
 
 # ---- speed -------------------------------------------------------------------------------------------------------
@@ -293,8 +324,11 @@ def options() -> argparse.Namespace:
     one.add_argument("--rate", type=float, help=f"learning rate (default by hidden units: {RATES})")
     one.add_argument("--chains", type=int, default=2000, help="particles of AIS (default 2000)")
     one.add_argument("--temperatures", type=int, default=2000, help="of AIS (default 2000)")
+    three = commands.add_parser("digits", help="contrastive divergence beside persistent chains, exact log-likelihoods")
+    three.add_argument("--seeds", type=int, default=5)
+    three.add_argument("--steps", type=int, default=10_000)
     two = commands.add_parser("speed", help="epochs and sweeps, side by side")
-    for command in (one, two):
+    for command in (one, two, three):
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--out", type=Path, default=harness.HERE / "energies.jsonl", help="results, appended")
         command.add_argument("--fresh", action="store_true", help="forget the results in --out first")
@@ -309,7 +343,7 @@ def main() -> None:
         results.add(record)
         say(told(record))
     else:
-        for record in speed(asked):
+        for record in (digits if asked.command == "digits" else speed)(asked):
             results.add(record)
 
 

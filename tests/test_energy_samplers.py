@@ -424,3 +424,19 @@ def test_many_chains_advance_in_one_and_draw_what_few_do(inference):
     x = fit.draws["x"]
     for chains, exact in ((x.mean(axis=1), MEAN), (((x - MEAN) ** 2).mean(axis=1), np.diag(COVARIANCE))):
         assert (abs(chains.mean(axis=0) - exact) < 4 * chains.std(axis=0, ddof=1) / 10).all()
+
+
+def test_chains_in_blocks_draw_what_they_draw_in_one(monkeypatch):
+    """Without warm-up the state holds empty arrays."""
+    from probgen.engine import xla
+
+    data, settings = (
+        {"P": np.linalg.inv(COVARIANCE), "mu": MEAN},
+        {"num_chains": 2048, "num_samples": 3, "num_warmup": 0},
+    )
+    found = []
+    for block in (xla.BLOCK, 4096):
+        monkeypatch.setattr(xla, "BLOCK", block)
+        found.append(pg.fit(gaussian, data, "ula", step_size=0.1, **settings).draws["x"])
+    assert found[0].shape == (2048, 3, 2)
+    np.testing.assert_allclose(*found, atol=1e-6)

@@ -48,7 +48,7 @@ class VAEGAN(RowLearner[Judged]):
     """Program, guide and critic against each other, by Adam (beta_1 = 1/2) on minibatches.
 
     gamma: weight of likeness beside the critic's judgement, in what the program minimises.
-    likelihood: weight of -log p(x | z) beside the distance of features.
+    likelihood: weight of -log p(x | z) beside the distance of features; 0 as in the paper.
     kl_warmup: steps over which the weight of the KL rises from 0.
     """
 

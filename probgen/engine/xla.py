@@ -198,8 +198,9 @@ def chunk_many(
     step = jax.vmap(lambda key, state: chunk(kernel, target, key, state, start, stop, capacity=capacity))
     if blocks == 1:
         return step(keys, states)
-    apart = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (keys, states))
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), lax.map(lambda block: step(*block), apart))
+    count = len(keys)  # said outright: arrays of a state may be empty
+    apart = jax.tree.map(lambda a: a.reshape(blocks, count // blocks, *a.shape[1:]), (keys, states))
+    return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), lax.map(lambda block: step(*block), apart))
 
 
 # `init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
