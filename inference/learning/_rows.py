@@ -109,6 +109,13 @@ class RowLearner(Learner[T]):
         """The step from which the average counts."""
         return int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
 
+    def check_batch(self, target: Any) -> None:
+        """Raise ValueError for a batch larger than the data."""
+        if self.batch_size > target.num_rows:
+            raise ValueError(
+                f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
+            )
+
     # ---- the kernel
 
     def init(self, key: Any, target: Any) -> State:

@@ -116,10 +116,7 @@ class AmortisedSVI(RowLearner[Bounded]):
                 f"estimator='path' is for hidden reals alone; {other[0]!r} is summed over or observed by the guide.\n"
                 "Use estimator='total'."
             )
-        if self.batch_size > target.num_rows:
-            raise ValueError(
-                f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
-            )
+        self.check_batch(target)
         return target.unjudged if isinstance(target, Judged) else target
 
     # ---- the kernel

@@ -71,10 +71,7 @@ class VAEGAN(RowLearner[Judged]):
     def prepare(self, target: Any) -> Any:
         if other := [v.name for v in target.hidden if v.kind != "reals"] or list(target.beside):
             raise Incompatible(f"{other[0]!r} is no hidden site of unbounded reals, and vae_gan learns no others.")
-        if self.batch_size > target.num_rows:
-            raise ValueError(
-                f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
-            )
+        self.check_batch(target)
         return target
 
     # ---- the kernel

@@ -107,10 +107,7 @@ class VQ(RowLearner[Bounded]):
             )
         if self._critical and not isinstance(target, Judged):
             raise Incompatible("perceptual and adversarial need a critic: pg.Model(program, guide=..., critic=...).")
-        if self.batch_size > target.num_rows:
-            raise ValueError(
-                f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
-            )
+        self.check_batch(target)
         return target.unjudged if isinstance(target, Judged) and not self._critical else target
 
     @property
