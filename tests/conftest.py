@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from probgen import runtime  # noqa: F401  before anything starts JAX: the order of its operations
 
 # Tests compile much and run it briefly: code that LLVM leaves as it is takes a third of the time, here and in child processes.
-if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+if version("jaxlib").startswith("0.10.") and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = " ".join((
         os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false",
     ))  # fmt: skip
