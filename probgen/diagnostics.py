@@ -670,8 +670,9 @@ def _codes(evidence: Evidence) -> Finding | None:
 
 def _critic(evidence: Evidence) -> Finding | None:
     """Whether a critic still has something to teach: one that tells data from the model's points every time has not."""
-    steps = evidence.fit.num_steps
-    if "right" not in evidence.records or steps < 100 or not evidence.settings.get("adversarial", 1.0):
+    settings, steps = evidence.settings, evidence.fit.num_steps
+    without = not (settings.get("adversarial", 1.0) or settings["perceptual"])
+    if "right" not in evidence.records or steps < 100 or without:
         return None
     right = float(evidence.records["right"][0, -max(100, steps // 10) :].mean())
     message = (

@@ -226,6 +226,9 @@ def test_against_a_critic_if_asked():
     assert (plain.records["right"] == 0).all()
     assert (against.records["right"] > 0.1).all()
     assert against.log_prob().value.shape == (300,)
+    alike = pg.fit(with_one, inference="vq", perceptual=1.0, num_steps=100, batch_size=50).diagnose()
+    assert "no bound" in alike["critic"].message
+    assert "critic" not in [finding.check for finding in idle.diagnose().findings]
 
 
 def test_the_critic_moves_the_decoder_and_not_the_critic_the_codes():

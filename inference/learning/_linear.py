@@ -20,10 +20,8 @@ REACH = 30.0  # of the parameter of v, unconstrained
 
 
 class Linear(NamedTuple):
-    """Names of the two sites and of the parameters; mu is "" where the mean is zero."""
+    """Names of the parameters; mu is "" where the mean is zero."""
 
-    x: str
-    z: str
     W: str
     mu: str
     noise: str
@@ -61,11 +59,11 @@ def _candidates(target: Any, parameters: Any) -> list[Linear]:
     if len(W) != 1 or len(shapes) != 1 + len(numbers) + len(vectors):
         return []
     if len(numbers) == 1 and len(vectors) < 2:
-        return [Linear(x.name, z.name, W[0], vectors[0] if vectors else "", numbers[0])]
+        return [Linear(W[0], vectors[0] if vectors else "", numbers[0])]
     if not numbers and len(vectors) == 1:
-        return [Linear(x.name, z.name, W[0], "", vectors[0])]
+        return [Linear(W[0], "", vectors[0])]
     if not numbers and len(vectors) == 2:
-        return [Linear(x.name, z.name, W[0], mu, noise) for mu, noise in (vectors, vectors[::-1])]
+        return [Linear(W[0], mu, noise) for mu, noise in (vectors, vectors[::-1])]
     return []
 
 
@@ -109,7 +107,7 @@ def changed(target: Any, form: Linear, parameters: Any, W: Any, mu: Any, v: Any)
 
 def moments(target: Any, form: Linear) -> tuple[Any, Any]:
     """The rows' mean, zero where the program's is, and their covariance about it."""
-    rows = target.rows(jnp.arange(target.num_rows))[form.x]
+    rows = target.rows(jnp.arange(target.num_rows))[target.visible[0].name]
     mean = rows.mean(0) if form.mu else jnp.zeros(rows.shape[1], rows.dtype)
     return mean, (rows - mean).T @ (rows - mean) / len(rows)
 

@@ -88,9 +88,7 @@ def rows_of(target: Any) -> Any:
 
 def _found(target: Any) -> Mixture:
     if not target.normalised or len(target.visible) != 1:
-        raise Incompatible(
-            "em needs a program that is a probability of one site; this has factors, hidden or several sites."
-        )
+        raise Incompatible("em needs a program that is a probability of one site; this has factors or several sites.")
     site = target.visible[0].name
     rng = np.random.default_rng(0)
 

@@ -144,12 +144,12 @@ class RowLearner(Learner[T]):
         average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
         guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
         new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard)
-        return new, Info(loss, gap, rate, guard.rollbacks)
+        return new, self.told(new, Info(loss, gap, rate, guard.rollbacks))
 
     def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
         """A runaway is rolled back."""
-        state = _guarded(state, self.spike)
-        return state, info._replace(rollbacks=state.guard.rollbacks)
+        state = self.looked(_guarded(state, self.spike), target)
+        return state, self.told(state, info._replace(rollbacks=state.guard.rollbacks))
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
         del key, target
@@ -176,6 +176,14 @@ class RowLearner(Learner[T]):
     def monitor(self, key: Any, target: Any, state: State, batch: Any, gap: Any) -> Any:
         """The loss to be shown; `gap` is what `gradient` gave."""
         raise NotImplementedError
+
+    def looked(self, state: State, target: Any) -> State:
+        """The state with what is found out between steps."""
+        return state
+
+    def told(self, state: State, info: Any) -> Any:
+        """What is recorded: a named tuple with loss, learning_rate and rollbacks of `info`."""
+        return info
 
     # ---- parts
 

@@ -129,17 +129,10 @@ class AmortisedSVI(RowLearner[Bounded]):
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
         return -self._loss(key, target, state.parameters, batch, 1.0)[1][0]
 
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
-        state, info = super().step(key, state, target)
-        return state, self._told(state, info)
+    def looked(self, state: State, target: Any) -> State:
+        return with_activity(state, target)
 
-    def look(self, state: State, info: Info, target: Any) -> tuple[State, Info]:
-        state, info = super().look(state, info, target)
-        active = active_units(target, state.parameters, target.rows(state.order[:ROWS]))
-        state = state._replace(chains=state.chains._replace(active=active))
-        return state, self._told(state, info)
-
-    def _told(self, state: State, info: Any) -> Info:
+    def told(self, state: State, info: Any) -> Info:
         return Info(info.loss, state.chains.kl, state.chains.active, info.learning_rate, info.rollbacks)
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
@@ -221,6 +214,12 @@ class AmortisedSVI(RowLearner[Bounded]):
             slopes = jax.tree.map(lambda s: s * weights.reshape(weights.shape + (1,) * (s.ndim - 2)), slopes)
         gradient = jax.tree.map(lambda a, b: -(a + b), direct, through_draws(slopes)[0])
         return gradient, jnp.mean(self._bounds(log_ratio)), jnp.mean(likelihood - log_ratio)
+
+
+def with_activity(state: State, target: Any) -> State:
+    """The state with the hidden coordinates in use, `state.chains.active`, counted anew."""
+    active = active_units(target, state.parameters, target.rows(state.order[:ROWS]))
+    return state._replace(chains=state.chains._replace(active=active))
 
 
 def active_units(target: Any, parameters: Any, rows: Any) -> Any:

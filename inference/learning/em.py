@@ -149,13 +149,13 @@ def _linear_one(target: Any) -> Any:
     form = _linear.found(target)
     if form is None:
         raise Incompatible(
-            "em sums over assignments and integrates causes: it needs a mixture, or z ~ N(0, I), x ~ N(mu + W z, diag(v)) with "
-            "parameters W, v and perhaps mu.\nTry inference='mle' or 'svi'."
+            "em of hidden sites needs z ~ N(0, I), x ~ N(mu + W z, diag(v)) with parameters W, v and perhaps mu.\n"
+            "Write an assignment as one mixture distribution (MixtureSameFamily), or try inference='mle' or 'svi'."
         )
     spread = np.asarray(target.data[next(iter(target.keywords))], float).std(0)
     constant = [] if _linear.shared(target, form) else np.flatnonzero(~(spread > 0))
     if len(constant):
         raise ValueError(
-            f"Coordinate {constant[0]} of {form.x!r} is constant: leave it out, its noise would shrink to zero."
+            f"Coordinate {constant[0]} of {target.visible[0].name!r} is constant: leave it out, its noise would shrink to zero."
         )
     return target

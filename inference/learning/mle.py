@@ -127,28 +127,22 @@ class MLE(RowLearner[Learnable]):
         loss, gradient = jax.value_and_grad(self.loss, argnums=1)(target, parameters, batch)
         return gradient, -loss, watch
 
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
-        state, info = super().step(key, state, target)
-        return state, self._told(state, info)
-
-    def look(self, state: State, info: Info, target: Any) -> tuple[State, Info]:
+    def looked(self, state: State, target: Any) -> State:
         import jax
 
-        state, info = super().look(state, info, target)
         watch: Watch = state.chains
         if not len(watch.rows):
-            return state, info
-        look = lambda: self._looked(watch, target, state.parameters)  # noqa: E731
-        state = state._replace(chains=jax.lax.cond(state.step % 100 == 0, look, lambda: watch))
-        return state, self._told(state, info)
+            return state
+        look = lambda: self._watched(watch, target, state.parameters)  # noqa: E731
+        return state._replace(chains=jax.lax.cond(state.step % 100 == 0, look, lambda: watch))
 
-    def _told(self, state: State, info: Any) -> Info:
+    def told(self, state: State, info: Any) -> Info:
         import jax.numpy as jnp
 
         converged = jnp.asarray(state.chains.age >= self.patience)
         return Info(info.loss, info.learning_rate, info.rollbacks, state.chains.last, converged)
 
-    def _looked(self, watch: Watch, target: Any, parameters: Any) -> Watch:
+    def _watched(self, watch: Watch, target: Any, parameters: Any) -> Watch:
         import jax
         import jax.numpy as jnp
 

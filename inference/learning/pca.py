@@ -58,7 +58,7 @@ class PCA(Learner[Learnable]):
             num, noise = target.hidden[0].size, values[target.hidden[0].size :].mean()
             if not noise > 1e-10 * values[0]:
                 raise ValueError(
-                    f"{num} components leave no noise: the rows of {form.x!r} have no variance beside them."
+                    f"{num} components leave no noise: the rows of {target.visible[0].name!r} have no variance beside them."
                 )
             if not _linear.attainable(target, form, noise.repeat(len(values))):
                 raise Incompatible(

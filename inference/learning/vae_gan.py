@@ -70,7 +70,10 @@ class VAEGAN(RowLearner[Judged]):
 
     def prepare(self, target: Any) -> Any:
         if other := [v.name for v in target.hidden if v.kind != "reals"] or list(target.beside):
-            raise Incompatible(f"{other[0]!r} is no hidden site of unbounded reals, and vae_gan learns no others.")
+            raise Incompatible(
+                f"{other[0]!r} is no hidden site of unbounded reals, and vae_gan learns no others.\n"
+                "Try inference='svi', or 'vq' for the codes of a codebook."
+            )
         self.check_batch(target)
         return target
 
@@ -89,19 +92,12 @@ class VAEGAN(RowLearner[Judged]):
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
         return self._losses(key, target, state.parameters, batch, 1.0)[1][0]
 
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
-        state, info = super().step(key, state, target)
-        return state, self._told(state, info)
+    def looked(self, state: State, target: Any) -> State:
+        from probgen.inference.learning.amortised_svi import with_activity
 
-    def look(self, state: State, info: Info, target: Any) -> tuple[State, Info]:
-        from probgen.inference.learning.amortised_svi import ROWS, active_units
+        return with_activity(state, target)
 
-        state, info = super().look(state, info, target)
-        active = active_units(target, state.parameters, target.rows(state.order[:ROWS]))
-        state = state._replace(chains=state.chains._replace(active=active))
-        return state, self._told(state, info)
-
-    def _told(self, state: State, info: Any) -> Info:
+    def told(self, state: State, info: Any) -> Info:
         return Info(info.loss, *state.chains[1:], info.learning_rate, info.rollbacks)
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:

@@ -153,16 +153,13 @@ class VQ(RowLearner[Bounded]):
         chains, parameters = state.chains, dict(state.parameters)
         for k, moved in chains.moved.items():
             parameters[_label(k)] = jnp.where(moved[:, None], chains.books[k], parameters[_label(k)])
-        state = state._replace(parameters=parameters, average=parameters)
-        return state, self._told(state, info)
+        return state._replace(parameters=parameters, average=parameters), info
 
-    def look(self, state: State, info: Info, target: Any) -> tuple[State, Info]:
-        state, info = super().look(state, info, target)
+    def looked(self, state: State, target: Any) -> State:
         used, perplexity = use(target, state.parameters, target.rows(state.order[:ROWS]))
-        state = state._replace(chains=state.chains._replace(used=used, perplexity=perplexity))
-        return state, self._told(state, info)
+        return state._replace(chains=state.chains._replace(used=used, perplexity=perplexity))
 
-    def _told(self, state: State, info: Any) -> Info:
+    def told(self, state: State, info: Any) -> Info:
         chains = state.chains
         said = chains.kl, chains.used, chains.perplexity, chains.right
         return Info(info.loss, *said, info.learning_rate, info.rollbacks)

@@ -257,21 +257,13 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
 
         shapes = tuple((v.name, v.shape) for v in hidden.values())
         guide = Encoder(shapes, (*target.keywords, *target.inputs))
-    s = target.structure
     with runtime.jax_scope(target.precision):
         kinds = {
             k: "int32" if target.variables[site].kind == "levels" else target.precision
             for k, site in target.keywords.items()
         }
-        row = {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], kind) for k, kind in kinds.items()}
-        row |= {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.arrays[k].dtype) for k in target.inputs}
-        known = {k: jax.ShapeDtypeStruct(jnp.shape(v), jnp.asarray(v).dtype) for k, v in target.rest.items()}
-        arrays = taken(guide, {**known, **row})
-        static = taken(guide, {k: v for k, v in s.static.items() if k not in arrays and k not in target.keywords})
-        shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
         try:
-            learned = wrapped(guide, tuple(sorted(static.items())), shapes)
-            found = NumpyroBounded(s.but(guide=learned), target.arrays)
+            found = NumpyroBounded(target.structure.but(guide=companion(target, guide, kinds)), target.arrays)
             drawn = jax.eval_shape(
                 lambda: found.draw(jax.random.key(0), found.initial(jax.random.key(0)), found._first())
             )
@@ -281,6 +273,17 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
     with runtime.jax_scope(target.precision):
         _check_beside(found)
     return found
+
+
+def companion(target: NumpyroLearnable, program: Callable[..., Any], kinds: Mapping[str, str]) -> Learned:
+    """A program of what the data give for one row, such as a guide, with its parameters as data; kinds: of the rows by keyword."""
+    row = {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], kind) for k, kind in kinds.items()}
+    row |= {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.arrays[k].dtype) for k in target.inputs}
+    known = {k: jax.ShapeDtypeStruct(jnp.shape(v), jnp.asarray(v).dtype) for k, v in target.rest.items()}
+    arrays = taken(program, {**known, **row})
+    settings = {k: v for k, v in target.structure.static.items() if k not in arrays and k not in target.keywords}
+    shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
+    return wrapped(program, tuple(sorted(taken(program, settings).items())), shapes)
 
 
 def _check_beside(target: NumpyroBounded) -> None:

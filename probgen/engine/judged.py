@@ -16,8 +16,8 @@ import numpy as np
 
 from probgen import runtime
 from probgen.data import taken
-from probgen.engine.amortised import NumpyroBounded
-from probgen.engine.learned import Learned, initial_arrays, wrapped
+from probgen.engine.amortised import NumpyroBounded, companion
+from probgen.engine.learned import Learned, initial_arrays
 from probgen.target import Judged
 
 
@@ -68,14 +68,8 @@ def judged(target: NumpyroBounded, critic: Callable[..., Any]) -> NumpyroJudged:
     """
     s = target.structure
     with runtime.jax_scope(target.precision):
-        row = {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.precision) for k in target.keywords}
-        row |= {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.arrays[k].dtype) for k in target.inputs}
-        known = {k: jax.ShapeDtypeStruct(jnp.shape(v), jnp.asarray(v).dtype) for k, v in target.rest.items()}
-        arrays = taken(critic, {**known, **row})
-        static = taken(critic, {k: v for k, v in s.static.items() if k not in arrays and k not in target.keywords})
-        shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
         try:
-            learned = wrapped(critic, tuple(sorted(static.items())), shapes)
+            learned = companion(target, critic, dict.fromkeys(target.keywords, target.precision))
             found = NumpyroJudged(s.but(critic=learned), target.arrays)
             begin = lambda: found.judged(found.initial(jax.random.key(0)), found._first())  # noqa: E731
             said = jax.eval_shape(begin)
