@@ -214,6 +214,8 @@ class Fit:
     """float64 by default on a CPU, float32 on an accelerator"""
     engine: Literal["numpyro", "pyro"] | None = None
     """only where the program leaves it in doubt"""
+    init: Annotated[Path | None, arg(metavar="RUN")] = None
+    """the directory of a run at whose learned parameters learning begins"""
     progress: bool = field(default_factory=sys.stderr.isatty)
     """a bar on stderr; by default where that is a terminal"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -228,7 +230,7 @@ class Fit:
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
         work = lambda: run.fit(  # noqa: E731
             _program(self.program), _data(self.data), self.inference, seed=self.seed, out=out, progress=self.progress,
-            overwrite=self.overwrite, precision=self.precision, engine=self.engine, **settings,
+            overwrite=self.overwrite, precision=self.precision, engine=self.engine, init=self.init, **settings,
         )  # fmt: skip
         return _told(work, out, self.report)
 

@@ -233,8 +233,10 @@ class LearnedFit(Fit):
         settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
         if inference == "gibbs":
             settings = {"conditionals": "evaluation"} | settings
-        found = fit(target, inference=inference, seed=self.seed + 2 if seed is None else seed, **settings)
-        return {k: v[:, -1] for k, v in found.draws.items()}
+        seed = self.seed + 2 if seed is None else seed
+        core = target.pruned() if isinstance(target, Conditional) else target
+        drawn = {k: v[:, -1] for k, v in fit(core, inference=inference, seed=seed, **settings).draws.items()}
+        return drawn if core is target else target.completed(drawn, seed + 1)
 
     def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
         """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).

@@ -25,7 +25,7 @@ from probgen.latent import LatentFit
 from probgen.model import Model
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
-from probgen.target import Bounded, Learnable, Target
+from probgen.target import START, Bounded, Learnable, Target
 
 Program = str | Model | Target | Callable[..., Any]
 
@@ -91,6 +91,7 @@ def fit(
     progress: bool | None = None,
     precision: str | None = None,
     engine: str | None = None,
+    init: LearnedFit | str | Path | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit a program to data by any algorithm that its structure allows.
@@ -105,6 +106,7 @@ def fit(
     progress: a bar on stderr; by default where that is a terminal.
     precision: "float64" (default on CPU) or "float32" (default on an accelerator).
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
+    init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
@@ -119,12 +121,29 @@ def fit(
     precision = precision or algorithm.precision or default_precision(program)
     model, target = conditioned(program, data, engine, precision)
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
+    if init is not None:
+        target = _begun(target, _parameters(init))
 
     def begin() -> None:
         if store:
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
 
     return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+
+
+def _parameters(init: LearnedFit | str | Path) -> Mapping[str, np.ndarray]:
+    """Learned parameters, unconstrained."""
+    found = init if isinstance(init, Fit) else load(init)
+    if not isinstance(found, LearnedFit):
+        raise TypeError(f"init is {found}; expected a fit that learned parameters from rows.")
+    return found.answer
+
+
+def _begun(target: Target, answer: Mapping[str, np.ndarray]) -> Target:
+    """The target whose parameters begin at learned ones."""
+    if not isinstance(target, Learnable):
+        raise TypeError("init is for programs with parameters that are learned from rows; this one has none.")
+    return target.begun(answer)
 
 
 def meant(word: str, program: Program, data: Any = None, engine_name: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -470,7 +489,9 @@ def from_file(path: str | Path, name: str) -> Program:
 
 def _restored(store: Store, program: Program | None) -> Run:
     record = store.record()
-    arrays = store.arrays("data.safetensors")[0]
+    given = store.arrays("data.safetensors")[0]
+    arrays = {k: v for k, v in given.items() if not k.endswith(START)}
+    starts = {k.removesuffix(START): v for k, v in given.items() if k.endswith(START)}
     algorithm = catalog.inference(record["inference"]["name"], _tuples(record["inference"]["settings"]))
     chosen = program if program is not None else _find_program(record["program"])
     data = {**arrays, **record["static"]}
@@ -480,12 +501,13 @@ def _restored(store: Store, program: Program | None) -> Run:
     if kept := {k: v for k, v in record["program"].items() if k in COMPANIONS}:
         base = catalog.model(chosen) if isinstance(chosen, str) else chosen
         base = base if isinstance(base, Model) else Model(base)
-        given = {k for k in kept if program is not None and getattr(base, k) is not None}
-        chosen = dataclasses.replace(base, **{k: _find_program(v) for k, v in kept.items() if k not in given})
+        own = {k for k in kept if program is not None and getattr(base, k) is not None}
+        chosen = dataclasses.replace(base, **{k: _find_program(v) for k, v in kept.items() if k not in own})
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])
     target = fitting(algorithm, target, list)
+    target = _begun(target, starts) if starts else target
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
     return run

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+START = " start"  # ending of the data that are where a parameter begins
 
 
 class Bounds(NamedTuple):
@@ -142,9 +143,25 @@ class Learnable(Target):
         """Learned parameters in their constraints."""
         raise NotImplementedError
 
+    def begun(self, answer: Arrays) -> Learnable:
+        """The target whose parameters begin where they are named, unconstrained, and as before elsewhere; raises ValueError for a
+        shape that is not the parameter's, or where none is the program's."""
+        raise NotImplementedError
+
     def learned(self, answer: Arrays) -> Target:
         """The target of new points, given learned parameters."""
         raise NotImplementedError
+
+
+def check_begun(shapes: Mapping[str, tuple[int, ...]], answer: Arrays) -> dict[str, np.ndarray]:
+    """Those of the answer that are parameters of these shapes; see `Learnable.begun`."""
+    found = {k: np.asarray(v) for k, v in answer.items() if k in shapes}
+    if not found:
+        raise ValueError(f"init has {', '.join(answer) or 'no parameters'}; the program has {', '.join(shapes)}.")
+    for k, v in found.items():
+        if v.shape != shapes[k]:
+            raise ValueError(f"Parameter {k!r} of init has shape {v.shape}; the program's has {shapes[k]}.")
+    return found
 
 
 class Bounded(Learnable):
@@ -264,6 +281,14 @@ class Conditional(Unnormalised):
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
         """The sites at draws (chain, draw, dim): arrays (chain, draw, *event)."""
+        raise NotImplementedError
+
+    def pruned(self) -> Unnormalised:
+        """The target without the sites on which no other depends, which has the same constant; itself where there are none."""
+        return self
+
+    def completed(self, draws: Arrays, seed: int) -> dict[str, np.ndarray]:
+        """All sites of points, given those of the pruned target: arrays (point, *event)."""
         raise NotImplementedError
 
 

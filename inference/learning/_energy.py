@@ -21,6 +21,7 @@ from probgen.inference.learning._rows import RowLearner, State
 from probgen.target import Learnable
 
 SAMPLES = 1000  # of the posterior where F has no closed form
+ITERATIONS, STILL = 50, 1e-3  # of mean field at most; the largest change of a mean by the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +110,23 @@ def _entropy(mean: Any) -> Any:
     return -jax.scipy.special.xlogy(mean, mean) - jax.scipy.special.xlogy(1 - mean, 1 - mean)
 
 
-def mean_field(target: Any, parameters: Any, row: Any, num_iterations: int = 30) -> dict[str, Any]:
-    """The hidden units' means by coordinate ascent on the bound, damped, a site after the other."""
+def mean_field(target: Any, parameters: Any, row: Any) -> dict[str, Any]:
+    """The hidden units' means by coordinate ascent on the bound, damped, a site after the other, until they stand still."""
+    parameters = jax.lax.stop_gradient(parameters)
     f = lambda x: target.joint(parameters, x)  # noqa: E731
     hidden = target.hidden
 
-    def update(_: Any, means: Any) -> Any:
+    def update(carry: Any) -> Any:
+        i, _, old = carry
+        means = old
         for v in hidden:
             new = energy.means(f, {**row, **means}, [v])[v.name] if _whole(target, v) else _self_mean(f, row, means, v)
             means = {**means, v.name: new}
-        return means
+        return i + 1, jnp.max(jnp.array([jnp.max(jnp.abs(means[k] - old[k])) for k in means])), means
 
-    return jax.lax.fori_loop(0, num_iterations, update, {v.name: jnp.full(v.shape, 0.5) for v in hidden})
+    going = lambda carry: jnp.logical_and(carry[0] < ITERATIONS, carry[1] > STILL)  # noqa: E731
+    start = jnp.int32(0), jnp.ones(()), {v.name: jnp.full(v.shape, 0.5) for v in hidden}
+    return jax.lax.while_loop(going, update, start)[2]
 
 
 def evaluated(target: Any) -> bool:

@@ -104,7 +104,7 @@ class EM(Learner[Learnable]):
         k_parameters, k_start = jax.random.split(key)
         learned = target.structure.one.program
         parameters = learned.constrained(target.initial(k_parameters))
-        if self.start == "kmeans":
+        if self.start == "kmeans" and not target.starts:
             parameters = _mixture.started(k_start, _mixture.known(target), target, parameters, self.smoothing)
         return State(parameters, jnp.full((), jnp.inf, target.precision))
 

@@ -4,7 +4,10 @@
     by contrastive divergence; its visible bias a is b for the first layer and c_l-1 above
 
 A new layer raises a lower bound on the likelihood of a deep belief network, where it starts as the transposed layer below.
-Hinton, Osindero and Teh 2006 (doi:10.1162/neco.2006.18.7.1527); Bengio, Lamblin, Popovici and Larochelle 2007.
+In a deep Boltzmann machine a layer will be driven from above and from below. Trained alone it has half of that, so its weights
+count twice, upward in all layers but the last, downward in all but the first.
+Hinton, Osindero and Teh 2006 (doi:10.1162/neco.2006.18.7.1527); Bengio, Lamblin, Popovici and Larochelle 2007; deep Boltzmann
+machines: Salakhutdinov and Hinton 2009 (proceedings.mlr.press/v5/salakhutdinov09a.html).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from probgen.engine.energy import NotConditional
 from probgen.inference.learning._energy import EnergyLearner
 
 
@@ -43,7 +47,10 @@ class Greedy(EnergyLearner):
                 f"greedy needs parameters b, W1, c1, W2, c2, ... of a stack of layers; the program has {shapes}.\n"
                 "Use inference='pcd' for other energies."
             )
-        return target
+        try:
+            return target.blocked()  # undirected
+        except NotConditional:
+            return target
 
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
         """The step, and the hidden biases with which each layer infers its units."""
@@ -57,31 +64,37 @@ class Greedy(EnergyLearner):
         import jax.numpy as jnp
 
         depth = layers(parameters)
+        both = bool(target.structure.blocks)
         x = batch[target.visible[0].name].reshape(len(next(iter(batch.values()))), -1)
         layer = jnp.minimum(chains["step"] * depth // self.num_steps, depth - 1)
-        branches = [lambda i=i: self._layer(i, key, parameters, chains["biases"], x) for i in range(depth)]
+        branches = [lambda i=i: self._layer(i, key, parameters, chains["biases"], x, both) for i in range(depth)]
         gradient, loss = jax.lax.switch(layer, branches)
         own = [jnp.where(layer == i, parameters[f"c{i + 1}"], old) for i, old in enumerate(chains["biases"])]
         return gradient, loss, {"step": chains["step"] + 1, "biases": own}
 
-    def _layer(self, i: int, key: Any, parameters: Any, biases: Any, x: Any) -> tuple[Any, Any]:
-        """The gradient and the reconstruction's cross-entropy of the RBM of one layer; rows x: (row, visible)."""
+    def _layer(self, i: int, key: Any, parameters: Any, biases: Any, x: Any, both: bool) -> tuple[Any, Any]:
+        """The gradient and the reconstruction's cross-entropy of the RBM of one layer; rows x: (row, visible).
+
+        both: whether weights count twice where a layer has neighbours on both sides.
+        """
         import jax
         import jax.numpy as jnp
 
+        twice = 2 if both else 1
+        up, down = twice if i < len(biases) - 1 else 1, twice if i else 1
         for k in range(i):
-            x = jax.nn.sigmoid(x @ parameters[f"W{k + 1}"] + biases[k])
+            x = jax.nn.sigmoid(twice * x @ parameters[f"W{k + 1}"] + biases[k])
         names = f"W{i + 1}", visible_biases(i + 1)[-1], f"c{i + 1}"
         W, a, c = (parameters[name] for name in names)
-        h = jax.nn.sigmoid(x @ W + c)
+        h = jax.nn.sigmoid(up * x @ W + c)
         y, g = x, h
         for k in jax.random.split(key, self.num_sweeps):
             k_hidden, k_visible = jax.random.split(k)
-            means = jax.nn.sigmoid(jax.random.bernoulli(k_hidden, g).astype(W.dtype) @ W.T + a)
+            means = jax.nn.sigmoid(jax.random.bernoulli(k_hidden, g).astype(W.dtype) @ (down * W.T) + a)
             y = jax.random.bernoulli(k_visible, means).astype(W.dtype)
-            g = jax.nn.sigmoid(y @ W + c)
+            g = jax.nn.sigmoid(up * y @ W + c)
         found = (y.T @ g - x.T @ h) / len(x), jnp.mean(y - x, axis=0), jnp.mean(g - h, axis=0)
-        logits = h @ W.T + a
+        logits = down * h @ W.T + a
         loss = jnp.mean(jax.nn.softplus(logits) - x * logits)
         return {k: jnp.zeros_like(v) for k, v in parameters.items()} | dict(zip(names, found, strict=True)), loss
 

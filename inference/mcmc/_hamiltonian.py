@@ -81,45 +81,55 @@ def leapfrog(target: Any, metric: Any, point: Point, step_size: Any) -> tuple[Po
     return Point(z, r + 0.5 * step_size * pulled, pulled), log_density, gradient
 
 
-def metropolis(
-    key: Any, target: Any, state: State, step_size: Any, num_steps: Any, adjust: Any = True
-) -> tuple[State, Any, Any, Any]:
-    """A trajectory of num_steps leapfrog steps from fresh momentum, accepted or not; unadjusted always accepts.
-
-    Returns the next state, the acceptance probability, whether the trajectory diverged, and the energy there.
-    """
+def metropolis(key: Any, target: Any, state: State, step_size: Any, num_steps: Any) -> tuple[State, Any, Any, Any]:
+    """A trajectory of num_steps leapfrog steps from fresh momentum, accepted or not; see `settled`."""
     ops, xp, metric = target.ops, target.ops.xp, state.warmup.metric
     k_momentum, k_accept = ops.split(key, 2)
     r = ops.normal(k_momentum, state.z.shape)
-    energy = 0.5 * (r @ r) - state.log_density
 
     def move(carry: Any) -> Any:
         i, point, _, _ = carry
         return (i + 1, *leapfrog(target, metric, point, step_size))
 
     first = (xp.int32(0), Point(state.z, r, metric.pull(state.gradient)), state.log_density, state.gradient)
-    _, point, log_density, gradient = ops.while_loop(lambda c: c[0] < num_steps, move, first)
-    end = 0.5 * (point.r @ point.r) - log_density
-    gain = ops.where(xp.isnan(end), -xp.inf, energy - end)
+    _, *end = ops.while_loop(lambda c: c[0] < num_steps, move, first)
+    return settled(target, state, r, end, ops.uniform(k_accept))
+
+
+def settled(
+    target: Any, state: State, r: Any, end: Any, uniform: Any, adjust: Any = True
+) -> tuple[State, Any, Any, Any]:
+    """The chain after a trajectory with momentum r at its start; unadjusted, it goes to its end wherever that is finite.
+
+    Returns the next state, the acceptance probability, whether the trajectory diverged, and the energy there.
+    """
+    ops, xp = target.ops, target.ops.xp
+    point, log_density, gradient = end
+    energy, new = 0.5 * (r @ r) - state.log_density, 0.5 * (point.r @ point.r) - log_density
+    gain = ops.where(xp.isnan(new), -xp.inf, energy - new)
     accept = xp.exp(xp.minimum(gain, 0.0))
-    taken = ops.where(adjust, ops.uniform(k_accept) < accept, xp.isfinite(gain))
+    taken = ops.where(adjust, uniform < accept, xp.isfinite(gain))
     keep = lambda new, old: ops.where(taken, new, old)  # noqa: E731
     moved = State(
         keep(point.z, state.z), keep(log_density, state.log_density), keep(gradient, state.gradient), state.warmup
     )
-    return moved, accept, gain < -ENERGY_ERROR, keep(end, energy)
+    return moved, accept, gain < -ENERGY_ERROR, keep(new, energy)
 
 
 def langevin(
     key: Any, target: Any, state: State, step_size: Any, thinning: int, adjust: Any = True
 ) -> tuple[State, Any, Any, Any]:
     """`thinning` trajectories of one step each; the acceptance is their mean, and it diverges where all of them do."""
-    ops, xp = target.ops, target.ops.xp
+    ops, xp, metric = target.ops, target.ops.xp, state.warmup.metric
     zero = state.log_density * 0
+    k_momentum, k_accept = ops.split(key, 2)
+    momenta, uniforms = ops.normal(k_momentum, (thinning, *state.z.shape)), ops.uniform(k_accept, (thinning,))
 
     def move(carry: Any) -> Any:
         i, state, total, divergent, _ = carry
-        state, accept, diverging, energy = metropolis(ops.fold_in(key, i), target, state, step_size, 1, adjust)
+        begin = Point(state.z, momenta[i], metric.pull(state.gradient))
+        end = leapfrog(target, metric, begin, step_size)
+        state, accept, diverging, energy = settled(target, state, begin.r, end, uniforms[i], adjust)
         return i + 1, state, total + accept, xp.logical_and(divergent, diverging), energy
 
     first = (xp.int32(0), state, zero, xp.bool_(True), zero)

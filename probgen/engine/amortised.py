@@ -55,7 +55,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         begin = getattr(self.guide.program, "begin", None)  # of the default guide
         if begin and from_data:
             found |= {k: v.astype(self.precision) for k, v in begin(self.arrays).items()}
-        return found | super().initial(key, from_data)
+        return self.started(found) | super().initial(key, from_data)
 
     def constrained(self, answer: Mapping[str, Any]) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):

@@ -230,6 +230,7 @@ def means(f: Density, values: Values, variables: Sequence[Variable]) -> dict[str
 # ---- blocks ------------------------------------------------------------------------------------------------------
 
 PROBES = 3
+AT_ONCE = 256  # rows of a Hessian
 
 
 def _zero() -> float:
@@ -317,9 +318,12 @@ def _column(joint: Joint, names: tuple[str, ...], data: Any, values: Values, dir
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _hessian(joint: Joint, v: Variable, data: Any, values: Values) -> Any:
-    """The Hessian of f in one site: (unit, unit)."""
-    return jax.hessian(lambda x: joint(data, {**values, v.name: x.reshape(v.shape)}))(values[v.name].ravel())
+def _hessian(joint: Joint, v: Variable, data: Any, values: Values, units: Any) -> Any:
+    """Rows of the Hessian of f in one site: (row, unit)."""
+    slope = jax.grad(lambda x: joint(data, {**values, v.name: x.reshape(v.shape)}))
+    x = values[v.name].ravel()
+    one = lambda i: jax.jvp(slope, (x,), (jnp.zeros_like(x).at[i].set(1.0),))[1]  # noqa: E731
+    return jax.vmap(one)(units)
 
 
 def _interactions(
@@ -347,16 +351,30 @@ def _interactions(
 
 def _colours(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable) -> tuple[int, ...]:
     """A greedy colouring of one site's own interaction graph."""
-    edges = np.zeros((v.size, v.size), bool)
+    neighbours: list[set[int]] = [set() for _ in range(v.size)]
     for probe in range(PROBES):
-        found = np.abs(np.asarray(_hessian(joint, v, data, random_points(variables, probe))))
-        edges |= found > _zero() * (1 + found.max())
-    np.fill_diagonal(edges, False)
-    colours = np.full(v.size, -1)
-    for unit in range(v.size):
-        taken = set(colours[edges[unit]].tolist())
+        for unit, other in _edges(joint, data, random_points(variables, probe), v):
+            neighbours[unit].add(other)
+            neighbours[other].add(unit)
+    colours = [-1] * v.size
+    for unit, others in enumerate(neighbours):
+        taken = {colours[other] for other in others}
         colours[unit] = next(c for c in range(v.size) if c not in taken)
-    return tuple(colours.tolist())
+    return tuple(colours)
+
+
+def _edges(joint: Joint, data: Any, values: Values, v: Variable) -> list[list[int]]:
+    """Pairs of units of a site with an entry of the Hessian at a point that is not zero; never all entries at once."""
+    pairs, sizes = [], []
+    for start in range(0, v.size, AT_ONCE):
+        units = np.minimum(np.arange(start, start + AT_ONCE), v.size - 1)
+        found = np.abs(np.asarray(_hessian(joint, v, data, values, units)))[: v.size - start]
+        one, other = np.nonzero(found > _zero() * (1 + found.max()))
+        pairs.append(np.stack([one + start, other], axis=1))
+        sizes.append(found[one, other])
+    joined, size = np.concatenate(pairs), np.concatenate(sizes)
+    kept = (size > _zero() * (1 + size.max(initial=0.0))) & (joined[:, 0] != joined[:, 1])
+    return joined[kept].tolist()  # type: ignore[no-any-return]
 
 
 def jointly_normal(joint: Joint, data: Any, variables: Sequence[Variable], some: Sequence[Variable]) -> bool:

@@ -35,7 +35,8 @@ class NumpyroJudged(NumpyroBounded, Judged):
 
     def initial(self, key: Any, from_data: bool = True) -> dict[str, Any]:
         found = initial_arrays(self.critic, self._shown(self._first()), {}, jax.random.fold_in(key, 2))
-        return {k: jnp.asarray(v, self.precision) for k, v in found.items()} | super().initial(key, from_data)
+        found = {k: jnp.asarray(v, self.precision) for k, v in found.items()}
+        return self.started(found) | super().initial(key, from_data)
 
     def constrained(self, answer: Mapping[str, Any]) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):

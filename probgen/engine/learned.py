@@ -21,7 +21,7 @@ from probgen.data import check_support
 from probgen.engine import energy
 from probgen.engine.energy import Block
 from probgen.engine.numpyro import MEASURES, NumpyroTarget, prepare, structure_of
-from probgen.target import Learnable, Target, Variable
+from probgen.target import START, Learnable, Target, Variable, check_begun
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,8 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
     @property
     def rest(self) -> dict[str, Any]:
         """The data that are neither rows nor inputs."""
-        return {k: v for k, v in self.arrays.items() if k not in self.keywords and k not in self.inputs}
+        apart = {*self.keywords, *self.inputs}
+        return {k: v for k, v in self.arrays.items() if k not in apart and not k.endswith(START)}
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -349,7 +350,23 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         for name, site in self.structure.biases if from_data else ():
             count = self.arrays[keywords[site]].sum(0)
             found[name] = jnp.log((count + 0.5) / (self.num_rows - count + 0.5))
-        return found
+        return self.started(found)
+
+    @property
+    def starts(self) -> dict[str, Any]:
+        """Where parameters begin that do not begin as the program says."""
+        return {k.removesuffix(START): v for k, v in self.arrays.items() if k.endswith(START)}
+
+    def started(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters, with those put in that begin elsewhere."""
+        starts = self.starts
+        return {k: starts.get(k, v) for k, v in found.items()}
+
+    def begun(self, answer: Mapping[str, np.ndarray]) -> NumpyroLearnable:
+        with runtime.jax_scope(self.precision):
+            shapes = {k: v.shape for k, v in jax.eval_shape(self.initial, jax.random.key(0)).items()}
+            starts = {k: jnp.asarray(v, self.precision) for k, v in check_begun(shapes, answer).items()}
+        return type(self)(self.structure, {**self.arrays, **{f"{k}{START}": v for k, v in starts.items()}})
 
     def constrained(self, answer: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Learned parameters as the program sees them."""

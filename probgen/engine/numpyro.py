@@ -397,6 +397,16 @@ class NumpyroConditional(NumpyroTarget, Conditional):
         variables = {v.name: v for v in self.variables}
         return energy.sweep(key, joint or self.joint, values, variables, self.structure.blocks, known)
 
+    def pruned(self) -> Any:
+        from probgen.engine import barren
+
+        return barren.pruned(self)
+
+    def completed(self, draws: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+        from probgen.engine import barren
+
+        return barren.completed(self, draws, seed)
+
     def flat(self, values: Mapping[str, Any]) -> Any:
         """The point as one array (dim,); of bytes where no unknown is real."""
         small = all(0 < v.levels <= 256 for v in self.variables)
@@ -551,7 +561,7 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
             if isinstance(program, learned.Learned):
                 return NumpyroSimulable(structure, arrays)
             raise ValueError(NOT_FINITE.format(site.name, site.distribution))
-    return _kind(structure)(structure, arrays)
+    return kind(structure)(structure, arrays)
 
 
 def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str) -> Any:
@@ -605,7 +615,7 @@ def _forget_other_precision(program: Callable[..., Any], precision: str) -> None
         _precisions[program] = precision
 
 
-def _kind(structure: Structure) -> type[NumpyroTarget]:
+def kind(structure: Structure) -> type[NumpyroTarget]:
     latent = [site for site in structure.sites if site.kind == "latent"]
     if not latent:
         return NumpyroSimulable

@@ -14,6 +14,7 @@ new points.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
-from probgen.target import Learnable, Site, Target, Variable
+from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
 AT_ONCE = 2000  # rows that a net is given at once outside of learning
@@ -275,7 +276,14 @@ class PyroLearnable(Learnable):
     def _looked(self, program: Callable[..., Any], seed: int) -> dict[str, torch.Tensor]:
         rows = self.batch(torch.arange(FEW) % self.num_rows)
         _, seen = looked(program, taken(program, {**self.structure.static, **self._named(rows)}), self.precision, seed)
-        return dict(seen.values)
+        starts = {k: self.data.get(f"{k}{START}") for k in seen.values}
+        return {k: v if starts[k] is None else torch.as_tensor(starts[k]).to(v) for k, v in seen.values.items()}
+
+    def begun(self, answer: Mapping[str, np.ndarray]) -> PyroLearnable:
+        shapes = {k: tuple(v.shape) for k, v in self.initial(0).items()}
+        found = copy.copy(self)
+        found.data = {**self.data, **{f"{k}{START}": v for k, v in check_begun(shapes, answer).items()}}
+        return found
 
     # ---- rows
 

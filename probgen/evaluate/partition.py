@@ -29,7 +29,7 @@ def _log_z(fit: LearnedFit, method: str, settings: Mapping[str, Any]) -> LogProb
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
     if fit.target.proper and method == "auto":  # type: ignore[attr-defined]
         return LogProb(0.0, 0.0, "exact: the program is a probability")
-    target, rows = fit.condition(), fit._rows({})
+    target, rows = core(fit)
     if isinstance(target, Conditional):
         return _of_units(target, rows, method, fit.seed, settings)
     assert isinstance(target, Continuous)
@@ -45,6 +45,31 @@ def _log_z(fit: LearnedFit, method: str, settings: Mapping[str, Any]) -> LogProb
             "A real unknown cannot be enumerated; use method='quadrature' in one or two dimensions, else 'ais'."
         )
     return ais.log_z(target, rows, seed=fit.seed, **settings)
+
+
+def core(fit: LearnedFit) -> tuple[Any, Mapping[str, np.ndarray]]:
+    """What has the constant of a learned model, without the sites on which no other depends; and rows of it to begin at."""
+    target, rows = fit.condition(), fit._rows({})
+    found = target.pruned() if isinstance(target, Conditional) else target
+    return found, rows if found is target else _inferred(fit, rows)
+
+
+def _inferred(fit: LearnedFit, rows: Mapping[str, np.ndarray], count: int = 5000) -> dict[str, np.ndarray]:
+    """Hidden sites of some rows, drawn from their mean-field posterior."""
+    import jax
+    import jax.numpy as jnp
+
+    from probgen import runtime
+    from probgen.inference.learning import _energy
+
+    target: Any = fit.target
+    rng = np.random.default_rng(fit.seed)
+    picked = rng.permutation(len(next(iter(rows.values()))))[:count]
+    with runtime.jax_scope(target.precision):
+        parameters = {k: jnp.asarray(v) for k, v in fit.answer.items()}
+        given = {k: jnp.asarray(v[picked], target.precision) for k, v in rows.items()}
+        means = jax.jit(lambda rows: jax.vmap(lambda row: _energy.mean_field(target, parameters, row))(rows))(given)
+    return {k: (rng.random(v.shape) < np.asarray(v)).astype(float) for k, v in means.items()}
 
 
 def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[str, Any]) -> LogProb:
