@@ -1,6 +1,7 @@
 """Stacks of layers: greedy training, learning that begins at a fit, and densities without the sites that come last."""
 
 import dataclasses
+import importlib
 import itertools
 
 import jax
@@ -80,6 +81,49 @@ def test_a_deep_boltzmann_machine_is_learned_from_where_greedy_training_ended():
     assert "lower bound by mean field" in found.kind
     assert (found.value <= exact_dbm(fit.parameters, data["v"]) + 1e-4).all()
     assert found.value.mean() > after - 0.5
+
+
+def test_a_centred_machine_is_the_plain_one_in_other_parameters():
+    rng, sizes = np.random.default_rng(0), {"num_visible": 4, "num_hidden1": 3, "num_hidden2": 2}
+    shapes = {"W1": (4, 3), "W2": (3, 2), "b": (4,), "c1": (3,), "c2": (2,)}
+    p, m, h = {k: rng.normal(size=s) for k, s in shapes.items()}, rng.random(4), 0.3
+    q = p | {
+        "b": p["b"] - p["W1"] @ np.full(3, h),
+        "c1": p["c1"] - m @ p["W1"] - p["W2"] @ np.full(2, h),
+        "c2": p["c2"] - np.full(3, h) @ p["W2"],
+    }
+    v, h1, h2 = (rng.integers(0, 2, (20, n)).astype(float) for n in (4, 3, 2))
+    program = importlib.import_module("probgen.models.energy.dbm").dbm
+
+    def f(p, row, **centres):
+        closed = numpyro.handlers.substitute(lambda: program(**sizes, **centres), data={**p, **row})
+        return float(numpyro.infer.util.log_density(closed, (), {}, {})[0])
+
+    rows = [dict(zip(("v", "h1", "h2"), row, strict=True)) for row in zip(v, h1, h2, strict=True)]
+    with runtime.jax_scope("float64"):
+        change = [f(p, row, centre=m, hidden_centre=h) - f(q, row) for row in rows]
+    np.testing.assert_allclose(change, change[0], atol=1e-10)
+
+
+def test_a_centred_machine_learns_from_nothing_and_greedy_refuses_it():
+    rows = bars_and_stripes(3).reshape(-1, 9)
+    data = {
+        "v": rows,
+        "num_visible": 9,
+        "num_hidden1": 8,
+        "num_hidden2": 6,
+        "centre": rows.mean(0),
+        "hidden_centre": 0.5,
+    }
+    fit = pg.fit("dbm", data, "pcd", num_steps=6000, learning_rate=0.1, batch_size=16, **QUIET)
+    p, h = fit.parameters, 0.5
+    plain = {
+        "W1": p["W1"], "W2": p["W2"], "b": p["b"] - h * p["W1"].sum(1), "c2": p["c2"] - h * p["W2"].sum(0),
+        "c1": p["c1"] - rows.mean(0) @ p["W1"] - h * p["W2"].sum(1),
+    }  # fmt: skip
+    assert exact_dbm(plain, rows).mean() > -3.4
+    with pytest.raises(ValueError, match="greedy needs b to be the log odds"):
+        pg.fit("dbm", data, "greedy", num_steps=10)
 
 
 # ---- init --------------------------------------------------------------------------------------------------------

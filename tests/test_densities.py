@@ -92,3 +92,45 @@ def test_what_is_no_probability_is_refused_or_counted():
         pg.fit("bernoulli_mixture", {"x": np.full((20, 4), 1.5), "num_visible": 4}, "mle")
     with pytest.raises(ValueError, match="below 1"):
         pg.fit("gaussian", inference="mle", validation=1.5)
+
+
+# ---- averages and schedules --------------------------------------------------------------------------------------
+
+
+def one_mean(x=None):
+    mean = numpyro.param("mean", jnp.zeros(2))
+    numpyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def test_the_exponential_average_is_that_of_the_path_by_hand():
+    """Gradient descent on one batch of all rows has a path in closed form: mean_t = m (1 - (1 - rate)^t)."""
+    x = np.random.default_rng(0).normal(size=(50, 2)) + 3
+    settings = {"batch_size": 50, "optimizer": "sgd", "learning_rate": 0.1, "decay": "constant", "start": "program"}
+    steps, decay = 40, 0.9
+    fit = pg.fit(one_mean, {"x": x}, "mle", num_steps=steps, ema=decay, progress=False, **settings)
+    rates = 0.1 * np.minimum(1.0, (np.arange(steps) + 1) / max(1.0, steps / 100))
+    at, average = np.zeros(2), np.zeros(2)
+    for step in range(steps):
+        at = at + rates[step] * (x.mean(0) - at)
+        average = average + max(1 - decay, 1 / (step + 1)) * (at - average)
+    np.testing.assert_allclose(fit.parameters["mean"], average, rtol=1e-5)
+
+
+def test_the_cosine_schedule_is_half_a_wave():
+    fit = pg.fit(one_mean, {"x": np.ones((20, 2))}, "mle", num_steps=200, decay="cosine", batch_size=20, progress=False)
+    rate, t = fit.records["learning_rate"][0], np.arange(200)
+    np.testing.assert_allclose(rate[2:], 0.0015 * (1 + np.cos(np.pi * t / 200))[2:], atol=1e-8)
+
+
+def test_the_exponential_average_is_what_validation_looks_at():
+    x = np.random.default_rng(0).normal(size=(300, 2)) + 3
+    settings = {"num_steps": 1000, "batch_size": 20, "validation": 0.3, "ema": 0.99, "seed": 1}
+    settings |= {"learning_rate": 0.5, "decay": "constant", "patience": 100}
+    fit = pg.fit(one_mean, {"x": x}, "mle", progress=False, **settings)
+    rough = pg.fit(one_mean, {"x": x}, "mle", progress=False, **(settings | {"ema": 0.0}))
+    own, single = (f.records["validation"][0, 100::100] for f in (fit, rough))  # single steps are noisy at this rate
+    assert own.mean() < single.mean()
+    with pytest.raises(ValueError, match="ema is 1"):
+        pg.fit(one_mean, {"x": x}, "mle", ema=1.0)
+    with pytest.raises(ValueError, match=r"ema is 0.5; codes and networks"):
+        pg.fit("vq_vae", data="digits", inference="vq", ema=0.5)

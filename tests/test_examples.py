@@ -16,6 +16,7 @@ LONG = (
     "experts_on_the_plane",
     "flows_in_the_plane",
     "one_mixture_four_ways",
+    "outliers_of_a_density",
 )  # a minute or two each
 
 

@@ -70,12 +70,13 @@ class RowLearner(Learner[T]):
     batch_size: rows a step; all rows are used before any comes again.
     optimizer: "sgd", with `momentum`, or "adam", of Optax.
     learning_rate: the largest; it rises over the first hundredth of the steps.
-    decay: "linear" to zero at the last step, or "constant".
+    decay: of the learning rate: "linear" or "cosine" to zero at the last step, or "constant".
     momentum: of "sgd".
     weight_decay: of arrays with two or more axes.
     start: where parameters begin that are zero in the program and only multiply visible bits: "data", at the log odds of the
         data, or "program".
     average: the answer is the average of the parameters over this last part of the steps; 0 for the last alone.
+    ema: where it is not 0 the answer is their exponential moving average instead, with this decay a step, such as 0.999.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
@@ -87,27 +88,40 @@ class RowLearner(Learner[T]):
     batch_size: int = 100
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.1
-    decay: Literal["linear", "constant"] = "linear"
+    decay: Literal["linear", "cosine", "constant"] = "linear"
     momentum: float = 0.0
     weight_decay: float = 0.0
     average: float = 0.2
+    ema: float = 0.0
     start: Literal["data", "program"] = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "batch_size", "learning_rate")
-        choices = {"optimizer": ("sgd", "adam"), "decay": ("linear", "constant"), "start": ("data", "program")}
+        choices = {
+            "optimizer": ("sgd", "adam"),
+            "decay": ("linear", "cosine", "constant"),
+            "start": ("data", "program"),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
-        for name in ("momentum", "average"):
+        for name in ("momentum", "average", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
 
     @property
     def averaged_from(self) -> int:
         """The step from which the average counts."""
+        if self.ema:
+            return 0
         return int(self.num_steps * (1 - self.average)) if self.average else self.num_steps
+
+    def share(self, step: Any, xp: Any = jnp) -> Any:
+        """The weight of a step's parameters in the average: as in a plain mean at first, so that it does not begin at zero."""
+        if self.ema:
+            return xp.maximum(1 - self.ema, 1 / (step + 1.0))
+        return 1 / xp.maximum(1.0, step + 2.0 - self.averaged_from)
 
     def check_batch(self, target: Any) -> None:
         """Raise ValueError for a batch larger than the data."""
@@ -140,7 +154,7 @@ class RowLearner(Learner[T]):
         updates, optimiser = self._optimiser().update(gradient, state.optimiser, state.parameters)
         parameters = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state.parameters, updates)
         loss = self.monitor(k_loss, target, state, batch, gap)
-        weight = 1 / jnp.maximum(1.0, state.step + 2.0 - self.averaged_from)
+        weight = self.share(state.step)
         average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
         guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
         new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard)
@@ -196,7 +210,8 @@ class RowLearner(Learner[T]):
     def rate(self, step: Any, xp: Any = jnp) -> Any:
         """The learning rate of a step."""
         warm = xp.minimum(1.0, (step + 1.0) / max(1.0, self.num_steps / 100))
-        left = 1.0 - step / self.num_steps if self.decay == "linear" else 1.0
+        done = step / self.num_steps
+        left = {"linear": 1.0 - done, "cosine": 0.5 + 0.5 * xp.cos(math.pi * done), "constant": 1.0}[self.decay]
         return self.learning_rate * warm * left
 
     def _decayed(self, gradient: Any, parameters: Any) -> Any:

@@ -66,7 +66,7 @@ class Kernel:
         with torch.no_grad():
             self._update(state, gradients, rate)
             if state.step >= s.averaged_from - 1:
-                weight = 1 / (state.step + 2 - s.averaged_from)
+                weight = float(s.share(state.step, np))
                 torch._foreach_lerp_(list(state.average.values()), list(state.parameters.values()), weight)
         guard = state.guard._replace(worst=np.maximum(state.guard.worst, loss))
         state = state._replace(step=state.step + 1, order=order, loss=loss, guard=guard)
@@ -168,10 +168,11 @@ class Likelihood(Kernel):
         watch = state.extra
         if not len(watch.rows) or state.step % 100:
             return state
-        with target.running(state.parameters, 0), torch.no_grad():
+        tried = state.average if self.settings.ema else state.parameters
+        with target.running(tried, 0), torch.no_grad():
             loss = self.monitored(target, target.batch(watch.rows))
         if loss < watch.best:
-            _put(watch.parameters, state.parameters)
+            _put(watch.parameters, tried)
             return state._replace(extra=watch._replace(best=loss, last=loss, age=0))
         return state._replace(extra=watch._replace(last=loss, age=watch.age + 1))
 

@@ -32,7 +32,7 @@ class Greedy(EnergyLearner):
 
     num_steps: int = 10_000
     num_sweeps: int = 1
-    decay: Literal["linear", "constant"] = "constant"
+    decay: Literal["linear", "cosine", "constant"] = "constant"
 
     def prepare(self, target: Any) -> Any:
         import jax
@@ -46,6 +46,11 @@ class Greedy(EnergyLearner):
             raise ValueError(
                 f"greedy needs parameters b, W1, c1, W2, c2, ... of a stack of layers; the program has {shapes}.\n"
                 "Use inference='pcd' for other energies."
+            )
+        if not _plain(target):
+            raise ValueError(
+                "greedy needs b to be the log odds of the visible bits where all hidden ones are 0, which it is not.\n"
+                "Leave out what its units are centred at, or use inference='pcd'."
             )
         try:
             return target.blocked()  # undirected
@@ -100,6 +105,24 @@ class Greedy(EnergyLearner):
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
         return gap
+
+
+def _plain(target: Any) -> bool:
+    """Whether the visible bits' log odds are b where all hidden units are 0, at random parameters."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from probgen import runtime
+
+    with runtime.jax_scope(target.precision):
+        rng, shapes = np.random.default_rng(0), jax.eval_shape(target.initial, jax.random.key(0))
+        parameters = {k: jnp.asarray(rng.normal(size=v.shape), target.precision) for k, v in shapes.items()}
+        (visible,) = target.visible
+        zero = {v.name: jnp.zeros(v.shape) for v in target.hidden} | {k: target.arrays[k][0] for k in target.inputs}
+        f = lambda v: target.joint(parameters, {**zero, visible.name: v})  # noqa: E731
+        slope = jax.grad(f)(jnp.zeros(visible.shape))
+        return bool(jnp.allclose(slope.ravel(), parameters["b"], atol=1e-3))
 
 
 def layers(parameters: Any) -> int:

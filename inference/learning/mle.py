@@ -133,7 +133,8 @@ class MLE(RowLearner[Learnable]):
         watch: Watch = state.chains
         if not len(watch.rows):
             return state
-        look = lambda: self._watched(watch, target, state.parameters)  # noqa: E731
+        tried = state.average if self.ema else state.parameters
+        look = lambda: self._watched(watch, target, tried)  # noqa: E731
         return state._replace(chains=jax.lax.cond(state.step % 100 == 0, look, lambda: watch))
 
     def told(self, state: State, info: Any) -> Info:

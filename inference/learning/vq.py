@@ -85,8 +85,9 @@ class VQ(RowLearner[Bounded]):
         super().__post_init__()
         if self.codebook not in ("ema", "gradient"):
             raise ValueError(f"codebook is {self.codebook!r}; known: ema, gradient")
-        if self.average:
-            raise ValueError(f"average is {self.average}; codes and networks of different steps do not go together: 0.")
+        if kept := [name for name in ("average", "ema") if getattr(self, name)]:
+            told = f"{kept[0]} is {getattr(self, kept[0])}"
+            raise ValueError(f"{told}; codes and networks of different steps do not go together: 0.")
         for name in ("commitment", "perceptual", "adversarial"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
