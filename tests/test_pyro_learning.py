@@ -10,7 +10,7 @@ from scipy.stats import norm
 from sklearn.decomposition import PCA
 
 import probgen as pg
-from probgen import catalog, runtime
+from probgen import catalog, datasets, runtime
 from probgen.algorithm import Incompatible
 from probgen.run import conditioned, meant
 
@@ -463,3 +463,40 @@ def test_an_autoregressive_program_has_densities_but_is_not_run_forward():
     np.testing.assert_allclose(fit.log_prob(bits()[:20]).value, exact, rtol=1e-4)
     with pytest.raises(Incompatible, match="run forward"):
         fit.sample(3)
+
+
+# ---- levels ------------------------------------------------------------------------------------------------------
+
+
+def test_the_discretised_logistic_is_that_of_the_other_engine():
+    from probgen.distributions.discretised import DiscretisedLogistic as Theirs
+    from probgen.distributions.pyro_discretised import DiscretisedLogistic
+
+    loc, scale = np.array([-3.0, 2.2, 7.9, 30.0]), np.array([0.4, 1.0, 0.05, 6.0])
+    ours = DiscretisedLogistic(torch.from_numpy(loc), torch.from_numpy(scale), 9)
+    found = ours.log_prob(ours.enumerate_support()).numpy()
+    np.testing.assert_allclose(np.exp(found).sum(0), 1, atol=1e-9)
+    with runtime.jax_scope("float64"):
+        expected = [np.asarray(Theirs(loc, scale, 9).log_prob(np.full(4, float(k)))) for k in range(9)]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = ours.sample((20_000,)).numpy()
+    share = (drawn[None] == np.arange(9)[:, None, None]).mean(1)
+    np.testing.assert_allclose(share, np.exp(found), atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["vae_pyro", "conv_vae"])
+def test_autoencoders_learn_levels(name):
+    x = np.round(255 * datasets.digits_grey()[:300]).astype(int)
+    x = x.reshape(300, -1) if name == "vae_pyro" else x
+    data = {"x": x, "num_latents": 4, "likelihood": "levels"}
+    fit = pg.fit(name, data, "svi", num_steps=400, batch_size=50, progress=False)
+    loss = fit.records["loss"][0]
+    assert loss[-50:].mean() < loss[:50].mean() - 20
+    drawn = fit.sample(4)["x"]
+    assert drawn.min() >= 0
+    assert drawn.max() <= 255
+    assert (drawn == np.round(drawn)).all()
+    with pytest.raises(ValueError, match="known: bernoulli, normal, levels"):
+        pg.fit(name, data | {"likelihood": "poisson"}, "svi")

@@ -1,6 +1,6 @@
 """A convolutional variational autoencoder of pictures, in Pyro.
 
-    z ~ N(0, I),   x | z ~ Bernoulli(sigmoid(f(z))), or N(f(z), sigma^2), sigma learned
+    z ~ N(0, I),   x | z ~ Bernoulli(sigmoid(f(z))), N(f(z), sigma^2), or a logistic cut into levels
     guide:  q(z | x) = N(m(x), s(x)^2)
 
 m and s halve the sides of a picture `halvings` times by convolutions, of `num_filters` and then twice as many filters each time;
@@ -12,7 +12,7 @@ import pyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.pyro_modules import down, normal, observed, registered, standard, up
+from probgen.nets.pyro_modules import down, normal, observed, registered, shown, standard, up
 
 
 def conv_vae(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli"):
@@ -22,10 +22,10 @@ def conv_vae(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli
         pyro.sample("x", observed(likelihood, f(z)), obs=x)
 
 
-def guide(x, num_latents=8, num_filters=32, halvings=2):
+def guide(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli"):
     with pyro.plate("row", len(x)):
         encoder = registered("encoder", down, tuple(x.shape[1:]), 2 * num_latents, halvings, num_filters)
-        pyro.sample("z", normal(encoder(x)))
+        pyro.sample("z", normal(encoder(shown(likelihood, x))))
 
 
 def rows(x):

@@ -1,6 +1,6 @@
 """The variational autoencoder in Pyro: the twin of `vae`.
 
-    z ~ N(0, I),   x | z ~ Bernoulli(sigmoid(f(z))), or N(f(z), sigma^2), sigma learned
+    z ~ N(0, I),   x | z ~ Bernoulli(sigmoid(f(z))), N(f(z), sigma^2), or a logistic cut into levels
     guide:  q(z | x) = N(m(x), s(x)^2)
 
 f, m and s are perceptrons with `depth` hidden layers of `width` units. Shapes, of a batch: x: (row, dim), z: (row, num_latents).
@@ -11,7 +11,7 @@ import pyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.pyro_modules import normal, observed, perceptron, registered, standard
+from probgen.nets.pyro_modules import normal, observed, perceptron, registered, shown, standard
 
 
 def vae_pyro(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
@@ -21,10 +21,10 @@ def vae_pyro(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
         pyro.sample("x", observed(likelihood, f(z)), obs=x)
 
 
-def guide(x, num_latents=8, width=256, depth=1):
+def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
     with pyro.plate("row", len(x)):
         encoder = registered("encoder", perceptron, x.shape[1], 2 * num_latents, width, depth)
-        pyro.sample("z", normal(encoder(x)))
+        pyro.sample("z", normal(encoder(shown(likelihood, x))))
 
 
 def rows(x):

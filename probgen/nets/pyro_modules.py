@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from probgen.distributions.pyro_discretised import DiscretisedLogistic
+
 
 def registered(name: str, make: Callable[..., nn.Module], *settings: Any) -> Callable[..., Any]:
     """The module `make(*settings)`, its parameters registered as `name.weight`, `name.0.bias`, ...
@@ -89,17 +91,26 @@ def normal(outputs: torch.Tensor) -> dist.TorchDistribution:
     return dist.Normal(mean, torch.exp(0.5 * log_variance)).to_event(1)
 
 
+def shown(likelihood: str, x: torch.Tensor) -> torch.Tensor:
+    """Points as an encoder takes them: levels from -1 to 1, all else as it is."""
+    return x / 127.5 - 1 if likelihood == "levels" else x
+
+
 def observed(likelihood: str, f: torch.Tensor) -> dist.TorchDistribution:
     """The distribution of points whose logits, or means, are f (row, ...).
 
-    "bernoulli": bits. "normal": reals with one sd, the parameter "sigma".
+    "bernoulli": bits. "normal": reals with one sd, the parameter "sigma". "levels": integers 0 ... 255, a logistic with centre
+    127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
     """
     if likelihood == "bernoulli":
         return dist.Bernoulli(logits=f).to_event(f.dim() - 1)
     if likelihood == "normal":
         sigma = pyro.param("sigma", lambda: torch.ones(()), constraint=dist.constraints.positive)
         return dist.Normal(f, sigma).to_event(f.dim() - 1)
-    raise ValueError(f"likelihood is {likelihood!r}; known: bernoulli, normal.")
+    if likelihood == "levels":
+        scale = pyro.param("scale", lambda: torch.full((), 20.0), constraint=dist.constraints.positive)
+        return DiscretisedLogistic(127.5 * (1 + f), scale).to_event(f.dim() - 1)
+    raise ValueError(f"likelihood is {likelihood!r}; known: bernoulli, normal, levels.")
 
 
 def _positive(**sizes: int) -> None:

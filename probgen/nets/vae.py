@@ -49,6 +49,11 @@ def standard(dim: int) -> Distribution:
     return dist.Normal(0, 1).expand([dim]).to_event(1)
 
 
+def shown(likelihood: str, x: Any) -> Any:
+    """Points as an encoder takes them: levels from -1 to 1, all else as it is."""
+    return x / 127.5 - 1 if likelihood == "levels" else x
+
+
 def observed(likelihood: str, f: Any) -> Distribution:
     """The distribution of a point, (dim,) or a picture, whose logits, or means, are f.
 
