@@ -204,6 +204,8 @@ class Fit:
     """an algorithm of `probgen list`; its settings are further flags, shown by --help"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
     """the program's data by name, .npz or .json, or a data set such as digits; the model's own by default"""
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
+    """the model's own settings, in place of its data's, such as num_latents=4 width=64; `probgen show MODEL` lists them"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """where the run is written; by default the first free of runs/MODEL-INFERENCE, runs/MODEL-INFERENCE-2, ..."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -228,9 +230,10 @@ class Fit:
         if (out / "run.json").exists() and not self.overwrite:
             raise FileExistsError(f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite.")
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
+        program, data = _with(_program(self.program), _data(self.data), self.set)
         work = lambda: run.fit(  # noqa: E731
-            _program(self.program), _data(self.data), self.inference, seed=self.seed, out=out, progress=self.progress,
-            overwrite=self.overwrite, precision=self.precision, engine=self.engine, init=self.init, **settings,
+            program, data, self.inference, seed=self.seed, out=out, progress=self.progress, overwrite=self.overwrite,
+            precision=self.precision, engine=self.engine, init=self.init, **settings,
         )  # fmt: skip
         return _told(work, out, self.report)
 
@@ -437,6 +440,26 @@ def _data(path: Path | None) -> dict[str, Any] | str | None:
 
     with np.load(path) as arrays:
         return {k: v.item() if v.ndim == 0 and v.dtype.kind in "iubU" else v for k, v in arrays.items()}
+
+
+def _with(program: Any, data: Any, words: tuple[str, ...]) -> tuple[Any, Any]:
+    """The program, and its data with settings given as NAME=VALUE."""
+    if not words:
+        return program, data
+    import json
+
+    from probgen.run import given
+
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set takes NAME=VALUE; got {word!r}")
+        try:
+            settings[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+        except ValueError:
+            settings[name] = value
+    return program, {**given(program, data), **settings}
 
 
 def _free_folder(program: str, inference: str, overwrite: bool) -> Path:

@@ -43,16 +43,25 @@ def conditioned(
     if isinstance(program, Target):  # a learned model's
         model = Model(program.structure.program)  # type: ignore[attr-defined]
         return model, prepared(model.program, on_host(program.data), program.engine, precision)
-    if isinstance(program, str):
-        model = catalog.model(program)
-    elif isinstance(program, Model):
-        model = program
-    elif callable(program):
-        model = Model(program)
-    else:
-        raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+    model = _model(program)
     checked = check(model.program, _given(model, data))
     return model, prepared(model.program, checked, engine, precision, model.guide, model.critic)
+
+
+def _model(program: Program) -> Model:
+    """The model of a name, the model itself, or one of a plain program."""
+    if isinstance(program, str):
+        return catalog.model(program)
+    if isinstance(program, Model):
+        return program
+    if callable(program):
+        return Model(program)
+    raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+
+
+def given(program: Program, data: Any) -> Any:
+    """The data that a program is run on: what is given, or the model's own; see `fit`."""
+    return _given(_model(program), data)
 
 
 def _given(model: Model, data: Any) -> Any:
@@ -153,8 +162,7 @@ def meant(word: str, program: Program, data: Any = None, engine_name: str | None
     """
     if isinstance(program, Target):
         return word, {}
-    model = catalog.model(program) if isinstance(program, str) else program
-    model = model if isinstance(model, Model) else Model(model)
+    model = _model(program)
     if word == "svi" and isinstance(given := _given(model, data), Mapping):
         check_names(model.program, given)
         word = "amortised_svi" if engine.has_parameters(model.program, given, engine_name) else word

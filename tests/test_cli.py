@@ -66,6 +66,22 @@ def test_an_existing_run_is_refused_with_the_ways_on(say, run_folder):
     assert f"probgen resume {run_folder}" in err
 
 
+def test_a_model_takes_its_own_settings(say):
+    words = ("fit", "rbm", "-i", "cd", "--data", "digits", "--num-steps", "20", "--out", "small")
+    code, _, err = say(*words, "--set", "num_hidden=3")
+    assert code == 0, err
+    assert pg.load("small").answer["W"].shape == (64, 3)
+    code, _, err = say(*words[:-1], "other", "--set", "num_hiden=3")
+    assert code == 2
+    assert "num_hidden" in err
+    code, _, err = say(*words[:-1], "other", "--set", "num_hidden")
+    assert code == 2
+    assert "NAME=VALUE" in err
+    code, _, err = say("fit", "eight_schools", "--set", "sigma=[1, 2, 3, 4, 5, 6, 7, 8]", "--out", "schools", *QUICK)
+    assert code == 0, err
+    np.testing.assert_array_equal(pg.load("schools").target.data["sigma"], np.arange(1.0, 9))
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
 def test_a_program_of_ones_own_with_data_of_ones_own(say, tmp_path, suffix):
     (tmp_path / "mine.py").write_text(PROGRAM)
