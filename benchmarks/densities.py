@@ -13,6 +13,7 @@ once, of the training rows anew at each step, or as often as --draws says. Resul
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -201,8 +202,8 @@ def made_epoch_torch(rows: np.ndarray) -> float:
     return best(epoch, 2)
 
 
-def flow_steps(name: str) -> tuple[float, float]:
-    """Steps per second of 512 rows of two moons: ours, and FlowJAX's own loop with the same flow."""
+def flow_steps(name: str) -> tuple[float, float, int]:
+    """Steps per second of 512 rows of two moons: ours, and FlowJAX's own loop with the same flow; its parameters."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -227,7 +228,37 @@ def flow_steps(name: str) -> tuple[float, float]:
         )  # fmt: skip
 
     slow = best(lambda: theirs(20), 1) - best(lambda: theirs(10), 1)
-    return 1000 / seconds, 10 * (51_200 * 0.99 // 512) / slow
+    size = sum(a.size for a in jax.tree.leaves(flow) if hasattr(a, "dtype") and a.dtype.kind == "f")
+    return 1000 / seconds, 10 * (51_200 * 0.99 // 512) / slow, size
+
+
+ZUKO = {"realnvp": "RealNVP", "maf": "MAF", "neural_spline": "NSF"}
+
+
+def zuko_steps(name: str, size: int) -> tuple[float, int]:
+    """Steps per second of Zuko's flow of that name in a plain torch loop, 512 rows; and its parameters, about `size` of them."""
+    import torch
+    import zuko
+
+    from probgen.toys import two_moons
+
+    def made(width: int) -> Any:
+        layers = {"realnvp": 8, "maf": 8, "neural_spline": 6}[name]
+        return getattr(zuko.flows, ZUKO[name])(2, transforms=layers, hidden_features=(width, width))
+
+    count = lambda flow: sum(p.numel() for p in flow.parameters())  # noqa: E731
+    flow = min((made(width) for width in range(8, 129, 8)), key=lambda flow: abs(count(flow) - size))
+    x = torch.as_tensor(two_moons(51_200, seed=1), dtype=torch.float32)
+    adam = torch.optim.Adam(flow.parameters(), 1e-3)
+
+    def run(steps: int = 200) -> None:
+        for i in range(steps):
+            rows = x[(512 * i) % 51_200 :][:512]
+            adam.zero_grad()
+            (-flow().log_prob(rows).mean()).backward()
+            adam.step()
+
+    return 200 / best(run, 2), count(flow)
 
 
 def pixelcnn_sampling(side: int) -> tuple[float, float]:
@@ -274,8 +305,12 @@ def speed(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         ours, theirs = pixelcnn_sampling(28)
         yield told("pixelcnn, 16 pictures, beside recomputing", ours, theirs, "s", theirs / ours)
     for name in [name for name in PLANE if name in wanted]:
-        ours, theirs = flow_steps(name)
+        ours, theirs, size = flow_steps(name)
         yield told(f"{name}, beside FlowJAX", ours, theirs, "steps/s", ours / theirs)
+        if importlib.util.find_spec("zuko"):
+            theirs, their_size = zuko_steps(name, size)
+            label = f"{name}, {size} parameters, beside Zuko's, {their_size}"
+            yield told(label, ours, theirs, "steps/s", ours / theirs)
 
 
 # ---- the command -------------------------------------------------------------------------------------------------
