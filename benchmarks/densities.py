@@ -3,6 +3,7 @@
     python benchmarks/densities.py plane --models realnvp maf neural_spline --seeds 5
     python benchmarks/densities.py digits                     every model on one split, bits and grey levels apart
     python benchmarks/densities.py mnist --models made fvsbn  test nats, binarised
+    python benchmarks/densities.py grey --models glow         MNIST's grey levels, bits a pixel
     python benchmarks/densities.py speed                      MADE beside a torch loop, PixelCNN's sampling, flows beside FlowJAX
     python benchmarks/densities.py table                      densities.md, from the results
 
@@ -43,6 +44,21 @@ MNIST: dict[str, tuple[dict[str, Any], str, dict[str, Any], float, float]] = {
     "pixelcnn": (
         {"num_layers": 7, "num_filters": 32, "first": 7}, "mle",
         {"num_steps": 6000, "batch_size": 64, "learning_rate": 0.001}, -86, -81.30,
+    ),
+    "pixelcnn_pyro": (
+        {"num_layers": 7, "num_filters": 32}, "mle",
+        {"num_steps": 8000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998, "compiled": True}, -86, -81.30,
+    ),
+}  # fmt: skip
+BITS_PER_DIM: dict[str, tuple[dict[str, Any], dict[str, Any], float, float]] = {
+    # name: settings of the model and of mle, bar and published figure in bits a pixel
+    "glow": (
+        {"num_levels": 2, "num_steps": 8, "hidden": 64},
+        {"num_steps": 10_000, "batch_size": 50, "learning_rate": 0.001, "ema": 0.999}, 1.25, 1.05,
+    ),
+    "realnvp_images": (
+        {"num_levels": 2, "num_steps": 3, "hidden": 24},
+        {"num_steps": 4000, "batch_size": 32, "learning_rate": 0.001, "ema": 0.999}, 1.25, 1.06,
     ),
 }  # fmt: skip
 
@@ -110,6 +126,15 @@ def digits(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 # ---- MNIST -------------------------------------------------------------------------------------------------------
 
 
+def levels() -> tuple[np.ndarray, np.ndarray]:
+    """MNIST's training and test pictures, 0 ... 255: (60000, 28, 28) and (10000, 28, 28)."""
+    file = SHARED / "data" / "mnist.npz"
+    if not file.is_file():
+        sys.exit(f"No MNIST in {file}.\nPut it there, or set PROBGEN_SHARED to the folder that holds data/mnist.npz.")
+    with np.load(file) as arrays:
+        return arrays["x_train"], arrays["x_test"]
+
+
 def pictures(draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Binarised training and test pictures, booleans (draws * 60000, 28, 28) and (10000, 28, 28).
 
@@ -117,11 +142,7 @@ def pictures(draws: int) -> tuple[np.ndarray, np.ndarray]:
     """
     from probgen.datasets import binarised
 
-    file = SHARED / "data" / "mnist.npz"
-    if not file.is_file():
-        sys.exit(f"No MNIST in {file}.\nPut it there, or set PROBGEN_SHARED to the folder that holds data/mnist.npz.")
-    with np.load(file) as arrays:
-        train, test = arrays["x_train"], arrays["x_test"]
+    train, test = levels()
     once = binarised(test, TEST_SEED).astype(bool)
     if not draws:
         return (train / 255).astype(np.float32), once
@@ -133,6 +154,32 @@ def said(draws: int) -> str:
     """How the pictures were binarised."""
     training = f"{draws} draws of training rows" if draws else "training rows drawn anew at each step"
     return f"{training}, 1 draw of test rows (seed {TEST_SEED})"
+
+
+def grey(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Bits a pixel of MNIST's 256 grey levels with uniform noise, an upper bound on those of the levels, one draw of the noise."""
+    import probgen as pg
+    from probgen import catalog
+    from probgen.dequantise import dequantised
+    from probgen.evaluate.density import bits_per_dim
+
+    train, test = (dequantised(x, 256, seed).astype(np.float32) for seed, x in enumerate(levels()))
+    for name in asked.models or BITS_PER_DIM:
+        settings, of_algorithm, bar, published = BITS_PER_DIM[name]
+        of_algorithm = of_algorithm | ({"num_steps": asked.steps} if asked.steps else {})
+        data = {**catalog.model(name).given_rows(train), **settings}
+        begun = time.perf_counter()
+        fit = pg.fit(name, data, "mle", seed=asked.seed, progress=sys.stderr.isatty(), **of_algorithm)
+        seconds = time.perf_counter() - begun
+        parts = np.split(catalog.model(name).given_rows(test)["x"], 50)
+        nats = np.concatenate([fit.log_prob(x=part).value for part in parts])
+        bits = bits_per_dim(nats, 784, levels=256).value
+        yield {"benchmark": "mnist, grey", "model": name, "seed": asked.seed, "bits": bits, "bar": bar, "published": published,
+               "steps": fit.num_steps, "seconds": seconds, "settings": str(settings | of_algorithm),
+               "binarisation": "256 levels with uniform noise", "machine": harness.machine()}  # fmt: skip
+        say(
+            f"{name}: {bits:.3f} bits a pixel (bar {bar}, published {published}), {fit.num_steps} steps, {seconds:.0f} s"
+        )
 
 
 def mnist(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -325,6 +372,9 @@ def table(results: harness.Results, path: Path, title: str = "Tractable densitie
     columns = (
         "gap",
         "nats",
+        "bits",
+        "used",
+        "perplexity",
         "elbo",
         "accuracy",
         "bar",
@@ -349,7 +399,7 @@ def table(results: harness.Results, path: Path, title: str = "Tractable densitie
     say(f"written: {path}")
 
 
-COMMANDS = {"plane": plane, "digits": digits, "mnist": mnist, "speed": speed}
+COMMANDS = {"plane": plane, "digits": digits, "mnist": mnist, "grey": grey, "speed": speed}
 
 
 def options() -> argparse.Namespace:

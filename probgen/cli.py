@@ -230,7 +230,8 @@ class Fit:
         if (out / "run.json").exists() and not self.overwrite:
             raise FileExistsError(f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite.")
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
-        program, data = _with(_program(self.program), _data(self.data), self.set)
+        program = _program(self.program)
+        data = _with(program, _data(self.data), self.set)
         work = lambda: run.fit(  # noqa: E731
             program, data, self.inference, seed=self.seed, out=out, progress=self.progress, overwrite=self.overwrite,
             precision=self.precision, engine=self.engine, init=self.init, **settings,
@@ -442,10 +443,10 @@ def _data(path: Path | None) -> dict[str, Any] | str | None:
         return {k: v.item() if v.ndim == 0 and v.dtype.kind in "iubU" else v for k, v in arrays.items()}
 
 
-def _with(program: Any, data: Any, words: tuple[str, ...]) -> tuple[Any, Any]:
-    """The program, and its data with settings given as NAME=VALUE."""
+def _with(program: Any, data: Any, words: tuple[str, ...]) -> Any:
+    """A program's data, with settings given as NAME=VALUE."""
     if not words:
-        return program, data
+        return data
     import json
 
     from probgen.run import given
@@ -454,12 +455,12 @@ def _with(program: Any, data: Any, words: tuple[str, ...]) -> tuple[Any, Any]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise ValueError(f"--set takes NAME=VALUE; got {word!r}")
+            raise ValueError(f"--set takes NAME=VALUE; got {word!r}. Say for example --set num_latents=4")
         try:
             settings[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
         except ValueError:
             settings[name] = value
-    return program, {**given(program, data), **settings}
+    return {**given(program, data), **settings}
 
 
 def _free_folder(program: str, inference: str, overwrite: bool) -> Path:

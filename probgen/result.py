@@ -229,14 +229,14 @@ class LearnedFit(Fit):
         target = self.condition()
         if inference is None and self.target.proper:  # type: ignore[attr-defined]
             return target.sample(num_samples, self.seed + 2 if seed is None else seed)
-        inference = inference or ("gibbs" if isinstance(target, Conditional) else "mala")
+        core = target.pruned() if inference is None and isinstance(target, Conditional) else target
+        inference = inference or ("gibbs" if isinstance(core, Conditional) else "mala")
         settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
         if inference == "gibbs":
             settings = {"conditionals": "evaluation"} | settings
         seed = self.seed + 2 if seed is None else seed
-        core = target.pruned() if isinstance(target, Conditional) else target
         drawn = {k: v[:, -1] for k, v in fit(core, inference=inference, seed=seed, **settings).draws.items()}
-        return drawn if core is target else target.completed(drawn, seed + 1)
+        return target.completed(drawn, seed + 1) if isinstance(target, Conditional) and core is not target else drawn
 
     def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
         """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).

@@ -289,6 +289,37 @@ def test_a_belief_network_is_drawn_and_measured_by_its_top_layer():
     np.testing.assert_allclose(drawn["v"].mean(0), means, atol=0.04)
 
 
+def three_layers(v=None):
+    """A belief network of three hidden layers: an RBM of h2 and h3, below which h1 and v are directed."""
+    weight = lambda name, *shape: numpyro.param(name, lambda key: jax.random.normal(key, shape))  # noqa: E731
+    b, c1, c2, c3 = (weight(k, n) for k, n in (("b", 4), ("c1", 3), ("c2", 3), ("c3", 2)))
+    W1, W2, W3 = weight("W1", 4, 3), weight("W2", 3, 3), weight("W3", 3, 2)
+    h3 = numpyro.sample("h3", bits(2))
+    h2 = numpyro.sample("h2", bits(3))
+    numpyro.factor("energy", h2 @ W3 @ h3 + h2 @ c2 + h3 @ c3)
+    h1 = numpyro.sample("h1", dist.Bernoulli(logits=W2 @ h2 + c1).to_event(1))
+    numpyro.sample("v", dist.Bernoulli(logits=W1 @ h1 + b).to_event(1), obs=v)
+
+
+def test_hidden_sites_that_come_last_are_left_out_as_well():
+    """Against the sum over all states of h2, h3; of v the means."""
+    fit = pg.fit(three_layers, {"v": states(4)}, "greedy", num_steps=3, learning_rate=1e-9, **QUIET)
+    assert {v.name for v in fit.condition().pruned().variables} == {"h2", "h3"}
+    p, h2, h1 = fit.parameters, states(3), states(3)
+    top = h2 @ p["c2"] + np.logaddexp(0, p["c3"] + h2 @ p["W3"]).sum(1)
+    assert fit.log_z("ais", num_chains=300, num_temperatures=100).value == pytest.approx(logsumexp(top), abs=0.05)
+    on = expit(h2 @ p["W2"].T + p["c1"])
+    of_h1 = np.exp(h1 @ np.log(on).T + (1 - h1) @ np.log1p(-on).T) @ np.exp(top - logsumexp(top))
+    drawn = fit.sample(3000)
+    assert {k: v.shape for k, v in drawn.items()} == {"v": (3000, 4), "h1": (3000, 3), "h2": (3000, 3), "h3": (3000, 2)}
+    np.testing.assert_allclose(drawn["v"].mean(0), of_h1 @ expit(h1 @ p["W1"].T + p["b"]), atol=0.04)
+
+
+def test_a_learner_that_draws_says_what_an_energy_must_be():
+    with pytest.raises(ValueError, match=r"not affine in the bit h1\[\d+\], site 'h1'.\nLearners .*'greedy'"):
+        pg.fit("dbn", bars(), "cd", **QUIET)
+
+
 # ---- large lattices ----------------------------------------------------------------------------------------------
 
 

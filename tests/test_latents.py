@@ -1,14 +1,18 @@
 """Latent-variable programs whose hidden sites have a closed integral, against closed forms and scikit-learn."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
 from scipy import stats
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import probgen as pg
+from probgen import catalog
 from probgen.toys import eight_gaussians
 
 
@@ -103,3 +107,25 @@ def test_reals_that_are_not_jointly_normal_are_refused():
     for program in (crossed, bent):
         with pytest.raises((TypeError, ValueError), match=r"closed|quadratic|cannot be"):
             pg.fit(program, {"x": np.random.default_rng(0).normal(size=50)}, "mle", num_steps=5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vae", "beta_vae", "conditional_vae", "flow_prior_vae", "hierarchical_vae", "iaf_vae", "semi_supervised_vae", "vamp_vae",
+     "vq_vae", "vq_vae_2"],
+)  # fmt: skip
+def test_guides_see_levels_from_minus_one_to_one(name):
+    """What a guide draws of levels is what it draws of them scaled by hand."""
+    model = catalog.model(name)
+    x = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(float)
+    x = x if name.startswith("vq") else x.ravel()
+    rest = {"y": 3} if "y" in inspect.signature(model.guide).parameters else {}
+
+    def drawn(x, likelihood):
+        with handlers.seed(rng_seed=0), handlers.trace() as trace:
+            model.guide(jnp.asarray(x), **rest, likelihood=likelihood)
+        return {k: site["value"] for k, site in trace.items() if site["type"] == "sample"}
+
+    of_levels, by_hand = drawn(x, "levels"), drawn(x / 127.5 - 1, "normal")
+    for k, value in by_hand.items():
+        np.testing.assert_allclose(of_levels[k], value, rtol=1e-5)

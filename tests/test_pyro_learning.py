@@ -1,5 +1,7 @@
 """Pyro programs with parameters: the bounds of NumPyro twins, closed forms, gradients, what stays as it was, what is refused."""
 
+import shutil
+
 import jax
 import numpy as np
 import numpyro
@@ -500,3 +502,70 @@ def test_autoencoders_learn_levels(name):
     assert (drawn == np.round(drawn)).all()
     with pytest.raises(ValueError, match="known: bernoulli, normal, levels"):
         pg.fit(name, data | {"likelihood": "poisson"}, "svi")
+
+
+# ---- how networks run --------------------------------------------------------------------------------------------
+
+
+def test_mixed_precision_rounds_the_networks_and_nothing_else():
+    """Beside the same steps in float32: losses differ as bfloat16 does, in float32 digits."""
+    x = (np.random.default_rng(0).random((100, 12)) < 0.3).astype(float)
+    learn = lambda **settings: pg.fit(  # noqa: E731
+        "vae_pyro",
+        {"x": x, "width": 16, "num_latents": 2},
+        "svi",
+        num_steps=20,
+        batch_size=50,
+        progress=False,
+        **settings,
+    )
+    exact, mixed = learn(), learn(mixed_precision=True)
+    a, b = exact.records["loss"].ravel(), mixed.records["loss"].ravel()
+    assert (a != b).all()
+    np.testing.assert_allclose(b, a, rtol=0.01)
+    assert len(np.unique(np.round(b, 3))) > 15
+    assert {v.dtype for v in mixed.answer.values()} == {np.dtype("float32")}
+
+
+def test_mixed_precision_in_jax_asks_for_products_in_bfloat16():
+    from probgen.inference.learning.mle import MLE
+    from probgen.run import conditioned
+
+    def steps(learner):
+        target = learner.prepare(conditioned("made", {"x": np.eye(6), "dim": 6, "width": 8}, precision="float32")[1])
+        state = jax.eval_shape(learner.init, jax.random.key(0), target)
+        return str(jax.make_jaxpr(learner.step)(jax.random.key(0), state, target))
+
+    with runtime.jax_scope("float32"):
+        plain, mixed = steps(MLE(batch_size=3)), steps(MLE(batch_size=3, mixed_precision=True))
+    assert "BF16_BF16_F32" in mixed
+    assert "BF16_BF16_F32" not in plain
+
+
+def test_mixed_precision_is_of_single_precision():
+    with pytest.raises(ValueError, match="mixed_precision is for precision='float32'; the target's is 'float64'"):
+        pg.fit("made", {"x": np.eye(6), "dim": 6}, "mle", batch_size=3, mixed_precision=True, precision="float64")
+
+
+@pytest.mark.parametrize("setting", ["mixed_precision", "compiled"])
+def test_how_networks_run_is_said_of_networks_that_are_registered(setting):
+    with pytest.raises(
+        ValueError, match=f"{setting} is for networks that .*; the program has none.\nUse torch.compile or"
+    ):
+        pg.fit(User().model, {"x": bits()}, "svi", num_steps=5, progress=False, **{setting: True})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler for torch.compile")
+def test_compiled_networks_learn_the_same():
+    x = (np.random.default_rng(0).random((100, 12)) < 0.3).astype(float)
+    learn = lambda **settings: pg.fit(  # noqa: E731
+        "vae_pyro",
+        {"x": x, "width": 16, "num_latents": 2},
+        "svi",
+        num_steps=5,
+        batch_size=50,
+        progress=False,
+        **settings,
+    )
+    np.testing.assert_allclose(learn(compiled=True).records["loss"], learn().records["loss"], rtol=1e-4)

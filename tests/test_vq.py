@@ -143,13 +143,13 @@ def test_dead_codes_are_moved_to_outputs(rule):
     np.testing.assert_array_equal(moved.average["z codebook"], moved.parameters["z codebook"])
 
 
-@pytest.mark.parametrize("given", [False, True])
-def test_a_grid_of_codes_has_mass_one_and_its_draws_their_mass(given):
+@pytest.mark.parametrize(("given", "num_heads"), [(False, 0), (True, 0), (False, 2)])
+def test_a_grid_of_codes_has_mass_one_and_its_draws_their_mass(given, num_heads):
     rng = np.random.default_rng(0)
     seen = jnp.asarray(rng.normal(size=(2, 2, 3)), "float32") if given else None
     with runtime.jax_scope("float32"), numpyro.handlers.seed(rng_seed=0):
         book = codebook("z", 3, 2)
-        fn = Codes(pixelcnn("prior", (2, 2), 3, 1, 4, given=seen), book)
+        fn = Codes(pixelcnn("prior", (2, 2), 3, 1, 4, given=seen, num_heads=num_heads), book)
         points = np.array(list(itertools.product(range(3), repeat=4))).reshape(-1, 2, 2)
         p = np.exp(np.asarray(fn.log_prob(book[points]), float))
         drawn = np.asarray(fn.sample(jax.random.key(0), (5000,)))
@@ -159,6 +159,24 @@ def test_a_grid_of_codes_has_mass_one_and_its_draws_their_mass(given):
     codes = ((drawn[..., None, :] - np.asarray(book)) ** 2).sum(-1).argmin(-1)
     count = np.bincount(codes.reshape(-1, 4) @ [27, 9, 3, 1], minlength=81)
     assert ((count - 5000 * p) ** 2 / (5000 * p)).sum() < chi2.ppf(1 - 1e-6, 80)
+
+
+@pytest.mark.parametrize("num_heads", [0, 1, 2])
+def test_attention_sees_all_places_before_and_none_after(num_heads):
+    with runtime.jax_scope("float32"), numpyro.handlers.seed(rng_seed=0):
+        net = pixelcnn("prior", (5, 5), 3, 1, 16, num_heads=num_heads).net
+        x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (5, 5)), "float32")
+        first = np.asarray(net.outputs(x)).reshape(25, -1)
+        changed = [np.asarray(net.outputs(x.at[i].set((x[i] + 1) % 3))).reshape(25, -1) for i in np.ndindex(5, 5)]
+    sees = np.array([(there != first).any(1) for there in changed])  # (place that changes, place that sees it)
+    assert not np.tril(sees).any()
+    assert sees[np.triu_indices(25, 2)].all() == bool(num_heads)  # the next place may lie in another row
+
+
+def test_heads_share_the_filters():
+    refused = pytest.raises(ValueError, match="4 filters cannot be shared by 3 heads; use as many heads as divide them")
+    with refused, numpyro.handlers.seed(rng_seed=0):
+        pixelcnn("prior", (2, 2), 3, 1, 4, num_heads=3)
 
 
 @pytest.mark.parametrize("name", ["vq_vae", "vq_vae_2"])

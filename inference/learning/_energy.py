@@ -29,7 +29,7 @@ class EnergyLearner(RowLearner[Learnable]):
     """Settings of all learners of energies: those of all learners from rows."""
 
     def prepare(self, target: Any) -> Any:
-        return target.blocked()
+        return blocked(target)
 
     def monitor(self, key: Any, target: Any, state: State, batch: Any, gap: Any) -> Any:
         """The loss to be shown: minus the pseudo-likelihood of bits, estimated from one unit a row, every tenth step.
@@ -43,6 +43,19 @@ class EnergyLearner(RowLearner[Learnable]):
         elif not any(v.kind == "bits" for v in target.visible):
             now = lambda: jnp.abs(gap)  # noqa: E731
         return jax.lax.cond(state.step % 10 == 0, now, later)
+
+
+def blocked(target: Any) -> Any:
+    """The target with its blocks; NotConditional where there are none, with what a learner can do about it."""
+    try:
+        return target.blocked()
+    except energy.NotConditional as error:
+        why = str(error).splitlines()[0]
+        if any(v.kind == "bits" for v in target.visible):
+            advice = "Learners draw each bit by the derivative of the energy in it; a stack of layers learns by inference='greedy'."
+        else:
+            advice = "Learners draw real numbers by normal conditionals; use inference='score_matching' or 'short_run'."
+        raise energy.NotConditional(f"{why}\n{advice}") from None
 
 
 # ---- the likelihood ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Data of bits that lie between 0 and 1 are probabilities: every batch draws its b
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -77,6 +78,8 @@ class RowLearner(Learner[T]):
         data, or "program".
     average: the answer is the average of the parameters over this last part of the steps; 0 for the last alone.
     ema: where it is not 0 the answer is their exponential moving average instead, with this decay a step, such as 0.999.
+    mixed_precision: products of matrices in bfloat16, their sums, parameters and all else in float32; for a GPU. On a CPU JAX goes
+        without it. Of Pyro programs, in networks of `probgen.nets.pyro_modules.registered`.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
@@ -94,6 +97,7 @@ class RowLearner(Learner[T]):
     average: float = 0.2
     ema: float = 0.0
     start: Literal["data", "program"] = "data"
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,9 +134,15 @@ class RowLearner(Learner[T]):
                 f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
             )
 
+    def check_precision(self, target: Any) -> None:
+        """Raise ValueError for mixed precision of a target in double precision."""
+        if self.mixed_precision and target.precision != "float32":
+            raise ValueError(f"mixed_precision is for precision='float32'; the target's is {target.precision!r}.")
+
     # ---- the kernel
 
     def init(self, key: Any, target: Any) -> State:
+        self.check_precision(target)
         k_parameters, k_chains, k_order, k_loss = jax.random.split(key, 4)
         parameters = self.first_parameters(k_parameters, target)
         optimiser = self._optimiser().init(parameters)
@@ -148,7 +158,8 @@ class RowLearner(Learner[T]):
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         k_order, k_model, k_loss = jax.random.split(key, 3)
         order, batch = self._batch(k_order, state, target)
-        gradient, gap, chains = self.gradient(k_model, target, state.parameters, batch, state.chains)
+        with jax.default_matmul_precision("BF16_BF16_F32") if self.mixed_precision else contextlib.nullcontext():
+            gradient, gap, chains = self.gradient(k_model, target, state.parameters, batch, state.chains)
         gradient = self._decayed(gradient, state.parameters)
         rate = self.rate(state.step) * state.guard.factor
         updates, optimiser = self._optimiser().update(gradient, state.optimiser, state.parameters)

@@ -15,6 +15,7 @@ from torch.optim.sgd import sgd
 
 from probgen.engine.pyro_kernel import OPS
 from probgen.inference.learning import _rows, amortised_svi, mle
+from probgen.nets.pyro_modules import running
 
 Tensors = dict[str, torch.Tensor]
 
@@ -39,6 +40,7 @@ class Kernel:
         self.settings = settings
 
     def init(self, key: Any, target: Any) -> State:
+        self.settings.check_precision(target)
         k_parameters, k_order, k_loss = OPS.split(key, 3)
         parameters = target.initial(OPS.seed(k_parameters))
         words = {"adam": ("first", "second"), "sgd": ("velocity",)}[self.settings.optimizer]
@@ -51,8 +53,13 @@ class Kernel:
         state = State(0, parameters, _copy(parameters), optimiser, order, 0.0, guard, ())
         state = self.begun(state, target)
         rows = target.batch(state.order[: self.settings.batch_size], OPS.seed(k_loss))
-        with target.running(parameters, OPS.seed(k_loss)), torch.no_grad():
+        with target.running(parameters, OPS.seed(k_loss)), torch.no_grad(), running(False, False) as runs:
             loss = np.float64(self.monitored(target, rows))
+        if not runs.used and (asked := [k for k in ("compiled", "mixed_precision") if getattr(self.settings, k)]):
+            raise ValueError(
+                f"{asked[0]} is for networks that `probgen.nets.pyro_modules.registered` makes; the program has none.\n"
+                "Use torch.compile or torch.autocast inside the program."
+            )
         return state._replace(loss=float(loss), guard=guard._replace(best=loss, last=loss, worst=loss))
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Any]:
@@ -60,7 +67,8 @@ class Kernel:
         k_order, k_model = OPS.split(key, 2)
         order, rows = self._batch(k_order, state, target)
         leaves = {k: p.detach().requires_grad_() for k, p in state.parameters.items()}
-        with target.running(leaves, OPS.seed(k_model), train=True), torch.enable_grad():
+        networks = running(s.compiled, s.mixed_precision)
+        with target.running(leaves, OPS.seed(k_model), train=True), torch.enable_grad(), networks:
             gradients, loss, told = self.gradient(target, leaves, rows, state.step)
         rate = float(s.rate(state.step, np) * state.guard.factor)
         with torch.no_grad():

@@ -55,6 +55,8 @@ class AmortisedSVI(RowLearner[Bounded]):
     kl_weight: of the KL in what is maximised; only with 1 is that a bound on log p(x).
     kl_warmup: steps over which the weight of the KL rises from 0.
     free_bits: nats of KL of every hidden coordinate, averaged over the batch, that are not held against it.
+    compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
+        the first step waits, half a minute for a small convolutional net.
     The loss that is recorded is minus the bound itself, whatever is maximised.
     """
 
@@ -70,6 +72,7 @@ class AmortisedSVI(RowLearner[Bounded]):
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -48,6 +48,8 @@ class MLE(RowLearner[Learnable]):
     validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and
         learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`.
     patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
+    compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
+        the first step waits, half a minute for a small convolutional net.
     The loss is minus the mean log likelihood of a row, in nats.
     Raises TooLarge where more than 20 units have to be enumerated or real units interact, NotConditional where a unit's sum or
     integral has no closed form.
@@ -62,6 +64,7 @@ class MLE(RowLearner[Learnable]):
     learning_rate: float = 0.003
     validation: float = 0.0
     patience: int = 20
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,9 +33,9 @@ class PseudoLikelihood(EnergyLearner):
             raise ValueError(f"num_units is {self.num_units}; it must be above 0")
 
     def prepare(self, target: Any) -> Any:
-        from probgen.inference.learning._energy import hidden_block
+        from probgen.inference.learning._energy import blocked, hidden_block
 
-        target = target.blocked()
+        target = blocked(target)
         real = [v.name for v in target.visible if not v.levels]
         if real:
             raise ValueError(

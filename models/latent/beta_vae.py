@@ -11,7 +11,7 @@ import numpyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.vae import mlp, normal, observed, standard
+from probgen.nets.vae import mlp, normal, observed, shown, standard
 
 
 def beta_vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
@@ -19,8 +19,8 @@ def beta_vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bern
     numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z)), obs=x)
 
 
-def guide(x, num_latents=8, width=256, depth=1):
-    numpyro.sample("z", normal(mlp("encoder", x.size, 2 * num_latents, width, depth)(x)))
+def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+    numpyro.sample("z", normal(mlp("encoder", x.size, 2 * num_latents, width, depth)(shown(likelihood, x))))
 
 
 def rows(x):

@@ -16,7 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from probgen.model import Model
-from probgen.nets.vae import mlp, normal, observed, standard
+from probgen.nets.vae import mlp, normal, observed, shown, standard
 
 
 def conditional_vae(x=None, y=None, dim=64, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
@@ -26,8 +26,8 @@ def conditional_vae(x=None, y=None, dim=64, num_classes=10, num_latents=8, width
     numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both)), obs=x)
 
 
-def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1):
-    both = jnp.concatenate([x, jax.nn.one_hot(y, num_classes)])
+def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+    both = jnp.concatenate([shown(likelihood, x), jax.nn.one_hot(y, num_classes)])
     numpyro.sample("z", normal(mlp("encoder", both.size, 2 * num_latents, width, depth)(both)))
 
 

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.vae import mlp, normal, observed, standard
+from probgen.nets.vae import mlp, normal, observed, shown, standard
 
 
 def hierarchical_vae(x=None, dim=64, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli"):
@@ -23,8 +23,8 @@ def hierarchical_vae(x=None, dim=64, num_latents=8, num_top=4, width=256, depth=
     numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z1)), obs=x)
 
 
-def guide(x, num_latents=8, num_top=4, width=256, depth=1):
-    seen = mlp("encoder", x.size, width, width, depth)(x)
+def guide(x, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli"):
+    seen = mlp("encoder", x.size, width, width, depth)(shown(likelihood, x))
     z2 = numpyro.sample("z2", normal(mlp("encoder 2", width, 2 * num_top, width, depth)(jnp.maximum(seen, 0))))
     below = normal(mlp("encoder 1", width, 2 * num_latents, width, 0)(jnp.maximum(seen, 0))).base_dist
     above = normal(mlp("prior", num_top, 2 * num_latents, width, depth)(z2)).base_dist

@@ -12,16 +12,18 @@ import numpyro
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, autoregressive
-from probgen.nets.vae import mlp, observed, standard
+from probgen.nets.vae import mlp, observed, shown, standard
 
 
-def iaf_vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+def iaf_vae(
+    x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli", num_layers=2, flow_width=64
+):  # num_layers, flow_width: of the guide
     z = numpyro.sample("z", standard(num_latents))
     numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z)), obs=x)
 
 
-def guide(x, num_latents=8, width=256, depth=1, num_layers=2, flow_width=64):
-    h = jax.nn.relu(mlp("encoder", x.size, flow_width, width, depth)(x))
+def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli", num_layers=2, flow_width=64):
+    h = jax.nn.relu(mlp("encoder", x.size, flow_width, width, depth)(shown(likelihood, x)))
     flow = autoregressive("posterior", num_latents, BoundedAffine(4.0), num_layers, flow_width, 1, h, invert=False)
     numpyro.sample("z", flow)
 

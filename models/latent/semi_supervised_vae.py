@@ -16,7 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from probgen.model import Model
-from probgen.nets.vae import mlp, normal, observed, standard
+from probgen.nets.vae import mlp, normal, observed, shown, standard
 
 CERTAIN = 1e4  # of the logit of a known label; those of the others are 0
 
@@ -30,7 +30,8 @@ def semi_supervised_vae(
     numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both)), obs=x)
 
 
-def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, alpha=50):
+def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli", alpha=50):
+    x = shown(likelihood, x)
     logits = mlp("classifier", x.size, num_classes, width, depth)(x)
     with numpyro.handlers.mask(mask=y >= 0), numpyro.handlers.scale(scale=alpha):
         numpyro.sample("known label", dist.Categorical(logits=logits), obs=jnp.maximum(y, 0).astype(int))

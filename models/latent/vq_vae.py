@@ -17,7 +17,7 @@ from probgen.model import Model
 from probgen.nets.autoregressive import check_sizes
 from probgen.nets.convolutions import down, grid, judge, pixelcnn, up
 from probgen.nets.pixels import check_pictures
-from probgen.nets.vae import observed
+from probgen.nets.vae import observed, shown
 
 
 def vq_vae(
@@ -31,8 +31,8 @@ def vq_vae(
     numpyro.sample("x", observed(likelihood, f), obs=x)
 
 
-def guide(x, num_codes=16, dim=8, halvings=2, num_filters=16, num_blocks=1):
-    g = down("encoder", 1, dim, halvings, num_filters, num_blocks)(x[..., None])
+def guide(x, num_codes=16, dim=8, halvings=2, num_filters=16, num_blocks=1, likelihood="bernoulli"):
+    g = down("encoder", 1, dim, halvings, num_filters, num_blocks)(shown(likelihood, x)[..., None])
     numpyro.sample("z", Nearest(g, codebook("z", num_codes, dim)))
 
 

@@ -20,7 +20,7 @@ from numpyro import handlers
 
 from probgen import runtime
 from probgen.engine import energy
-from probgen.engine.numpyro import MEASURES, kind, structure_of
+from probgen.engine.numpyro import MEASURES, PARTLY, kind, structure_of
 
 FILLS = (0.0, 1.0, np.nan)  # of sites that are left out: nothing may change with them
 
@@ -100,7 +100,8 @@ def completed(target: Any, draws: Mapping[str, np.ndarray], seed: int) -> dict[s
 @jax.jit
 def _completed(target: Any, keys: Any, draws: Any) -> dict[str, Any]:
     def one(key: Any, values: Any) -> dict[str, Any]:
-        program = functools.partial(target.structure.program, **target.data)
+        known = {k: v for k, v in target.data.items() if not k.endswith(PARTLY)}
+        program = functools.partial(target.structure.program, **known)
         with handlers.block():
             trace = handlers.trace(handlers.seed(handlers.substitute(program, data=values), key)).get_trace()
         return {v.name: trace[v.name]["value"] for v in target.variables}

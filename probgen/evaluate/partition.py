@@ -51,11 +51,15 @@ def core(fit: LearnedFit) -> tuple[Any, Mapping[str, np.ndarray]]:
     """What has the constant of a learned model, without the sites on which no other depends; and rows of it to begin at."""
     target, rows = fit.condition(), fit._rows({})
     found = target.pruned() if isinstance(target, Conditional) else target
-    return found, rows if found is target else _inferred(fit, rows)
+    bits = isinstance(found, Conditional) and all(v.kind == "bits" for v in found.variables)
+    if found is target or not bits:  # rows of others are not known
+        return target, rows
+    inferred = _inferred(fit, rows)
+    return found, {v.name: inferred[v.name] for v in found.variables}
 
 
 def _inferred(fit: LearnedFit, rows: Mapping[str, np.ndarray], count: int = 5000) -> dict[str, np.ndarray]:
-    """Hidden sites of some rows, drawn from their mean-field posterior."""
+    """Hidden bits of some rows, drawn from their mean-field posterior."""
     import jax
     import jax.numpy as jnp
 
@@ -68,7 +72,7 @@ def _inferred(fit: LearnedFit, rows: Mapping[str, np.ndarray], count: int = 5000
     with runtime.jax_scope(target.precision):
         parameters = {k: jnp.asarray(v) for k, v in fit.answer.items()}
         given = {k: jnp.asarray(v[picked], target.precision) for k, v in rows.items()}
-        means = jax.jit(lambda rows: jax.vmap(lambda row: _energy.mean_field(target, parameters, row))(rows))(given)
+        means = jax.jit(lambda rows: _energy.means(target, parameters, rows))(given)
     return {k: (rng.random(v.shape) < np.asarray(v)).astype(float) for k, v in means.items()}
 
 

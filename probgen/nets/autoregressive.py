@@ -20,6 +20,7 @@ from numpyro.distributions import Distribution, constraints
 from tqdm.auto import tqdm
 
 CHUNK = 256  # points that are drawn at once
+BLOCK = 14  # of NADE's inputs, from the hidden units before the first of which those of the others are computed at once
 
 
 class Autoregressive(Distribution):
@@ -204,11 +205,20 @@ class Nade(Vector):
         return self.b.shape
 
     def logits(self, x: Any) -> Any:
-        def step(kept: Any, at: Any) -> tuple[Any, Any]:
-            w, v, bit = at
-            return kept + w * bit, v @ jax.nn.sigmoid(kept)
+        """By blocks of inputs, of which the gradient computes the hidden units anew: to keep them all takes twice the time."""
+        dim, num_blocks = len(x), -(-len(x) // BLOCK)
+        before = jnp.tril(jnp.ones((BLOCK, BLOCK), x.dtype), -1)
 
-        return self.b + lax.scan(step, self.c, (self.W, self.V, x))[1]
+        @jax.checkpoint
+        def step(kept: Any, at: Any) -> tuple[Any, Any]:
+            w, v, bits = at
+            return kept + bits @ w, (jax.nn.sigmoid(kept + (before * bits) @ w) * v).sum(-1)
+
+        def blocks(a: Any) -> Any:
+            padded = jnp.pad(a, [(0, num_blocks * BLOCK - dim), *[(0, 0)] * (a.ndim - 1)])
+            return padded.reshape(num_blocks, BLOCK, *a.shape[1:])
+
+        return self.b + lax.scan(step, self.c, (blocks(self.W), blocks(self.V), blocks(x)))[1].reshape(-1)[:dim]
 
     def begin(self) -> Any:
         return self.c

@@ -14,7 +14,7 @@ import numpyro
 
 from probgen.nets.autoregressive import Autoregressive, check_sizes
 from probgen.nets.flows import registered
-from probgen.nets.pixels import Embedded, Gated, Picture, Symbols, at_random
+from probgen.nets.pixels import Attention, Embedded, Gated, Picture, Symbols, at_random
 
 relu, leaky = eqx.nn.Lambda(jax.nn.relu), eqx.nn.Lambda(lambda x: jax.nn.leaky_relu(x, 0.2))
 
@@ -125,17 +125,20 @@ def grid(height: int, width: int, halvings: int) -> tuple[int, int]:
 
 
 def pixelcnn(
-    name: str, shape: tuple[int, int], num_codes: int, num_layers: int, num_filters: int, given: Any = None
+    name: str, shape: tuple[int, int], num_codes: int, num_layers: int, num_filters: int, given: Any = None,
+    num_heads: int = 0,
 ) -> Autoregressive:  # fmt: skip
     """The gated PixelCNN's distribution of a grid (height, width) of codes; see `models/density/pixelcnn.py`.
 
-    given: features that are known of every place beforehand, (height, width, feature).
+    given: features that are known of every place beforehand, (height, width, feature). num_heads: of the attention to all places
+    before that follows the convolutions; 0 for none.
     """
     num_in = num_filters + (0 if given is None else given.shape[2])
 
     def layout() -> Embedded:
         table = jnp.ones((num_codes, num_filters))
-        return Embedded(table, Gated(num_in, num_codes, num_layers, num_filters, 3, 5))
+        attention = Attention(shape, num_filters, num_heads) if num_heads else None
+        return Embedded(table, Gated(num_in, num_codes, num_layers, num_filters, 3, 5, attention))
 
     net = numpyro.param(name, lambda key: at_random(key, layout()))
     return Autoregressive(Picture(net, Symbols(num_codes), shape, given))

@@ -135,6 +135,60 @@ class Linear(eqx.Module):
         return x @ self.weight + self.bias
 
 
+class Attention(eqx.Module):
+    """Every pixel looks at its own features and those of all before it: sum_j softmax_j(q_i' k_j / sqrt(n)) v_j in every head.
+
+    n: a head's features. Queries and keys see the pixel's features and its place, (height, width, filter). Cache: keys and values
+    of the pixels so far, and their number. Vaswani et al. 2017 (arXiv:1706.03762); in pictures: Chen et al. 2018 (arXiv:1712.09763).
+    """
+
+    query: Linear
+    key: Linear
+    value: Linear
+    place: Any
+    num_heads: int = eqx.field(static=True)
+
+    def __init__(self, shape: tuple[int, int], num_filters: int, num_heads: int):
+        if num_heads < 1 or num_filters % num_heads:
+            raise ValueError(
+                f"{num_filters} filters cannot be shared by {num_heads} heads; use as many heads as divide them."
+            )
+        self.query, self.key, self.value = (Linear(num_filters, num_filters) for _ in range(3))
+        self.place, self.num_heads = jnp.ones((*shape, num_filters)), num_heads
+
+    def picture(self, x: Any) -> Any:
+        at = x + self.place[: len(x)]
+        seen = self._heads(self.key(at)), self._heads(self.value(x))
+        places = jnp.arange(len(seen[0]))
+        return self._looked(self._heads(self.query(at)), *seen, places).reshape(x.shape)
+
+    def blank(self, width: int) -> Any:
+        del width
+        none = self._heads(jnp.zeros_like(self.place))
+        return none, none, jnp.int32(0)
+
+    def next_row(self, cache: Any) -> Any:
+        return cache
+
+    def pixel(self, cache: Any, column: Any, x: Any) -> tuple[Any, Any]:
+        del column
+        keys, values, i = cache
+        at = x + self.place.reshape(-1, len(x))[i]
+        keys, values = keys.at[i].set(self._heads(self.key(at))[0]), values.at[i].set(self._heads(self.value(x))[0])
+        return self._looked(self._heads(self.query(at)), keys, values, i[None])[0], (keys, values, i + 1)
+
+    def _heads(self, x: Any) -> Any:
+        """(..., filter) -> (pixel, head, feature)."""
+        return x.reshape(-1, self.num_heads, x.shape[-1] // self.num_heads)
+
+    def _looked(self, queries: Any, keys: Any, values: Any, places: Any) -> Any:
+        """What the queries of some places see: (place, filter)."""
+        scores = jnp.einsum("ihn,jhn->hij", queries, keys) / queries.shape[-1] ** 0.5
+        before = jnp.arange(len(keys)) <= places[:, None]
+        weights = jax.nn.softmax(jnp.where(before, scores, -jnp.inf))
+        return jnp.einsum("hij,jhn->ihn", weights, values).reshape(len(places), -1)
+
+
 # ---- passes: what applies layers, in the order in which a network names them ---------------------------------------
 
 
@@ -263,14 +317,16 @@ class Picture(eqx.Module):
 
 
 class Gated(eqx.Module):
-    """The gated PixelCNN's two stacks: see `models/density/pixelcnn.py`."""
+    """The gated PixelCNN's two stacks: see `models/density/pixelcnn.py`; attention: after them, or None."""
 
     first: tuple[Conv, Conv]
     layers: list[tuple[Conv, Linear, Conv, Linear, Linear]]
     last: tuple[Linear, Linear]
+    attention: Attention | None
 
     def __init__(
-        self, num_channels: int, num_outputs: int, num_layers: int, num_filters: int, kernel: int, first: int
+        self, num_channels: int, num_outputs: int, num_layers: int, num_filters: int, kernel: int, first: int,
+        attention: Attention | None = None,
     ):  # fmt: skip
         n, half = num_filters, kernel // 2
         self.first = masked(first, num_channels + 1, n)
@@ -285,6 +341,7 @@ class Gated(eqx.Module):
             for _ in range(num_layers)
         ]
         self.last = Linear(n, n), Linear(n, num_outputs)
+        self.attention = attention
 
     def above(self, x: Any, run: Any) -> Any:
         v, features = run(self.first[0], x), []
@@ -299,6 +356,8 @@ class Gated(eqx.Module):
         for (_, _, right, skip, out), seen in zip(self.layers, features, strict=True):
             gated = gate(run(right, h) + seen)
             skipped, h = skipped + skip(gated), h + out(gated)
+        if self.attention is not None:
+            skipped = skipped + run(self.attention, h)
         return self.last[1](jax.nn.relu(self.last[0](jax.nn.relu(skipped))))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -16,6 +20,21 @@ from torch.func import functional_call
 from probgen.distributions.pyro_discretised import DiscretisedLogistic
 
 
+@dataclass
+class Runs:
+    """How networks that are `registered` run: through `torch.compile`; with products in bfloat16 and outputs in float32.
+
+    used: whether there was one.
+    """
+
+    compiled: bool = False
+    mixed: bool = False
+    used: bool = False
+
+
+_RUNS: ContextVar[Runs] = ContextVar("runs", default=Runs())  # noqa: B039
+
+
 def registered(name: str, make: Callable[..., nn.Module], *settings: Any) -> Callable[..., Any]:
     """The module `make(*settings)`, its parameters registered as `name.weight`, `name.0.bias`, ...
 
@@ -25,7 +44,38 @@ def registered(name: str, make: Callable[..., nn.Module], *settings: Any) -> Cal
     skeleton = _skeleton(make, settings)
     fresh = functools.cache(lambda: dict(make(*settings).named_parameters()))
     values = {k: pyro.param(f"{name}.{k}", lambda k=k: fresh()[k].detach()) for k, _ in skeleton.named_parameters()}
-    return functools.partial(functional_call, skeleton, values)
+    runs = _RUNS.get()
+    runs.used = True
+    call = _compiled(make, settings) if runs.compiled else functools.partial(functional_call, skeleton)
+    return functools.partial(_mixed, call, values) if runs.mixed else functools.partial(call, values)
+
+
+@contextlib.contextmanager
+def running(compiled: bool, mixed: bool) -> Iterator[Runs]:
+    """Inside, networks that are `registered` run so."""
+    runs = Runs(compiled, mixed)
+    token = _RUNS.set(runs)
+    try:
+        yield runs
+    finally:
+        _RUNS.reset(token)
+
+
+def _mixed(call: Callable[..., Any], values: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return call(values, (x,)).float()
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(make: Callable[..., nn.Module], settings: tuple[Any, ...]) -> Callable[..., Any]:
+    call = torch.compile(functools.partial(functional_call, _skeleton(make, settings)))
+
+    def quiet(values: dict[str, torch.Tensor], x: Any) -> Any:
+        with warnings.catch_warnings():  # torch.compile looks at the gradient of everything that goes in
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            return call(values, x)
+
+    return quiet
 
 
 @functools.lru_cache(maxsize=64)
