@@ -139,7 +139,8 @@ class Attention(eqx.Module):
     """Every pixel looks at its own features and those of all before it: sum_j softmax_j(q_i' k_j / sqrt(n)) v_j in every head.
 
     n: a head's features. Queries and keys see the pixel's features and its place, (height, width, filter). Cache: keys and values
-    of the pixels so far, and their number. Vaswani et al. 2017 (arXiv:1706.03762); in pictures: Chen et al. 2018 (arXiv:1712.09763).
+    of the pixels so far, and their number.
+    Vaswani et al. 2017 (arXiv:1706.03762); of pictures: Chen et al. 2018 (arXiv:1712.09763).
     """
 
     query: Linear
