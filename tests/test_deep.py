@@ -243,12 +243,20 @@ def compared(t):
     numpyro.factor("energy", jnp.where(y > 0.5, t, -t).sum())
 
 
+def both(W):
+    """Two sites with an energy, and one that depends on the second."""
+    x, y = numpyro.sample("x", bits(2)), numpyro.sample("y", bits(2))
+    numpyro.factor("energy", x @ W @ y)
+    numpyro.sample("z", dist.Bernoulli(logits=2 * y - 1).to_event(1))
+
+
 def test_sites_on_which_nothing_depends_are_left_out():
     rng = np.random.default_rng(0)
     cases = [
         (chain, {"J": np.triu(rng.normal(size=(4, 4)), 1), "field": rng.normal(size=4)}, {"x"}),
         (looked_up, {"table": rng.normal(size=(2, 2))}, {"y"}),
         (compared, {"t": np.array(0.7)}, {"y"}),
+        (both, {"W": rng.normal(size=(2, 2))}, {"x", "y"}),
     ]
     for program, data, left in cases:
         target = conditioned(program, data)[1]

@@ -173,6 +173,19 @@ def test_attention_sees_all_places_before_and_none_after(num_heads):
     assert sees[np.triu_indices(25, 2)].all() == bool(num_heads)  # the next place may lie in another row
 
 
+def test_what_attention_keeps_gives_the_draws_of_one_pass_a_place():
+    """The same uniform numbers, and all conditionals anew for every place."""
+    key, blank = jax.random.key(4), jnp.zeros((3, 4))
+    with runtime.jax_scope("float32"), numpyro.handlers.seed(rng_seed=0):
+        net = jax.tree.map(lambda p: 2 * p, pixelcnn("prior", (3, 4), 3, 1, 8, num_heads=2).net)
+        drawn = net.complete(key, blank, jnp.zeros((3, 4), bool))
+        uniform, x = jax.random.uniform(key, (3, 4, 1)), blank
+        for i in np.ndindex(3, 4):
+            x = x.at[i].set(net.head.draw(net.outputs(x)[i], uniform[i], jnp.zeros(1), jnp.zeros(1, bool))[0])
+    np.testing.assert_array_equal(drawn, x)
+    assert len(np.unique(x)) == 3
+
+
 def test_heads_share_the_filters():
     refused = pytest.raises(ValueError, match="4 filters cannot be shared by 3 heads; use as many heads as divide them")
     with refused, numpyro.handlers.seed(rng_seed=0):
