@@ -36,7 +36,7 @@ MNIST: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], float | None, f
         {"num_steps": 70_000, "batch_size": 200, "learning_rate": 0.002, "kl_warmup": 10_000}, -85.5, -86.76,
     ),
     "iwae": (
-        "vae", BIG | {"num_latents": 50}, "iwae", {"num_steps": 5000, "learning_rate": 0.0005, "batch_size": 100}, None, -84.78,
+        "vae", BIG | {"num_latents": 50}, "iwae", {"num_steps": 4000, "learning_rate": 0.0005, "batch_size": 100}, None, -84.78,
     ),
     "iaf_vae": ("iaf_vae", BIG | {"num_latents": 32, "flow_width": 320}, "svi", LONG, None, None),
     "hierarchical_vae": (

@@ -244,8 +244,9 @@ def compared(t):
 
 
 def both(W):
-    """Two sites with an energy, and one that depends on the second."""
-    x, y = numpyro.sample("x", bits(2)), numpyro.sample("y", bits(2))
+    """y depends on x and has an energy with it, z depends on y."""
+    x = numpyro.sample("x", bits(2))
+    y = numpyro.sample("y", dist.Bernoulli(logits=2 * x - 1).to_event(1))
     numpyro.factor("energy", x @ W @ y)
     numpyro.sample("z", dist.Bernoulli(logits=2 * y - 1).to_event(1))
 
