@@ -3,7 +3,7 @@
     python benchmarks/latents.py digits                        every model: bound on held-out rows, verdict, time
     python benchmarks/latents.py mnist --models vae iwae       ELBO and importance-weighted bound (500 draws), binarised
     python benchmarks/latents.py labels                        accuracy of M2 on MNIST's test rows with 1000 labels known
-    python benchmarks/latents.py speed                         steps of VAEs beside plain eager torch loops
+    python benchmarks/latents.py speed                         steps of VAEs beside plain eager torch loops, and pythae's trainer
     python benchmarks/latents.py table                         latents.md, from the results
 
 MNIST is read from data/mnist.npz in $PROBGEN_SHARED; each pixel is a draw with its grey level as probability, of the test rows
@@ -13,6 +13,7 @@ once, of the training rows anew at each step, or as often as --draws says. Resul
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -191,6 +192,51 @@ def torch_epoch(rows: np.ndarray, encoder: Any, decoder: Any, steps: int) -> flo
     return best(epoch, 3)
 
 
+def pythae_epoch(rows: np.ndarray) -> float:
+    """Seconds of an epoch of the VAE 784-400-20, batches of 128, by pythae's trainer: of three epochs less those of one, halved."""
+    import logging
+    from tempfile import TemporaryDirectory
+
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from torch import as_tensor, float32, nn
+
+    logging.getLogger("pythae").setLevel(logging.ERROR)
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40))
+
+        def forward(self, x: Any) -> Any:
+            mean, log_variance = self.net(x).chunk(2, 1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784), nn.Sigmoid())
+
+        def forward(self, z: Any) -> Any:
+            return ModelOutput(reconstruction=self.net(z))
+
+    x = as_tensor(rows, dtype=float32)
+
+    def run(epochs: int) -> None:
+        with TemporaryDirectory() as folder:
+            config = VAEConfig(input_dim=(784,), latent_dim=20, reconstruction_loss="bce")
+            settings = BaseTrainerConfig(
+                output_dir=folder, num_epochs=epochs, learning_rate=1e-3, per_device_train_batch_size=128, no_cuda=True
+            )
+            model = VAE(config, encoder=Encoder(), decoder=Decoder())
+            BaseTrainer(model, BaseDataset(x, x[:, 0]), training_config=settings).train()
+
+    return (best(lambda: run(3), 1) - best(lambda: run(1), 1)) / 2
+
+
 def pyro_steps(name: str, data: dict[str, Any], steps: int) -> float:
     """Seconds of so many steps of a Pyro model: of three times as many less those of as many, halved."""
     import probgen as pg
@@ -226,6 +272,11 @@ def speed(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {"benchmark": "latents, speed", "model": f"{name}, {steps} steps of 128 rows, beside torch", "seed": 0, "ours": ours,
                "theirs": theirs, "ratio": theirs / ours, "unit": "s", "machine": harness.machine()}  # fmt: skip
         say(f"{name}: {steps} steps in {ours:.3g} s, torch {theirs:.3g} s: {theirs / ours:.2f} times")
+        if name == "vae" and importlib.util.find_spec("pythae"):
+            theirs = pythae_epoch(rows)
+            yield {"benchmark": "latents, speed", "model": "vae, epoch, beside pythae", "seed": 0, "ours": ours, "theirs": theirs,
+                   "ratio": theirs / ours, "unit": "s", "machine": harness.machine()}  # fmt: skip
+            say(f"{name}: pythae's trainer {theirs:.3g} s: {theirs / ours:.2f} times")
 
 
 COMMANDS = {"digits": digits, "mnist": mnist, "labels": labels, "speed": speed}

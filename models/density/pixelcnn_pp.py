@@ -18,7 +18,9 @@ import numpyro
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.autoregressive import Autoregressive, check_sizes
-from probgen.nets.pixels import Logistics, Picture, Residual, at_random, check_pictures
+from probgen.nets.pixel_heads import Logistics
+from probgen.nets.pixel_networks import Residual, at_random
+from probgen.nets.pixels import Picture, check_pictures
 
 
 def pixelcnn_pp(

@@ -15,7 +15,9 @@ import numpyro
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.autoregressive import Autoregressive, check_sizes
-from probgen.nets.pixels import Bit, Picture, Recurrent, at_random, check_kernels, check_pictures
+from probgen.nets.pixel_heads import Bit
+from probgen.nets.pixel_networks import Recurrent, at_random
+from probgen.nets.pixels import Picture, check_kernels, check_pictures
 
 
 def pixelrnn(x=None, height=8, width=8, num_layers=2, num_filters=24, kernel=3, first=7):

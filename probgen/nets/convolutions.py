@@ -14,7 +14,10 @@ import numpyro
 
 from probgen.nets.autoregressive import Autoregressive, check_sizes
 from probgen.nets.flows import registered
-from probgen.nets.pixels import Attention, Embedded, Gated, Picture, Symbols, at_random
+from probgen.nets.pixel_heads import Symbols
+from probgen.nets.pixel_layers import Attention
+from probgen.nets.pixel_networks import Embedded, Gated, at_random
+from probgen.nets.pixels import Picture
 
 relu, leaky = eqx.nn.Lambda(jax.nn.relu), eqx.nn.Lambda(lambda x: jax.nn.leaky_relu(x, 0.2))
 
