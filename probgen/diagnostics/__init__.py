@@ -1,0 +1,64 @@
+"""The verdict on a Fit: pass, warn or fail, every check with its number, its bar and the remedy.
+
+A check is a function of the `Evidence` that gives one Finding, or None where it does not apply.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probgen.algorithm import Learner
+from probgen.diagnostics import chains, guides, learners
+from probgen.diagnostics.chains import r_hat
+from probgen.diagnostics.every import complete, finite, gradient
+from probgen.diagnostics.evidence import (
+    Evidence,
+    Scalars,
+    Weights,
+    going_on,
+    has_draws,
+    scalars,
+    smoothed_weights,
+    varying,
+    with_summaries,
+)
+from probgen.diagnostics.learners import loss_drop
+from probgen.diagnostics.unvisited import modes
+from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
+from probgen.target import Conditional
+
+if TYPE_CHECKING:
+    from probgen.result import Fit
+
+__all__ = [
+    "SEVERITY", "Evidence", "Finding", "Scalars", "Verdict", "Weights", "diagnose", "loss_drop", "r_hat", "scalars",
+    "smoothed_weights", "varying",
+]  # fmt: skip
+
+CHAIN_CHECKS = (*chains.CHECKS, gradient, modes)
+LEARNER_CHECKS = (*learners.CHECKS, *guides.CHECKS, gradient)
+
+
+def diagnose(fit: Fit) -> Verdict:
+    """The verdict on a fit: every check that applies to it, the worst first."""
+    found = _findings(fit)
+    return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])))
+
+
+def _findings(fit: Fit) -> list[Finding]:
+    learned = isinstance(fit.inference, Learner)
+    if has_draws(fit) and fit.z.shape[1] == 0:
+        message = f"there are no draws: the run stopped in its warm-up, at step {fit.num_steps}"
+        return [Finding("draws", "fail", 0.0, 1.0, message, going_on(fit))]
+    records = {k: v[:, fit.num_warmup :] for k, v in fit.records.items() if k != "z"}
+    every = scalars(fit) if has_draws(fit) else Scalars((), np.zeros((0, 1, 1)))
+    if isinstance(fit.target, Conditional) and not learned:
+        every = with_summaries(fit, every)
+    evidence = Evidence(fit, every.pick(varying(every.draws)), fit.records if learned else records)
+    checks = (finite, *(LEARNER_CHECKS if learned else CHAIN_CHECKS), complete)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ's, on chains that do not move: the checks name them
+        return [finding for check in checks if (finding := check(evidence)) is not None]

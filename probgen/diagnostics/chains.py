@@ -1,0 +1,176 @@
+"""Checks of Markov chains.
+
+R-hat, ESS and MCSE: Vehtari et al. 2021 (doi:10.1214/20-BA1221); BFMI: Betancourt 2017 (arXiv:1701.02434).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from probgen.diagnostics.evidence import Evidence
+from probgen.diagnostics.verdict import Finding, grade
+from probgen.target import Conditional
+
+
+def _r_hat(evidence: Evidence) -> Finding | None:
+    """The largest rank-normalised split R-hat; of one chain, between its quarters."""
+    names, draws = evidence.scalars
+    if not names:
+        return None
+    value, name = _worst(r_hat(draws), names, np.nanargmax, np.inf)
+    message = f"largest R-hat {value:.3f} ({name}); at most 1.01"
+    return Finding("r_hat", grade(value, 1.01, 1.05), value, 1.01, message, _more(evidence))
+
+
+def r_hat(draws: np.ndarray) -> np.ndarray:
+    """Rank-normalised split R-hat of scalars (scalar, chain, draw): (scalar,)."""
+    from arviz_stats.base import array_stats
+
+    if draws.shape[1] == 1:
+        half = draws.shape[2] // 2
+        draws = draws[:, 0, : 2 * half].reshape(len(draws), 2, half)
+    return array_stats.rhat(draws)
+
+
+def _worst(values: np.ndarray, names: tuple[str, ...], arg: Callable[[Any], Any], missing: float) -> tuple[float, str]:
+    """The worst of the values and whose it is; a NaN is the worst of all."""
+    index = int(np.argmax(np.isnan(values))) if np.isnan(values).any() else int(arg(values))
+    return float(values[index]) if np.isfinite(values[index]) else missing, names[index]
+
+
+def _ess_of(evidence: Evidence, kind: str, **keywords: Any) -> Finding | None:
+    from arviz_stats.base import array_stats
+
+    names, draws = evidence.scalars
+    if not names:
+        return None
+    value, name = _worst(array_stats.ess(draws, method=kind, **keywords), names, np.nanargmin, np.nan)
+    bar = 100.0 * draws.shape[1]
+    status = grade(-value, -bar, -bar / 4)
+    message = f"smallest {kind} ESS {value:.0f} ({name}); at least {bar:.0f}, 100 a chain"
+    return Finding(f"ess_{kind}", status, value, bar, message, _more(evidence))
+
+
+def _ess_bulk(evidence: Evidence) -> Finding | None:
+    """The smallest effective sample size of the bulk."""
+    return _ess_of(evidence, "bulk")
+
+
+def _ess_tail(evidence: Evidence) -> Finding | None:
+    """The smallest effective sample size of the 5 % and 95 % quantiles."""
+    return _ess_of(evidence, "tail", prob=(0.05, 0.95))
+
+
+def _mcse(evidence: Evidence) -> Finding | None:
+    """The largest Monte Carlo standard error of a mean, in posterior sds."""
+    from arviz_stats.base import array_stats
+
+    names, draws = evidence.scalars
+    if not names:
+        return None
+    value, name = _worst(array_stats.mcse(draws) / draws.std(axis=(1, 2), ddof=1), names, np.nanargmax, np.nan)
+    message = f"largest error of a mean {value:.3f} sd ({name}); at most 0.1 sd"
+    return Finding("mcse", grade(value, 0.1, np.inf), value, 0.1, message, _more(evidence))
+
+
+def _divergences(evidence: Evidence) -> Finding | None:
+    """Transitions whose energy error was so large that the integrator has lost the trajectory."""
+    if "diverging" not in evidence.records:
+        return None
+    diverging = evidence.records["diverging"]
+    count, share = int(diverging.sum()), float(diverging.mean())
+    current = evidence.settings.get("target_accept") or 0.8
+    remedy = f"target_accept={0.95 if current < 0.95 else 0.99}" + ", or reparametrise: a hierarchy non-centred"
+    message = f"{count} of {diverging.size} transitions diverged ({share:.2%}); none may"
+    return Finding("divergences", grade(share, 0.0, 0.005), float(count), 0.0, message, remedy)
+
+
+def _bfmi(evidence: Evidence) -> Finding | None:
+    """Whether momentum resampling moves the energy enough."""
+    from arviz_stats.base import array_stats
+
+    if "energy" not in evidence.records or evidence.records["energy"].shape[1] < 4:
+        return None
+    values = array_stats.bfmi(evidence.records["energy"])
+    value = float(values.min()) if np.isfinite(values).all() else np.nan
+    message = f"smallest BFMI {value:.2f} (chain {int(np.argmin(values))}); at least 0.3"
+    remedy = "reparametrise: a heavy tail or a funnel is explored too slowly along the energy; num_warmup=2000 may help"
+    return Finding("bfmi", grade(-value, -0.3, -0.2), value, 0.3, message, remedy)
+
+
+def _tree_depth(evidence: Evidence) -> Finding | None:
+    """Trajectories that ended at their largest allowed length instead of at a U-turn."""
+    limit = evidence.settings.get("max_tree_depth")
+    if limit is None or "tree_depth" not in evidence.records:
+        return None
+    share = float((evidence.records["tree_depth"] >= limit).mean())
+    message = f"{share:.2%} of trajectories were cut at max_tree_depth={limit}; none should be"
+    remedy = f"max_tree_depth={limit + 2}, or rescale or reparametrise strongly correlated unknowns"
+    return Finding("tree_depth", grade(share, 0.0, 0.05), share, 0.0, message, remedy)
+
+
+def _stuck(evidence: Evidence) -> Finding | None:
+    """Chains that stand still: the longest run of equal draws, as a share of the chain."""
+    z = evidence.fit.z
+    if z.shape[1] < 2:
+        return None
+    runs = np.array([_longest_run((chain[1:] == chain[:-1]).all(axis=1)) for chain in z])
+    worst, share = int(runs.argmax()), float(runs.max() / z.shape[1])
+    status = grade(share, max(0.1, 20 / z.shape[1]), 0.5)
+    message = f"longest stand-still {share:.0%} of the draws (chain {worst}); at most 10 %"
+    accepted = evidence.records["acceptance_rate"].mean(axis=1) if "acceptance_rate" in evidence.records else None
+    if accepted is not None and not evidence.fit.inference.bias and accepted.min() < 0.01:
+        worst, status = int(accepted.argmin()), "fail"
+        message = f"chain {worst} accepts {accepted[worst]:.1%} of its proposals; it does not move"
+    remedy = "start='uniform' or another seed if the start is bad; num_warmup=2000 if the step size is"
+    return Finding("stuck", status, share, 0.1, message, remedy)
+
+
+def _longest_run(same: np.ndarray) -> int:
+    """Length of the longest run of True, counted in steps."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], same.astype(int), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def _swaps(evidence: Evidence) -> Finding | None:
+    """How often neighbouring temperatures of a ladder change places."""
+    if "swap_rate" not in evidence.records:
+        return None
+    value = float(np.nanmin(evidence.records["swap_rate"].mean(axis=(0, 1))))
+    message = f"the rarest swap of two temperatures is accepted {value:.1%} of the time; at least 10 %"
+    remedy = f"num_temperatures={2 * evidence.settings.get('num_temperatures', 8)}"
+    return Finding("swaps", grade(-value, -0.1, -0.02), value, 0.1, message, remedy)
+
+
+def _chains(evidence: Evidence) -> Finding | None:
+    """Whether there is more than one chain to compare."""
+    count = evidence.fit.z.shape[0]
+    several = count > 1
+    message = (
+        f"{count} chains" if several else "one chain: R-hat compares only its own parts, and cannot see another mode"
+    )
+    return Finding("chains", "pass" if several else "warn", float(count), 2.0, message, "num_chains=4")
+
+
+def _sampler_bias(evidence: Evidence) -> Finding | None:
+    """An algorithm whose draws are biased, with the acceptance that the correction it leaves out would have had."""
+    text = evidence.fit.inference.bias
+    if not text:
+        return None
+    rate = evidence.records.get("acceptance_rate")
+    value = None if rate is None else float(rate.mean())
+    measured = "" if value is None else f"; a Metropolis correction would have accepted {value:.1%} of the steps"
+    return Finding("bias", "warn", value, None, text.rstrip(".") + measured, "inference='nuts', or a smaller step size")
+
+
+def _more(evidence: Evidence) -> str:
+    if isinstance(evidence.fit.target, Conditional):
+        return "inference='tempering', which crosses between modes; or more draws"
+    more = 4 * evidence.settings.get("num_samples", 1000)
+    return f"num_samples={more}; if that does not help, reparametrise the program"
+
+
+CHECKS = (_r_hat, _ess_bulk, _ess_tail, _mcse, _divergences, _bfmi, _tree_depth, _stuck, _swaps, _chains, _sampler_bias)

@@ -1,0 +1,81 @@
+"""The verdict on a fit: its findings, the worst first, and how they are shown."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["pass", "warn", "fail"]
+SEVERITY: Mapping[str, int] = {"pass": 0, "warn": 1, "fail": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says. value: its number; bar: where "pass" ends; both None for a check without a number."""
+
+    check: str
+    status: Status
+    value: float | None
+    bar: float | None
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        line = f"  {self.status.upper() if self.status != 'pass' else self.status}  {self.check:<12} {self.message}"
+        return line if self.status == "pass" else f"{line}\n        {'':<12} -> {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All findings on one fit, the worst first. As a truth value: whether nothing failed."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def status(self) -> Status:
+        """The worst status of the findings."""
+        return max((f.status for f in self.findings), key=SEVERITY.__getitem__, default="pass")
+
+    @property
+    def exit_code(self) -> int:
+        """0 for pass, 1 for warn, 2 for fail."""
+        return SEVERITY[self.status]
+
+    def __bool__(self) -> bool:
+        return self.status != "fail"
+
+    def __getitem__(self, check: str) -> Finding:
+        """The finding of one check; KeyError, with the known names, where it was not made."""
+        for finding in self.findings:
+            if finding.check == check:
+                return finding
+        raise KeyError(f"No check {check!r} on this fit. Made: {', '.join(f.check for f in self.findings)}.")
+
+    @property
+    def headline(self) -> str:
+        """One line: the status and how many checks did not pass."""
+        count = {word: sum(f.status == word for f in self.findings) for word in SEVERITY}
+        parts = [f"{count[word]} {word}" for word in ("fail", "warn", "pass") if count[word]]
+        return f"{self.status}: {', '.join(parts)} of {len(self.findings)} checks"
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline, *map(str, self.findings)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><b>{f.status}</b></td><td>{html.escape(f.check)}</td>"
+            f"<td style='text-align:left'>{html.escape(f.message)}{_html_remedy(f)}</td></tr>"
+            for f in self.findings
+        )
+        return f"<p><b>{html.escape(self.headline)}</b></p><table>{rows}</table>"
+
+
+def _html_remedy(finding: Finding) -> str:
+    return "" if finding.status == "pass" else f"<br><i>{html.escape(finding.remedy)}</i>"
+
+
+def grade(value: float, warn: float, fail: float) -> Status:
+    """The status of a number that is better the smaller it is; NaN fails."""
+    return "pass" if value <= warn else "warn" if value <= fail else "fail"
