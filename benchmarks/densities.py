@@ -35,7 +35,7 @@ MNIST: dict[str, tuple[dict[str, Any], str, dict[str, Any], float, float]] = {
     "bernoulli_mixture_100": ({"num_components": 100}, "em", {"num_steps": 60, "tolerance": 1e-3}, -144, -142.63),
     "bernoulli_mixture_500": ({"num_components": 500}, "em", {"num_steps": 40, "tolerance": 1e-3}, -139, -137.64),
     "fvsbn": ({}, "mle", {"num_steps": 20_000, "batch_size": 100, "learning_rate": 0.003}, -97.5, -96.58),
-    "nade": ({"num_hidden": 500}, "mle", {"num_steps": 8000, "batch_size": 100, "learning_rate": 0.003}, -88, -88.33),
+    "nade": ({"num_hidden": 500}, "mle", {"num_steps": 5500, "batch_size": 100, "learning_rate": 0.003}, -88, -88.33),
     "made": ({"width": 500}, "mle", {"num_steps": 40_000, "batch_size": 100, "learning_rate": 0.003}, -88, -88.40),
     "made_orders": (
         {"width": 500, "depth": 2, "num_orders": 2}, "mle",
@@ -47,14 +47,14 @@ MNIST: dict[str, tuple[dict[str, Any], str, dict[str, Any], float, float]] = {
     ),
     "pixelcnn_pyro": (
         {"num_layers": 7, "num_filters": 32}, "mle",
-        {"num_steps": 8000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998, "compiled": True}, -86, -81.30,
+        {"num_steps": 4000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998, "compiled": True}, -86, -81.30,
     ),
 }  # fmt: skip
 BITS_PER_DIM: dict[str, tuple[dict[str, Any], dict[str, Any], float, float]] = {
     # name: settings of the model and of mle, bar and published figure in bits a pixel
     "glow": (
         {"num_levels": 2, "num_steps": 8, "hidden": 64},
-        {"num_steps": 10_000, "batch_size": 50, "learning_rate": 0.001, "ema": 0.999}, 1.25, 1.05,
+        {"num_steps": 2200, "batch_size": 50, "learning_rate": 0.001, "ema": 0.999}, 1.25, 1.05,
     ),
     "realnvp_images": (
         {"num_levels": 2, "num_steps": 3, "hidden": 24},

@@ -9,7 +9,6 @@ Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803); Kingma and Dhariwal 201
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from flowjax.bijections import AbstractBijection, Chain, Invert, Scan
 from flowjax.distributions import StandardNormal, Transformed
 from jax.scipy.linalg import solve_triangular
 
+from probgen.nets.convolutions import Conv
 from probgen.nets.flows import Flow, registered
 
 Shape = tuple[int, int, int]
@@ -353,22 +353,19 @@ class Masked(AbstractBijection):
 class Net(eqx.Module):
     """Convolutions 3 x 3, 1 x 1, 3 x 3 of `width` channels with rectifiers; the last alone where width is 0. It begins at zero."""
 
-    layers: list[eqx.nn.Conv2d]
+    layers: list[Conv]
 
     def __init__(self, key: Any, inputs: int, width: int, outputs: int):
         k_first, k_second, k_last = jax.random.split(key, 3)
-        same = functools.partial(eqx.nn.Conv2d, kernel_size=3, padding=1)
-        last = same(width or inputs, outputs, key=k_last)
-        last = eqx.tree_at(lambda c: (c.weight, c.bias), last, replace_fn=jnp.zeros_like)
-        inner = [same(inputs, width, key=k_first), eqx.nn.Conv2d(width, width, 1, key=k_second)] if width else []
+        last = jax.tree.map(lambda p: 0 * p if eqx.is_array(p) else p, Conv(width or inputs, outputs, 3, key=k_last))
+        inner = [Conv(inputs, width, 3, key=k_first), Conv(width, width, 1, key=k_second)] if width else []
         self.layers = [*inner, last]
 
     def affine(self, x: Any, bound: float) -> tuple[Any, Any]:
         """Shift and bounded log scale, each (height, width, channel)."""
-        x = jnp.moveaxis(x, -1, 0)
         for layer in self.layers[:-1]:
             x = jax.nn.relu(layer(x))
-        shift, raw = jnp.split(jnp.moveaxis(self.layers[-1](x), 0, -1), 2, axis=-1)
+        shift, raw = jnp.split(self.layers[-1](x), 2, axis=-1)
         return shift, bound * jnp.tanh(raw / bound)
 
 
