@@ -46,8 +46,8 @@ MNIST: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], float | None, f
     ),
     "vamp_vae": ("vamp_vae", BIG | {"num_latents": 50, "num_inputs": 200}, "svi", LONG, None, None),
     "vq_vae": (
-        "vq_vae", {"num_codes": 64, "dim": 16, "num_filters": 32, "num_layers": 3, "prior_filters": 24}, "vq",
-        {"num_steps": 1500, "batch_size": 64, "learning_rate": 0.001}, None, None,
+        "vq_vae", {"num_codes": 64, "dim": 16, "num_filters": 32, "num_layers": 5, "prior_filters": 48}, "vq",
+        {"num_steps": 4000, "batch_size": 64, "learning_rate": 0.001}, None, None,
     ),
     "vq_vae_2": (
         "vq_vae_2",
