@@ -75,7 +75,7 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
         value, (low, high, strict, whole) = np.asarray(data[site.source]), site.bounds
         good = ((value > low) if strict else (value >= low)) & (value <= high)
         if whole:
-            good &= value == np.round(value)
+            good &= value == np.rint(value)
         if not good.all():
             bad = np.unravel_index(int(np.argmin(good)), value.shape)
             where = "[" + ", ".join(map(str, bad)) + "]" if value.ndim else ""

@@ -63,11 +63,13 @@ def points(shape, count=20, seed=0):
 PRECISIONS = pytest.mark.parametrize(("precision", "bar"), [("float32", 1e-5), ("float64", 1e-10)])
 CASES = [(name, {"dim": dim}, (dim,)) for name in VECTORS for dim in (2, 5)]
 CASES += [(name, {"dim": 5, "given": np.array([0.3, -1.0, 2.0])}, (5,)) for name in CONDITIONAL]
-CASES += [(name, {"height": 4, "width": 4, "channels": 3}, (4, 4, 3)) for name in IMAGES]
+CASES += [
+    (name, {"height": 4, "width": 4, "channels": 3} | more, (4, 4, 3)) for name in IMAGES for more in ({}, {"knots": 5})
+]
 
 
 def label(case):
-    return f"{case[0]}-{'x'.join(map(str, case[2]))}{'-given' * ('given' in case[1])}"
+    return f"{case[0]}-{'x'.join(map(str, case[2]))}{'-given' * ('given' in case[1])}{'-knots' * ('knots' in case[1])}"
 
 
 @PRECISIONS
@@ -232,13 +234,11 @@ def pictures(count=50, channels=3):
 @pytest.mark.parametrize("name", IMAGES)
 def test_act_norm_begins_with_zero_means_and_unit_variances(name):
     """Of what reaches every layer of the start: the first by its formula, the others since measuring again changes nothing."""
+    arrays = lambda flow: jax.tree.leaves(eqx.filter(flow, eqx.is_array))  # noqa: E731
 
     def ask(flow, x):
         inner = flow.bijection.bijection
-        same = [
-            jnp.allclose(a, b, atol=1e-10)
-            for a, b in zip(*map(jax.tree.leaves, (inner, started(inner, x))), strict=True)
-        ]
+        same = [jnp.allclose(a, b, atol=1e-10) for a, b in zip(*map(arrays, (inner, started(inner, x))), strict=True)]
         seen = x if name == "realnvp_images" else jax.vmap(inner.levels[0].stages[0].transform)(x)
         stage = next(stage for stage in inner.levels[0].stages if hasattr(stage, "bijection"))
         norm = jax.tree.map(lambda v: v[0] if eqx.is_array(v) else v, stage.bijection.bijections[0])
@@ -281,6 +281,15 @@ def test_pictures_that_do_not_fit_are_refused():
         program_of("glow")(height=6, width=6)
     with pytest.raises(ValueError, match="start has shape"):
         program_of("glow")(start=np.zeros((5, 8, 8, 2)))
+
+
+def test_settings_of_couplings_of_pictures_are_checked():
+    with pytest.raises(ValueError, match="knots is -3; expected a whole number"):
+        program_of("glow")(knots=-3)
+    with pytest.raises(ValueError, match="bound is 0"):
+        program_of("realnvp_images")(bound=0)
+    with pytest.raises(ValueError, match="interval -1"):
+        program_of("realnvp_images")(knots=4, interval=-1)
 
 
 @pytest.mark.slow

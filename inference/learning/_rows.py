@@ -42,7 +42,7 @@ class Guard(NamedTuple):
 
 
 class State(NamedTuple):
-    """Parameters, their average, the optimiser's state, the model's chains, the order of the rows, and the guard."""
+    """Parameters, their average, of use once it counts, the optimiser's state, chains, the order of the rows, and the guard."""
 
     step: Any
     parameters: Any
@@ -166,7 +166,8 @@ class RowLearner(Learner[T]):
         parameters = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state.parameters, updates)
         loss = self.monitor(k_loss, target, state, batch, gap)
         weight = self.share(state.step)
-        average = jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)
+        mix = lambda: jax.tree.map(lambda a, p: a + weight.astype(p.dtype) * (p - a), state.average, parameters)  # noqa: E731
+        average = jax.lax.cond(state.step + 1 >= self.averaged_from, mix, lambda: state.average)
         guard = state.guard._replace(worst=jnp.maximum(state.guard.worst, loss))
         new = State(state.step + 1, parameters, average, optimiser, chains, order, loss, guard)
         return new, self.told(new, Info(loss, gap, rate, guard.rollbacks))
@@ -178,7 +179,12 @@ class RowLearner(Learner[T]):
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
         del key, target
-        return dict(state.average)
+        return self.averaged(state)
+
+    def averaged(self, state: State) -> dict[str, Any]:
+        """The average, once it counts; before, the parameters."""
+        pick = lambda a, p: jnp.where(state.step >= self.averaged_from, a, p)  # noqa: E731
+        return dict(jax.tree.map(pick, state.average, state.parameters))
 
     # ---- what learners say
 

@@ -157,7 +157,7 @@ class MLE(RowLearner[Learnable]):
         return watch._replace(parameters=kept, best=jnp.where(better, loss, watch.best), last=loss, age=age)
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
-        return dict(state.chains.parameters if len(state.chains.rows) else state.average)
+        return dict(state.chains.parameters if len(state.chains.rows) else self.averaged(state))
 
     # ---- the likelihood
 

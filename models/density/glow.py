@@ -3,10 +3,13 @@
     scale: squeeze 2 x 2 pixels into channels, `num_steps` steps, half of the channels leave as latent variables z_i
     step:  y = (x - m) / r a channel;  y = P L (U + diag(s)) x in every pixel;  x_b = t(x_a) + x_b exp(s(x_a)), half a channel each
 
-s and t are convolutional networks, and |s| stays below `bound`. z_i is normal given what goes on to the next scale, its mean and
-scale a convolution of that. Every level is open: `flow = probgen.nets.flows.learned(fit)`, `z = flow.encode(x)`,
-`flow.decode(z)`. The means and scales m, r (ActNorm) begin with zero means and unit variances on the pictures `start`, which
-`rows` takes from the data. Pixels are real numbers with a density: take integers through `probgen.dequantise` first.
+s and t are convolutional networks, and |s| stays below `bound`. With `knots` a rational-quadratic spline of so many knots on
+[-interval, interval] takes the place of t + x exp(s), its parameters the network's: what fits pictures whose pixels are mostly of
+one grey level in far fewer steps, for twice the time a step (Durkan et al. 2019, arXiv:1906.04032). z_i is normal given what goes
+on to the next scale, its mean and scale a convolution of that. Every level is open: `flow = probgen.nets.flows.learned(fit)`,
+`z = flow.encode(x)`, `flow.decode(z)`. The means and scales m, r (ActNorm) begin with zero means and unit variances on the
+pictures `start`, which `rows` takes from the data. Pixels are real numbers with a density: take integers through
+`probgen.dequantise` first.
 Shapes: x: (height, width, channels), sides multiples of 2^num_levels; z_i: (height / 2^i, width / 2^i, 2^i channels), twice the
 channels for the last. Kingma and Dhariwal 2018 (arXiv:1807.03039).
 """
@@ -16,11 +19,14 @@ import numpyro
 from probgen.data import load
 from probgen.dequantise import dequantised
 from probgen.model import Model
-from probgen.nets.glow import glow_flow
+from probgen.nets.glow import glow_flow, transformer
 
 
-def glow(x=None, start=(), height=8, width=8, channels=1, num_levels=2, num_steps=4, hidden=32, bound=2.0):
-    flow = glow_flow("flow", (height, width, channels), num_levels, num_steps, hidden, bound, start)
+def glow(
+    x=None, start=(), height=8, width=8, channels=1, num_levels=2, num_steps=4, hidden=32, bound=2.0, knots=0, interval=4.0
+):  # fmt: skip
+    coupling = transformer(bound, knots, interval)
+    flow = glow_flow("flow", (height, width, channels), num_levels, num_steps, hidden, coupling, start)
     numpyro.sample("x", flow, obs=x)
 
 

@@ -4,8 +4,9 @@
               half of the channels leave as latent variables z_i; the last scale has checkerboards alone
     coupling: x_b = t(x_a) + x_b exp(s(x_a)), after y = (x - m) / r a channel
 
-s and t are convolutional networks, and |s| stays below `bound`. Batch normalisation and residual networks of the paper are
-Glow's ActNorm and networks here; see `glow` for m, r, `start`, for every level's latent variables, and for integers.
+s and t are convolutional networks, and |s| stays below `bound`; `knots` and `interval` as for `glow`. Batch normalisation and
+residual networks of the paper are Glow's ActNorm and networks here; see `glow` for m, r, `start`, for every level's latent
+variables, and for integers.
 Shapes: x: (height, width, channels), sides multiples of 2^num_levels; z_i as for `glow`, the last (height / 2^(L-1),
 width / 2^(L-1), 2^(L-1) channels). Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803).
 """
@@ -15,11 +16,14 @@ import numpyro
 from probgen.data import load
 from probgen.dequantise import dequantised
 from probgen.model import Model
-from probgen.nets.glow import realnvp_flow
+from probgen.nets.glow import realnvp_flow, transformer
 
 
-def realnvp_images(x=None, start=(), height=8, width=8, channels=1, num_levels=2, num_steps=3, hidden=32, bound=2.0):
-    flow = realnvp_flow("flow", (height, width, channels), num_levels, num_steps, hidden, bound, start)
+def realnvp_images(
+    x=None, start=(), height=8, width=8, channels=1, num_levels=2, num_steps=3, hidden=32, bound=2.0, knots=0, interval=4.0
+):  # fmt: skip
+    coupling = transformer(bound, knots, interval)
+    flow = realnvp_flow("flow", (height, width, channels), num_levels, num_steps, hidden, coupling, start)
     numpyro.sample("x", flow, obs=x)
 
 

@@ -185,7 +185,7 @@ def _rows_with(
 def _grey(site: Any, values: Any) -> bool:
     """Whether the data of bits are probabilities: not all of them are integers."""
     bits = site.bounds is not None and site.bounds.whole and site.bounds[:2] == (0, 1)
-    return bool(bits and values.dtype.kind == "f" and (values != np.round(values)).any())
+    return bool(bits and values.dtype.kind == "f" and (values != np.rint(values)).any())
 
 
 def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Mapping[str, tuple[str, Any]]) -> None:

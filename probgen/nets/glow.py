@@ -17,12 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from flowjax.bijections import AbstractBijection, Chain, Invert, Scan
+from flowjax.bijections import AbstractBijection, Chain, Invert, RationalQuadraticSpline, Scan
 from flowjax.distributions import StandardNormal, Transformed
+from flowjax.utils import get_ravelled_pytree_constructor
 from jax.scipy.linalg import solve_triangular
+from paramax import unwrap
 
+from probgen.nets.autoregressive import check_sizes
 from probgen.nets.convolutions import Conv
-from probgen.nets.flows import Flow, registered
+from probgen.nets.flows import BoundedAffine, Flow, registered
 
 Shape = tuple[int, int, int]
 
@@ -40,8 +43,8 @@ class ImageFlow(Flow):
 
 
 def glow_flow(
-    name: str, shape: Shape, num_levels: int, num_steps: int, width: int, bound: float, start: Any = ()
-) -> ImageFlow:
+    name: str, shape: Shape, num_levels: int, num_steps: int, width: int, transformer: AbstractBijection, start: Any = (),
+) -> ImageFlow:  # fmt: skip
     """Glow, its parameters registered under a name; `start` as for `multiscale`."""
 
     def level(key: Any, shape: Shape, last: bool) -> Level:
@@ -49,18 +52,18 @@ def glow_flow(
         inner = squeezed(shape)
         mixes = [rotation(inner[2], seed=i) for i in range(num_steps)]
         steps = [
-            Chain([ActNorm(inner), Mix(inner, *mix), Halves(key, inner, width, bound)])
+            Chain([ActNorm(inner), Mix(inner, *mix), Halves(key, inner, width, transformer)])
             for key, mix in zip(keys, mixes, strict=True)
         ]
-        split = None if last else Halves(k_split, inner, 0, bound)
+        split = None if last else Halves(k_split, inner, 0, BoundedAffine(2.0))
         return Level((Squeeze(shape), _scan(steps)), split, inner)
 
     return multiscale(name, shape, num_levels, level, start)
 
 
 def realnvp_flow(
-    name: str, shape: Shape, num_levels: int, num_steps: int, width: int, bound: float, start: Any = ()
-) -> ImageFlow:
+    name: str, shape: Shape, num_levels: int, num_steps: int, width: int, transformer: AbstractBijection, start: Any = (),
+) -> ImageFlow:  # fmt: skip
     """RealNVP of pictures, its parameters registered under a name; `start` as for `multiscale`.
 
     num_steps: couplings with checkerboards, and as many again with channels, in every scale; the last has the former alone, and
@@ -69,7 +72,8 @@ def realnvp_flow(
 
     def masked(keys: Any, shape: Shape, mask: Callable[[Shape], Any]) -> Scan:
         masks = [mask(shape) ^ bool(i % 2) for i in range(len(keys))]
-        return _scan([Chain([ActNorm(shape), Masked(k, m, width, bound)]) for k, m in zip(keys, masks, strict=True)])
+        couplings = [Masked(k, m, width, transformer) for k, m in zip(keys, masks, strict=True)]
+        return _scan([Chain([ActNorm(shape), coupling]) for coupling in couplings])
 
     def level(key: Any, shape: Shape, last: bool) -> Level:
         keys = jax.random.split(key, 2 * num_steps + 1)
@@ -80,6 +84,14 @@ def realnvp_flow(
         return Level((first, Squeeze(shape), second), None, inner)
 
     return multiscale(name, shape, num_levels, level, start)
+
+
+def transformer(bound: float, knots: int, interval: float) -> AbstractBijection:
+    """x -> t + x exp(s) with |s| < bound; with knots a rational-quadratic spline of so many on [-interval, interval]."""
+    check_sizes(**({"knots": knots} if knots else {}))
+    if bound <= 0 or interval <= 0:
+        raise ValueError(f"bound is {bound} and interval {interval}; both must be above 0.")
+    return RationalQuadraticSpline(knots=knots, interval=interval) if knots else BoundedAffine(bound)
 
 
 def multiscale(
@@ -302,71 +314,83 @@ class Mix(AbstractBijection):
 
 
 class Halves(AbstractBijection):
-    """A coupling of channels: the first half stays, the second becomes t + exp(s) times itself, s = bound tanh(raw / bound)."""
+    """A coupling of channels: the first half stays, the second goes through a transformer whose parameters it decides."""
 
     net: Any
-    bound: float
+    transformer: Callable[[Any], Any]
     shape: tuple[int, ...]
     cond_shape: None = None
 
-    def __init__(self, key: Any, shape: Shape, width: int, bound: float):
-        first = shape[2] // 2
-        self.net, self.bound, self.shape = Net(key, first, width, 2 * (shape[2] - first)), bound, shape
+    def __init__(self, key: Any, shape: Shape, width: int, transformer: AbstractBijection):
+        self.transformer, count = get_ravelled_pytree_constructor(transformer, eqx.is_inexact_array)
+        first, self.shape = shape[2] // 2, shape
+        self.net = Net(key, first, width, (shape[2] - first, count))
 
     def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
-        kept, moved = jnp.split(x, 2, axis=-1)
-        shift, log_scale = self.net.affine(kept, self.bound)
-        return jnp.concatenate([kept, shift + moved * jnp.exp(log_scale)], axis=-1), log_scale.sum()
+        return self._coupled(x, "transform_and_log_det")
 
     def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
-        kept, moved = jnp.split(y, 2, axis=-1)
-        shift, log_scale = self.net.affine(kept, self.bound)
-        return jnp.concatenate([kept, (moved - shift) * jnp.exp(-log_scale)], axis=-1), -log_scale.sum()
+        return self._coupled(y, "inverse_and_log_det")
+
+    def _coupled(self, x: Any, direction: str) -> tuple[Any, Any]:
+        kept, moved = jnp.split(x, 2, axis=-1)
+        moved, log_det = each(self.transformer, self.net(kept), moved, direction)
+        return jnp.concatenate([kept, moved], axis=-1), log_det.sum()
 
 
 class Masked(AbstractBijection):
-    """A coupling by a mask: what is in it stays, all else becomes t + exp(s) times itself, s = bound tanh(raw / bound)."""
+    """A coupling by a mask: what is in it stays, all else goes through a transformer whose parameters it decides."""
 
     net: Any
     mask: Any
-    bound: float
+    transformer: Callable[[Any], Any]
     shape: tuple[int, ...]
     cond_shape: None = None
 
-    def __init__(self, key: Any, mask: Any, width: int, bound: float):
-        self.net = Net(key, mask.shape[2], width, 2 * mask.shape[2])
-        self.mask, self.bound, self.shape = jnp.asarray(mask), bound, mask.shape
-
-    def _affine(self, x: Any) -> tuple[Any, Any]:
-        shift, log_scale = self.net.affine(jnp.where(self.mask, x, 0), self.bound)
-        return jnp.where(self.mask, 0, shift), jnp.where(self.mask, 0, log_scale)
+    def __init__(self, key: Any, mask: Any, width: int, transformer: AbstractBijection):
+        self.transformer, count = get_ravelled_pytree_constructor(transformer, eqx.is_inexact_array)
+        self.net = Net(key, mask.shape[2], width, (mask.shape[2], count))
+        self.mask, self.shape = jnp.asarray(mask), mask.shape
 
     def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
-        shift, log_scale = self._affine(x)
-        return shift + x * jnp.exp(log_scale), log_scale.sum()
+        return self._coupled(x, "transform_and_log_det")
 
     def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
-        shift, log_scale = self._affine(y)
-        return (y - shift) * jnp.exp(-log_scale), -log_scale.sum()
+        return self._coupled(y, "inverse_and_log_det")
+
+    def _coupled(self, x: Any, direction: str) -> tuple[Any, Any]:
+        moved, log_det = each(self.transformer, self.net(jnp.where(self.mask, x, 0)), x, direction)
+        return jnp.where(self.mask, x, moved), jnp.where(self.mask, 0, log_det).sum()
+
+
+def each(transformer: Callable[[Any], Any], parameters: Any, x: Any, direction: str) -> tuple[Any, Any]:
+    """What transformers of one number make of every element of x, and log determinants; parameters: (*x.shape, parameter)."""
+    one = lambda own, x: getattr(unwrap(transformer(own)), direction)(x)  # noqa: E731
+    y, log_det = jax.vmap(one)(parameters.reshape(-1, parameters.shape[-1]), x.ravel())
+    return y.reshape(x.shape), log_det.reshape(x.shape)
 
 
 class Net(eqx.Module):
-    """Convolutions 3 x 3, 1 x 1, 3 x 3 of `width` channels with rectifiers; the last alone where width is 0. It begins at zero."""
+    """Convolutions 3 x 3, 1 x 1, 3 x 3 of `width` channels with rectifiers; the last alone where width is 0. It begins at zero.
+
+    (height, width, inputs) -> (height, width, *outputs): channels, and parameters of each.
+    """
 
     layers: list[Conv]
+    outputs: tuple[int, int]
 
-    def __init__(self, key: Any, inputs: int, width: int, outputs: int):
+    def __init__(self, key: Any, inputs: int, width: int, outputs: tuple[int, int]):
         k_first, k_second, k_last = jax.random.split(key, 3)
-        last = jax.tree.map(lambda p: 0 * p if eqx.is_array(p) else p, Conv(width or inputs, outputs, 3, key=k_last))
+        last = Conv(width or inputs, outputs[0] * outputs[1], 3, key=k_last)
+        last = jax.tree.map(lambda p: 0 * p if eqx.is_array(p) else p, last)
         inner = [Conv(inputs, width, 3, key=k_first), Conv(width, width, 1, key=k_second)] if width else []
-        self.layers = [*inner, last]
+        self.layers, self.outputs = [*inner, last], outputs
 
-    def affine(self, x: Any, bound: float) -> tuple[Any, Any]:
-        """Shift and bounded log scale, each (height, width, channel)."""
+    def __call__(self, x: Any) -> Any:
         for layer in self.layers[:-1]:
             x = jax.nn.relu(layer(x))
-        shift, raw = jnp.split(self.layers[-1](x), 2, axis=-1)
-        return shift, bound * jnp.tanh(raw / bound)
+        x = self.layers[-1](x)
+        return x.reshape(*x.shape[:2], *self.outputs)
 
 
 # ---- shapes, masks, rotations ------------------------------------------------------------------------------------

@@ -18,6 +18,16 @@ LIKELIHOODS = ("bernoulli", "normal", "levels")
 LEVELS = 256  # of "levels"
 
 
+class Affine(eqx.Module):
+    """x -> W x + b, written so that many points, and many draws of each, become one product in which points stay rows."""
+
+    weight: Any
+    bias: Any
+
+    def __call__(self, x: Any, *, key: Any = None) -> Any:
+        return x @ self.weight.T + self.bias
+
+
 def mlp(name: str, num_inputs: int, num_outputs: int, width: int, depth: int, activation: Any = jax.nn.relu) -> Any:
     """A perceptron (num_inputs,) -> (num_outputs,) with `depth` hidden layers, biases at zero."""
     for label, size in {"inputs": num_inputs, "outputs": num_outputs, "width": width}.items():
@@ -26,7 +36,8 @@ def mlp(name: str, num_inputs: int, num_outputs: int, width: int, depth: int, ac
 
     def make(key: Any) -> Any:
         net = eqx.nn.MLP(num_inputs, num_outputs, width, depth, activation=activation, key=key)
-        return eqx.tree_at(lambda n: [layer.bias for layer in n.layers], net, replace_fn=jnp.zeros_like)
+        layers = tuple(Affine(layer.weight, jnp.zeros_like(layer.bias)) for layer in net.layers)
+        return eqx.tree_at(lambda n: n.layers, net, layers)
 
     return registered(name, make)
 
