@@ -76,7 +76,8 @@ class Comparison:
         return Page("Comparison", ", ".join(self.fits), None, sections).write(path)
 
     def _forest(self) -> str:
-        from probgen.report import MOST, by_site, forest, style, svg
+        from probgen.pictures.draws import MOST, by_site, forest
+        from probgen.pictures.style import style, svg
 
         found = {name: _usable(fit) for name, fit in self.fits.items()}
         shared = [n for n in found[self.reference].names if all(n in s.names for s in found.values())][:MOST]

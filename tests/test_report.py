@@ -12,8 +12,9 @@ import pytest
 from test_diagnostics import chains, guide
 
 import probgen as pg
-from probgen import catalog, report
+from probgen import catalog
 from probgen.model import Model
+from probgen.pictures.style import INK
 from probgen.result import Fit
 from probgen.run import conditioned
 
@@ -99,7 +100,7 @@ def test_the_page_is_escaped_and_self_contained(page):
         re.findall(r"(?:url\(|@import|https?://(?!www\.w3\.org|doi|arxiv))[^)\s\"]*", text.replace("url(#", "")) == []
     )
     assert "prefers-color-scheme: dark" in text
-    assert report.INK not in text
+    assert INK not in text
 
 
 def test_pictures_do_not_share_identifiers(page):

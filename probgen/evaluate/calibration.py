@@ -99,7 +99,8 @@ class SBC:
         An arch above the line: the truth lies low among the draws, they are biased upwards; below it, downwards. First
         above and then below: the draws are too narrow; the other way round, too wide. At most 24 scalars, worst first.
         """
-        from probgen.report import BAD, COLOURS, INK, MOST, grid, style
+        from probgen.pictures.draws import MOST
+        from probgen.pictures.style import BAD, COLOURS, INK, grid, style
 
         worst = np.argsort(self.p_values, kind="stable")[:MOST]
         uniforms = self._uniforms()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probgen.report import COLOURS, INK, figure, grid
+from probgen.pictures.style import COLOURS, INK, grid, picture_shape, tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def reconstructions(fit: LatentFit) -> Figure | None:
     site = _picture(fit).name
     keyword = next(k for k, s in target.keywords.items() if s == site)  # type: ignore[attr-defined]
     told = fit.reconstruct(**rows)[site]
-    return _tiles(np.concatenate([rows[keyword].astype(float), told]), shape, across=len(told))
+    return tiles(np.concatenate([rows[keyword].astype(float), told]), shape, len(told))
 
 
 def new_points(fit: LatentFit) -> Figure | None:
@@ -36,7 +36,7 @@ def new_points(fit: LatentFit) -> Figure | None:
         return None
     drawn = fit.sample(3 * ACROSS)
     means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden})  # type: ignore[attr-defined]
-    return _tiles(means[_picture(fit).name], shape)
+    return tiles(means[_picture(fit).name], shape, ACROSS)
 
 
 def manifold(fit: LatentFit) -> Figure | None:
@@ -48,7 +48,7 @@ def manifold(fit: LatentFit) -> Figure | None:
         return None
     line = norm.ppf((np.arange(ACROSS) + 0.5) / ACROSS)
     plane = np.stack(np.meshgrid(line, -line), -1).reshape(-1, 2)
-    return _tiles(fit.decode(**{hidden[0].name: plane})[_picture(fit).name], shape)
+    return tiles(fit.decode(**{hidden[0].name: plane})[_picture(fit).name], shape, ACROSS)
 
 
 def traversals(fit: LatentFit) -> Figure | None:
@@ -69,7 +69,7 @@ def traversals(fit: LatentFit) -> Figure | None:
         lines.append(line)
     joined = {k: np.concatenate([line[k] for line in lines]) for k in codes}
     inputs = {k: np.repeat(rows[k][:1], len(lines) * ACROSS, 0) for k in target.inputs}  # type: ignore[attr-defined]
-    return _tiles(fit.decode(**joined, **inputs)[_picture(fit).name], shape)
+    return tiles(fit.decode(**joined, **inputs)[_picture(fit).name], shape, ACROSS)
 
 
 def interpolations(fit: LatentFit) -> Figure | None:
@@ -82,7 +82,8 @@ def interpolations(fit: LatentFit) -> Figure | None:
     if len(rows) < 2:
         return None
     pairs = zip(rows[::2], rows[1::2], strict=False)
-    return _tiles(np.concatenate([fit.interpolate(a, b, ACROSS)[_picture(fit).name] for a, b in pairs]), shape)
+    lines = [fit.interpolate(a, b, ACROSS)[_picture(fit).name] for a, b in pairs]
+    return tiles(np.concatenate(lines), shape, ACROSS)
 
 
 def activity(fit: LatentFit) -> Figure | None:
@@ -103,23 +104,20 @@ def _picture(fit: LatentFit) -> Any:
     return max(fit.target.visible, key=lambda v: v.size)  # type: ignore[attr-defined]
 
 
-def _shape(fit: LatentFit) -> tuple[int, int] | None:
-    """Height and width of the largest visible site as a picture; None where it is none."""
-    shape = tuple(n for n in _picture(fit).shape if n > 1)
-    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
-    if len(shape) == 2:
-        return shape
-    return (side, side) if side > 3 and side * side == shape[0] else None
+def _shape(fit: LatentFit) -> tuple[int, ...] | None:
+    """The shape of the largest visible site as a picture; None where it is none."""
+    return picture_shape(_picture(fit).shape)
 
 
-def _tiles(pictures: Any, shape: tuple[int, int], across: int = ACROSS) -> Figure:
-    """Pictures (picture, *event) side by side, so many in a line."""
-    lines = len(pictures) // across
-    joined = np.asarray(pictures, float).reshape(lines, across, *shape)
-    joined = np.pad(joined, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    canvas = joined.transpose(0, 2, 1, 3).reshape(lines * (shape[0] + 1), -1)
-    drawn = figure(height=7.2 * canvas.shape[0] / canvas.shape[1])
-    panel = drawn.add_subplot(1, 1, 1)
-    panel.imshow(canvas, cmap="gray_r", interpolation="nearest")
-    panel.axis("off")
-    return drawn
+PICTURES = (
+    ("Reconstructions", "Rows of the data, and below each what is made of its code.", reconstructions),
+    ("New points", "Means of the visible site given draws of the hidden ones.", new_points),
+    ("Manifold", "Means over the plane of the two latents, at even quantiles.", manifold),
+    ("Interpolation", "Means along straight lines between the codes of two rows each.", interpolations),
+    (
+        "Traversals",
+        "Means where one coordinate of a row's code goes from two sds below to two above: the most active six.",
+        traversals,
+    ),
+    ("Activity", "Variance over rows of the guide's middle, by coordinate.", activity),
+)

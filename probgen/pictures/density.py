@@ -1,0 +1,129 @@
+"""Pictures of a learned density: its curve, its contours, new points beside data, completions."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probgen.algorithm import Incompatible
+from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from probgen.result import LearnedFit
+
+ACROSS = 12
+MOST = 1000  # rows shown in the plane
+
+
+def curve(fit: LearnedFit) -> Figure | None:
+    """Of one real number, over a histogram of the data."""
+    site = _only(fit, "reals", 1)
+    if site is None:
+        return None
+    rows = fit.target.all_rows()[site.name]
+    points = np.linspace(*_range(rows.reshape(-1, 1))[:, 0], 400)
+    picture, (panel,) = grid(1, 1, 2.6)
+    panel.hist(rows.ravel(), bins=60, density=True, color=COLOURS[0], alpha=0.35, label="data")
+    panel.plot(points, np.exp(fit.log_prob(points.reshape(-1, *site.shape)).value), color=BAD, lw=1.4, label="density")
+    panel.set(xlabel=site.name, ylim=(0, None))
+    panel.legend()
+    return picture
+
+
+def contours(fit: LearnedFit) -> Figure | None:
+    """Of two real numbers, over the data; a colour is a factor of e."""
+    site = _only(fit, "reals", 2)
+    if site is None:
+        return None
+    rows = fit.target.all_rows()[site.name].reshape(-1, 2)
+    x, y = (np.linspace(low, high, 120) for low, high in _range(rows).T)
+    plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, *site.shape)
+    log_p = fit.log_prob(plane).value.reshape(120, 120)
+    picture = figure(height=3.6, width=5.2)
+    panel = picture.add_subplot(1, 1, 1)
+    top = log_p.max()
+    drawn = panel.contourf(x, y, log_p, levels=np.linspace(top - 8, top, 9), cmap="Blues", extend="min")
+    picture.colorbar(drawn, label="log density, nats")
+    panel.plot(*rows[:MOST].T, ".", ms=3, color=BAD, mec="none", alpha=0.7, rasterized=True)
+    panel.set(aspect="equal")
+    return picture
+
+
+def new_points(fit: LearnedFit) -> Figure | None:
+    """Two lines of rows of the data, and two of draws."""
+    site = _pictured(fit)
+    if site is None:
+        return None
+    rows = np.resize(fit.target.all_rows()[site.name][: 2 * ACROSS], (2 * ACROSS, *site.shape))
+    drawn = _drawn(fit, 2 * ACROSS, fit.seed)
+    return None if drawn is None else _tiles(np.concatenate([rows, drawn[site.name]]), site)
+
+
+def completions(fit: LearnedFit) -> Figure | None:
+    """A row, its upper half, and four draws of the lower one; three rows in a line."""
+    site = _pictured(fit)
+    if site is None or site.kind not in ("bits", "levels"):
+        return None
+    shape = picture_shape(site.shape)
+    rows, lines = fit.target.all_rows()[site.name][:9], []
+    for i, row in enumerate(rows):
+        half = row.reshape(shape).copy()
+        half[len(half) // 2 :] = np.nan
+        known = half.reshape(site.shape)
+        drawn = _drawn(fit, 4, fit.seed + i, known)
+        if drawn is None:
+            return None
+        lines.append(np.stack([row, known, *drawn[site.name]]))
+    return _tiles(np.concatenate(lines), site, 18) if len(lines) == 9 else None
+
+
+def _range(rows: np.ndarray) -> np.ndarray:
+    """The least and the largest value of every column, and a tenth more: (2, column)."""
+    low, high = rows.min(0), rows.max(0)
+    return np.stack([low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9])
+
+
+def _only(fit: LearnedFit, kind: str, size: int) -> Any:
+    """The only site of a density in closed form, where it is of that kind and size."""
+    target: Any = fit.target
+    if not target.normalised or target.inputs or len(target.visible) != 1:
+        return None
+    (site,) = target.visible
+    return site if site.kind == kind and site.size == size else None
+
+
+def _pictured(fit: LearnedFit) -> Any:
+    """The only visible site, where it is a picture and the program can be run forward."""
+    target: Any = fit.target
+    if not target.proper or target.inputs or len(target.visible) != 1:
+        return None
+    (site,) = target.visible
+    return site if picture_shape(site.shape) else None
+
+
+def _drawn(fit: LearnedFit, count: int, seed: int, *known: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Draws given what is known of a point, where there is a way to draw forward; approximate ones go without their warning."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return fit.condition(*known).sample(count, seed)  # type: ignore[attr-defined]
+    except Incompatible:
+        return None
+
+
+def _tiles(pictures: np.ndarray, site: Any, across: int = ACROSS) -> Figure:
+    shape = picture_shape(site.shape)
+    assert shape is not None
+    return tiles(pictures, shape, across)
+
+
+PICTURES = (
+    ("Density", "The density over a histogram of the data.", curve),
+    ("Density", "Contours of the log density, down to 8 nats below its top; the data in red.", contours),
+    ("New points", "Two lines of rows of the data, then two of points drawn from the model.", new_points),
+    ("Completions", "A row, its upper half, and four draws of what follows; three rows in a line.", completions),
+)

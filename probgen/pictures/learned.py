@@ -1,0 +1,73 @@
+"""Pictures of learning: the loss, the gap between data and model, filters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from probgen.result import Fit, LearnedFit
+
+
+def loss(fit: Fit) -> Figure | None:
+    """The loss, and its running mean."""
+    if "loss" not in fit.records:
+        return None
+    values = fit.records["loss"].mean(axis=0).astype(float)
+    finite = np.flatnonzero(np.isfinite(values))
+    if len(finite) < 10:
+        return None
+    picture, (panel,) = grid(1, 1, 2.6)
+    width = max(1, len(finite) // 100)
+    blocks = values[finite][: len(finite) // width * width].reshape(-1, width).mean(axis=1)
+    panel.plot(finite, values[finite], lw=0.3, alpha=0.5, color=COLOURS[0], rasterized=True, label="every step")
+    panel.plot(finite[: len(blocks) * width : width] + width / 2, blocks, color=BAD, lw=1.4, label=f"mean of {width}")
+    low, high = np.quantile(values[finite][len(finite) // 20 :], [0.001, 0.999])
+    panel.set(xlabel="step", ylabel="loss, nats", ylim=(low - 0.1 * (high - low), high + 0.3 * (high - low)))
+    panel.legend()
+    return picture
+
+
+def gap(fit: Fit) -> Figure | None:
+    """The gap at every step, but for the rarest."""
+    if "gap" not in fit.records:
+        return None
+    values = fit.records["gap"][0].astype(float)
+    picture, (panel,) = grid(1, 1, 2.2)
+    panel.plot(values, lw=0.3, color=COLOURS[0], rasterized=True)
+    low, high = np.nanquantile(values, [0.005, 0.995])
+    panel.axhline(0, color=INK, lw=0.5)
+    panel.set(xlabel="step", ylabel="nats", ylim=(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9))
+    return picture
+
+
+def filters(fit: LearnedFit) -> Figure | None:
+    """Up to 32 columns of the first matrix whose rows are the pixels of a square."""
+    sizes = {v.size for v in fit.target.visible}  # type: ignore[attr-defined]
+    for value in fit.answer.values():
+        side = round(len(value) ** 0.5) if value.ndim == 2 and len(value) in sizes else 0
+        if side > 3 and side * side == len(value):
+            break
+    else:
+        return None
+    order = np.argsort(-np.linalg.norm(value, axis=0))[:32]
+    rows = -(-len(order) // 8)
+    picture = figure(height=0.9 * rows)
+    limit = np.quantile(abs(value[:, order]), 0.99)
+    for i, column in enumerate(order):
+        panel = picture.add_subplot(rows, 8, i + 1)
+        panel.imshow(value[:, column].reshape(side, side), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        panel.axis("off")
+    return picture
+
+
+PICTURES = (
+    ("Loss", "What the learner watches, in nats a row; see its documentation.", loss),
+    ("Gap", "Mean log weight of the data minus that of the model's own points, in nats: near zero at rest.", gap),
+    ("Filters", "Columns of the largest weights, in the shape of a point; red is positive, blue negative.", filters),
+)
