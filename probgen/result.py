@@ -238,6 +238,19 @@ class LearnedFit(Fit):
         drawn = {k: v[:, -1] for k, v in fit(core, inference=inference, seed=seed, **settings).draws.items()}
         return target.completed(drawn, seed + 1) if isinstance(target, Conditional) and core is not target else drawn
 
+    def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
+        """Points of a flow on the straight line between two points in its latent space: {site: (num_points, *event)}.
+
+        a, b: one point each, in the shape of the visible site; inputs: of a conditional flow. Incompatible where there is no flow.
+        """
+        from probgen.nets.flows import interpolated
+
+        if num_points < 2:
+            raise ValueError(f"num_points is {num_points}; it must be at least 2")
+        ends = [self._one(self._named(point, {})) for point in (a, b)]
+        (keyword,) = ends[0]
+        return interpolated(self, np.stack([end[keyword] for end in ends]), num_points, **inputs)
+
     def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
         """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).
 

@@ -14,6 +14,7 @@ from numpyro import handlers
 
 import probgen as pg
 from probgen import runtime
+from probgen.algorithm import Incompatible
 from probgen.dequantise import dequantised
 from probgen.evaluate.density import bits_per_dim
 from probgen.nets import flows
@@ -281,6 +282,27 @@ def test_pictures_that_do_not_fit_are_refused():
         program_of("glow")(height=6, width=6)
     with pytest.raises(ValueError, match="start has shape"):
         program_of("glow")(start=np.zeros((5, 8, 8, 2)))
+
+
+def test_points_between_two_points_lie_on_a_line_of_the_noise():
+    x = two_moons(200, seed=1)
+    fit = pg.fit("realnvp", {"x": x, "dim": 2, "num_layers": 4}, "mle", num_steps=50, batch_size=100, progress=False)
+    line = fit.interpolate(x[0], x[1], num_points=5)["x"]
+    with runtime.jax_scope(fit.target.precision):
+        flow = flows.learned(fit)
+        u = np.asarray(jax.vmap(flow.bijection.inverse)(line))
+    np.testing.assert_allclose(line[[0, -1]], x[:2], atol=1e-5)
+    np.testing.assert_allclose(u, np.linspace(u[0], u[-1], 5), atol=1e-4)
+    with pytest.raises(ValueError, match="x has shape"):
+        fit.interpolate(x[0], x[:2])
+    with pytest.raises(ValueError, match="num_points is 1"):
+        fit.interpolate(x[0], x[1], 1)
+
+
+def test_only_flows_have_points_between_points():
+    fit = pg.fit("made", "digits", "mle", num_steps=1, progress=False)
+    with pytest.raises(Incompatible, match="has no latent space"):
+        fit.interpolate(*np.zeros((2, 64)))
 
 
 def test_settings_of_couplings_of_pictures_are_checked():

@@ -20,7 +20,8 @@ from probgen import runtime
 from probgen.data import check_support
 from probgen.engine import energy
 from probgen.engine.energy import Block
-from probgen.engine.numpyro import MEASURES, NumpyroTarget, prepare, structure_of
+from probgen.engine.numpyro import NumpyroTarget, prepare
+from probgen.engine.structure import MEASURES, structure_of
 from probgen.target import START, Learnable, Target, Variable, check_begun
 
 

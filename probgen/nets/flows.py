@@ -8,6 +8,7 @@ the same for every seed, since a program that runs again must mean the same flow
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,11 @@ from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from numpyro import handlers
 from numpyro.distributions import Distribution, constraints
 from paramax import Parameterize, unwrap
+
+from probgen import runtime
+from probgen.algorithm import Incompatible
+
+NO_FLOW = "The program has no latent space: flows have one, and programs with hidden sites, learned by inference='svi'."
 
 
 class Flow(Distribution):
@@ -69,11 +75,37 @@ class Flow(Distribution):
 def learned(fit: Any, **given: Any) -> Flow:
     """The flow that a fit has learned, to look inside or to use in another program: `numpyro.sample("z", learned(fit))`.
 
-    given: the input of a conditional flow.
+    given: the input of a conditional flow. Raises Incompatible where the program has no flow.
+    """
+    return _site(fit.condition(**given))[1]
+
+
+def interpolated(fit: Any, ends: Any, num_points: int, **given: Any) -> dict[str, np.ndarray]:
+    """Points whose noise u lies on the straight line between those of two points: {site: (num_points, *event)}.
+
+    ends: (2, *event). Raises Incompatible where the program has no flow.
     """
     target = fit.condition(**given)
-    sites = handlers.trace(target.structure.closed(target.arrays)).get_trace().values()
-    return next(site["fn"] for site in sites if isinstance(site.get("fn"), Flow))
+    with runtime.jax_scope(target.precision):
+        if target.engine != "numpyro":
+            raise Incompatible(NO_FLOW)
+        return {k: np.asarray(v) for k, v in _line(target, jnp.asarray(ends, target.precision), num_points).items()}
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _line(target: Any, ends: Any, num_points: int) -> dict[str, Any]:
+    name, flow = _site(target)
+    inverse = lambda x: flow.bijection.inverse(x, flow.condition)  # noqa: E731
+    between = lambda w: flow.bijection.transform((1 - w) * inverse(ends[0]) + w * inverse(ends[1]), flow.condition)  # noqa: E731
+    return {name: jax.vmap(between)(jnp.linspace(0, 1, num_points))}
+
+
+def _site(target: Any) -> tuple[str, Flow]:
+    """The first site of a target that has a flow, and that; Incompatible where there is none."""
+    for name, site in handlers.trace(target.structure.closed(target.arrays)).get_trace().items():
+        if isinstance(site.get("fn"), Flow):
+            return name, site["fn"]
+    raise Incompatible(NO_FLOW)
 
 
 def registered(name: str, make: Callable[[Any], Any], begin: Callable[[Any], Any] = lambda made: made) -> Any:

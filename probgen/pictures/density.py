@@ -81,6 +81,19 @@ def completions(fit: LearnedFit) -> Figure | None:
     return _tiles(np.concatenate(lines), site, 18) if len(lines) == 9 else None
 
 
+def interpolations(fit: LearnedFit) -> Figure | None:
+    """Straight lines in a flow's latent space between four pairs of rows."""
+    site = _pictured(fit)
+    if site is None or site.kind != "reals":
+        return None
+    rows = fit.target.all_rows()[site.name][:8]
+    try:
+        lines = [fit.interpolate(a, b, ACROSS)[site.name] for a, b in zip(rows[::2], rows[1::2], strict=False)]
+    except Incompatible:
+        return None
+    return _tiles(np.concatenate(lines), site) if lines else None
+
+
 def _range(rows: np.ndarray) -> np.ndarray:
     """The least and the largest value of every column, and a tenth more: (2, column)."""
     low, high = rows.min(0), rows.max(0)
@@ -125,5 +138,10 @@ PICTURES = (
     ("Density", "The density over a histogram of the data.", curve),
     ("Density", "Contours of the log density, down to 8 nats below its top; the data in red.", contours),
     ("New points", "Two lines of rows of the data, then two of points drawn from the model.", new_points),
+    (
+        "Interpolation",
+        "Straight lines in the latent space between two rows each, which stand at the ends.",
+        interpolations,
+    ),
     ("Completions", "A row, its upper half, and four draws of what follows; three rows in a line.", completions),
 )

@@ -1,0 +1,282 @@
+"""What a trace of a NumPyro program says: its sites, its unknowns and their shapes, and densities of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro import handlers
+from numpyro.distributions import MaskedDistribution, biject_to, constraints
+from numpyro.infer import init_to_uniform
+from numpyro.infer.util import log_density as joint_log_density
+from numpyro.infer.util import potential_energy
+
+from probgen.data import bounds
+from probgen.engine import energy
+from probgen.engine.energy import Block
+from probgen.target import Site, Variable
+
+KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
+MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
+
+
+def parts(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Of sites known in part: where (booleans) and what, in the sites' shapes."""
+    known = {k.removesuffix(KNOWN): v for k, v in arrays.items() if k.endswith(KNOWN)}
+    return {k: (v, arrays[k + VALUE]) for k, v in known.items()}
+
+
+class FullPlates(numpyro.primitives.Messenger):
+    """Effect handler: plates that would draw a minibatch take their whole range."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "plate" and msg["value"] is None:
+            size = msg["args"][0]
+            msg["args"], msg["value"] = (size, None), jnp.arange(size)
+
+
+class Widened(numpyro.primitives.Messenger):
+    """Effect handler: the distribution of an observed site takes the shape of its data, where no plate says it."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["is_observed"] and msg["value"] is not None and not msg["cond_indep_stack"]:
+            fn, shape = msg["fn"], jnp.shape(msg["value"])
+            batch = shape[: len(shape) - fn.event_dim]
+            if batch != fn.batch_shape and type(fn).__name__ != "Unit":
+                msg["fn"] = fn.expand(batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What a trace of a program on data of given shapes says; compared by identity, so that it keys compiled code."""
+
+    program: Callable[..., Any]
+    static: Mapping[str, Any]
+    sites: tuple[Site, ...]
+    dim: int
+    unravel: Callable[[Any], dict[str, Any]]
+    plate_nesting: int
+    precision: str
+    variables: tuple[Variable, ...] = ()
+    learnable: bool = False  # whether the program has parameters
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def discrete(self) -> bool:
+        return any(site.discrete for site in self.sites if site.kind == "latent")
+
+    def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
+        """The program on its data, with a key for programs that ask for one."""
+        known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
+        return handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0))
+
+    def filled(self, arrays: Mapping[str, Any], z: Any) -> tuple[dict[str, Any], Any]:
+        """Unconstrained values with known reals put in, and the log density of what stands in their place in z: N(0, 1)."""
+        values, aside = self.unravel(z), 0.0
+        for k, (where, known) in parts(arrays).items():
+            aside = aside - 0.5 * jnp.sum(jnp.where(where, values[k], 0.0) ** 2)
+            values[k] = jnp.where(where, known, values[k])
+        return values, aside
+
+    def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
+        if self.blocks:  # of bits that do not interact given the reals
+            bits = [v for v in self.variables if v.levels]
+            values, aside = self.filled(arrays, z)
+            return aside + energy.collapsed(functools.partial(self.joint, arrays), values, bits)
+        program = (
+            self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
+        )
+        program = FullPlates(program) if full else program
+        if self.discrete:
+            from numpyro.contrib.funsor import config_enumerate, enum
+
+            program = enum(config_enumerate(program), -self.plate_nesting - 1)
+        values, aside = self.filled(arrays, z)
+        with handlers.block():  # a density inside another program has no sites there
+            return aside - potential_energy(program, (), {}, values, enum=self.discrete)
+
+    def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        """The log density of given values of all unknown sites, in their own supports."""
+        whole = {site.name for site in self.sites if site.distribution.startswith("Categorical")}  # used as indices
+        values = {k: v.astype(int) if k in whole else v for k, v in values.items()}
+        with handlers.block():
+            return joint_log_density(FullPlates(self.closed(arrays)), (), {}, values)[0]
+
+    def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
+        values, _ = self.filled(arrays, z)
+        program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
+        trace = handlers.trace(program).get_trace()
+        return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
+
+
+def _kept(site: Site) -> bool:
+    return site.kind == "deterministic" or (site.kind == "latent" and not site.discrete)
+
+
+def biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+    """The constrained value of a site, of unconstrained values by name: what `handlers.substitute` asks for."""
+    if site["type"] == "sample" and site["name"] in values:
+        index = site["infer"].get("_scan_current_index")
+        z = values[site["name"]]
+        return biject_to(site["fn"].support)(z if index is None else z[index])
+    return None
+
+
+def structure_of(
+    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
+) -> Structure:
+    """The structure of a program on arrays of these shapes, traced once."""
+    _forget_other_precision(program, precision)
+    shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()) if not k.endswith(PARTLY))
+    return _structure(program, shapes, tuple(sorted(static.items())), precision)
+
+
+_precisions: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # of programs' last traces
+
+
+def _forget_other_precision(program: Callable[..., Any], precision: str) -> None:
+    """Drop JAX's traces where this program had another precision.
+
+    JAX keeps NumPy arrays that a function closes over in the precision of a trace that lives on, and then cannot compile the
+    function in another one.
+    """
+    program = getattr(program, "base", program)
+    with contextlib.suppress(TypeError):  # a callable without weak references
+        if _precisions.get(program, precision) != precision:
+            jax.clear_caches()
+        _precisions[program] = precision
+
+
+@functools.lru_cache(maxsize=64)
+def with_blocks(structure: Structure, blocks: tuple[Block, ...]) -> Structure:
+    """The structure with blocks: the same object for equal blocks, so that compiled code is found again."""
+    return structure if structure.blocks == blocks else dataclasses.replace(structure, blocks=blocks)
+
+
+@functools.lru_cache(maxsize=64)
+def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precision: str) -> Structure:
+    abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
+    found: dict[str, Any] = {}
+
+    def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
+        started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
+        trace = handlers.trace(started).get_trace()
+        found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
+        found.update(learnable=any(site["type"] == "param" for site in trace.values()))
+        full = handlers.trace(FullPlates(started)).get_trace()
+        return {
+            k: biject_to(site["fn"].support).inv(site["value"])
+            for k, site in full.items()
+            if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
+        }
+
+    shapes_of = {k: v.shape for k, v in sorted(jax.eval_shape(look, abstract).items())}
+    dim = sum(math.prod(shape) for shape in shapes_of.values())
+    unravel = functools.partial(_unravel, shapes_of)
+    return Structure(
+        program, dict(static), found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
+        found["learnable"],
+    )  # fmt: skip
+
+
+def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
+    """The unknown sites as bits, levels or reals; "other" where their support is something else."""
+    found = []
+    for key, site in trace.items():
+        if site["type"] == "sample" and not site["is_observed"]:
+            support, shape = site["fn"].support, jnp.shape(site["value"])
+            while isinstance(support, constraints.independent):
+                support = support.base_constraint
+            if support is constraints.boolean:
+                found.append(Variable(key, shape, "bits", 2, site["fn"].event_dim > 0))
+            elif levels := _levels(support):
+                found.append(Variable(key, shape, "levels", levels))
+            elif support in (constraints.real, constraints.real_vector, constraints.real_matrix):
+                found.append(Variable(key, shape, "reals"))
+            else:
+                found.append(Variable(key, shape, "other"))
+    return tuple(found)
+
+
+def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:
+    """The sites' unconstrained values, in alphabetical order, out of one flat array."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    return {
+        k: z[end - math.prod(shape) : end].reshape(shape) for end, (k, shape) in zip(ends, shapes.items(), strict=True)
+    }
+
+
+def _sites(trace: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Site]:
+    sites = []
+    for key, site in trace.items():
+        if site["type"] == "deterministic":
+            sites.append(Site(key, "deterministic", jnp.shape(site["value"])))
+        elif site["type"] == "sample":
+            source = next((k for k, v in arrays.items() if v is site["value"]), "")
+            masked = isinstance(site["fn"], MaskedDistribution)  # where masked, anything may stand
+            limits = bounds(site["fn"].support, constraints) if source and not masked else None
+            sites.append(dataclasses.replace(_sample_site(key, site), source=source, bounds=limits))
+    return sites
+
+
+def _sample_site(key: str, site: dict[str, Any]) -> Site:
+    shape, fn = jnp.shape(site["value"]), site["fn"]
+    distribution = type(fn.base_dist if hasattr(fn, "base_dist") else fn).__name__
+    if distribution == "Unit":
+        return Site(key, "factor", shape, distribution=distribution)
+    discrete = bool(fn.support.is_discrete)
+    if site["is_observed"]:
+        _check_observed(key, shape, tuple(fn.shape()))
+        return Site(key, "observed", shape, discrete, distribution=distribution, subsampled=_in_minibatch(site))
+    enumerable = discrete and fn.has_enumerate_support
+    if not discrete:
+        try:
+            biject_to(fn.support)
+        except NotImplementedError:
+            raise ValueError(
+                f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}."
+            ) from None
+    return Site(key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution)
+
+
+def _levels(support: Any) -> int | None:
+    """How many values a unit takes where they are 0, 1, ...; None for other supports."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    high = getattr(support, "upper_bound", None)
+    if support is constraints.boolean:
+        return 2
+    return (
+        high + 1
+        if support.is_discrete and getattr(support, "lower_bound", None) == 0 and isinstance(high, int)
+        else None
+    )
+
+
+def _in_minibatch(site: dict[str, Any]) -> bool:
+    scale = site["scale"]
+    return scale is not None and not (isinstance(scale, int | float) and scale == 1)
+
+
+def _check_observed(key: str, value: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if np.broadcast_shapes(value, expected) != value:
+        raise ValueError(
+            f"Observed site {key!r} has data of shape {value}; its distribution has shape {expected}.\n"
+            "They broadcast to something larger than the data: reshape the data."
+        )
+
+
+def _nesting(trace: Mapping[str, Any]) -> int:
+    dims = [frame.dim for site in trace.values() if site["type"] == "sample" for frame in site["cond_indep_stack"]]
+    return -min(dims, default=0)
