@@ -12,7 +12,7 @@ Source: Wainwright and Jordan 2008 (doi:10.1561/2200000001), section 3; Minka 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
-from jax.scipy.special import digamma, gammaln, i0e, i1e, multigammaln
+from jax.scipy.special import gammaln, i0e, i1e, multigammaln
 from numpyro.distributions.util import clamp_probs
 
 from probgen.distributions import normal
+from probgen.distributions.special import inverse_psi, log_minus_digamma, psi, root
 
-EULER = 0.5772156649015329
 LOG_TWO_PI = 1.8378770664093453
 
 
@@ -387,7 +387,7 @@ class Gamma(Family):
     def _fitted(self, mean: Any) -> dict[str, Any]:
         """The concentration a solves log a - digamma(a) = log E x - E log x."""
         gap = jnp.log(mean[..., 1]) - mean[..., 0]
-        a = root(lambda a: jnp.log(_log_minus_digamma(a)) - _log_positive(gap), gap)
+        a = root(lambda a: jnp.log(log_minus_digamma(a)) - _log_positive(gap), gap)
         return {"concentration": a, "rate": a / mean[..., 1]}
 
 
@@ -480,7 +480,7 @@ class Wishart(Family):
         def spread(excess: Any) -> Any:  # of n above d - 1
             halves = 0.5 * (excess[..., None] + self.size - 1 - lags)
             whole = 0.5 * (excess + self.size - 1)[..., None]
-            return jnp.sum(_log_minus_digamma(halves) - jnp.log1p(-0.5 * lags / whole), axis=-1)
+            return jnp.sum(log_minus_digamma(halves) - jnp.log1p(-0.5 * lags / whole), axis=-1)
 
         n = root(lambda excess: jnp.log(spread(excess)) - _log_positive(gap), gap) + self.size - 1
         return {"concentration": n, "scale_tril": root_of_mean / jnp.sqrt(n)[..., None, None]}
@@ -519,57 +519,6 @@ class VonMises(Family):
 # ---- parts -------------------------------------------------------------------------------------------------------
 
 
-def root(f: Callable[[Any], Any], like: Any, num_steps: int = 40, low: float = -25.0, high: float = 30.0) -> Any:
-    """Where f, which is positive to the left of its root and negative to the right, is zero; elementwise, of the shape of `like`.
-
-    Newton's steps in log x, with the middle of the bracket [exp low, exp high] where a step would leave it. Without a root in
-    there the end that is nearer to it is found.
-    """
-
-    def step(_: Any, carry: Any) -> Any:
-        u, left, right = carry
-        value, slope = jax.jvp(lambda u: f(jnp.exp(u)), (u,), (jnp.ones_like(u),))
-        left, right = jnp.where(value > 0, u, left), jnp.where(value > 0, right, u)
-        new = u - value / slope
-        return jnp.where((new > left) & (new < right), new, 0.5 * (left + right)), left, right
-
-    like = jnp.asarray(like)
-    begin = (jnp.zeros_like(like), jnp.full_like(like, low), jnp.full_like(like, high))
-    return jnp.exp(lax.fori_loop(0, num_steps, step, begin)[0])
-
-
-@jax.custom_jvp
-def psi(x: Any) -> Any:
-    """The digamma function of x > 0, whose derivative here compiles to little."""
-    return digamma(x)
-
-
-@jax.custom_jvp
-def inverse_psi(y: Any) -> Any:
-    """x with digamma(x) = y, by Newton's steps from Minka's start."""
-    start = jnp.where(y >= -2.22, jnp.exp(jnp.maximum(y, -2.22)) + 0.5, -1 / (jnp.minimum(y, -2.22) + EULER))
-    return lax.fori_loop(0, 6, lambda _, x: x - (psi(x) - y) / trigamma(x), start)
-
-
-def trigamma(x: Any) -> Any:
-    """The derivative of digamma at x > 0, to about 1e-12 of it: a recurrence and Stirling's series."""
-    z = 1 / (x + 8)
-    w = z * z
-    series = z + w / 2 + z * w * (1 / 6 - w * (1 / 30 - w * (1 / 42 - w * (1 / 30 - w * 5 / 66))))
-    return sum((x + i) ** -2.0 for i in range(8)) + series
-
-
-@psi.defjvp
-def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    return psi(*primals), trigamma(*primals) * tangents[0]
-
-
-@inverse_psi.defjvp
-def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    x = inverse_psi(*primals)
-    return x, tangents[0] / trigamma(x)
-
-
 def _concentrations(mean: Any) -> Any:
     """Concentrations a (..., k) of a Dirichlet with E log x_k = digamma(a_k) - digamma(sum a) = mean_k.
 
@@ -581,13 +530,6 @@ def _concentrations(mean: Any) -> Any:
 
     total = root(lambda total: jnp.log(jnp.sum(parts(total), axis=-1)) - jnp.log(total), mean[..., 0])
     return parts(total)
-
-
-def _log_minus_digamma(a: Any) -> Any:
-    """log a - digamma(a) for a > 0, without cancellation where a is large."""
-    small, z = jnp.minimum(a, 16.0), jnp.maximum(a, 16.0) ** -2.0
-    series = 1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z * (1 / 132 - z * 691 / 32760))))
-    return jnp.where(a < 16, jnp.log(small) - psi(small), 0.5 * jnp.sqrt(z) + z * series)
 
 
 def _log_positive(x: Any) -> Any:
