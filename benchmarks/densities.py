@@ -36,11 +36,11 @@ MNIST: dict[str, tuple[dict[str, Any], str, dict[str, Any], float, float]] = {
     "bernoulli_mixture_100": ({"num_components": 100}, "em", {"num_steps": 60, "tolerance": 1e-3}, -144, -142.63),
     "bernoulli_mixture_500": ({"num_components": 500}, "em", {"num_steps": 40, "tolerance": 1e-3}, -139, -137.64),
     "fvsbn": ({}, "mle", {"num_steps": 20_000, "batch_size": 100, "learning_rate": 0.003}, -97.5, -96.58),
-    "nade": ({"num_hidden": 500}, "mle", {"num_steps": 5500, "batch_size": 100, "learning_rate": 0.003}, -88, -88.33),
+    "nade": ({"num_hidden": 500}, "mle", {"num_steps": 10_000, "batch_size": 100, "learning_rate": 0.003}, -88, -88.33),
     "made": ({"width": 500}, "mle", {"num_steps": 40_000, "batch_size": 100, "learning_rate": 0.003}, -88, -88.40),
     "made_orders": (
-        {"width": 500, "depth": 2, "num_orders": 2}, "mle",
-        {"num_steps": 20_000, "batch_size": 100, "learning_rate": 0.003}, -86, -86.64,
+        {"width": 1000, "depth": 2, "num_orders": 2}, "mle",
+        {"num_steps": 30_000, "batch_size": 100, "learning_rate": 0.002}, -86, -86.64,
     ),
     "pixelcnn": (
         {"num_layers": 7, "num_filters": 32, "first": 7}, "mle",
@@ -48,7 +48,7 @@ MNIST: dict[str, tuple[dict[str, Any], str, dict[str, Any], float, float]] = {
     ),
     "pixelcnn_pyro": (
         {"num_layers": 7, "num_filters": 32}, "mle",
-        {"num_steps": 4000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998, "compiled": True}, -86, -81.30,
+        {"num_steps": 12_000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998, "compiled": True}, -86, -81.30,
     ),
 }  # fmt: skip
 BITS_PER_DIM: dict[str, tuple[dict[str, Any], dict[str, Any], float, float]] = {
@@ -59,7 +59,7 @@ BITS_PER_DIM: dict[str, tuple[dict[str, Any], dict[str, Any], float, float]] = {
     ),
     "realnvp_images": (
         {"num_levels": 2, "num_steps": 2, "hidden": 32, "knots": 8},
-        {"num_steps": 8000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998}, 1.25, 1.06,
+        {"num_steps": 10_000, "batch_size": 16, "learning_rate": 0.002, "ema": 0.998}, 1.25, 1.06,
     ),
 }  # fmt: skip
 
