@@ -300,7 +300,7 @@ def flow_steps(name: str) -> tuple[float, float, int]:
     return 1000 / seconds, 10 * (51_200 * 0.99 // 512) / slow, size
 
 
-ZUKO = {"realnvp": "RealNVP", "maf": "MAF", "neural_spline": "NSF"}
+ZUKO = {"realnvp": "NICE", "maf": "MAF", "neural_spline": "NSF"}  # its NICE scales, too
 
 
 def zuko_steps(name: str, size: int) -> tuple[float, int]:
