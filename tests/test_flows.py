@@ -299,6 +299,15 @@ def test_points_between_two_points_lie_on_a_line_of_the_noise():
         fit.interpolate(x[0], x[1], 1)
 
 
+def test_points_between_two_points_of_a_conditional_flow_are_those_of_its_condition():
+    x, given = two_moons(100, seed=1), np.linspace(-1, 1, 100)[:, None]
+    fit = pg.fit("maf", {"x": x, "given": given, "dim": 2}, "mle", num_steps=50, batch_size=50, progress=False)
+    one, other = (fit.interpolate(x[0], x[1], 3, given=np.array([g]))["x"] for g in (-1.0, 1.0))
+    np.testing.assert_allclose(one[[0, 2]], x[:2], atol=1e-5)
+    np.testing.assert_allclose(other[[0, 2]], x[:2], atol=1e-5)
+    assert abs(one[1] - other[1]).max() > 1e-3
+
+
 def test_only_flows_have_points_between_points():
     fit = pg.fit("made", "digits", "mle", num_steps=1, progress=False)
     with pytest.raises(Incompatible, match="has no latent space"):

@@ -4,10 +4,10 @@
     step:  y = (x - m) / r a channel;  y = P L (U + diag(s)) x in every pixel;  x_b = t(x_a) + x_b exp(s(x_a)), half a channel each
 
 s and t are convolutional networks, and |s| stays below `bound`. With `knots` a rational-quadratic spline of so many knots on
-[-interval, interval] takes the place of t + x exp(s), its parameters the network's: what fits pictures whose pixels are mostly of
-one grey level in far fewer steps, for twice the time a step (Durkan et al. 2019, arXiv:1906.04032). z_i is normal given what goes
-on to the next scale, its mean and scale a convolution of that. Every level is open: `flow = probgen.nets.flows.learned(fit)`,
-`z = flow.encode(x)`, `flow.decode(z)`. The means and scales m, r (ActNorm) begin with zero means and unit variances on the
+[-interval, interval] takes the place of t + x exp(s), its parameters the network's: slower steps, but far fewer of them where most
+pixels are of one grey level (Durkan et al. 2019, arXiv:1906.04032). z_i is normal given what goes on to the next scale, its mean
+and scale a convolution of that. Every level is open: `flow = probgen.nets.flows.learned(fit)`, `z = flow.encode(x)`,
+`flow.decode(z)`. The means and scales m, r (ActNorm) begin with zero means and unit variances on the
 pictures `start`, which `rows` takes from the data. Pixels are real numbers with a density: take integers through
 `probgen.dequantise` first.
 Shapes: x: (height, width, channels), sides multiples of 2^num_levels; z_i: (height / 2^i, width / 2^i, 2^i channels), twice the

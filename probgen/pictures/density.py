@@ -21,7 +21,7 @@ MOST = 1000  # rows shown in the plane
 
 def curve(fit: LearnedFit) -> Figure | None:
     """Of one real number, over a histogram of the data."""
-    site = _only(fit, "reals", 1)
+    site = _only(fit, 1)
     if site is None:
         return None
     rows = fit.target.all_rows()[site.name]
@@ -36,7 +36,7 @@ def curve(fit: LearnedFit) -> Figure | None:
 
 def contours(fit: LearnedFit) -> Figure | None:
     """Of two real numbers, over the data; a colour is a factor of e."""
-    site = _only(fit, "reals", 2)
+    site = _only(fit, 2)
     if site is None:
         return None
     rows = fit.target.all_rows()[site.name].reshape(-1, 2)
@@ -100,13 +100,13 @@ def _range(rows: np.ndarray) -> np.ndarray:
     return np.stack([low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9])
 
 
-def _only(fit: LearnedFit, kind: str, size: int) -> Any:
-    """The only site of a density in closed form, where it is of that kind and size."""
+def _only(fit: LearnedFit, size: int) -> Any:
+    """The only site of a density in closed form, where it holds so many reals."""
     target: Any = fit.target
     if not target.normalised or target.inputs or len(target.visible) != 1:
         return None
     (site,) = target.visible
-    return site if site.kind == kind and site.size == size else None
+    return site if site.kind == "reals" and site.size == size else None
 
 
 def _pictured(fit: LearnedFit) -> Any:
