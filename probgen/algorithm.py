@@ -36,6 +36,7 @@ class Inference(Generic[T]):
     bias: ClassVar[str | None] = None  # stated in the verdict of every fit
     together: ClassVar[bool] = False  # whether all chains advance in one vectorised step on every device
     steady: ClassVar[bool] = False  # whether every step costs the same, so that many chains advance best in one
+    learns_points: ClassVar[bool] = False  # whether it learns parameters beside unknowns, or parameters alone
     flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
     period: ClassVar[int] = 0  # steps between two looks at the state; 0: none (NumPyro engine)
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
@@ -158,6 +159,8 @@ def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
 def offered(inference: Inference | type[Inference], target: type[Target] | Target) -> bool:
     """Whether the target offers what the algorithm needs, finite unknowns summed out where they can be."""
     kind = target if isinstance(target, type) else type(target)
+    if not isinstance(target, type) and target.points and not inference.learns_points:
+        return False
     if issubclass(kind, inference.needs) or (issubclass(kind, Mixed) and inference.needs is Continuous):
         return True
     return inference.flat_prior and isinstance(target, Continuous) and target.by_row() is not None
@@ -165,6 +168,8 @@ def offered(inference: Inference | type[Inference], target: type[Target] | Targe
 
 def fitting(inference: Inference, target: Target, alternatives: Callable[[], list[str]]) -> Target:
     """The target as the algorithm takes it; raises Incompatible, naming what would work."""
+    if target.points and not inference.learns_points:
+        raise Incompatible(_points_left(inference, target))
     if inference.flat_prior and isinstance(target, Continuous) and target.engine in inference.engines:
         target = target.by_row() or target
     if target.engine in inference.engines and offered(inference, target):
@@ -180,4 +185,24 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         why = " Its rows are not independent given its unknowns, or the program does not take a single one."
     raise Incompatible(
         f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
+    )
+
+
+def _points_left(inference: Inference, target: Target) -> str:
+    """Why an algorithm does not take parameters beside unknowns, and what to do."""
+    names, primitive = ", ".join(map(repr, target.points[:3])), f"{target.engine}.param"
+    if inference.name == "mle":
+        return (
+            f"The likelihood of the parameter {names} is an integral over the unknowns, which mle does not compute.\n"
+            "Use inference='svi', which raises a bound on it, or 'map' for the joint mode."
+        )
+    if unknowns := [site.name for site in target.sites if site.kind == "latent" and site.name not in target.points]:
+        return (
+            f"{inference.name} would leave the parameter {names} ({primitive}) at its start: it does not learn parameters beside "
+            f"unknowns ({', '.join(unknowns[:3])}).\nGive it a prior ({target.engine}.sample), or use inference='svi', 'mean_field' "
+            "or 'map', which learn it."
+        )
+    return (
+        f"{inference.name} does not learn the parameter {names} ({primitive}) of a program that is no sum over rows.\n"
+        "Use inference='mle', or give it a prior for a posterior."
     )

@@ -41,7 +41,10 @@ class Model:
     critic: of a program with hidden sites, what judges its points, for learners that want one; called with the data's keywords, of
         which it may take fewer, it returns a logit, (), large for data, and features, (feature,), that points are compared by.
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
-    rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it.
+    rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it. A NumPyro program
+        with them says one row of its data, a Pyro program a batch of rows.
+    by_row: whether a NumPyro program says one row of its data, by default where `rows` is given. Else it means what NumPyro makes of
+        it on the whole data.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 
@@ -54,7 +57,13 @@ class Model:
     critic: Callable[..., Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Callable[[Any], Data] | None = None
+    by_row: bool | None = None
     reference: str | None = None
+
+    @property
+    def reads_rows(self) -> bool | None:
+        """Whether the program says one row of its data; None where nothing is declared."""
+        return True if self.by_row is None and self.rows is not None else self.by_row
 
     def default_data(self) -> dict[str, Any]:
         """The model's own data set, as a new dictionary."""

@@ -42,10 +42,10 @@ def conditioned(
     """
     if isinstance(program, Target):  # a learned model's
         model = Model(program.structure.program)  # type: ignore[attr-defined]
-        return model, prepared(model.program, on_host(program.data), program.engine, precision)
+        return model, prepared(model, on_host(program.data), program.engine, precision)
     model = _model(program)
     checked = check(model.program, _given(model, data))
-    return model, prepared(model.program, checked, engine, precision, model.guide, model.critic)
+    return model, prepared(model, checked, engine, precision)
 
 
 def _model(program: Program) -> Model:
@@ -57,6 +57,16 @@ def _model(program: Program) -> Model:
     if callable(program):
         return Model(program)
     raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+
+
+def _declared(program: Program, guide: Callable[..., Any] | None, by_row: bool | None) -> Program:
+    """The program with a guide, or with how it is to be read."""
+    said = {k: v for k, v in {"guide": guide, "by_row": by_row}.items() if v is not None}
+    if not said:
+        return program
+    if isinstance(program, Target):
+        raise TypeError(f"{next(iter(said))} is for programs; this is a learned model with data.")
+    return dataclasses.replace(_model(program), **said)
 
 
 def given(program: Program, data: Any) -> Any:
@@ -73,17 +83,14 @@ def _given(model: Model, data: Any) -> Any:
     return model.default_data() if data is None else data
 
 
-def prepared(
-    program: Callable[..., Any], data: Mapping[str, Any], engine_name: str | None, precision: str,
-    guide: Callable[..., Any] | None = None, critic: Callable[..., Any] | None = None,
-) -> Target:  # fmt: skip
-    """The engine's target of a program, its guide and its critic, on checked data."""
-    chosen = engine.load(engine_name or engine.detect(program))
+def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
+    """The engine's target of a model's program, its guide and its critic, on checked data."""
+    chosen = engine.load(engine_name or engine.detect(model.program))
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision is {precision!r}; known: float32, float64")
     try:
-        target = chosen.prepare(program, data, precision)
-        return chosen.guided(target, guide, critic) if isinstance(target, Learnable) else target
+        target = chosen.prepare(model.program, data, precision, model.reads_rows)
+        return chosen.guided(target, model.guide, model.critic)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
@@ -100,6 +107,8 @@ def fit(
     progress: bool | None = None,
     precision: str | None = None,
     engine: str | None = None,
+    guide: Callable[..., Any] | None = None,
+    by_row: bool | None = None,
     init: LearnedFit | str | Path | None = None,
     **settings: Any,
 ) -> Fit:
@@ -115,11 +124,15 @@ def fit(
     progress: a bar on stderr; by default where that is a terminal.
     precision: "float64" (default on CPU) or "float32" (default on an accelerator).
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
+    guide: the author's own program that draws the unknowns, for "svi".
+    by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
+        NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
     init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
+    program = _declared(program, guide, by_row)
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
         settings = suggested | settings
@@ -158,16 +171,24 @@ def _begun(target: Target, answer: Mapping[str, np.ndarray]) -> Target:
 def meant(word: str, program: Program, data: Any = None, engine_name: str | None = None) -> tuple[str, dict[str, Any]]:
     """The algorithm that a word means for a program, and the settings that suit the model.
 
-    "svi" of a program with parameters, which learns from rows, is amortised.
+    "svi" of a program that learns from rows is amortised, with a guide of the author's on the whole data it is guided; "mle" of
+    parameters on the whole data is a climb.
     """
     if isinstance(program, Target):
         return word, {}
     model = _model(program)
-    if word == "svi" and isinstance(given := _given(model, data), Mapping):
+    if word in READINGS and isinstance(given := _given(model, data), Mapping):
         check_names(model.program, given)
-        word = "amortised_svi" if engine.has_parameters(model.program, given, engine_name) else word
+        found = "unknowns"
+        if engine.has_parameters(model.program, given, engine_name):
+            found = engine.read_as(model.program, given, engine_name, model.reads_rows)
+        found = "guide" if word == "svi" and found != "rows" and model.guide is not None else found
+        word = READINGS[word].get(found, word)
     known = {f.name for f in dataclasses.fields(catalog.algorithm(word))}
     return word, {k: v for k, v in model.settings.items() if k in known}
+
+
+READINGS = {"svi": {"rows": "amortised_svi", "guide": "guided_svi"}, "mle": {"points": "maximum_likelihood"}}
 
 
 def _arrays(target: Target) -> dict[str, np.ndarray]:
@@ -406,6 +427,7 @@ def _record(
         "probgen": versions()["probgen"],
         "program": _reference(program, model.program) | _companions(program, model),
         "engine": target.engine,
+        "by_row": model.by_row,
         "dims": {k: list(v) for k, v in model.dims.items()},
         "coords": {k: np.asarray(v).tolist() for k, v in model.coords.items()},
         "inference": {"name": algorithm.name, "settings": algorithm.settings()},
@@ -511,6 +533,8 @@ def _restored(store: Store, program: Program | None) -> Run:
         base = base if isinstance(base, Model) else Model(base)
         own = {k for k in kept if program is not None and getattr(base, k) is not None}
         chosen = dataclasses.replace(base, **{k: _find_program(v) for k, v in kept.items() if k not in own})
+    by_row = record.get("by_row", issubclass(algorithm.needs, Learnable) or None)  # runs of before it was said are of rows
+    chosen = _declared(chosen, None, by_row)
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):
         model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])

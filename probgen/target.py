@@ -89,6 +89,9 @@ class Target:
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
+    guide: Any = None  # the author's program that draws the unknowns
+    notes: tuple[str, ...] = ()  # what a user should know of how the program was read
+    points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
 
     def named(self, kind: str) -> tuple[str, ...]:
         """Names of the sites of one kind, in the order of the program."""
@@ -218,6 +221,15 @@ class Continuous(Unnormalised):
     offers = "Continuous"
     dim: int
     ops: Any  # the engine's array words: see `probgen.engine.numpyro.Ops`
+
+    @property
+    def point_index(self) -> np.ndarray:
+        """The coordinates of z that are parameters to be learned, not unknowns: (coordinate,)."""
+        return np.zeros(0, int)
+
+    def first_points(self, key: Any) -> Any:
+        """Where the program says that its parameters begin: (point,), in the order of `point_index`."""
+        raise NotImplementedError
 
     def log_density(self, z: Any) -> Any:
         """log p(unknowns, data) + log|Jacobian| at z: (dim,) -> ()."""

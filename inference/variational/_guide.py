@@ -4,7 +4,8 @@ A guide is a distribution q over R^dim, the target's unconstrained space, with p
 
     maximise over theta   ELBO = E_{z ~ q} [log p(z) - log q(z)]   in nats
 
-through z = f_theta(noise). With `gradient="path"` the parameters inside log q are held fixed when it is differentiated
+through z = f_theta(noise). Parameters of the program itself are learned by the same ascent: they are the last entries of theta,
+and every draw has them. With `gradient="path"` the parameters inside log q are held fixed when it is differentiated
 ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv:1703.09194): the part left out has mean zero, and what
 remains has no variance at all once q = p. Guides are learned in whitened coordinates u, z = shift + factor u, with a
 point and a covariance from Pathfinder (`probgen.inference.mcmc._start`): one learning rate suits every posterior.
@@ -21,6 +22,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from probgen.algorithm import Learner, positive
 from probgen.inference.mcmc import _start
+from probgen.points import AtPoints
 from probgen.target import Continuous
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015, arXiv:1412.6980)
@@ -114,6 +116,7 @@ class Guide(Learner[Continuous]):
     num_draws: int = 1000
     minibatch: bool = True
 
+    learns_points: ClassVar[bool] = True
     whitening: ClassVar[Literal["dense", "diagonal"]] = "dense"
     smallest: ClassVar[int] = 1  # dimensions below which the family is not defined
     has_density: ClassVar[bool] = True  # whether log q can be evaluated at any point, as "path" needs
@@ -138,15 +141,18 @@ class Guide(Learner[Continuous]):
         raise NotImplementedError
 
     def init(self, key: Any, target: Continuous) -> State:
-        if target.dim < self.smallest:
-            raise ValueError(
-                f"{self.name} needs at least {self.smallest} unknowns; this program has {target.dim}.\n"
-                "Use inference='flow'."
-            )
         ops, xp = target.ops, target.ops.xp
         k_start, k_guide = ops.split(key, 2)
-        anchor = _whitening(ops, _start.find(k_start, target, "pathfinder"), self.whitening)
-        parameters = _backend(target).initial(self, k_guide, target)
+        points = target.first_points(k_guide) if target.points else xp.zeros(0)
+        unknowns = AtPoints(target, points) if target.points else target
+        if unknowns.dim < self.smallest:
+            few = "Use inference='flow'." if unknowns.dim else "Use inference='mle': all that it has are parameters."
+            raise ValueError(
+                f"{self.name} needs at least {self.smallest} unknowns; this program has {unknowns.dim}.\n{few}"
+            )
+        anchor = _whitening(ops, _start.find(k_start, unknowns, "pathfinder"), self.whitening)
+        parameters = _backend(target).initial(self, k_guide, unknowns)
+        parameters = xp.concatenate([parameters, points.astype(parameters.dtype)]) if target.points else parameters
         none, zero, nought = xp.zeros_like(parameters), anchor.shift[0] * 0, xp.int32(0)
         rate, worst = zero + self.learning_rate, zero + xp.inf
         plan = Plan(rate, zero, nought, worst, nought, nought, nought, xp.bool_(False))
@@ -178,6 +184,14 @@ class Guide(Learner[Continuous]):
             lambda k: draws(self, k, state.average, state.anchor, target), target.ops.split(key, 4)
         )
         return evaluated(target, z, log_q)
+
+
+def parted(target: Continuous, parameters: Any) -> tuple[Any, Any]:
+    """The guide's own parameters, and what it asks: the target, or its unknowns at the parameters of the program."""
+    if not target.points:
+        return parameters, target
+    count = len(target.point_index)
+    return parameters[:-count], AtPoints(target, parameters[-count:])
 
 
 def evaluated(target: Continuous, z: Any, log_q: Any) -> Answer:

@@ -15,7 +15,7 @@ from flowjax.distributions import AbstractDistribution, StandardNormal, Transfor
 from jax.flatten_util import ravel_pytree
 
 from probgen import runtime
-from probgen.inference.variational._guide import LARGEST, Anchor, Guide
+from probgen.inference.variational._guide import LARGEST, Anchor, Guide, parted
 from probgen.target import SubsampledContinuous
 
 
@@ -49,13 +49,15 @@ def initial(settings: Guide, key: Any, target: Any) -> Any:
 
 def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
     """Minus the ELBO, estimated from `num_particles` draws, and its gradient: (), (parameter,)."""
-    build = parts(settings, target.dim, target.precision).build
     k_draw, k_rows = jax.random.split(key)
-    density = target.log_density_batch
-    if settings.minibatch and isinstance(target, SubsampledContinuous):
-        density = jax.vmap(functools.partial(target.minibatch_log_density, k_rows))
+    minibatch = settings.minibatch and isinstance(target, SubsampledContinuous)
+    estimate = lambda z: target.minibatch_log_density(k_rows, z)  # noqa: E731
+    batch = jax.vmap(estimate) if minibatch else target.log_density_batch
 
     def loss(parameters: Any) -> Any:
+        parameters, unknowns = parted(target, parameters)
+        build = parts(settings, unknowns.dim, target.precision).build
+        density = (lambda u: batch(unknowns.whole(u))) if target.points else batch
         if settings.gradient == "path":
             u = build(parameters).sample(k_draw, (settings.num_particles,))
             log_q = build(jax.lax.stop_gradient(parameters)).log_prob(u)
@@ -68,9 +70,11 @@ def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor
 
 def draws(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
     """`num_draws` draws of the guide, (draw, dim), and their log q, (draw,)."""
-    guide = parts(settings, target.dim, target.precision).build(parameters)
+    parameters, unknowns = parted(target, parameters)
+    guide = parts(settings, unknowns.dim, target.precision).build(parameters)
     u, log_q = guide.sample_and_log_prob(key, (settings.num_draws,))
-    return anchor.place(u), log_q - anchor.log_det(jnp)
+    z = anchor.place(u)
+    return unknowns.whole(z) if target.points else z, log_q - anchor.log_det(jnp)
 
 
 def affine(dim: int, dense: bool = True) -> AbstractBijection:

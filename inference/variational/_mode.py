@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from probgen.algorithm import Learner, positive
 from probgen.inference.mcmc import _start
+from probgen.points import AtPoints
 from probgen.target import Continuous
 
 HALVINGS = 40  # of a step, before the line search gives up
@@ -55,12 +56,30 @@ class Climb(Learner[Continuous]):
 
     def init(self, key: Any, target: Continuous) -> State:
         xp = target.ops.xp
+        if target.points:
+            return self._at_points(key, target)
         start = _start.find(key, target, "pathfinder")
         ends = xp.concatenate([start.ends, start.z[None]])
         values = target.log_density_batch(ends)
         z = ends[xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf))]
         inverse = start.covariance if start.covariance.ndim == 2 else xp.diag(start.covariance)
         return State(z, *target.value_and_grad(z), inverse, xp.int32(0), xp.bool_(False))
+
+    def _at_points(self, key: Any, target: Continuous) -> State:
+        """The start with parameters where the program says that they begin, and unknowns at their mode there."""
+        ops, xp = target.ops, target.ops.xp
+        k_points, k_start = ops.split(key, 2)
+        unknowns = AtPoints(target, target.first_points(k_points))
+        u = xp.zeros(0, unknowns.points.dtype)
+        if unknowns.dim:
+            start = _start.find(k_start, unknowns, "pathfinder")
+            ends = xp.concatenate([start.ends, start.z[None]])
+            values = unknowns.log_density_batch(ends)
+            u = ends[xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf))]
+        z = unknowns.whole(u)
+        value, gradient = target.value_and_grad(z)
+        inverse = xp.eye(target.dim, dtype=z.dtype) / (1 + xp.sqrt(gradient @ gradient))
+        return State(z, value, gradient, inverse, xp.int32(0), xp.bool_(False))
 
     def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         xp = target.ops.xp

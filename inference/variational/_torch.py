@@ -19,7 +19,7 @@ from torch import nn
 from torch.func import functional_call
 
 from probgen.engine.pyro import scoped
-from probgen.inference.variational._guide import LARGEST, Anchor, Guide
+from probgen.inference.variational._guide import LARGEST, Anchor, Guide, parted
 from probgen.target import SubsampledContinuous
 
 
@@ -51,32 +51,39 @@ def initial(settings: Guide, key: Any, target: Any) -> np.ndarray:
 @one_thread()
 def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
     """Minus the ELBO, estimated from `num_particles` draws, and its gradient: (), (parameter,)."""
-    guide = module(settings, target.dim, target.precision)
+    own, unknowns = parted(target, parameters)
+    guide = module(settings, unknowns.dim, target.precision)
     k_noise, k_rows = target.ops.split(key)
-    flat = torch.from_numpy(parameters).requires_grad_()
+    flat = torch.from_numpy(own).requires_grad_()
     noise = _noise(guide, target, k_noise, settings.num_particles)
     with torch.enable_grad():
         u, log_q = functional_call(guide, _named(guide, flat), (noise,))
-        log_p, pull = _density(settings, k_rows, anchor, target, u)
+        log_p, pull, slope = _density(settings, k_rows, anchor, target, unknowns, u)
         if settings.gradient == "path":
             pull = pull - _score(guide, flat, u)
             (gradient,) = torch.autograd.grad(-(u * pull).mean(0).sum(), flat)
         else:
             (gradient,) = torch.autograd.grad(log_q.mean() - (u * pull).mean(0).sum(), flat)
-    return np.float64(log_q.mean().item() - log_p.mean() - anchor.log_det(np)), gradient.numpy()
+    loss = np.float64(log_q.mean().item() - log_p.mean() - anchor.log_det(np))
+    return loss, np.concatenate([gradient.numpy(), -slope])
 
 
 def _density(
-    settings: Guide, key: Any, anchor: Anchor, target: Any, u: torch.Tensor
-) -> tuple[np.ndarray, torch.Tensor]:
-    """log p at the whitened draws (particle,), and its gradient with respect to them (particle, dim)."""
+    settings: Guide, key: Any, anchor: Anchor, target: Any, unknowns: Any, u: torch.Tensor
+) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
+    """log p at the whitened draws (particle,), its gradient with respect to them (particle, dim), and its mean gradient with
+    respect to the program's parameters (point,)."""
     evaluate = target.value_and_grad
     if settings.minibatch and isinstance(target, SubsampledContinuous):
         evaluate = functools.partial(target.minibatch_value_and_grad, key)
     points = anchor.place(u.detach().cpu().numpy().astype(np.float64))
+    points = unknowns.whole(points) if target.points else points
     values, gradients = zip(*map(evaluate, points), strict=True)
     gradients, factor = np.stack(gradients), anchor.factor
-    return np.array(values), torch.from_numpy(gradients @ factor if factor.ndim == 2 else gradients * factor).to(u)
+    slope = gradients[:, target.point_index].mean(0)
+    gradients = gradients[:, unknowns.free] if target.points else gradients
+    pull = torch.from_numpy(gradients @ factor if factor.ndim == 2 else gradients * factor).to(u)
+    return np.array(values), pull, slope
 
 
 def _score(guide: nn.Module, flat: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -89,12 +96,13 @@ def _score(guide: nn.Module, flat: torch.Tensor, u: torch.Tensor) -> torch.Tenso
 @one_thread()
 def draws(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
     """`num_draws` draws of the guide, (draw, dim), and their log q, (draw,)."""
-    guide = module(settings, target.dim, target.precision)
+    own, unknowns = parted(target, parameters)
+    guide = module(settings, unknowns.dim, target.precision)
     with torch.no_grad():
-        named = _named(guide, torch.from_numpy(parameters))
+        named = _named(guide, torch.from_numpy(own))
         u, log_q = functional_call(guide, named, (_noise(guide, target, key, settings.num_draws),))
     z = anchor.place(u.numpy().astype(np.float64))
-    return z, log_q.numpy().astype(np.float64) - anchor.log_det(np)
+    return unknowns.whole(z) if target.points else z, log_q.numpy().astype(np.float64) - anchor.log_det(np)
 
 
 def _noise(guide: nn.Module, target: Any, key: Any, size: int) -> torch.Tensor:

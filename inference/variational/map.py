@@ -24,6 +24,7 @@ class Answer(NamedTuple):
 class MAP(Climb):
     """The posterior mode in unconstrained space, as one draw."""
 
+    learns_points: ClassVar[bool] = True
     bias: ClassVar[str | None] = "a point estimate: no uncertainty"
 
     def answer(self, key: Any, state: State, target: Continuous) -> Answer:

@@ -38,4 +38,4 @@ def digits():
     return {"x": (found.data >= 8).astype(float), "y": np.asarray(found.target)}
 
 
-model = Model(program=conditional_vae, guide=guide, data=digits)
+model = Model(program=conditional_vae, guide=guide, data=digits, by_row=True)

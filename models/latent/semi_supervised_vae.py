@@ -55,4 +55,4 @@ def digits():
     return {"x": (found.data >= 8).astype(float), "y": np.where(known, found.target, -1)}
 
 
-model = Model(program=semi_supervised_vae, guide=guide, data=digits)
+model = Model(program=semi_supervised_vae, guide=guide, data=digits, by_row=True)

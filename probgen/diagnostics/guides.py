@@ -10,6 +10,7 @@ import numpy as np
 from probgen.diagnostics.every import sites_of
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, grade
+from probgen.points import free
 from probgen.target import Conditional
 
 
@@ -61,13 +62,15 @@ def _guide_mean(evidence: Evidence) -> Finding | None:
 
 
 def _of_site(evidence: Evidence, coordinate: int, noise: float) -> str:
-    return f" (site {sites_of(evidence.fit.target, np.array([coordinate]))[0]}; noise {noise:.2f})"
+    site = sites_of(evidence.fit.target, free(evidence.fit.target)[[coordinate]])[0]  # type: ignore[arg-type]
+    return f" (site {site}; noise {noise:.2f})"
 
 
 def _weighted(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, float]:
-    """Weighted minus own mean of each coordinate of z, in sds, ratio of sds, and the ratio's standard error."""
+    """Weighted minus own mean of each unknown coordinate of z, in sds, ratio of sds, and the ratio's standard error."""
     assert evidence.weights is not None
     weights, z = evidence.weights.weights, evidence.fit.z.reshape(-1, evidence.fit.z.shape[-1])
+    z = z[:, free(evidence.fit.target)]  # type: ignore[arg-type]
     mean, own = weights @ z, z.std(axis=0)
     return (
         (mean - z.mean(axis=0)) / own,

@@ -42,6 +42,20 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any], name: s
     return load(name or detect(program)).has_parameters(program, data)
 
 
+def read_as(
+    program: Callable[..., Any], data: Mapping[str, Any], name: str | None = None, by_row: bool | None = None
+) -> str:
+    """What a program is read as: "rows" to learn parameters from, "points" (parameters on the whole data) or "unknowns" alone."""
+    from probgen.data import check
+    from probgen.target import Learnable
+
+    try:
+        target = load(name or detect(program)).prepare(program, check(program, data), "float32", by_row)
+    except (TypeError, ValueError, IndexError, RuntimeError):  # what is wrong is told when the target is made
+        return "unknowns"
+    return "rows" if isinstance(target, Learnable) else "points" if target.points else "unknowns"
+
+
 def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
     """Root packages of everything that a callable's code names, following the user's own functions."""
     if id(thing) in seen:

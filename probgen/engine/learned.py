@@ -112,7 +112,8 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
     needed = {k for k, p in inspect.signature(program).parameters.items() if p.default is inspect.Parameter.empty}
     arrays = {k: np.asarray(v) for k, v in data.items() if not isinstance(v, bool | int | str | None) and k in needed}
     static = {k: v for k, v in data.items() if isinstance(v, bool | int | str | None)}
-    for given in (arrays, {k: v[0] if v.ndim else v for k, v in arrays.items()}):
+    whole = {k: np.asarray(v) for k, v in data.items() if k not in static}
+    for given in (arrays, {k: v[0] if v.ndim else v for k, v in arrays.items()}, whole):
         found: list[bool] = []
         with contextlib.suppress(Exception):
             jax.eval_shape(lambda a: found.append(bool(initial(program, {**a, **static}, jax.random.key(0)))), given)  # noqa: B023

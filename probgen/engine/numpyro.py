@@ -22,12 +22,14 @@ from probgen.algorithm import Incompatible
 from probgen.data import check_support
 from probgen.engine import energy
 from probgen.engine.structure import (
+    FLAT,
     KNOWN,
     MEASURES,
     PARTLY,
     FullPlates,
     Structure,
     Widened,
+    index_of,
     parts,
     structure_of,
     with_blocks,
@@ -109,6 +111,10 @@ class NumpyroTarget(Target):
     @property
     def precision(self) -> str:
         return self.structure.precision
+
+    @property
+    def points(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(site.name for site in self.sites if site.distribution == FLAT)
 
     def by_row(self) -> Target | None:
         from probgen.engine import learned, one_row
@@ -194,9 +200,22 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
     def dim(self) -> int:  # type: ignore[override]
         return self.structure.dim
 
+    @property
+    def point_index(self) -> np.ndarray:
+        return index_of(self.structure.shapes, self.points)
+
+    def first_points(self, key: Any) -> Any:
+        begun = self.structure.program.initial(self.arrays, self.structure.static, key)
+        values = [jnp.ravel(begun[name]) for name in self.structure.shapes if name in self.points]
+        return jnp.concatenate(values).astype(self.precision)
+
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
-        return super().lowered() + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
+        text = super().lowered() + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
+        if self.points:
+            begin = lambda arrays, key: type(self)(self.structure, arrays).first_points(key)  # noqa: E731
+            text += jax.jit(begin).lower(self.arrays, jax.random.key(0)).as_text()
+        return text
 
     def log_density(self, z: Any) -> Any:
         return _log_density(self.structure, self.arrays, z)
@@ -428,35 +447,39 @@ def as_arrays(data: Mapping[str, Any], precision: str) -> dict[str, Any]:
     return {k: convert(v) for k, v in data.items()}
 
 
-def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64") -> Target:
+def prepare(
+    program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64", by_row: bool | None = None
+) -> Target:
     """The target of a program on data; traced once for each program and each set of shapes.
 
     data: NumPy arrays, which enter compiled code as arguments, and static settings (numbers, strings, None).
+    by_row: whether the program says one row of its data; None: as the data show, see `reading`.
     Raises ValueError where the program has no unknowns, does not run on the data, or has unknowns that no algorithm here
     can treat.
     """
     arrays = {k: v for k, v in as_arrays(data, precision).items() if isinstance(v, np.ndarray)}
     static = {k: v for k, v in data.items() if k not in arrays}
-    from probgen.engine import learned
+    from probgen.engine import reading
 
     with runtime.jax_scope(precision):
-        try:
-            structure = structure_of(program, arrays, static, precision)
-        except Exception:
-            if target := learned.rows_of(program, arrays, static, precision):
-                return target
-            raise
-        if structure.learnable and (target := learned.rows_of(program, arrays, static, precision)):
-            return target
-        check_support(structure.sites, arrays)
-        arrays = {k: jax.device_put(v) for k, v in arrays.items()}
+        return reading.read(program, arrays, static, precision, by_row)
+
+
+def of_structure(structure: Structure, arrays: Mapping[str, Any], notes: tuple[str, ...] = ()) -> Target:
+    """The target of a program that runs on its whole data."""
+    check_support(structure.sites, arrays)
+    arrays = {k: jax.device_put(v) for k, v in arrays.items()}
     kinds = {v.name: v.kind for v in structure.variables}
     for site in structure.sites:
         if site.kind == "latent" and site.discrete and not site.enumerable and kinds[site.name] == "other":
-            if isinstance(program, learned.Learned):
+            from probgen.engine.learned import Learned
+
+            if isinstance(structure.program, Learned):
                 return NumpyroSimulable(structure, arrays)
             raise ValueError(NOT_FINITE.format(site.name, site.distribution))
-    return kind(structure)(structure, arrays)
+    target = kind(structure)(structure, arrays)
+    target.notes = notes
+    return target
 
 
 def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str) -> Any:
@@ -474,9 +497,16 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
 
 
 def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., Any] | None = None) -> Any:
-    """A learnable target with the guide of its hidden sites, and a critic of its points; see `amortised`."""
-    from probgen.engine import amortised
+    """A learnable target with the guide of its hidden sites, and a critic of its points; see `amortised`.
 
+    Another target keeps the guide for algorithms that ask for it.
+    """
+    from probgen.engine import amortised
+    from probgen.engine.learned import NumpyroLearnable
+
+    if not isinstance(target, NumpyroLearnable):
+        target.guide = guide
+        return target
     found = amortised.guided(target, guide)
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found

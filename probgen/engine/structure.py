@@ -27,6 +27,7 @@ from probgen.engine.energy import Block
 from probgen.target import Site, Variable
 
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
+FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
 MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
@@ -70,6 +71,11 @@ class Structure:
     variables: tuple[Variable, ...] = ()
     learnable: bool = False  # whether the program has parameters
     blocks: tuple[Block, ...] = ()
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The sites' unconstrained values in the order in which they lie in a flat point."""
+        return self.unravel.args[0]  # type: ignore[attr-defined]
 
     @property
     def discrete(self) -> bool:
@@ -172,6 +178,11 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(started).get_trace()
+        if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
+            raise ValueError(
+                f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
+                "holds it.\nUse a network without it, such as one with layer normalisation."
+            )
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
         found.update(learnable=any(site["type"] == "param" for site in trace.values()))
         full = handlers.trace(FullPlates(started)).get_trace()
@@ -207,6 +218,14 @@ def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
             else:
                 found.append(Variable(key, shape, "other"))
     return tuple(found)
+
+
+def index_of(shapes: Mapping[str, tuple[int, ...]], points: tuple[str, ...]) -> np.ndarray:
+    """Where the named sites lie in the flat point: (coordinate,)."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()]).tolist()
+    spans = zip(ends, shapes.items(), strict=True)
+    found = [np.arange(end - math.prod(shape), end) for end, (name, shape) in spans if name in points]
+    return np.concatenate(found) if found else np.zeros(0, int)
 
 
 def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Points and unknowns of a target: parameters that an algorithm learns, and what has a posterior given them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probgen.target import Continuous
+
+
+def free(target: Continuous) -> np.ndarray:
+    """The coordinates of a flat point that are unknowns: (coordinate,)."""
+    return np.setdiff1d(np.arange(target.dim), target.point_index)
+
+
+class AtPoints:
+    """The unknowns of a target, its parameters held at given points: what a search or a guide asks of a target.
+
+    points: the parameters' coordinates, unconstrained, (point,). An unknown u is (unknown,); `dim` counts unknowns.
+    """
+
+    def __init__(self, target: Continuous, points: Any) -> None:
+        self.target, self.points = target, points
+        self.engine, self.ops, self.free = target.engine, target.ops, free(target)
+        self.dim, self.precision = len(self.free), target.precision  # type: ignore[attr-defined]
+        self._order = np.argsort(np.concatenate([target.point_index, self.free]))
+
+    def whole(self, u: Any) -> Any:
+        """The target's flat points: (..., unknown) -> (..., dim)."""
+        xp = self.ops.xp
+        points = xp.broadcast_to(self.points, (*u.shape[:-1], len(self.points)))
+        return xp.concatenate([points, u], -1)[..., self._order]
+
+    def log_density(self, u: Any) -> Any:
+        return self.target.log_density(self.whole(u))
+
+    def value_and_grad(self, u: Any) -> tuple[Any, Any]:
+        value, gradient = self.target.value_and_grad(self.whole(u))
+        return value, gradient[self.free]
+
+    def log_density_batch(self, u: Any) -> Any:
+        return self.target.log_density_batch(self.whole(u))
+
+    def gradient_batch(self, u: Any) -> Any:
+        return self.target.gradient_batch(self.whole(u))[:, self.free]
+
+    def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, gradients = self.target.gradients(np.asarray(self.whole(points)))
+        return values, gradients[:, self.free]
