@@ -191,12 +191,13 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
 def _points_left(inference: Inference, target: Target) -> str:
     """Why an algorithm does not take parameters beside unknowns, and what to do."""
     names, primitive = ", ".join(map(repr, target.points[:3])), f"{target.engine}.param"
-    if inference.name == "mle":
+    unknowns = [site.name for site in target.sites if site.kind == "latent" and site.name not in target.points]
+    if inference.name == "mle" and unknowns:
         return (
-            f"The likelihood of the parameter {names} is an integral over the unknowns, which mle does not compute.\n"
+            f"The likelihood of the parameter {names} is an integral over {unknowns[0]!r}, which mle does not compute.\n"
             "Use inference='svi', which raises a bound on it, or 'map' for the joint mode."
         )
-    if unknowns := [site.name for site in target.sites if site.kind == "latent" and site.name not in target.points]:
+    if unknowns:
         return (
             f"{inference.name} would leave the parameter {names} ({primitive}) at its start: it does not learn parameters beside "
             f"unknowns ({', '.join(unknowns[:3])}).\nGive it a prior ({target.engine}.sample), or use inference='svi', 'mean_field' "

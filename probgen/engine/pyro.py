@@ -25,6 +25,7 @@ from probgen.engine.pyro_kernel import OPS, Executor, Ops
 from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
+from probgen.engine.pyro_whole import whole
 from probgen.target import Target
 
 name = "pyro"
@@ -34,13 +35,17 @@ __all__ = ["OPS", "Executor", "Ops", "guided", "has_parameters", "name", "prepar
 _CACHE_SIZE = 32
 
 _structures: OrderedDict[Any, Structure] = OrderedDict()
+_wholes: OrderedDict[Any, Callable[..., Any]] = OrderedDict()  # programs that are read on their whole data
 
 
-def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64") -> Target:
+def prepare(
+    program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64", by_row: bool | None = None
+) -> Target:
     """The target of a Pyro program on data, given to it as keywords.
 
     data: arrays become tensors (floats in `precision`, integers in int64, booleans as they are); all else passes
         unchanged.
+    by_row: False where the first axis of its sites counts no rows to learn parameters from, whatever their shapes.
     Returns a Learnable target where the program has parameters, and data that are rows. Else a Continuous target, a
         SubsampledContinuous one where plates draw minibatches, Mixed where finite unknowns stand beside continuous ones,
         Discrete where all unknowns are finite, Simulable where there are none.
@@ -51,11 +56,23 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
     key = _key(program, arrays, static, tensors, precision)
-    seen = isinstance(program, Learned) or (key is not None and key in _structures)
-    if not seen and (rows := rows_of(program, data, precision)):
+    seen = isinstance(program, Learned) or (key is not None and key in _wholes and by_row is None)
+    if not seen and by_row is not False and (rows := rows_of(program, data, precision)):
         return rows
+    program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
+    key = key and (program, *key[1:])
     structure = _structure(key, program, arrays, static, tensors, precision)
     return target_type(structure)(structure, tensors, dict(data))
+
+
+def _whole(key: Any, program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:
+    """The program with parameters as sites, the same object for the same program and shapes."""
+    if key is None or key not in _wholes:
+        found = whole(program, data, precision)
+        if key is None:
+            return found
+        _remember(key, found, _wholes)
+    return _wholes[key]
 
 
 def _key(
@@ -100,12 +117,12 @@ def _structure(
     return structure
 
 
-def _remember(key: Any, structure: Structure) -> None:
-    """Put a structure last in the cache, and drop the one used longest ago."""
-    _structures[key] = structure
-    _structures.move_to_end(key)
-    while len(_structures) > _CACHE_SIZE:
-        _structures.popitem(last=False)
+def _remember(key: Any, value: Any, cache: OrderedDict[Any, Any] = _structures) -> None:
+    """Put a structure last in a cache, and drop the one used longest ago."""
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > _CACHE_SIZE:
+        cache.popitem(last=False)
 
 
 def _digest(tensors: Tensors) -> bytes:

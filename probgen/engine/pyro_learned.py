@@ -32,7 +32,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from probgen.algorithm import Incompatible
-from probgen.data import bounds, check_support, on_the_line, taken
+from probgen.data import bounds, check_support, on_host, on_the_line, taken
 from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
@@ -221,11 +221,11 @@ def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
-    """Whether the program registers parameters, and has rows to learn them from."""
-    given = {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in data.items()}
+    """Whether the program registers parameters."""
+    given = {k: as_tensor(v, "float32") if is_array(v) else plain(v) for k, v in on_host(data).items()}
     try:
-        return rows_of(program, given, "float32") is not None
-    except (TypeError, ValueError):  # what is wrong is told when the target is made
+        return bool(looked(program, given, "float32")[1].found)
+    except (TypeError, ValueError, RuntimeError, IndexError):  # what is wrong is told when the target is made
         return True
 
 

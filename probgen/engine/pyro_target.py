@@ -19,6 +19,7 @@ from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
 from probgen.target import Arrays, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
 
+FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
 _CHUNK = 1 << 22  # numbers that a vectorised run over draws may hold of its largest site
 _FEW = 128  # points up to which a loop over the compiled graph beats an eager vectorised run
 
@@ -54,6 +55,7 @@ class PyroTarget(Target):
         self.structure, self.tensors, self.data = structure, tensors, data
         self.sites: tuple[Site, ...] = structure.sites
         self.dim, self.precision = structure.dim, structure.precision
+        self.points = tuple(site.name for site in self.sites if site.distribution == FLAT)
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape).
@@ -189,6 +191,19 @@ def _shared(observed: Sequence[str]) -> ValueError:
 class PyroContinuous(PyroTarget, Continuous):
     """A program with continuous unknowns, its finite ones summed out."""
 
+    @property
+    def point_index(self) -> np.ndarray:
+        blocks = [self.structure.blocks[name] for name in self.structure.blocks if name in self.points]
+        return np.concatenate([np.arange(b.start, b.stop) for b in blocks]) if blocks else np.zeros(0, int)
+
+    def first_points(self, key: Key) -> np.ndarray:
+        """Where the program says that its parameters begin, unconstrained: (point,)."""
+        program: Any = self.structure.program
+        data = {**self.structure.static, **dict(zip(self.structure.arrays, self.tensors, strict=True))}
+        begun = program.initial(data, self.precision, OPS.seed(key))
+        names = [name for name in self.structure.blocks if name in self.points]
+        return np.concatenate([begun[name].cpu().numpy().ravel() for name in names]).astype(np.float64)
+
     def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
         return self._gradient("full")(self._point(z), self.tensors)
@@ -261,7 +276,7 @@ class PyroContinuous(PyroTarget, Continuous):
 
     def _point(self, z: Any) -> torch.Tensor:
         """A NumPy array as a tensor of its own in this target's dtype and on its device."""
-        point = torch.from_numpy(np.array(z, np.float64))
+        point = torch.from_numpy(np.array(z, np.float64, order="C"))  # the compiled graph knows one layout
         if self.precision != "float64" or self.structure.device.type != "cpu":
             point = point.to(self.structure.device, getattr(torch, self.precision))
         return point
