@@ -36,6 +36,7 @@ class Inference(Generic[T]):
     bias: ClassVar[str | None] = None  # stated in the verdict of every fit
     together: ClassVar[bool] = False  # whether all chains advance in one vectorised step on every device
     steady: ClassVar[bool] = False  # whether every step costs the same, so that many chains advance best in one
+    takes_guide: ClassVar[bool] = False  # whether it learns the author's guide of a program on its whole data
     learns_points: ClassVar[bool] = False  # whether it learns parameters beside unknowns, or parameters alone
     flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
     period: ClassVar[int] = 0  # steps between two looks at the state; 0: none (NumPyro engine)
@@ -174,7 +175,12 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         target = target.by_row() or target
     if target.engine in inference.engines and offered(inference, target):
         summed = isinstance(target, Mixed) and not isinstance(target, inference.needs)
-        return inference.prepare(target.marginalise() if summed else target)
+        taken = target.marginalise() if summed else target
+        taken.guide = target.guide
+        found = inference.prepare(taken)
+        unused = target.guide is not None and not inference.takes_guide
+        found.notes = (*target.notes, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
+        return found
     names = " or ".join(map(repr, alternatives()[:3]))
     hint = f"\nTry inference={names}." if names else ""
     if target.engine not in inference.engines:

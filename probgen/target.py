@@ -231,6 +231,10 @@ class Continuous(Unnormalised):
         """Where the program says that its parameters begin: (point,), in the order of `point_index`."""
         raise NotImplementedError
 
+    def paired(self) -> Continuous:
+        """The target with its author's guide, which then says its loss and its draws; ValueError where that does not fit."""
+        raise NotImplementedError
+
     def log_density(self, z: Any) -> Any:
         """log p(unknowns, data) + log|Jacobian| at z: (dim,) -> ()."""
         raise NotImplementedError

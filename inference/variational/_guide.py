@@ -140,6 +140,10 @@ class Guide(Learner[Continuous]):
         """The guide on u, a module of `probgen.inference.variational._torch`."""
         raise NotImplementedError
 
+    def backend(self, target: Continuous) -> Any:
+        """What knows the guide: the file of the target's engine."""
+        return _backend(target)
+
     def init(self, key: Any, target: Continuous) -> State:
         ops, xp = target.ops, target.ops.xp
         k_start, k_guide = ops.split(key, 2)
@@ -151,7 +155,7 @@ class Guide(Learner[Continuous]):
                 f"{self.name} needs at least {self.smallest} unknowns; this program has {unknowns.dim}.\n{few}"
             )
         anchor = _whitening(ops, _start.find(k_start, unknowns, "pathfinder"), self.whitening)
-        parameters = _backend(target).initial(self, k_guide, unknowns)
+        parameters = self.backend(target).initial(self, k_guide, unknowns)
         parameters = xp.concatenate([parameters, points.astype(parameters.dtype)]) if target.points else parameters
         none, zero, nought = xp.zeros_like(parameters), anchor.shift[0] * 0, xp.int32(0)
         rate, worst = zero + self.learning_rate, zero + xp.inf
@@ -167,7 +171,7 @@ class Guide(Learner[Continuous]):
 
     def _learn(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         xp = target.ops.xp
-        loss, gradient = _backend(target).loss_and_gradient(self, key, state.parameters, state.anchor, target)
+        loss, gradient = self.backend(target).loss_and_gradient(self, key, state.parameters, state.anchor, target)
         finite = xp.logical_and(xp.isfinite(loss), xp.all(xp.isfinite(gradient)))
         ramp = xp.minimum(1.0, (state.step + 1.0) / self.block)  # Adam's first steps have the size of the rate, blindly
         rate = ramp * state.plan.learning_rate
@@ -179,7 +183,7 @@ class Guide(Learner[Continuous]):
         return state, Info(loss, plan.learning_rate, xp.logical_not(finite), plan.converged)
 
     def answer(self, key: Any, state: State, target: Continuous) -> Answer:
-        draws = _backend(target).draws
+        draws = self.backend(target).draws
         z, log_q = target.ops.map(
             lambda k: draws(self, k, state.average, state.anchor, target), target.ops.split(key, 4)
         )

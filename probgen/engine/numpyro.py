@@ -209,6 +209,12 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         values = [jnp.ravel(begun[name]) for name in self.structure.shapes if name in self.points]
         return jnp.concatenate(values).astype(self.precision)
 
+    def paired(self) -> Any:
+        from probgen.engine import paired
+
+        with runtime.jax_scope(self.precision):
+            return paired.paired(self)
+
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
         text = super().lowered() + _value_and_grad.lower(self.structure, self.arrays, z).as_text()

@@ -71,6 +71,7 @@ class Structure:
     variables: tuple[Variable, ...] = ()
     learnable: bool = False  # whether the program has parameters
     blocks: tuple[Block, ...] = ()
+    guide: Any = None  # see `paired`
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -167,6 +168,11 @@ def _forget_other_precision(program: Callable[..., Any], precision: str) -> None
 def with_blocks(structure: Structure, blocks: tuple[Block, ...]) -> Structure:
     """The structure with blocks: the same object for equal blocks, so that compiled code is found again."""
     return structure if structure.blocks == blocks else dataclasses.replace(structure, blocks=blocks)
+
+
+def with_guide(structure: Structure, guide: tuple[Any, ...]) -> Structure:
+    """The structure with program and guide as functions of their parameters."""
+    return dataclasses.replace(structure, guide=guide)
 
 
 @functools.lru_cache(maxsize=64)
