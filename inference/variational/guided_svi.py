@@ -38,7 +38,7 @@ class GuidedSVI(Guide):
     Learning is in the coordinates of the program: a larger or smaller learning_rate may suit it.
     """
 
-    num_particles: int = 8
+    num_particles: int = 4
     gradient: Literal["path", "total"] = "total"
 
     has_density: ClassVar[bool] = False  # at points other than the guide's own draws

@@ -204,6 +204,11 @@ class PyroContinuous(PyroTarget, Continuous):
         names = [name for name in self.structure.blocks if name in self.points]
         return np.concatenate([begun[name].cpu().numpy().ravel() for name in names]).astype(np.float64)
 
+    def paired(self) -> Any:
+        from probgen.engine.pyro_paired import PyroGuided
+
+        return PyroGuided(self, self.guide)
+
     def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
         return self._gradient("full")(self._point(z), self.tensors)
