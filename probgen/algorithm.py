@@ -176,9 +176,9 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
     if target.engine in inference.engines and offered(inference, target):
         summed = isinstance(target, Mixed) and not isinstance(target, inference.needs)
         taken = target.marginalise() if summed else target
-        taken.guide = target.guide
+        taken.author_guide = target.author_guide
         found = inference.prepare(taken)
-        unused = target.guide is not None and not inference.takes_guide
+        unused = target.author_guide is not None and not inference.takes_guide
         found.notes = (*target.notes, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
         return found
     names = " or ".join(map(repr, alternatives()[:3]))
@@ -205,9 +205,9 @@ def _points_left(inference: Inference, target: Target) -> str:
         )
     if unknowns:
         return (
-            f"{inference.name} would leave the parameter {names} ({primitive}) at its start: it does not learn parameters beside "
-            f"unknowns ({', '.join(unknowns[:3])}).\nGive it a prior ({target.engine}.sample), or use inference='svi', 'mean_field' "
-            "or 'map', which learn it."
+            f"{inference.name} would leave the parameter {names} ({primitive}) at its start: it learns no parameters beside "
+            f"unknowns ({', '.join(unknowns[:3])}).\nGive it a prior ({target.engine}.sample), or use inference='svi', "
+            "'mean_field' or 'map', which learn it."
         )
     return (
         f"{inference.name} does not learn the parameter {names} ({primitive}) of a program that is no sum over rows.\n"

@@ -48,6 +48,11 @@ class Fit:
     starts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of how the program was read and what was used of it; the verdict shows them."""
+        return self.target.notes
+
+    @property
     def num_steps(self) -> int:
         """Steps done, warm-up included."""
         return next(iter(self.records.values())).shape[1]

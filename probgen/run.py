@@ -533,7 +533,9 @@ def _restored(store: Store, program: Program | None) -> Run:
         base = base if isinstance(base, Model) else Model(base)
         own = {k for k in kept if program is not None and getattr(base, k) is not None}
         chosen = dataclasses.replace(base, **{k: _find_program(v) for k, v in kept.items() if k not in own})
-    by_row = record.get("by_row", issubclass(algorithm.needs, Learnable) or None)  # runs of before it was said are of rows
+    by_row = record.get(
+        "by_row", issubclass(algorithm.needs, Learnable) or None
+    )  # runs of before it was said are of rows
     chosen = _declared(chosen, None, by_row)
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     if not isinstance(chosen, str | Model):

@@ -89,7 +89,7 @@ class Target:
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
-    guide: Any = None  # the author's program that draws the unknowns
+    author_guide: Any = None  # the author's program that draws the unknowns
     notes: tuple[str, ...] = ()  # what a user should know of how the program was read
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
 

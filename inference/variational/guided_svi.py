@@ -2,8 +2,8 @@
 
     maximise over the parameters of program and guide   E_q [log p(z, data) - log q(z)]
 
-What "svi" means for a program with a guide that reads no rows of its own. The bound and its gradient are the library's (NumPyro's or
-Pyro's Trace_ELBO, and TraceEnum_ELBO where finite unknowns are summed out), with its plates, minibatches and reparametrisations.
+What "svi" means for a program on its whole data that has a guide. The bound and its gradient are the library's (Trace_ELBO of NumPyro
+or Pyro, TraceEnum_ELBO where finite unknowns are summed out), with its plates, minibatches and reparametrisations.
 Hoffman, Blei, Wang and Paisley 2013, JMLR 14; Wingate and Weber 2013 (arXiv:1301.1299).
 """
 
@@ -22,7 +22,9 @@ class _Own:
     """The guide of the target itself, in place of a family of ours."""
 
     @staticmethod
-    def loss_and_gradient(settings: GuidedSVI, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
+    def loss_and_gradient(
+        settings: GuidedSVI, key: Any, parameters: Any, anchor: Anchor, target: Any
+    ) -> tuple[Any, Any]:
         return target.guide_loss_and_gradient(key, parameters, settings.num_particles)
 
     @staticmethod
@@ -45,7 +47,7 @@ class GuidedSVI(Guide):
     takes_guide: ClassVar[bool] = True
 
     def prepare(self, target: Any) -> Any:
-        if target.guide is None:
+        if target.author_guide is None:
             raise Incompatible("guided_svi needs the author's guide: pg.fit(program, data, 'svi', guide=guide).")
         return target.paired()
 

@@ -26,9 +26,13 @@ class MaximumLikelihood(Climb):
 
     def prepare(self, target: Any) -> Any:
         if not target.points:
-            raise Incompatible("maximum_likelihood learns parameters (param); this program has none.\nUse inference='map'.")
+            raise Incompatible(
+                "maximum_likelihood learns parameters (param); this program has none.\nUse inference='map'."
+            )
         if len(free(target)):
-            unknowns = [s.name for s in target.sites if s.kind == "latent" and not s.discrete and s.name not in target.points]
+            unknowns = [
+                s.name for s in target.sites if s.kind == "latent" and not s.discrete and s.name not in target.points
+            ]
             raise Incompatible(
                 f"The likelihood of the parameters {', '.join(map(repr, target.points[:3]))} is an integral over {unknowns[0]!r}, "
                 "which is not computed.\nUse inference='svi', which raises a bound on it, or 'map' for the joint mode."

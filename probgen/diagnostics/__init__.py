@@ -45,7 +45,7 @@ LEARNER_CHECKS = (*learners.CHECKS, *guides.CHECKS, gradient)
 def diagnose(fit: Fit) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
     found = _findings(fit)
-    return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])))
+    return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), fit.notes)
 
 
 def _findings(fit: Fit) -> list[Finding]:

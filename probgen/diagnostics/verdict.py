@@ -29,9 +29,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings on one fit, the worst first. As a truth value: whether nothing failed."""
+    """All findings on one fit, the worst first. As a truth value: whether nothing failed.
+
+    notes: what to know of how the program was read, beside the findings.
+    """
 
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -61,7 +65,7 @@ class Verdict:
         return f"{self.status}: {', '.join(parts)} of {len(self.findings)} checks"
 
     def __str__(self) -> str:
-        return "\n".join([self.headline, *map(str, self.findings)])
+        return "\n".join([self.headline, *map(str, self.findings), *(f"  note  {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -69,7 +73,8 @@ class Verdict:
             f"<td style='text-align:left'>{html.escape(f.message)}{_html_remedy(f)}</td></tr>"
             for f in self.findings
         )
-        return f"<p><b>{html.escape(self.headline)}</b></p><table>{rows}</table>"
+        notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
+        return f"<p><b>{html.escape(self.headline)}</b></p><table>{rows}</table>{notes}"
 
 
 def _html_remedy(finding: Finding) -> str:

@@ -31,7 +31,6 @@ from probgen.engine.structure import (
     Widened,
     index_of,
     parts,
-    structure_of,
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
@@ -511,7 +510,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     from probgen.engine.learned import NumpyroLearnable
 
     if not isinstance(target, NumpyroLearnable):
-        target.guide = guide
+        target.author_guide = guide
         return target
     found = amortised.guided(target, guide)
     if critic is None or not isinstance(found, amortised.NumpyroBounded):

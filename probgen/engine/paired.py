@@ -143,14 +143,18 @@ def _pair(structure: Structure, guide: Callable[..., Any], shapes: tuple) -> Str
         raise ValueError(f"The guide does not run on the data: {error}") from error
     finite = {site.name for site in structure.sites if site.kind == "latent" and site.discrete}
     if found := sorted(finite & set(drawn)):
-        raise ValueError(f"The guide draws {found[0]!r}, which is finite and is summed out exactly: leave it out of the guide.")
+        raise ValueError(
+            f"The guide draws {found[0]!r}, which is finite and is summed out exactly: leave it out of the guide."
+        )
     hidden = {s.name: s.shape for s in structure.sites if s.kind == "latent" and s.name not in finite}
     hidden = {k: v for k, v in hidden.items() if k not in program.parameters}
     check_drawn(hidden, {k: shape for k, (shape, _) in drawn.items()})
     return with_guide(structure, (program, learned, any(point for _, point in drawn.values())))
 
 
-def _sites(guide: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:
+def _sites(
+    guide: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any]
+) -> dict[str, tuple[Any, bool]]:
     """The sites that a guide draws on the whole data: their shapes, and whether they are point masses."""
     found: dict[str, tuple[Any, bool]] = {}
 
@@ -173,6 +177,6 @@ def _innermost(fn: Any) -> Any:
 def paired(target: NumpyroContinuous) -> NumpyroGuided:
     """The target with its author's guide; see `_pair`."""
     shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in target.arrays.items()))
-    found = NumpyroGuided(_pair(target.structure, target.guide, shapes), target.arrays)
-    found.guide, found.notes = target.guide, target.notes
+    found = NumpyroGuided(_pair(target.structure, target.author_guide, shapes), target.arrays)
+    found.author_guide, found.notes = target.author_guide, target.notes
     return found

@@ -245,7 +245,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
     Raises ValueError where the guide does not run on rows, or does not draw just the hidden sites, and for a critic.
     """
     if not isinstance(target, PyroLearnable):
-        target.guide = program
+        target.author_guide = program
         return target
     if critic is not None:
         raise ValueError("Pyro programs are learned without a critic; write program, guide and critic for NumPyro.")

@@ -30,7 +30,7 @@ class PyroGuided(PyroContinuous):
 
     def __init__(self, base: PyroContinuous, guide: Callable[..., Any]) -> None:
         super().__init__(base.structure, base.tensors, base.data)
-        self.guide, self.notes = guide, base.notes
+        self.author_guide, self.notes = guide, base.notes
         self._arguments = {**self.structure.static, **dict(zip(self.structure.arrays, self.tensors, strict=True))}
         own: Any = self.structure.program
         self._base = own.program if isinstance(own, Whole) else own
@@ -42,7 +42,7 @@ class PyroGuided(PyroContinuous):
         _, own = looked(self._base, self._arguments, self.precision)
         try:
             with whole_plates():
-                trace, seen = looked(self.guide, self._seen, self.precision)
+                trace, seen = looked(self.author_guide, self._seen, self.precision)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"The guide does not run on the data: {error}") from error
         drawn = {k: n for k, n in sample_nodes(trace).items() if not n["is_observed"]}
@@ -63,7 +63,7 @@ class PyroGuided(PyroContinuous):
 
     def _begun(self, seed: int) -> dict[str, torch.Tensor]:
         _, own = looked(self._base, self._arguments, self.precision, seed)
-        _, guide = looked(self.guide, self._seen, self.precision, seed)
+        _, guide = looked(self.author_guide, self._seen, self.precision, seed)
         self._shapes = {k: v.shape for k, v in (guide.values | own.values).items()}
         return guide.values | own.values
 
@@ -86,7 +86,7 @@ class PyroGuided(PyroContinuous):
         elbo = kind(num_particles=num_particles, max_plate_nesting=self.structure.nesting if finite else float("inf"))
         program = config_enumerate(self._base) if finite else self._base
         with self._running(self._named(flat), OPS.seed(key), train=True), torch.enable_grad():
-            loss = elbo.differentiable_loss(program, lambda **_: self.guide(**self._seen), **self._arguments)
+            loss = elbo.differentiable_loss(program, lambda **_: self.author_guide(**self._seen), **self._arguments)
             if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
                 return np.float64(float(loss)), np.zeros(len(parameters))
             (gradient,) = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)
@@ -106,7 +106,7 @@ class PyroGuided(PyroContinuous):
         return z.double().cpu().numpy(), log_q.double().cpu().numpy()
 
     def _draw(self, named: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        nodes = sample_nodes(poutine.trace(self.guide).get_trace(**self._seen))
+        nodes = sample_nodes(poutine.trace(self.author_guide).get_trace(**self._seen))
         values = {k: n["value"] for k, n in nodes.items() if not n["is_observed"]}
         put = Given(values, invert=True)
         with poutine.block(), put:

@@ -207,7 +207,7 @@ class PyroContinuous(PyroTarget, Continuous):
     def paired(self) -> Any:
         from probgen.engine.pyro_paired import PyroGuided
 
-        return PyroGuided(self, self.guide)
+        return PyroGuided(self, self.author_guide)
 
     def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""

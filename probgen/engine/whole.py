@@ -4,8 +4,8 @@
     mu = numpyro.sample("mu", dist.Normal(0, 10))          an unknown
     numpyro.sample("y", dist.Normal(mu, s), obs=y)
 
-Every parameter becomes a site whose measure is flat in the coordinates of R^n, so that the log density of the program is one function
-of points and unknowns together. Which algorithms may move points is said by `Inference.learns_points`.
+Every parameter becomes a site whose measure is flat in the coordinates of R^n, so that the log density of the program is one
+function of points and unknowns together. Which algorithms may move points is said by `Inference.learns_points`.
 """
 
 from __future__ import annotations
