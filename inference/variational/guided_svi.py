@@ -2,7 +2,7 @@
 
     maximise over the parameters of program and guide   E_q [log p(z, data) - log q(z)]
 
-What "svi" means for a program on its whole data that has a guide. The bound and its gradient are the library's (Trace_ELBO of NumPyro
+What "svi" means for a program on its whole data with a guide. The bound and its gradient are the library's (Trace_ELBO of NumPyro
 or Pyro, TraceEnum_ELBO where finite unknowns are summed out), with its plates, minibatches and reparametrisations.
 Hoffman, Blei, Wang and Paisley 2013, JMLR 14; Wingate and Weber 2013 (arXiv:1301.1299).
 """
