@@ -201,7 +201,7 @@ def _points_left(inference: Inference, target: Target) -> str:
     if inference.name == "mle" and unknowns:
         return (
             f"The likelihood of the parameter {names} is an integral over {unknowns[0]!r}, which mle does not compute.\n"
-            "Use inference='svi', which raises a bound on it, or 'map' for the joint mode."
+            "Use inference='svi', which raises a bound on it, or 'map' for the joint mode; by_row=True if every row has its own."
         )
     if unknowns:
         return (

@@ -43,7 +43,7 @@ class Model:
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
     rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it. A NumPyro program
         with them says one row of its data, a Pyro program a batch of rows.
-    by_row: whether a NumPyro program says one row of its data, by default where `rows` is given. Else it means what NumPyro makes
+    by_row: whether a NumPyro program says one row of its data, by default where `rows` or a critic is given. Else it means what NumPyro makes
         of it on the whole data.
     reference: the name of its posterior in posteriordb, where there is one.
     """
@@ -63,7 +63,9 @@ class Model:
     @property
     def reads_rows(self) -> bool | None:
         """Whether the program says one row of its data; None where nothing is declared."""
-        return True if self.by_row is None and self.rows is not None else self.by_row
+        if self.by_row is not None:
+            return self.by_row
+        return True if self.rows is not None or self.critic is not None else None
 
     def default_data(self) -> dict[str, Any]:
         """The model's own data set, as a new dictionary."""

@@ -69,6 +69,14 @@ def _declared(program: Program, guide: Callable[..., Any] | None, by_row: bool |
     return dataclasses.replace(_model(program), **said)
 
 
+def _read_for(algorithm: Inference, program: Program) -> Program:
+    """The program as an algorithm that learns from rows alone reads it, where nothing is declared."""
+    if isinstance(program, Target) or not issubclass(algorithm.needs, Learnable) or algorithm.flat_prior:
+        return program
+    model = _model(program)
+    return program if model.reads_rows is not None else dataclasses.replace(model, by_row=True)
+
+
 def given(program: Program, data: Any) -> Any:
     """The data that a program is run on: what is given, or the model's own; see `fit`."""
     return _given(_model(program), data)
@@ -141,7 +149,11 @@ def fit(
     if store:
         store.check_free(overwrite)
     precision = precision or algorithm.precision or default_precision(program)
-    model, target = conditioned(program, data, engine, precision)
+    read = _read_for(algorithm, program)
+    model, target = conditioned(read, data, engine, precision)
+    if read is not program and target.engine == "numpyro" and getattr(target, "hidden", ()):
+        hidden = ", ".join(repr(v.name) for v in target.hidden)  # type: ignore[attr-defined]
+        target.notes = (*target.notes, f"The program is read as one of a single row, with {hidden} of its own: see by_row.")
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
     if init is not None:
         target = _begun(target, _parameters(init))

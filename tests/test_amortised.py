@@ -207,8 +207,8 @@ def test_a_site_whose_density_counts_twice_has_twice_the_kl():
             found = target.terms(jax.random.key(0), target.initial(jax.random.key(0)), row)
             return float(found.log_ratio), float(found.likelihood), sum(float(jnp.sum(k)) for k in found.kl.values())
 
-    once, _, closed = terms(pg.Model(program=program, guide=guide))
-    twice, likelihood, kl = terms(pg.Model(program=counted_twice, guide=guide_counted_twice))
+    once, _, closed = terms(pg.Model(program=program, guide=guide, by_row=True))
+    twice, likelihood, kl = terms(pg.Model(program=counted_twice, guide=guide_counted_twice, by_row=True))
     assert twice == pytest.approx(2 * once, rel=1e-4)
     assert kl == pytest.approx(likelihood - twice, rel=1e-4)  # of the draw: the closed form knows no scale
     assert kl != pytest.approx(closed, rel=1e-2)
@@ -306,7 +306,7 @@ def rows(count=200):
 
 
 def test_one_word_has_the_meaning_that_suits_the_program():
-    assert meant("svi", program, rows()) == ("amortised_svi", {})
+    assert meant("svi", pg.Model(program, by_row=True), rows()) == ("amortised_svi", {})
     assert meant("svi", "eight_schools") == ("svi", {})
     assert meant("svi", "two_normals_pyro") == ("svi", {})
     assert meant("svi", "beta_vae") == ("amortised_svi", {"kl_weight": 2.0})
@@ -319,7 +319,7 @@ def test_one_word_has_the_meaning_that_suits_the_program():
 
 
 def test_a_guide_of_ones_own_is_found_again(tmp_path):
-    model = pg.Model(program=program, guide=guide, data=rows())
+    model = pg.Model(program=program, guide=guide, data=rows(), by_row=True)
     fit = pg.fit(model, inference="svi", num_steps=60, out=tmp_path / "run")
     assert set(fit.parameters) == {"loc", "guide scale"}
     for again in (pg.load(tmp_path / "run"), pg.load(tmp_path / "run", program)):
@@ -329,7 +329,7 @@ def test_a_guide_of_ones_own_is_found_again(tmp_path):
 
 @pytest.mark.parametrize("inference", ["svi", "iwae"])
 def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, killed, inference):
-    settings = {"num_steps": 150, "batch_size": 64}
+    settings = {"num_steps": 150, "batch_size": 64, "by_row": True}
     whole = pg.fit(program, rows(), inference, out=tmp_path / "whole", **settings)
     killed(pg.fit, program, rows(), inference, out=tmp_path / "part", **settings)
     for fit in (pg.resume(tmp_path / "part"), pg.load(tmp_path / "part")):
@@ -362,7 +362,7 @@ def test_bad_input_is_told_before_anything_compiles():
     with pytest.raises(ValueError, match="known: bernoulli, normal, levels"):
         pg.fit("vae", bits | {"likelihood": "round"}, "svi")
     with pytest.raises(ValueError, match="'shift' is not drawn by the guide"):
-        pg.fit(pg.Model(program=program, guide=incomplete, data=rows()), inference="svi")
+        pg.fit(pg.Model(program=program, guide=incomplete, data=rows(), by_row=True), inference="svi")
     with pytest.raises(ValueError, match="are for objective='elbo'"):
         pg.fit("vae", bits, "iwae", kl_weight=2.0)
     with pytest.raises(ValueError, match="objective is 'best'; known: elbo, iwae"):
@@ -469,7 +469,7 @@ def test_labels_out_of_range_and_too_many_states_are_told():
     def guide(x):
         numpyro.sample("h", dist.Bernoulli(logits=x * jnp.ones(11)).to_event(1))
 
-    model = pg.Model(program=program, guide=guide, data={"x": np.arange(200.0)})
+    model = pg.Model(program=program, guide=guide, data={"x": np.arange(200.0)}, by_row=True)
     with pytest.raises(ValueError, match=r"states of 'h' cannot be enumerated: there are 2.05e\+03, at most 1024"):
         pg.fit(model, inference="svi")
 
@@ -489,7 +489,7 @@ def test_a_program_with_hidden_bits_alone_is_learned(tmp_path):
     bits = np.arange(400) % 2
     x = np.where(bits, 2.5, -1.5) + np.random.default_rng(0).normal(size=400)
     fit = pg.fit(
-        pg.Model(program=program, guide=guide, data={"x": x}), inference="svi", num_steps=4000, learning_rate=0.02
+        pg.Model(program=program, guide=guide, data={"x": x}, by_row=True), inference="svi", num_steps=4000, learning_rate=0.02
     )
     # a logistic guide can be the posterior: the bound is the likelihood at its maximum
     low, high = fit.parameters["loc"]

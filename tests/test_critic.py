@@ -41,7 +41,7 @@ def rows(count=300):
 
 
 def model(**parts):
-    return pg.Model(**{"program": program, "guide": guide, "critic": critic, "data": rows, **parts})
+    return pg.Model(**{"program": program, "guide": guide, "critic": critic, "data": rows, "by_row": True, **parts})
 
 
 def softplus(x):

@@ -80,7 +80,7 @@ def test_bounds_on_levels_meet_the_mass_of_the_boxes():
     x = rng.choice(4, (400, 1), p=[0.1, 0.5, 0.3, 0.1])
     fits, inner = {}, np.array([[1], [2]])
     for guide in (uniform, learned_noise):
-        model = pg.Model(cut, guide=guide)
+        model = pg.Model(cut, guide=guide, by_row=True)
         fits[guide] = pg.fit(
             model, {"x": x}, "svi", num_steps=3000, batch_size=200, learning_rate=0.01, seed=0, **QUIET
         )

@@ -81,7 +81,7 @@ def test_a_hidden_assignment_is_summed_out():
         numpyro.sample("x", dist.Normal(loc[k], scale[k]).expand([2]).to_event(1), obs=x)
 
     x = eight_gaussians(600, seed=1)
-    fit = pg.fit(program, {"x": x}, "mle", num_steps=300)
+    fit = pg.fit(program, {"x": x}, "mle", num_steps=300, by_row=True)
     p = fit.parameters
     each = [stats.norm(m, s).logpdf(x).sum(1) for m, s in zip(p["loc"], p["scale"], strict=True)]
     weights = np.exp(p["logits"]) / np.exp(p["logits"]).sum()
@@ -106,7 +106,7 @@ def test_reals_that_are_not_jointly_normal_are_refused():
 
     for program in (crossed, bent):
         with pytest.raises((TypeError, ValueError), match=r"closed|quadratic|cannot be"):
-            pg.fit(program, {"x": np.random.default_rng(0).normal(size=50)}, "mle", num_steps=5)
+            pg.fit(program, {"x": np.random.default_rng(0).normal(size=50)}, "mle", num_steps=5, by_row=True)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_em_finds_which_vector_is_the_noise():
         numpyro.sample("y", dist.Normal(b + z @ W, jnp.exp(a)).to_event(1), obs=y)
 
     x = rows()
-    fit = pg.fit(renamed, {"y": x}, "em", num_steps=300)
+    fit = pg.fit(renamed, {"y": x}, "em", num_steps=300, by_row=True)
     np.testing.assert_allclose(fit.parameters["b"], x.mean(0), rtol=1e-6)
     exact = pg.fit("factor_analysis", {"x": x, "dim": 6, "num_latents": 2}, "em", num_steps=300)
     np.testing.assert_allclose(fit.records["loss"][0, -1], exact.records["loss"][0, -1], atol=1e-4)
@@ -171,7 +171,7 @@ def test_em_goes_on_from_its_state_bit_for_bit(tmp_path, killed):
 
 def test_what_em_cannot_learn_is_told():
     with pytest.raises(Incompatible, match=r"N\(mu \+ W z, diag\(v\)\)"):
-        pg.fit(bent, {"x": rows()}, "em")
+        pg.fit(bent, {"x": rows()}, "em", by_row=True)
     x = rows()
     x[:, 3] = 1.0
     with pytest.raises(ValueError, match="Coordinate 3 of 'x' is constant"):

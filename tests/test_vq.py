@@ -49,7 +49,7 @@ def rows(count=300):
 
 
 def model(guide=guide):
-    return pg.Model(program=program, guide=guide, data=rows())
+    return pg.Model(program=program, guide=guide, data=rows(), by_row=True)
 
 
 @pytest.fixture(scope="module")
