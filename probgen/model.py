@@ -43,8 +43,8 @@ class Model:
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
     rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it. A NumPyro program
         with them says one row of its data, a Pyro program a batch of rows.
-    by_row: whether a NumPyro program says one row of its data, by default where `rows` or a critic is given. Else it means what NumPyro makes
-        of it on the whole data.
+    by_row: whether a NumPyro program says one row of its data, by default where `rows` or a critic is given. Else it means
+        what NumPyro makes of it on the whole data.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 

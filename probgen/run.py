@@ -153,7 +153,10 @@ def fit(
     model, target = conditioned(read, data, engine, precision)
     if read is not program and target.engine == "numpyro" and getattr(target, "hidden", ()):
         hidden = ", ".join(repr(v.name) for v in target.hidden)  # type: ignore[attr-defined]
-        target.notes = (*target.notes, f"The program is read as one of a single row, with {hidden} of its own: see by_row.")
+        target.notes = (
+            *target.notes,
+            f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
+        )
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
     if init is not None:
         target = _begun(target, _parameters(init))

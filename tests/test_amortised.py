@@ -489,7 +489,10 @@ def test_a_program_with_hidden_bits_alone_is_learned(tmp_path):
     bits = np.arange(400) % 2
     x = np.where(bits, 2.5, -1.5) + np.random.default_rng(0).normal(size=400)
     fit = pg.fit(
-        pg.Model(program=program, guide=guide, data={"x": x}, by_row=True), inference="svi", num_steps=4000, learning_rate=0.02
+        pg.Model(program=program, guide=guide, data={"x": x}, by_row=True),
+        inference="svi",
+        num_steps=4000,
+        learning_rate=0.02,
     )
     # a logistic guide can be the posterior: the bound is the likelihood at its maximum
     low, high = fit.parameters["loc"]

@@ -35,8 +35,8 @@ class MaximumLikelihood(Climb):
             ]
             raise Incompatible(
                 f"The likelihood of the parameters {', '.join(map(repr, target.points[:3]))} is an integral over {unknowns[0]!r}, "
-                "which is not computed.\nUse inference='svi', which raises a bound on it, or 'map' for the joint mode; by_row=True if every row "
-                "has its own."
+                "which is not computed.\nUse inference='svi', which raises a bound on it, or 'map' for the joint mode; "
+                "by_row=True if every row has its own."
             )
         return target
 
