@@ -33,6 +33,7 @@ from probgen.engine.structure import (
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
+from probgen.pinned import Watched, pinned
 from probgen.target import (
     Conditional,
     Continuous,
@@ -435,6 +436,7 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     Raises ValueError where the program has no unknowns, does not run on the data, or has unknowns that no algorithm here
     can treat.
     """
+    program = pinned(program, Watched)
     arrays = {k: v for k, v in as_arrays(data, precision).items() if isinstance(v, np.ndarray)}
     static = {k: v for k, v in data.items() if k not in arrays}
     from probgen.engine import learned
@@ -463,7 +465,7 @@ def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parame
     """The program with its named parameters as data; see `learned`."""
     from probgen.engine import learned
 
-    return learned.with_parameters(program, data, parameters, precision)
+    return learned.with_parameters(pinned(program, Watched), data, parameters, precision)
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
@@ -477,6 +479,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     """A learnable target with the guide of its hidden sites, and a critic of its points; see `amortised`."""
     from probgen.engine import amortised
 
+    guide, critic = (None if each is None else pinned(each, Watched) for each in (guide, critic))
     found = amortised.guided(target, guide)
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found

@@ -25,6 +25,7 @@ from probgen.engine.pyro_kernel import OPS, Executor, Ops
 from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
+from probgen.pinned import pinned
 from probgen.target import Target
 
 name = "pyro"
@@ -47,6 +48,7 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     Raises ValueError where an unknown has neither a bijection nor a finite support.
     A second call with data of the same shapes neither traces nor compiles, unless the program reads the data's values.
     """
+    program = pinned(program)
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
@@ -63,7 +65,8 @@ def _key(
 ) -> Any:
     """What a structure is kept under; None where a setting has no hash."""
     shapes = tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in zip(arrays, tensors, strict=True))
-    key = (program, shapes, tuple((name, type(value), value) for name, value in sorted(static.items())), precision)
+    settings = tuple((name, type(value), value, repr(value)) for name, value in sorted(static.items()))
+    key = (program, shapes, settings, precision)
     try:
         hash(key)
     except TypeError:

@@ -36,6 +36,7 @@ from probgen.engine.pyro_learned import (
     traced,
 )
 from probgen.engine.pyro_parameters import Parameter, given
+from probgen.pinned import pinned
 from probgen.target import Bounded, Variable
 
 Rows = Mapping[str, Any]
@@ -253,6 +254,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         from probgen.nets.pyro_encoder import Encoder
 
         program = Encoder(tuple((v.name, v.shape) for v in hidden.values()), (*target.keywords, *target.inputs))
+    program = pinned(program)
     data = {**target.structure.static, **target._named(target.batch(torch.arange(FEW) % target.num_rows))}
     try:
         trace, seen = looked(program, taken(program, data), target.precision)

@@ -188,7 +188,8 @@ class _Study:
             data[keyword] = np.asarray(truth[site], data[keyword].dtype)
             if not np.isfinite(data[keyword]).all():
                 raise ValueError(f"the simulated {site!r} is not finite")
-        return fitting(self.algorithm, prepared(self.model.program, data, self.target.engine, self.precision), list)
+        program = getattr(self.target.structure, "program", self.model.program)  # type: ignore[attr-defined]  # as it was
+        return fitting(self.algorithm, prepared(program, data, self.target.engine, self.precision), list)
 
     def simulate(self, seed: int, count: int) -> list[dict[str, np.ndarray]]:
         """Unknowns and data from the program; ValueError where the data are also an input."""

@@ -1,0 +1,202 @@
+"""Programs held to what they read when they were fitted.
+
+`pinned(program)` is one object for one content: the same program with the same reads gives the same object again, so that compiled
+code is found, and any change of a global, a closure, a default, an attribute or a helper's code gives another. Its functions see
+globals as they were; what cannot be held (objects that change in place) is compared before every run.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import types
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from probgen.bytecode import names_of
+from probgen.reads import ONLY_WRITE, Reads, is_library, reads_of
+
+KEPT = 64  # programs that are found again
+_MODULE = ("__name__", "__builtins__", "__package__", "__spec__", "__loader__", "__file__", "__path__")
+_WRITERS = frozenset(("append", "extend", "insert", "update", "setdefault", "pop", "popitem", "add", "clear", "remove", "sort"))
+
+_found: OrderedDict[bytes, Pinned] = OrderedDict()
+
+
+class Changed(ValueError):
+    """What a program reads is not what it was when it was fitted."""
+
+
+class Pinned:
+    """A program as it was: called like it, found again by its content.
+
+    program: the user's own; run: the same with its globals, closures and helpers held; reads: what it read.
+    own: names of what the program itself changes when it runs, which is not compared.
+    """
+
+    def __init__(self, program: Callable[..., Any], run: Callable[..., Any], reads: Reads):
+        self.program, self.run, self.reads = program, run, reads
+        self.own: set[str] = set()
+
+    def __call__(self, *given: Any, **data: Any) -> Any:
+        return self.run(*given, **data)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("program", "run", "reads", "own"):
+            raise AttributeError(name)
+        return getattr(self.program, name)
+
+    @property
+    def base(self) -> Callable[..., Any]:
+        """The program as its author wrote it."""
+        return self.program
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.program, "__name__", type(self.program).__name__)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.program)
+
+    def differing(self, now: Reads | None = None) -> list[str]:
+        """Names of what it reads that is not what it was."""
+        if not self.reads.mutable:
+            return []
+        return [name for name in self.reads.differing(now or reads_of(self.run)) if name not in self.own]
+
+    def check(self, now: Reads | None = None) -> None:
+        """Raise Changed where something that it reads has changed since."""
+        if names := self.differing(now):
+            raise Changed(
+                f"The program {self.__name__} reads {', '.join(names)}, which changed after it was fitted: what is computed now "
+                "would mix two programs.\nPut it back, or fit again; what should vary belongs to the data."
+            )
+
+    def watched(self, *given: Any, **data: Any) -> Any:
+        """A run between two looks at what the program reads: a change before it is an error, one in it the program's own."""
+        if not self.reads.mutable:
+            return self.run(*given, **data)
+        before = reads_of(self.run)
+        self.check(before)
+        try:
+            return self.run(*given, **data)
+        finally:
+            self.own.update(before.differing(reads_of(self.run)))
+
+
+class Watched(Pinned):
+    """The same, watched at every run: for engines that run a program only to trace it."""
+
+    def __call__(self, *given: Any, **data: Any) -> Any:
+        return self.watched(*given, **data)
+
+
+def pinned(program: Callable[..., Any], kind: type[Pinned] = Pinned) -> Callable[..., Any]:
+    """The program held to what it reads now; itself where it is that already, or made by an engine."""
+    if type(program).__module__.partition(".")[0] == "probgen":
+        return program
+    run = _held(program, {})
+    reads = reads_of(run)
+    mark = reads.mark
+    key = None if mark is None else mark + kind.__name__.encode()
+    known = _found.get(key) if key is not None else None
+    if known is None or known.differing():
+        _forget(reads.jitted)
+        known = kind(program, run, reads)
+    if key is not None:
+        _found[key] = known
+        _found.move_to_end(key)
+        while len(_found) > KEPT:
+            _found.popitem(last=False)
+    return known
+
+
+def _forget(jitted: list[Any]) -> None:
+    """Traces that the user's own compiled functions keep hold what they read then as constants."""
+    for function in jitted:
+        function.clear_cache()
+
+
+# ---- functions whose globals are held ------------------------------------------------------------------------------
+
+
+def _held(value: Any, memo: dict[int, Any]) -> Any:
+    """A function of the user's with globals, closure and defaults of its own, and so every function that it names."""
+    if isinstance(value, types.MethodType):
+        inner = _held(value.__func__, memo)
+        return value if inner is value.__func__ else types.MethodType(inner, value.__self__)
+    if type(value) is functools.partial:
+        inner = _held(value.func, memo)
+        held = functools.partial(inner, *map(_copied, value.args), **{k: _copied(v) for k, v in value.keywords.items()})
+        held.__dict__.update(vars(value))
+        return held
+    if not isinstance(value, types.FunctionType) or is_library(value.__globals__.get("__name__")):
+        return value
+    names = names_of(value.__code__)
+    if names.rebinds or names.words & {"globals", "__globals__", "exec", "eval"}:
+        return value
+    if id(value) not in memo:
+        memo[id(value)] = _function(value, memo)
+    return memo[id(value)]
+
+
+def _function(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
+    names, space = names_of(function.__code__), function.__globals__
+    held: dict[str, Any] = {k: space[k] for k in _MODULE if k in space}
+    cells = tuple(
+        cell if name in names.cells else types.CellType()
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    )
+    made = types.FunctionType(function.__code__, held, function.__name__, function.__defaults__, cells or None)
+    made.__kwdefaults__ = dict(function.__kwdefaults__) if function.__kwdefaults__ else None
+    made.__module__, made.__qualname__, made.__doc__ = function.__module__, function.__qualname__, function.__doc__
+    made.__annotations__ = function.__annotations__
+    made.__dict__.update(vars(function))
+    memo[id(function)] = made
+    written = names.stores
+    for new, name, cell in zip(cells, function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if new is not cell:
+            _fill(new, cell, written or _writes(name, names.words), memo)
+    if function.__defaults__ and not written:
+        made.__defaults__ = tuple(map(_copied, function.__defaults__))
+    writers = {path[0] for path in names.paths if len(path) > 1 and path[1] in _WRITERS}
+    for name in {path[0] for path in names.paths} & space.keys():
+        inner = _held(space[name], memo)
+        held[name] = inner if written or name in writers else _copied(inner)
+    return made
+
+
+def _fill(new: types.CellType, cell: types.CellType, live: bool, memo: dict[int, Any]) -> None:
+    try:
+        inner = _held(cell.cell_contents, memo)
+    except ValueError:  # an empty cell
+        return
+    new.cell_contents = inner if live else _copied(inner)
+
+
+def _writes(name: str, words: frozenset[str]) -> bool:
+    """Whether a variable of an enclosing function may be written to: its uses are not told apart."""
+    return bool(words & _WRITERS)
+
+
+def _copied(value: Any) -> Any:
+    """Arrays and containers of plain data as copies, so that changes in place change nothing; all else as it is."""
+    return copy.deepcopy(value) if _is_data(value, 0) else value
+
+
+def _is_data(value: Any, depth: int) -> bool:
+    kind, few = type(value), depth < 8
+    if kind in (type(None), bool, int, float, complex, str, bytes):
+        return True
+    if kind.__module__ == "numpy" and (kind.__name__ == "ndarray" or hasattr(kind, "dtype")):
+        return not getattr(value, "dtype", None).hasobject  # type: ignore[union-attr]
+    if kind.__module__ == "torch" and kind.__name__ == "Tensor":
+        return value.grad_fn is None and not value.requires_grad
+    if kind in (list, tuple, set):
+        return few and all(_is_data(x, depth + 1) for x in value)
+    if kind is dict:
+        return few and all(_is_data(x, depth + 1) for pair in value.items() for x in pair)
+    return kind is types.SimpleNamespace and few and all(_is_data(x, depth + 1) for x in vars(value).values())
