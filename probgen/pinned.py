@@ -106,6 +106,9 @@ def pinned(program: Callable[..., Any], kind: type[Pinned] = Pinned) -> Callable
     if known is None or known.differing():
         _forget(reads.jitted)
         known = kind(program, run, reads)
+        if shaky := known.differing():  # what has another digest at every look
+            known.own.update(shaky)
+            key = None
     if key is not None:
         _found[key] = known
         _found.move_to_end(key)
@@ -127,13 +130,15 @@ def _held(value: Any, memo: dict[int, Any]) -> Any:
     """A function of the user's with globals, closure and defaults of its own, and so every function that it names."""
     if isinstance(value, types.MethodType):
         inner = _held(value.__func__, memo)
-        return value if inner is value.__func__ else types.MethodType(inner, value.__self__)
+        return types.MethodType(inner, value.__self__ if _stores(value.__func__) else _copied(value.__self__))
     if type(value) is functools.partial:
         inner = _held(value.func, memo)
         held = functools.partial(inner, *map(_copied, value.args), **{k: _copied(v) for k, v in value.keywords.items()})
         held.__dict__.update(vars(value))
         return held
-    if not isinstance(value, types.FunctionType) or is_library(value.__globals__.get("__name__")):
+    if not isinstance(value, types.FunctionType):
+        return _copied(value) if callable(value) and not isinstance(value, type) else value
+    if is_library(value.__globals__.get("__name__")):
         return value
     names = names_of(value.__code__)
     if names.rebinds or names.words & {"globals", "__globals__", "exec", "eval"}:
@@ -159,27 +164,27 @@ def _function(function: types.FunctionType, memo: dict[int, Any]) -> types.Funct
     written = names.stores
     for new, name, cell in zip(cells, function.__code__.co_freevars, function.__closure__ or (), strict=True):
         if new is not cell:
-            _fill(new, cell, written or _writes(name, names.words), memo)
+            _fill(new, cell, written or bool(names.words & _WRITERS), memo)
     if function.__defaults__ and not written:
         made.__defaults__ = tuple(map(_copied, function.__defaults__))
     writers = {path[0] for path in names.paths if len(path) > 1 and path[1] in _WRITERS}
     for name in {path[0] for path in names.paths} & space.keys():
-        inner = _held(space[name], memo)
-        held[name] = inner if written or name in writers else _copied(inner)
+        held[name] = _taken(space[name], written or name in writers, memo)
     return made
 
 
 def _fill(new: types.CellType, cell: types.CellType, live: bool, memo: dict[int, Any]) -> None:
     try:
-        inner = _held(cell.cell_contents, memo)
+        new.cell_contents = _taken(cell.cell_contents, live, memo)
     except ValueError:  # an empty cell
         return
-    new.cell_contents = inner if live else _copied(inner)
 
 
-def _writes(name: str, words: frozenset[str]) -> bool:
-    """Whether a variable of an enclosing function may be written to: its uses are not told apart."""
-    return bool(words & _WRITERS)
+def _taken(value: Any, live: bool, memo: dict[int, Any]) -> Any:
+    """What a held function has in place of something that the user's reads."""
+    if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+        return _held(value, memo)
+    return value if live else _copied(value)
 
 
 def _copied(value: Any) -> Any:
@@ -199,4 +204,45 @@ def _is_data(value: Any, depth: int) -> bool:
         return few and all(_is_data(x, depth + 1) for x in value)
     if kind is dict:
         return few and all(_is_data(x, depth + 1) for pair in value.items() for x in pair)
-    return kind is types.SimpleNamespace and few and all(_is_data(x, depth + 1) for x in vars(value).values())
+    plain = kind is types.SimpleNamespace or _is_record(kind)
+    return plain and few and all(_is_data(x, depth + 1) for x in vars(value).values())
+
+
+_COPIES = ("__deepcopy__", "__copy__", "__getattr__", "__getstate__", "__setstate__", "__del__", "__slots__")
+_MAKES = ("__init__", "__post_init__", "__new__", "__setattr__", "__delattr__", "__replace__")
+
+
+def _is_record(kind: type) -> bool:
+    """Whether a class of the user's only holds attributes, which none of its methods changes."""
+    own = [base for base in kind.__mro__ if base is not object]
+    if type(kind) is not type or any(is_library(base.__module__) for base in own):
+        return False
+    words = {word: part for base in own for word, part in vars(base).items()}
+    methods = [getattr(part, "__func__", part) for word, part in words.items() if word not in _MAKES]
+    return not words.keys() & set(_COPIES) and not any(_stores(m) for m in methods)
+
+
+def _stores(function: Any) -> bool:
+    """Whether a function may change an object or a container that it is given."""
+    if isinstance(function, property):
+        return any(map(_stores, filter(None, (function.fget, function.fset))))
+    if not isinstance(function, types.FunctionType):
+        return hasattr(function, "__wrapped__") or hasattr(function, "func")
+    names = names_of(function.__code__)
+    return names.stores or bool(names.words & _WRITERS)
+
+
+def pins(target: Any) -> list[Pinned]:
+    """The programs of a target that are held: its own, its guide's and its critic's."""
+    structure = getattr(target, "structure", None)
+    found = [getattr(structure, word, None) for word in ("program", "one", "guide", "critic")]
+    found += [getattr(target, "guide", None), getattr(target, "base", None)]
+    return [p for p in map(_innermost, found) if p is not None]
+
+
+def _innermost(thing: Any) -> Pinned | None:
+    for _ in range(8):
+        if thing is None or isinstance(thing, Pinned):
+            return thing
+        thing = getattr(getattr(thing, "structure", thing), "program", None)
+    return None

@@ -26,7 +26,7 @@ from probgen.bytecode import Names, names_of
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented), range, slice)
 _FLAT = frozenset((type(None), bool, int, float, complex, str, bytes))
-_BY_PICKLE = ("pandas", "xarray", "polars", "pyarrow", "datetime", "pathlib", "decimal", "fractions", "re", "uuid")
+_BY_PICKLE = ("polars", "pyarrow", "datetime", "pathlib", "decimal", "fractions", "re", "uuid")
 _OUTSIDE = frozenset((
     "environ", "getenv", "read_text", "read_bytes", "loadtxt", "genfromtxt", "fromfile", "memmap", "load_dataset",
     "read_csv", "read_table", "read_json", "read_parquet", "read_excel", "open_dataset", "import_module", "urlopen",
@@ -276,6 +276,8 @@ class _Walk:
         root = kind.__module__.partition(".")[0]
         if (found := self._array(value, kind, root)) is not None:
             return found
+        if root in ("pandas", "xarray") and (table := _table(value)) is not None:
+            return _hash(kind.__name__.encode(), self.value(table))
         if isinstance(value, enum.Enum):
             return _hash(self._class(kind), value.name.encode())
         if (found := self._container(value, kind)) is not None:
@@ -421,6 +423,18 @@ class _Walk:
                 parts += [word.encode(), self.value(part)]
         self.done[key] = _hash(b"class", *parts)
         return self.done[key]
+
+
+def _table(value: Any) -> Any:
+    """A table of pandas or xarray as arrays in plain containers; None for anything else of theirs."""
+    if hasattr(value, "iloc") and hasattr(value, "columns"):
+        columns = [value.iloc[:, i].to_numpy() for i in range(value.shape[1])]
+        return [list(map(str, value.columns)), value.index.to_numpy(), *columns]
+    if hasattr(value, "iloc"):
+        return [str(value.name), value.index.to_numpy(), value.to_numpy()]
+    if hasattr(value, "coords") and hasattr(value, "to_dict"):
+        return value.to_dict(data="array")
+    return value.to_numpy() if hasattr(value, "to_numpy") else None
 
 
 def _words(slots: Any) -> Iterable[Any]:

@@ -23,6 +23,7 @@ from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
 from probgen.model import Model
+from probgen.pinned import pins
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
 from probgen.target import START, Bounded, Learnable, Target
@@ -324,7 +325,15 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
         run.seconds = time.perf_counter() - begun
     if run.store and answer:
         run.store.put("answer", answer)
-    return run.result(answer)
+    return _settled(run.result(answer))
+
+
+def _settled(fit: Fit) -> Fit:
+    """The fit, its draws computed at once where the program reads what could change before they are asked for."""
+    if any(pin.reads.mutable for pin in pins(fit.target)) and fit.z.shape[1]:
+        with contextlib.suppress(Exception):  # told when they are asked for
+            fit.draws  # noqa: B018
+    return fit
 
 
 @contextlib.contextmanager
