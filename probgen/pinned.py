@@ -12,7 +12,7 @@ import functools
 import inspect
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from probgen.bytecode import names_of
@@ -34,17 +34,19 @@ class Pinned:
 
     program: the user's own; run: the same with its globals, closures and helpers held; reads: what it read.
     own: names of what the program itself changes when it runs, which is not compared.
+    apart: arrays whose values are given at every run, such as the weights of a module that is learned: they are not compared.
     """
 
     def __init__(self, program: Callable[..., Any], run: Callable[..., Any], reads: Reads):
         self.program, self.run, self.reads = program, run, reads
         self.own: set[str] = set()
+        self.apart: Callable[[], Collection[int]] = tuple
 
     def __call__(self, *given: Any, **data: Any) -> Any:
         return self.run(*given, **data)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("program", "run", "reads", "own"):
+        if name.startswith("__") or name in ("program", "run", "reads", "own", "apart"):
             raise AttributeError(name)
         return getattr(self.program, name)
 
@@ -65,7 +67,20 @@ class Pinned:
         """Names of what it reads that is not what it was."""
         if not self.reads.mutable:
             return []
-        return [name for name in self.reads.differing(now or reads_of(self.run)) if name not in self.own]
+        return [name for name in self.reads.differing(now or self.look()) if name not in self.own]
+
+    def look(self) -> Reads:
+        """What it reads now."""
+        return reads_of(self.run, self.apart())
+
+    def settle(self) -> None:
+        """After a first run: what differs now the program has changed itself."""
+        self.own.update(self.differing())
+
+    def given(self, apart: Callable[[], Collection[int]]) -> None:
+        """From now on some arrays are given at every run."""
+        self.apart = apart
+        self.reads = self.look()
 
     def check(self, now: Reads | None = None) -> None:
         """Raise Changed where something that it reads has changed since."""
@@ -79,12 +94,12 @@ class Pinned:
         """A run between two looks at what the program reads: a change before it is an error, one in it the program's own."""
         if not self.reads.mutable:
             return self.run(*given, **data)
-        before = reads_of(self.run)
+        before = self.look()
         self.check(before)
         try:
             return self.run(*given, **data)
         finally:
-            self.own.update(before.differing(reads_of(self.run)))
+            self.own.update(before.differing(self.look()))
 
 
 class Watched(Pinned):
@@ -156,7 +171,6 @@ def _function(function: types.FunctionType, memo: dict[int, Any]) -> types.Funct
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     )
     made = types.FunctionType(function.__code__, held, function.__name__, function.__defaults__, cells or None)
-    made.__kwdefaults__ = dict(function.__kwdefaults__) if function.__kwdefaults__ else None
     made.__module__, made.__qualname__, made.__doc__ = function.__module__, function.__qualname__, function.__doc__
     made.__annotations__ = function.__annotations__
     made.__dict__.update(vars(function))
@@ -165,8 +179,10 @@ def _function(function: types.FunctionType, memo: dict[int, Any]) -> types.Funct
     for new, name, cell in zip(cells, function.__code__.co_freevars, function.__closure__ or (), strict=True):
         if new is not cell:
             _fill(new, cell, written or bool(names.words & _WRITERS), memo)
-    if function.__defaults__ and not written:
-        made.__defaults__ = tuple(map(_copied, function.__defaults__))
+    if not written:
+        made.__defaults__ = tuple(map(_copied, function.__defaults__ or ())) or None
+    kept = {k: v if written else _copied(v) for k, v in (function.__kwdefaults__ or {}).items()}
+    made.__kwdefaults__ = kept or None
     writers = {path[0] for path in names.paths if len(path) > 1 and path[1] in _WRITERS}
     for name in {path[0] for path in names.paths} & space.keys():
         held[name] = _taken(space[name], written or name in writers, memo)
@@ -209,7 +225,7 @@ def _is_data(value: Any, depth: int) -> bool:
 
 
 _COPIES = ("__deepcopy__", "__copy__", "__getattr__", "__getstate__", "__setstate__", "__del__", "__slots__")
-_MAKES = ("__init__", "__post_init__", "__new__", "__setattr__", "__delattr__", "__replace__")
+_MAKES = ("__repr__", "__init__", "__post_init__", "__new__", "__setattr__", "__delattr__", "__replace__")
 
 
 def _is_record(kind: type) -> bool:
@@ -238,6 +254,12 @@ def pins(target: Any) -> list[Pinned]:
     found = [getattr(structure, word, None) for word in ("program", "one", "guide", "critic")]
     found += [getattr(target, "guide", None), getattr(target, "base", None)]
     return [p for p in map(_innermost, found) if p is not None]
+
+
+def check_pins(target: Any) -> None:
+    """Raise Changed where a target's programs read something that has changed."""
+    for pin in pins(target):
+        pin.check()
 
 
 def _innermost(thing: Any) -> Pinned | None:

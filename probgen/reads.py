@@ -14,11 +14,12 @@ import inspect
 import logging
 import marshal
 import pickle
+import re
 import sys
 import sysconfig
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +28,10 @@ from probgen.bytecode import Names, names_of
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented), range, slice)
 _FLAT = frozenset((type(None), bool, int, float, complex, str, bytes))
 _BY_PICKLE = ("polars", "pyarrow", "datetime", "pathlib", "decimal", "fractions", "re", "uuid")
-_OUTSIDE = frozenset((
-    "environ", "getenv", "read_text", "read_bytes", "loadtxt", "genfromtxt", "fromfile", "memmap", "load_dataset",
-    "read_csv", "read_table", "read_json", "read_parquet", "read_excel", "open_dataset", "import_module", "urlopen",
-    "f_globals", "f_locals", "__globals__", "__closure__",
-))  # fmt: skip
+_OUTSIDE = re.compile(  # words for what is read from elsewhere
+    "(read|open|load)(_.*|txt|mat)?|environ|getenv|genfromtxt|fromfile|memmap|import_module|urlopen|f_globals|f_locals"
+    "|__globals__|__closure__"
+)
 _BUILTINS = frozenset(("globals", "locals", "eval", "exec", "open", "input", "__import__", "vars"))
 _MODULES = ("os", "time", "random", "secrets", "sys", "io", "subprocess", "socket", "glob", "gc")  # a state of the process
 _DRAWS = ("numpy.random", "scipy.stats.rvs")
@@ -72,9 +72,9 @@ class Reads:
         return [name for name in names if self.parts.get(name) != other.parts.get(name)]
 
 
-def reads_of(program: Callable[..., Any]) -> Reads:
-    """What a program reads now."""
-    walk = _Walk()
+def reads_of(program: Callable[..., Any], apart: Collection[int] = ()) -> Reads:
+    """What a program reads now; apart: identities of arrays of which only the shapes count."""
+    walk = _Walk(apart)
     try:
         walk.note(getattr(program, "__name__", type(program).__name__), walk.value(program))
     except (RecursionError, RuntimeError) as error:  # a dictionary that another thread changes, say
@@ -117,8 +117,8 @@ def _hash(*parts: bytes) -> bytes:
 class _Walk:
     """Goes through everything that a program can reach. `value` returns a digest; functions add what they read to `found`."""
 
-    def __init__(self) -> None:
-        self.found = Reads()
+    def __init__(self, apart: Collection[int] = ()) -> None:
+        self.found, self.apart = Reads(), apart
         self.done: dict[int, bytes] = {}
         self.open: dict[int, int] = {}
         self.alive: list[Any] = []
@@ -176,8 +176,8 @@ class _Walk:
                 self._global(space, path, names)
         for level, module, name in sorted(names.imports):
             self._import(space, level, module, name, names)
-        if words := names.words & _OUTSIDE:
-            self.unknown(min(words))
+        if words := sorted(filter(_OUTSIDE.fullmatch, names.words)):
+            self.unknown(words[0])
 
     def _import(self, space: Mapping[str, Any], level: int, module: str, name: str, names: Names) -> None:
         if level:
@@ -335,7 +335,9 @@ class _Walk:
         if root == "torch" and hasattr(value, "untyped_storage") and hasattr(value, "detach"):
             bare = value.detach().cpu().contiguous()
             said = _hash(kind.__name__.encode(), f"{bare.dtype} {tuple(bare.shape)} {value.requires_grad}".encode())
-            return _hash(said, bare.reshape(-1).view(sys.modules["torch"].uint8).numpy().data if bare.numel() else b"")
+            if id(value) in self.apart or not bare.numel():
+                return said
+            return _hash(said, bare.reshape(-1).view(sys.modules["torch"].uint8).numpy().data)
         if kind in (bytearray, memoryview) or (root == "array" and kind.__name__ == "array"):
             return _hash(kind.__name__.encode(), bytes(value))
         return None

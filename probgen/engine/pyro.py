@@ -25,7 +25,7 @@ from probgen.engine.pyro_kernel import OPS, Executor, Ops
 from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
-from probgen.pinned import pinned
+from probgen.pinned import Pinned, pinned
 from probgen.target import Target
 
 name = "pyro"
@@ -128,4 +128,6 @@ def _examine(
     with structure.scope(), torch.no_grad(), Watch(tensors) as watch:
         structure.log_density(z, tensors)
     structure.reads_data, structure.is_random = watch.reads, watch.random
+    if isinstance(program, Pinned):
+        program.settle()
     return structure
