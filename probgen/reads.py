@@ -164,6 +164,7 @@ class _Walk:
         if extra:
             self.note(f"attributes of {label}", self.value(extra))
         if own:
+            self.found.mutable |= names.rebinds or bool(names.cells)
             self._follow(function, names)
         return _hash(b"function", names.digest)
 
@@ -185,6 +186,7 @@ class _Walk:
             module = f"{package}.{module}" if module else package
         if is_library(module):
             return
+        self.found.mutable = True
         loaded = sys.modules.get(module)
         if loaded is None:
             self.note(module, b"not imported")
@@ -205,6 +207,7 @@ class _Walk:
         value, label, library = space[name], name, False
         while isinstance(value, types.ModuleType):
             library = is_library(value.__name__)
+            self.found.mutable |= not library
             if not rest:
                 self._module(label, value, names)
                 return
@@ -220,6 +223,7 @@ class _Walk:
         if library and (callable(value) or isinstance(value, type)):
             return
         while rest and (found := _plainly(value, rest[0])):
+            self.found.mutable = True
             value, label = found[0], f"{label}.{rest.pop(0)}"
         if rest and rest[0] in ONLY_WRITE.get(type(value), ()):
             return
@@ -310,6 +314,7 @@ class _Walk:
             return _hash(b"builtin", repr(getattr(value, "__qualname__", value)).encode())
         wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
         if isinstance(wrapped, types.FunctionType | types.MethodType | functools.partial):
+            self.found.mutable = True
             if hasattr(value, "clear_cache"):
                 self.found.jitted.append(value)
             if not getattr(value, "__dict__", None):  # `functools.cache`, `jax.jit`
@@ -414,7 +419,7 @@ class _Walk:
         name = f"{kind.__module__}.{kind.__qualname__}".encode()
         if is_library(kind.__module__) and not _made(kind):
             return _hash(b"class", name)
-        key = id(kind)
+        self.found.mutable, key = True, id(kind)
         if key in self.done:
             return self.done[key]
         self.done[key] = _hash(b"class", name)  # for classes that name themselves

@@ -138,7 +138,8 @@ def fit(
         if store:
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
 
-    return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+    with store.writing() if store else contextlib.nullcontext():
+        return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
 
 
 def _parameters(init: LearnedFit | str | Path) -> Mapping[str, np.ndarray]:
@@ -189,6 +190,13 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
     Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
     """
     store = Store(out)
+    store.record()  # there is one
+    with store.writing():
+        return _drive(_where_it_was(store, program), progress)
+
+
+def _where_it_was(store: Store, program: Program | None) -> Run:
+    """A run as its last checkpoint left it."""
     run = _restored(store, program)
     if store.has("state.safetensors"):
         state, note = store.arrays("state.safetensors")
@@ -199,7 +207,7 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
         run.records, run.step, run.seconds, run.state = [records] if records else [], at, note["seconds"], state
     else:
         store.forget_after(0)
-    return _drive(run, progress)
+    return run
 
 
 def load(out: str | Path, program: Program | None = None) -> Fit:
@@ -238,12 +246,14 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     """Write a Fit as a run's directory; see `Fit.save`."""
     store = Store(out)
     record = _record(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision)
-    store.create(record, _arrays(fit.target), overwrite)
-    store.append(0, fit.records)
-    store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
-    for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
-        if arrays:
-            store.put(name, arrays)
+    store.check_free(overwrite)
+    with store.writing():
+        store.create(record, _arrays(fit.target), overwrite)
+        store.append(0, fit.records)
+        store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
+        for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
+            if arrays:
+                store.put(name, arrays)
 
 
 class Run:
@@ -330,7 +340,7 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
 
 def _settled(fit: Fit) -> Fit:
     """The fit, its draws computed at once where the program reads what could change before they are asked for."""
-    if any(pin.reads.mutable for pin in pins(fit.target)) and fit.z.shape[1]:
+    if any(pin.reads.mutable or pin.reads.unknown for pin in pins(fit.target)) and fit.z.shape[1]:
         with contextlib.suppress(Exception):  # told when they are asked for
             fit.draws  # noqa: B018
     return fit
