@@ -12,13 +12,14 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probgen import catalog, engine, runtime
+from probgen import catalog, engine, runtime, seal
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -196,8 +197,13 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
 
 
 def _where_it_was(store: Store, program: Program | None) -> Run:
-    """A run as its last checkpoint left it."""
+    """A run as its last checkpoint left it; raises ChangedRun where its program, data or settings are others."""
     run = _restored(store, program)
+    if changed := _changes(store, run):
+        raise seal.ChangedRun(
+            f"{store.path} cannot go on: changed since it was begun: {'; '.join(changed)}.\n"
+            "Its draws would be of two posteriors. Put it back, or fit anew in another directory."
+        )
     if store.has("state.safetensors"):
         state, note = store.arrays("state.safetensors")
         store.forget_after(note["step"])
@@ -217,6 +223,10 @@ def load(out: str | Path, program: Program | None = None) -> Fit:
     """
     store = Store(out)
     run = _restored(store, program)
+    if changed := _changes(store, run):
+        told = f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs."
+        run.target.notes = (*getattr(run.target, "notes", ()), told)
+        warnings.warn(told, stacklevel=2)
     step = None
     with contextlib.suppress(CorruptRun):
         run.state, note = store.arrays("state.safetensors")
@@ -421,7 +431,7 @@ def _record(
     program: Program, model: Model, algorithm: Inference, target: Target, seed: int, precision: str
 ) -> dict[str, Any]:
     static = {k: v for k, v in target.data.items() if isinstance(v, bool | int | str | None)}
-    return {
+    record = {
         "probgen": versions()["probgen"],
         "program": _reference(program, model.program) | _companions(program, model),
         "engine": target.engine,
@@ -433,6 +443,7 @@ def _record(
         "static": static,
         "versions": versions(),
     }
+    return record | {"seal": seal.sealed(record, target, _arrays(target))}
 
 
 def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]:
@@ -481,7 +492,7 @@ def _find_program(reference: Mapping[str, str]) -> Program:
     try:
         if not name:
             raise ImportError("no variable of its module holds it")
-        if module not in ("__main__", "__mp_main__") and importlib.util.find_spec(module) is not None:
+        if module not in ("__main__", "__mp_main__") and not module.startswith(FILE) and importlib.util.find_spec(module) is not None:
             return functools.reduce(getattr, name.split("."), importlib.import_module(module))
         if same and file and Path(same).resolve() == Path(file):
             return functools.reduce(getattr, name.split("."), running)
@@ -493,18 +504,27 @@ def _find_program(reference: Mapping[str, str]) -> Program:
         ) from error
 
 
+FILE = "probgen_file_"  # begins the name of a module that was made of a file
+
+
 def from_file(path: str | Path, name: str) -> Program:
-    """A program, or a Model, of a Python file; the file is imported under a name that no other module has."""
+    """A program, or a Model, of a Python file; the file is imported under a name that no other module has.
+
+    Imported again where it has been edited.
+    """
     file = Path(path).resolve()
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    module = f"probgen_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    if module not in sys.modules:
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    module = f"{FILE}{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if getattr(sys.modules.get(module), "__probgen_content__", None) != content:
         spec = importlib.util.spec_from_file_location(module, file)
         loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        loaded.__probgen_content__ = content  # type: ignore[attr-defined]
         sys.modules[module] = loaded
         try:
-            spec.loader.exec_module(loaded)  # type: ignore[union-attr]
+            source = file.read_bytes()  # not by the loader, whose bytecode is that of an edit in the same second
+            exec(compile(source, str(file), "exec"), vars(loaded))
         except BaseException:
             del sys.modules[module]
             raise
@@ -538,6 +558,16 @@ def _restored(store: Store, program: Program | None) -> Run:
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
     return run
+
+
+def _changes(store: Store, run: Run) -> list[str]:
+    """What of a run is not as it was begun, in words."""
+    record = store.record()
+    if "seal" not in record:
+        run.target.notes = (*getattr(run.target, "notes", ()), seal.UNSEALED)
+        return []
+    with _scope(run):
+        return seal.changes(record, run.target, store.arrays("data.safetensors")[0])
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

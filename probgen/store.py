@@ -55,10 +55,12 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Inside, nobody else writes here; raises `lock.RunInUse`, naming who does already."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with lock.Lock(self.path):
-            yield
-        with contextlib.suppress(OSError):  # where nothing was begun
-            self.path.rmdir()
+        try:
+            with lock.Lock(self.path):
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # where nothing was begun
+                self.path.rmdir()
 
     def _held(self) -> set[str]:
         return {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()

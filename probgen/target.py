@@ -86,6 +86,7 @@ class Target:
     """
 
     offers: ClassVar[str] = "Target"
+    notes: tuple[str, ...] = ()  # sentences that a fit's reader should see
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]

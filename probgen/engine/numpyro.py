@@ -475,6 +475,13 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
     return learned.has_parameters(program, data)
 
 
+def probe(target: Any) -> dict[str, list[float]]:
+    """Numbers that tell this program from another; see `probe`."""
+    from probgen.engine import probe
+
+    return probe.probe(target)
+
+
 def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., Any] | None = None) -> Any:
     """A learnable target with the guide of its hidden sites, and a critic of its points; see `amortised`."""
     from probgen.engine import amortised

@@ -24,13 +24,14 @@ from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
 from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro_parameters import Learned
+from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
 from probgen.pinned import Pinned, pinned
 from probgen.target import Target
 
 name = "pyro"
 
-__all__ = ["OPS", "Executor", "Ops", "guided", "has_parameters", "name", "prepare", "scoped", "with_parameters"]
+__all__ = ["OPS", "Executor", "Ops", "guided", "has_parameters", "name", "prepare", "probe", "scoped", "with_parameters"]
 
 _CACHE_SIZE = 32
 
