@@ -1,6 +1,6 @@
 """One writer a directory: a lock that the operating system gives back when its process ends, however it ends.
 
-    lock    {"pid": 4711, "host": "kepler", "since": "2026-01-31 12:00:00"}
+lock    {"pid": 4711, "host": "kepler", "since": "2026-01-31 12:00:00"}
 """
 
 from __future__ import annotations

@@ -16,11 +16,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from probgen.bytecode import names_of
-from probgen.reads import ONLY_WRITE, Reads, is_library, reads_of
+from probgen.reads import Reads, is_library, reads_of
 
 KEPT = 64  # programs that are found again
 _MODULE = ("__name__", "__builtins__", "__package__", "__spec__", "__loader__", "__file__", "__path__")
-_WRITERS = frozenset(("append", "extend", "insert", "update", "setdefault", "pop", "popitem", "add", "clear", "remove", "sort"))
+_WRITERS = frozenset(
+    "append extend insert update setdefault pop popitem add clear remove sort".split()
+)  # methods that change
 
 _found: OrderedDict[bytes, Pinned] = OrderedDict()
 
@@ -176,7 +178,7 @@ def _function(function: types.FunctionType, memo: dict[int, Any]) -> types.Funct
     made.__dict__.update(vars(function))
     memo[id(function)] = made
     written = names.stores
-    for new, name, cell in zip(cells, function.__code__.co_freevars, function.__closure__ or (), strict=True):
+    for new, cell in zip(cells, function.__closure__ or (), strict=True):
         if new is not cell:
             _fill(new, cell, written or bool(names.words & _WRITERS), memo)
     if not written:

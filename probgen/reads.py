@@ -7,6 +7,7 @@ user's that it can reach. Code of libraries is not followed: only what it was gi
 from __future__ import annotations
 
 import builtins
+import collections
 import enum
 import functools
 import hashlib
@@ -33,7 +34,11 @@ _OUTSIDE = re.compile(  # words for what is read from elsewhere
     "|__globals__|__closure__"
 )
 _BUILTINS = frozenset(("globals", "locals", "eval", "exec", "open", "input", "__import__", "vars"))
-_MODULES = ("os", "time", "random", "secrets", "sys", "io", "subprocess", "socket", "glob", "gc")  # a state of the process
+_MODULES = frozenset("os time random secrets sys io subprocess socket glob gc".split())  # a state of the process
+_DESCRIPTORS = (
+    types.WrapperDescriptorType, types.MethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+    types.MethodWrapperType, types.ClassMethodDescriptorType,
+)  # fmt: skip
 _DRAWS = ("numpy.random", "scipy.stats.rvs")
 ONLY_WRITE = {list: ("append", "extend", "insert", "clear"), set: ("add", "clear"), dict: ("clear",)}  # and return None
 _OF_CLASSES = frozenset((
@@ -309,17 +314,15 @@ class _Walk:
             owner = value.__self__
             owner = None if isinstance(owner, types.ModuleType) else owner
             return _hash(b"builtin", f"{value.__module__}.{value.__qualname__}".encode(), self.value(owner))
-        kinds = (types.WrapperDescriptorType, types.MethodDescriptorType, types.GetSetDescriptorType)
-        if isinstance(value, (*kinds, types.MemberDescriptorType, types.MethodWrapperType, types.ClassMethodDescriptorType)):
+        if isinstance(value, _DESCRIPTORS):
             return _hash(b"builtin", repr(getattr(value, "__qualname__", value)).encode())
         wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
         if isinstance(wrapped, types.FunctionType | types.MethodType | functools.partial):
             self.found.mutable = True
             if hasattr(value, "clear_cache"):
                 self.found.jitted.append(value)
-            if not getattr(value, "__dict__", None):  # `functools.cache`, `jax.jit`
-                return join(type(value).__name__.encode(), wrapped)
-            return join(type(value).__name__.encode(), wrapped, {k: v for k, v in vars(value).items() if k != "__wrapped__"})
+            extra = {k: v for k, v in getattr(value, "__dict__", {}).items() if k != "__wrapped__"}
+            return join(type(value).__name__.encode(), wrapped, extra)
         return None
 
     def _array(self, value: Any, kind: type, root: str) -> bytes | None:
@@ -367,7 +370,9 @@ class _Walk:
     def _container(self, value: Any, kind: type) -> bytes | None:
         """Lists, tuples, dictionaries, sets, and subclasses of them and of plain types."""
         word, more = kind.__name__.encode(), b""
-        if not isinstance(value, (list, tuple, dict, set, frozenset, *_PLAIN)) and kind.__name__ not in ("deque", "mappingproxy"):
+        if not isinstance(
+            value, (list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType, *_PLAIN)
+        ):
             return None
         if kind.__module__ not in ("builtins", "collections"):
             more = _hash(self._class(kind), self._state(value))
@@ -399,7 +404,7 @@ class _Walk:
                 if hasattr(value, mangled):
                     parts += [name.encode(), self.value(getattr(value, mangled))]
                     break
-        for name, part in sorted(vars(value).items(), key=lambda item: str(item[0])) if hasattr(value, "__dict__") else ():
+        for name, part in sorted(getattr(value, "__dict__", {}).items(), key=lambda item: str(item[0])):
             parts += [str(name).encode(), self.value(part)]
         return _hash(*parts)
 
@@ -408,9 +413,8 @@ class _Walk:
         library = is_library(kind.__module__)
         bare = not slotted and not hasattr(value, "__dict__")
         if library and (root in _BY_PICKLE or bare or kind.__module__.startswith("numpy.random")):
-            if bare and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__ and kind is not object:
-                if not hasattr(kind, "__getstate__") or kind.__getstate__ is getattr(object, "__getstate__", None):
-                    return self.unknown(kind.__name__)  # what such an object holds cannot be seen
+            if bare and kind is not object and not _says_its_state(kind):
+                return self.unknown(kind.__name__)
             return _hash(f"{kind.__module__}.{kind.__qualname__}".encode(), pickle.dumps(value, 5))
         return _hash(self._class(kind), self._state(value))
 
@@ -446,6 +450,12 @@ def _table(value: Any) -> Any:
 
 def _words(slots: Any) -> Iterable[Any]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _says_its_state(kind: type) -> bool:
+    """Whether instances that have no attributes in Python can be written down all the same."""
+    words = ("__reduce_ex__", "__reduce__", "__getstate__")
+    return any(getattr(kind, word, None) is not getattr(object, word, None) for word in words)
 
 
 def _made(kind: type) -> bool:

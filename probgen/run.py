@@ -122,6 +122,32 @@ def fit(
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
+    algorithm, store, precision, model, target = asked(
+        program, data, inference, out=out, overwrite=overwrite, precision=precision, engine=engine, **settings
+    )
+    if init is not None:
+        target = _begun(target, _parameters(init))
+
+    def begin() -> None:
+        if store:
+            store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
+
+    with store.writing() if store else contextlib.nullcontext():
+        return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+
+
+def asked(
+    program: Program,
+    data: Any,
+    inference: str | Inference,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    precision: str | None = None,
+    engine: str | None = None,
+    **settings: Any,
+) -> tuple[Inference, Store | None, str, Model, Target]:
+    """What `fit` is asked for, checked, before anything runs: algorithm, directory, precision, model and target; see there."""
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
         settings = suggested | settings
@@ -132,15 +158,7 @@ def fit(
     precision = precision or algorithm.precision or default_precision(program)
     model, target = conditioned(program, data, engine, precision)
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
-    if init is not None:
-        target = _begun(target, _parameters(init))
-
-    def begin() -> None:
-        if store:
-            store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
-
-    with store.writing() if store else contextlib.nullcontext():
-        return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+    return algorithm, store, precision, model, target
 
 
 def _parameters(init: LearnedFit | str | Path) -> Mapping[str, np.ndarray]:
@@ -492,7 +510,8 @@ def _find_program(reference: Mapping[str, str]) -> Program:
     try:
         if not name:
             raise ImportError("no variable of its module holds it")
-        if module not in ("__main__", "__mp_main__") and not module.startswith(FILE) and importlib.util.find_spec(module) is not None:
+        of_a_file = module in ("__main__", "__mp_main__") or module.startswith(FILE)
+        if not of_a_file and importlib.util.find_spec(module) is not None:
             return functools.reduce(getattr, name.split("."), importlib.import_module(module))
         if same and file and Path(same).resolve() == Path(file):
             return functools.reduce(getattr, name.split("."), running)

@@ -28,7 +28,8 @@ from safetensors.numpy import save
 
 from probgen import lock
 
-BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}  # what a start leaves before run.json
+# What a start leaves before run.json:
+BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}
 
 
 class CorruptRun(ValueError):

@@ -31,7 +31,18 @@ from probgen.target import Target
 
 name = "pyro"
 
-__all__ = ["OPS", "Executor", "Ops", "guided", "has_parameters", "name", "prepare", "probe", "scoped", "with_parameters"]
+__all__ = [
+    "OPS",
+    "Executor",
+    "Ops",
+    "guided",
+    "has_parameters",
+    "name",
+    "prepare",
+    "probe",
+    "scoped",
+    "with_parameters",
+]
 
 _CACHE_SIZE = 32
 

@@ -27,7 +27,9 @@ def _of_all(target: Any, seed: int) -> dict[str, float]:
     if not isinstance(base.structure, Structure):
         return _of_rows(base, seed)
     structure = base.structure
-    z = torch.as_tensor(np.random.default_rng([11, seed]).normal(size=structure.dim), dtype=getattr(torch, base.precision))
+    z = torch.as_tensor(
+        np.random.default_rng([11, seed]).normal(size=structure.dim), dtype=getattr(torch, base.precision)
+    )
     with structure.scope(seed):
         trace = structure.trace(base.tensors, structure.unknowns(z.to(structure.device)))
         trace.compute_log_prob()
