@@ -21,7 +21,7 @@ from probgen.reads import Reads, is_library, reads_of
 KEPT = 64  # programs that are found again
 _MODULE = ("__name__", "__builtins__", "__package__", "__spec__", "__loader__", "__file__", "__path__")
 _WRITERS = frozenset(
-    "append extend insert update setdefault pop popitem add clear remove sort".split()
+    ["append", "extend", "insert", "update", "setdefault", "pop", "popitem", "add", "clear", "remove", "sort"]
 )  # methods that change
 
 _found: OrderedDict[bytes, Pinned] = OrderedDict()

@@ -34,7 +34,9 @@ _OUTSIDE = re.compile(  # words for what is read from elsewhere
     "|__globals__|__closure__"
 )
 _BUILTINS = frozenset(("globals", "locals", "eval", "exec", "open", "input", "__import__", "vars"))
-_MODULES = frozenset("os time random secrets sys io subprocess socket glob gc".split())  # a state of the process
+_MODULES = frozenset(
+    ["os", "time", "random", "secrets", "sys", "io", "subprocess", "socket", "glob", "gc"]
+)  # a state of the process
 _DESCRIPTORS = (
     types.WrapperDescriptorType, types.MethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
     types.MethodWrapperType, types.ClassMethodDescriptorType,
