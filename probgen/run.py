@@ -371,6 +371,7 @@ def _settled(fit: Fit) -> Fit:
     if any(pin.reads.mutable or pin.reads.unknown for pin in pins(fit.target)) and fit.z.shape[1]:
         with contextlib.suppress(Exception):  # told when they are asked for
             fit.draws  # noqa: B018
+    seal.remember(fit.target)
     return fit
 
 

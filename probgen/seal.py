@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from probgen import engine
-from probgen.pinned import pins
+from probgen.pinned import Changed, pins
 
 # Relative tolerance, beside 1 nat: on the machine and with the versions of the run, and elsewhere.
 TOLERANCE = {"float64": (1e-7, 1e-5), "float32": (1e-5, 2e-3)}
@@ -98,6 +98,26 @@ def _probed(target: Any) -> dict[str, list[str]] | None:
         if all(_close(a, b, 1e-9) for k in first for a, b in zip(first[k], again[k], strict=True)):
             return {k: [repr(x) for x in v] for k, v in first.items()}
     return None
+
+
+def remember(target: Any) -> None:
+    """Keep the density's values with a target whose program reads what has no content to compare, such as files."""
+    if any(pin.reads.unknown for pin in pins(target)):
+        target.seen = _probed(target)
+
+
+def check_seen(target: Any) -> None:
+    """Raise Changed where the density of such a target is not what it was."""
+    was = getattr(target, "seen", None)
+    if was is None:
+        return
+    now = _probed(target) or {}
+    if names := [k for k in {**was, **now} if not _same(was.get(k), now.get(k), TOLERANCE[target.precision][0])]:
+        reads = sorted({word for pin in pins(target) for word in pin.reads.unknown})
+        raise Changed(
+            f"The program's density changed after it was fitted (at {', '.join(map(repr, names[:4]))}; it reads {', '.join(reads)}): "
+            "what is computed now would mix two programs.\nPut it back, or fit again; what should vary belongs to the data."
+        )
 
 
 def _machine(record: Mapping[str, Any]) -> str:
