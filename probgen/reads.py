@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextlib
 import enum
 import functools
 import hashlib
+import importlib.util
 import inspect
 import logging
 import marshal
@@ -95,19 +97,31 @@ def is_library(module: str | None) -> bool:
     return root == "probgen" or _installed(root)
 
 
-@functools.lru_cache(maxsize=1024)
+_places: dict[str, bool] = {}
+
+
 def _installed(root: str) -> bool:
     if root in ("__main__", "__mp_main__", ""):
         return False
-    if root in sys.builtin_module_names:
-        return True
+    if root not in _places:
+        place = _place(root)
+        if not place and root not in sys.modules:
+            return root in sys.stdlib_module_names  # it may come yet
+        stdlib = sysconfig.get_path("stdlib").replace("\\", "/")
+        installed = "/site-packages/" in place or "/dist-packages/" in place or place.startswith(f"{stdlib}/")
+        _places[root] = installed or root in sys.builtin_module_names or (not place and root in sys.stdlib_module_names)
+    return _places[root]
+
+
+def _place(root: str) -> str:
+    """The file or folder of a module; empty where it has none."""
     found = sys.modules.get(root)
-    places = [getattr(found, "__file__", None) or "", *map(str, getattr(found, "__path__", ()))]
-    place = next((p.replace("\\", "/") for p in places if p), "")
-    if not place:
-        return root in sys.stdlib_module_names
-    stdlib = sysconfig.get_path("stdlib").replace("\\", "/")
-    return "/site-packages/" in place or "/dist-packages/" in place or place.startswith(f"{stdlib}/")
+    places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
+    if found is None:
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(root)
+            places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    return next((str(p).replace("\\", "/") for p in places if p), "")
 
 
 _immutable: dict[int, tuple[Any, bytes]] = {}  # digests of arrays of JAX, by identity

@@ -115,8 +115,8 @@ def check_seen(target: Any) -> None:
     if names := [k for k in {**was, **now} if not _same(was.get(k), now.get(k), TOLERANCE[target.precision][0])]:
         reads = sorted({word for pin in pins(target) for word in pin.reads.unknown})
         raise Changed(
-            f"The program's density changed after it was fitted (at {', '.join(map(repr, names[:4]))}; it reads {', '.join(reads)}): "
-            "what is computed now would mix two programs.\nPut it back, or fit again; what should vary belongs to the data."
+            f"The program's density changed after it was fitted (at {', '.join(map(repr, names[:4]))}; it reads "
+            f"{', '.join(reads)}): what is computed now would mix two programs.\nPut it back, or fit again; what should vary belongs to the data."
         )
 
 
