@@ -114,9 +114,10 @@ def check_seen(target: Any) -> None:
     now = _probed(target) or {}
     if names := [k for k in {**was, **now} if not _same(was.get(k), now.get(k), TOLERANCE[target.precision][0])]:
         reads = sorted({word for pin in pins(target) for word in pin.reads.unknown})
+        sites = ", ".join(map(repr, names[:4]))
         raise Changed(
-            f"The program's density changed after it was fitted (at {', '.join(map(repr, names[:4]))}; it reads "
-            f"{', '.join(reads)}): what is computed now would mix two programs.\nPut it back, or fit again; what should vary belongs to the data."
+            f"The program's density changed after it was fitted (at {sites}; it reads {', '.join(reads)}): what is computed now "
+            "would mix two programs.\nPut it back, or fit again; what should vary belongs to the data."
         )
 
 

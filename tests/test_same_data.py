@@ -43,7 +43,7 @@ def test_the_same_data(fits):
 
 @pytest.mark.parametrize("pair", [("one", "moved"), ("moved", "again"), ("named", "moved")])
 def test_other_values(fits, pair):
-    with pytest.raises(ValueError, match="are fits of different data: .* differs at 12 of 12 values"):
+    with pytest.raises(ValueError, match=r"are fits of different data: .* differs at 12 of 12 values"):
         pg.compare(chosen(fits, *pair))
 
 
@@ -81,7 +81,7 @@ def program(x=None):
 @pytest.fixture(scope="module")
 def latent():
     """Models with a hidden site, as autoencoders are, learned by two bounds and on other rows."""
-    program, settings = program_of("numpyro", CODES), {"num_steps": 40, "progress": False}
+    program, settings = program_of("numpyro", CODES), {"num_steps": 40, "batch_size": 20, "progress": False}
     rows = np.random.default_rng(0).normal(size=40)
     fits = {word: pg.fit(program, {"x": rows}, word, **settings) for word in ("svi", "iwae")}
     return fits | {"moved": pg.fit(program, {"x": rows + 1}, "svi", **settings)}
