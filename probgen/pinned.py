@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -51,6 +52,9 @@ class Pinned:
         if name.startswith("__") or name in ("program", "run", "reads", "own", "apart"):
             raise AttributeError(name)
         return getattr(self.program, name)
+
+    def __reduce__(self) -> Any:
+        return _again, (self.program, type(self), self.reads.mark)
 
     @property
     def base(self) -> Callable[..., Any]:
@@ -132,6 +136,16 @@ def pinned(program: Callable[..., Any], kind: type[Pinned] = Pinned) -> Callable
         while len(_found) > KEPT:
             _found.popitem(last=False)
     return known
+
+
+def _again(program: Callable[..., Any], kind: type[Pinned], mark: bytes | None) -> Callable[..., Any]:
+    """A held program in another process; Changed where it reads something else there."""
+    found = pinned(program, kind)
+    if isinstance(found, Pinned) and found.reads.mark != mark:
+        raise Changed(
+            f"The program {found.__name__} reads something else in process {os.getpid()} than where it was fitted."
+        )
+    return found
 
 
 def _forget(jitted: list[Any]) -> None:

@@ -24,7 +24,7 @@ from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
 from probgen.model import Model
-from probgen.pinned import pins
+from probgen.pinned import Pinned, pins
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
 from probgen.target import START, Bounded, Learnable, Target
@@ -469,6 +469,8 @@ def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]
     """How to find a program again: a catalogue name, or the module or file and the name in it."""
     if isinstance(program, str):
         return {"model": program}
+    if isinstance(function, Pinned):
+        return _reference(function.program, function.program)
     if base := getattr(function, "base", None):  # a program with learned parameters
         return {**_reference(base, base), "parameters": " ".join(function.parameters)}
     owner = function.func if isinstance(function, functools.partial) else function

@@ -37,7 +37,7 @@ from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
-from probgen.pinned import Pinned, check_pins
+from probgen.pinned import Pinned, check_pins, pinned
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
@@ -243,6 +243,7 @@ def with_parameters(
     """The program whose named parameters are in the data."""
     rest = {k: v for k, v in data.items() if k not in parameters}
     given = {k: as_tensor(v, precision) if is_array(v) else plain(v) for k, v in rest.items()}
+    program = pinned(program)
     _, seen = looked(program, given, precision)
     return Learned(program, [seen.found[k] for k in parameters], seen.roots)
 
