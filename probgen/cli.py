@@ -397,8 +397,10 @@ class Compare:
         for word in self.inference:
             catalog.algorithm(word)
         program, data, fits = _program(self.runs[0]), _data(self.data), {}
-        for word in dict.fromkeys(self.inference):
-            out = self.out / word if self.out else None
+        outs = {word: self.out / word if self.out else None for word in self.inference}
+        for word, out in outs.items():  # all of them, before any is fitted
+            run.asked(program, data, word, out=out)
+        for word, out in outs.items():
             fits[word] = run.fit(program, data, word, seed=self.seed, out=out, progress=self.progress)
         return fits
 

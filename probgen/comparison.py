@@ -12,7 +12,9 @@ import numpy as np
 
 from probgen.algorithm import Learner
 from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
+from probgen.pinned import Changed
 from probgen.result import LearnedFit
+from probgen.target import Learnable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,7 @@ COLUMNS = {
     "min_ess": "smallest bulk ESS; of a guide, the effective number of its weighted draws",
     "log_prob": "of a learned model: mean log probability of a row of its data, in nats",
     "log_prob_error": "its standard error; nothing where it is exact",
+    "log_prob_kind": "what kind of number it is; bounds are below the log probability",
     "seconds": "wall time, compilation included",
     "ess_per_s": "min_ess / seconds",
     "gradients": "gradient evaluations, warm-up included, the search for a start apart; of a guide, steps x particles",
@@ -97,11 +100,16 @@ def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
     fits: by the name to show. The reference is, of those with the best verdict, the Markov chains with the largest
         smallest ESS, else the first; agreement with it is over the scalars that both have.
     loo: also rank by leave-one-out predictive accuracy (arviz_stats.compare) different programs on the same data.
-    Raises ValueError without fits, or where fits with `loo` have other data.
+    Raises ValueError without fits, where what they observe differs, and for `loo` of models that were learned from rows.
     """
     if not fits:
         raise ValueError("There is nothing to compare: pass {'name': fit, ...}.")
     fits = dict(fits)
+    same_data(fits)
+    if loo and (learned := [name for name, fit in fits.items() if isinstance(fit, LearnedFit)]):
+        raise ValueError(
+            f"loo is for posterior draws; {', '.join(learned)} learned parameters from rows.\nCompare log_prob on held-out rows."
+        )
     verdicts = {name: fit.diagnose() for name, fit in fits.items()}
     found = {name: _usable(fit) for name, fit in fits.items()}
     costs = {name: _cost(fit, found[name]) for name, fit in fits.items()}
@@ -111,6 +119,52 @@ def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
         for name, cost in costs.items()
     }
     return Comparison(_table(rows), reference, fits, verdicts, _loo(fits) if loo else None)
+
+
+def same_data(fits: Mapping[str, Fit]) -> None:
+    """Raise ValueError where what the fits observe differs: by name, or as a whole where no site has the same name."""
+    found = {name: _observed(fit) for name, fit in fits.items()}
+    (first, ours), *others = found.items()
+    for name, theirs in others:
+        shared = [k for k in ours if k in theirs]
+        pairs = [(f"site {k!r}", ours[k], theirs[k]) for k in shared]
+        if not shared:
+            pairs = [("what they observe", *map(_joined, (ours, theirs)))]
+        for what, one, other in pairs:
+            if told := _difference(one, other):
+                raise ValueError(
+                    f"{first!r} and {name!r} are fits of different data: {what} {told}.\n"
+                    "compare holds algorithms and programs against each other on the same data."
+                )
+
+
+def _observed(fit: Fit) -> dict[str, np.ndarray]:
+    """What a fit observes, by site, each as a flat array."""
+    if isinstance(fit.target, Learnable):
+        rows, sites = fit.target.all_rows(), fit.target.keywords.values()
+        return {k: np.ravel(rows[k]).astype(float) for k in sites}
+    try:
+        found = fit.target.observed_values()
+    except Changed:  # what is observed by its keyword
+        sources = {site.source: site.name for site in fit.target.sites if site.kind == "observed" and site.source}
+        found = {name: np.asarray(fit.target.data[k]) for k, name in sources.items()}
+    return {k: np.ravel(v).astype(float) for k, v in found.items()}
+
+
+def _joined(observed: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.sort(np.concatenate([*observed.values(), np.empty(0)]))
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> str:
+    """How two arrays of observations differ by more than rounding to single precision; empty where they do not."""
+    if one.size != other.size:
+        return f"has {one.size} and {other.size} values"
+    scale = np.maximum(1e-30, np.maximum(abs(one), abs(other)))
+    off = ~np.isclose(one, other, rtol=1e-5, atol=1e-6 * np.median(scale) if scale.size else 0, equal_nan=True)
+    if not off.any():
+        return ""
+    at = int(np.argmax(off))
+    return f"differs at {int(off.sum())} of {one.size} values, {one[at]:.6g} and {other[at]:.6g} the first"
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -148,13 +202,15 @@ def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
     return cost | {"ess_per_s": cost["min_ess"] / max(fit.seconds, 1e-9)}
 
 
-def _log_prob(fit: LearnedFit) -> dict[str, float]:
+def _log_prob(fit: LearnedFit) -> dict[str, Any]:
     """Mean log probability of the rows that a model was learned from."""
     try:
         found = fit.log_prob()
     except (TypeError, ValueError):  # there is no estimate of its constant
         return {}
-    return {"log_prob": float(np.mean(found.value)), "log_prob_error": found.stderr or np.nan}
+    stderr = np.asarray(found.stderr if found.stderr is not None else 0.0, float)
+    error = np.sqrt(np.sum(stderr**2)) / stderr.size if stderr.ndim else float(stderr)  # of each row, or of a constant
+    return {"log_prob": float(np.mean(found.value)), "log_prob_error": error or np.nan, "log_prob_kind": found.kind}
 
 
 def _gradients(fit: Fit) -> int:
@@ -194,11 +250,6 @@ def _loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """arviz_stats.compare of the fits' pointwise log likelihoods."""
     from arviz_stats import compare as ranked
 
-    observed = {name: fit.target.observed_values() for name, fit in fits.items()}
-    sizes = {name: sum(value.size for value in values.values()) for name, values in observed.items()}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name}: {size}" for name, size in sizes.items())
-        raise ValueError(f"loo compares programs on the same data; the numbers of observations differ ({told}).")
     for fit in fits.values():
         fit.log_likelihood()
     with warnings.catch_warnings():

@@ -52,7 +52,7 @@ def check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
 
 def _array(name: str, value: Any) -> np.ndarray:
     try:
-        array = np.asarray(value)
+        array = np.array(value)  # of its own: what the caller changes in place later changes no fit
     except (TypeError, ValueError) as error:
         raise ValueError(f"Data {name!r} cannot be read as one array: {error}") from error
     if array.dtype.kind not in "fiub":

@@ -124,6 +124,9 @@ class Fit:
 
     def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
         """New data from the posterior predictive, or draws where nothing is observed: arrays (num_samples, *event)."""
+        from probgen.seal import check_seen
+
+        check_seen(self.target)
         rng = np.random.default_rng(self.seed + 2 if seed is None else seed)
         chains, draws = self.z.shape[:2]
         pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)

@@ -12,17 +12,19 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probgen import catalog, engine, runtime
+from probgen import catalog, engine, runtime, seal
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
 from probgen.model import Model
+from probgen.pinned import Pinned, pins
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
 from probgen.target import START, Bounded, Learnable, Target
@@ -140,6 +142,35 @@ def fit(
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
+    algorithm, store, precision, model, target = asked(
+        program, data, inference, out=out, overwrite=overwrite, precision=precision, engine=engine, guide=guide, by_row=by_row,
+        **settings,
+    )  # fmt: skip
+    if init is not None:
+        target = _begun(target, _parameters(init))
+
+    def begin() -> None:
+        if store:
+            store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
+
+    with store.writing() if store else contextlib.nullcontext():
+        return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+
+
+def asked(
+    program: Program,
+    data: Any,
+    inference: str | Inference,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    precision: str | None = None,
+    engine: str | None = None,
+    guide: Callable[..., Any] | None = None,
+    by_row: bool | None = None,
+    **settings: Any,
+) -> tuple[Inference, Store | None, str, Model, Target]:
+    """What `fit` is asked for, checked, before anything runs: algorithm, directory, precision, model and target; see there."""
     program = _declared(program, guide, by_row)
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
@@ -158,14 +189,7 @@ def fit(
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
         )
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
-    if init is not None:
-        target = _begun(target, _parameters(init))
-
-    def begin() -> None:
-        if store:
-            store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
-
-    return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+    return algorithm, store, precision, model, target
 
 
 def _parameters(init: LearnedFit | str | Path) -> Mapping[str, np.ndarray]:
@@ -224,7 +248,19 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
     Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
     """
     store = Store(out)
+    store.record()  # there is one
+    with store.writing():
+        return _drive(_where_it_was(store, program), progress)
+
+
+def _where_it_was(store: Store, program: Program | None) -> Run:
+    """A run as its last checkpoint left it; raises ChangedRun where its program, data or settings are others."""
     run = _restored(store, program)
+    if changed := _changes(store, run):
+        raise seal.ChangedRun(
+            f"{store.path} cannot go on: changed since it was begun: {'; '.join(changed)}.\n"
+            "Its draws would be of two posteriors. Put it back, or fit anew in another directory."
+        )
     if store.has("state.safetensors"):
         state, note = store.arrays("state.safetensors")
         store.forget_after(note["step"])
@@ -234,7 +270,7 @@ def resume(out: str | Path, program: Program | None = None, *, progress: bool | 
         run.records, run.step, run.seconds, run.state = [records] if records else [], at, note["seconds"], state
     else:
         store.forget_after(0)
-    return _drive(run, progress)
+    return run
 
 
 def load(out: str | Path, program: Program | None = None) -> Fit:
@@ -244,6 +280,10 @@ def load(out: str | Path, program: Program | None = None) -> Fit:
     """
     store = Store(out)
     run = _restored(store, program)
+    if changed := _changes(store, run):
+        told = f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs."
+        run.target.notes = (*getattr(run.target, "notes", ()), told)
+        warnings.warn(told, stacklevel=2)
     step = None
     with contextlib.suppress(CorruptRun):
         run.state, note = store.arrays("state.safetensors")
@@ -273,12 +313,14 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     """Write a Fit as a run's directory; see `Fit.save`."""
     store = Store(out)
     record = _record(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision)
-    store.create(record, _arrays(fit.target), overwrite)
-    store.append(0, fit.records)
-    store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
-    for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
-        if arrays:
-            store.put(name, arrays)
+    store.check_free(overwrite)
+    with store.writing():
+        store.create(record, _arrays(fit.target), overwrite)
+        store.append(0, fit.records)
+        store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
+        for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
+            if arrays:
+                store.put(name, arrays)
 
 
 class Run:
@@ -360,7 +402,16 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
         run.seconds = time.perf_counter() - begun
     if run.store and answer:
         run.store.put("answer", answer)
-    return run.result(answer)
+    return _settled(run.result(answer))
+
+
+def _settled(fit: Fit) -> Fit:
+    """The fit, its draws computed at once where the program reads what could change before they are asked for."""
+    if any(pin.reads.mutable or pin.reads.unknown for pin in pins(fit.target)) and fit.z.shape[1]:
+        with contextlib.suppress(Exception):  # told when they are asked for
+            fit.draws  # noqa: B018
+    seal.remember(fit.target)
+    return fit
 
 
 @contextlib.contextmanager
@@ -438,7 +489,7 @@ def _record(
     program: Program, model: Model, algorithm: Inference, target: Target, seed: int, precision: str
 ) -> dict[str, Any]:
     static = {k: v for k, v in target.data.items() if isinstance(v, bool | int | str | None)}
-    return {
+    record = {
         "probgen": versions()["probgen"],
         "program": _reference(program, model.program) | _companions(program, model),
         "engine": target.engine,
@@ -451,12 +502,15 @@ def _record(
         "static": static,
         "versions": versions(),
     }
+    return record | {"seal": seal.sealed(record, target, _arrays(target))}
 
 
 def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]:
     """How to find a program again: a catalogue name, or the module or file and the name in it."""
     if isinstance(program, str):
         return {"model": program}
+    if isinstance(function, Pinned):
+        return _reference(function.program, function.program)
     if base := getattr(function, "base", None):  # a program with learned parameters
         return {**_reference(base, base), "parameters": " ".join(function.parameters)}
     owner = function.func if isinstance(function, functools.partial) else function
@@ -499,7 +553,8 @@ def _find_program(reference: Mapping[str, str]) -> Program:
     try:
         if not name:
             raise ImportError("no variable of its module holds it")
-        if module not in ("__main__", "__mp_main__") and importlib.util.find_spec(module) is not None:
+        of_a_file = module in ("__main__", "__mp_main__") or module.startswith(FILE)
+        if not of_a_file and importlib.util.find_spec(module) is not None:
             return functools.reduce(getattr, name.split("."), importlib.import_module(module))
         if same and file and Path(same).resolve() == Path(file):
             return functools.reduce(getattr, name.split("."), running)
@@ -511,18 +566,27 @@ def _find_program(reference: Mapping[str, str]) -> Program:
         ) from error
 
 
+FILE = "probgen_file_"  # begins the name of a module that was made of a file
+
+
 def from_file(path: str | Path, name: str) -> Program:
-    """A program, or a Model, of a Python file; the file is imported under a name that no other module has."""
+    """A program, or a Model, of a Python file; the file is imported under a name that no other module has.
+
+    Imported again where it has been edited.
+    """
     file = Path(path).resolve()
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    module = f"probgen_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    if module not in sys.modules:
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    module = f"{FILE}{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if getattr(sys.modules.get(module), "__probgen_content__", None) != content:
         spec = importlib.util.spec_from_file_location(module, file)
         loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        loaded.__probgen_content__ = content  # type: ignore[attr-defined]
         sys.modules[module] = loaded
         try:
-            spec.loader.exec_module(loaded)  # type: ignore[union-attr]
+            source = file.read_bytes()  # not by the loader, whose bytecode is that of an edit in the same second
+            exec(compile(source, str(file), "exec"), vars(loaded))
         except BaseException:
             del sys.modules[module]
             raise
@@ -560,6 +624,16 @@ def _restored(store: Store, program: Program | None) -> Run:
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
     return run
+
+
+def _changes(store: Store, run: Run) -> list[str]:
+    """What of a run is not as it was begun, in words."""
+    record = store.record()
+    if "seal" not in record:
+        run.target.notes = (*getattr(run.target, "notes", ()), seal.UNSEALED)
+        return []
+    with _scope(run):
+        return seal.changes(record, run.target, store.arrays("data.safetensors")[0])
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

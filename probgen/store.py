@@ -6,6 +6,7 @@
     state.safetensors     the kernel's state after the last committed step
     starts.safetensors    where the starting paths ended
     answer.safetensors    what a learner read off its final state
+    lock                  who is writing, while somebody is
 
 A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole,
 and what a later segment holds is written again, bit for bit the same.
@@ -13,10 +14,11 @@ and what a later segment holds is written again, bit for bit the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part"}  # what a start leaves before run.json
+from probgen import lock
+
+# What a start leaves before run.json:
+BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}
 
 
 class CorruptRun(ValueError):
@@ -47,6 +52,17 @@ class Store:
                 f"{self.path} holds a run already. Go on with pg.resume({str(self.path)!r}), or pass overwrite=True."
             )
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside, nobody else writes here; raises `lock.RunInUse`, naming who does already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with lock.Lock(self.path):
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # where nothing was begun
+                self.path.rmdir()
+
     def _held(self) -> set[str]:
         return {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
 
@@ -56,10 +72,10 @@ class Store:
         run.json is written last and removed last: without it there is no run, and a start cut short begins again.
         """
         self.check_free(overwrite)
-        for name in sorted(self._held(), key="run.json".__eq__):
+        for name in sorted(self._held() - {lock.NAME}, key="run.json".__eq__):
             entry = self.path / name
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        (self.path / "draws").mkdir(parents=True)
+        (self.path / "draws").mkdir(parents=True, exist_ok=True)
         self._write("data.safetensors", save(_contiguous(data)))
         self._write("run.json", json.dumps(record, indent=1).encode())
 

@@ -86,6 +86,8 @@ class Target:
     """
 
     offers: ClassVar[str] = "Target"
+    notes: tuple[str, ...] = ()  # sentences that a fit's reader should see
+    seen: Any = None  # see `probgen.seal.remember`
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]

@@ -91,7 +91,9 @@ def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
 def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
     """The fit's data with some replaced; checked as at the start of a fit."""
     from probgen.data import check, on_host
+    from probgen.seal import check_seen
 
+    check_seen(fit.target)
     return check(fit.model.program, {**on_host(fit.target.data), **new_data})
 
 

@@ -215,6 +215,6 @@ def test_compare_refuses_nothing_and_other_data():
     fit = by_hand()
     model, target = conditioned(Model(shifted), {"y": Y})
     assert model.program is fit.model.program
-    with pytest.raises(ValueError, match="observations differ"):
+    with pytest.raises(ValueError, match="are fits of different data"):
         pg.compare({"a": fit, "b": chains()}, loo=True)
     assert target.dim == 31

@@ -23,6 +23,7 @@ from numpyro.distributions.kl import kl_divergence
 from probgen import runtime
 from probgen.data import check_drawn, taken
 from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, wrapped
+from probgen.engine.structure import settings
 from probgen.target import Arrays, Bounded, Variable
 
 
@@ -281,9 +282,9 @@ def companion(target: NumpyroLearnable, program: Callable[..., Any], kinds: Mapp
     row |= {k: jax.ShapeDtypeStruct(target.arrays[k].shape[1:], target.arrays[k].dtype) for k in target.inputs}
     known = {k: jax.ShapeDtypeStruct(jnp.shape(v), jnp.asarray(v).dtype) for k, v in target.rest.items()}
     arrays = taken(program, {**known, **row})
-    settings = {k: v for k, v in target.structure.static.items() if k not in arrays and k not in target.keywords}
+    rest = {k: v for k, v in target.structure.static.items() if k not in arrays and k not in target.keywords}
     shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
-    return wrapped(program, tuple(sorted(taken(program, settings).items())), shapes)
+    return wrapped(program, settings(taken(program, rest)), shapes)
 
 
 def _check_beside(target: NumpyroBounded) -> None:

@@ -21,7 +21,7 @@ from probgen.data import check_support
 from probgen.engine import energy
 from probgen.engine.energy import Block
 from probgen.engine.numpyro import NumpyroTarget, prepare
-from probgen.engine.structure import MEASURES, structure_of
+from probgen.engine.structure import MEASURES, settings, structure_of
 from probgen.target import START, Learnable, Target, Variable, check_begun
 
 
@@ -100,7 +100,7 @@ def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learne
     seen: list[tuple[tuple[str, Any], Any]] = []
 
     def look(data: Mapping[str, Any]) -> None:
-        found = initial(program, {**data, **dict(static)}, jax.random.key(0))
+        found = initial(program, {**data, **{k: v for k, v, _ in static}}, jax.random.key(0))
         seen.extend(((site, jax.tree.structure(value)), constraint) for site, (value, constraint) in found.items())
 
     jax.eval_shape(look, abstract)
@@ -172,7 +172,7 @@ def _rows_with(
     if any(s.distribution in ("Dirichlet", "Wishart", "WishartCholesky") for s in sources.values()):
         _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
-    program = wrapped(program, tuple(sorted(free.items())), kept)
+    program = wrapped(program, settings(free), kept)
     parameters = program.parameters
     begun = jax.eval_shape(lambda arrays, key: initial_arrays(program, arrays, free, key), rest, jax.random.key(0))
     with_parameters = {**rest, **begun}
@@ -213,7 +213,7 @@ def with_parameters(
     with runtime.jax_scope(precision):
         rest = {k: v for k, v in data.items() if k not in parameters and not k.endswith((" known", " value"))}
         arrays = {k: v for k, v in rest.items() if isinstance(v, np.ndarray)}
-        static = tuple(sorted((k, v) for k, v in rest.items() if k not in arrays))
+        static = settings({k: v for k, v in rest.items() if k not in arrays})
         return wrapped(program, static, tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
 
 

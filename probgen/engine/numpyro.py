@@ -34,6 +34,7 @@ from probgen.engine.structure import (
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
+from probgen.pinned import Watched, pinned
 from probgen.target import (
     Conditional,
     Continuous,
@@ -462,6 +463,7 @@ def prepare(
     Raises ValueError where the program has no unknowns, does not run on the data, or has unknowns that no algorithm here
     can treat.
     """
+    program = pinned(program, Watched)
     arrays = {k: v for k, v in as_arrays(data, precision).items() if isinstance(v, np.ndarray)}
     static = {k: v for k, v in data.items() if k not in arrays}
     from probgen.engine import reading
@@ -491,7 +493,7 @@ def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parame
     """The program with its named parameters as data; see `learned`."""
     from probgen.engine import learned
 
-    return learned.with_parameters(program, data, parameters, precision)
+    return learned.with_parameters(pinned(program, Watched), data, parameters, precision)
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
@@ -499,6 +501,13 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
     from probgen.engine import learned
 
     return learned.has_parameters(program, data)
+
+
+def probe(target: Any) -> dict[str, list[float]]:
+    """Numbers that tell this program from another; see `probe`."""
+    from probgen.engine import probe
+
+    return probe.probe(target)
 
 
 def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., Any] | None = None) -> Any:
@@ -509,6 +518,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     from probgen.engine import amortised
     from probgen.engine.learned import NumpyroLearnable
 
+    guide, critic = (None if each is None else pinned(each, Watched) for each in (guide, critic))
     if not isinstance(target, NumpyroLearnable):
         target.author_guide = guide
         return target

@@ -16,7 +16,8 @@ from numpyro.infer import Trace_ELBO
 from probgen.data import check_drawn, taken
 from probgen.engine.learned import Learned, initial_arrays, wrapped
 from probgen.engine.numpyro import NumpyroContinuous
-from probgen.engine.structure import FullPlates, Structure, with_guide
+from probgen.engine.structure import FullPlates, Structure, settings, with_guide
+from probgen.engine.whole import Whole
 
 
 class NumpyroGuided(NumpyroContinuous):
@@ -129,16 +130,15 @@ def _pair(structure: Structure, guide: Callable[..., Any], shapes: tuple) -> Str
 
     Raises ValueError where the guide does not run on the data, or does not draw just the unknowns.
     """
-    static = tuple(sorted(structure.static.items()))
-    base = getattr(structure.program, "base", structure.program)
-    program = wrapped(base, static, shapes)
+    base = structure.program.program if isinstance(structure.program, Whole) else structure.program
+    program = wrapped(base, settings(structure.static), shapes)
     abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
     try:
         seen = taken(guide, {**abstract, **structure.static})
         arrays = {k: v for k, v in seen.items() if k in abstract}
-        settings = tuple(sorted((k, v) for k, v in seen.items() if k not in abstract))
-        learned = wrapped(guide, settings, tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
-        drawn = _sites(guide, arrays, dict(settings))
+        static = {k: v for k, v in seen.items() if k not in abstract}
+        learned = wrapped(guide, settings(static), tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
+        drawn = _sites(guide, arrays, static)
     except (TypeError, ValueError) as error:
         raise ValueError(f"The guide does not run on the data: {error}") from error
     finite = {site.name for site in structure.sites if site.kind == "latent" and site.discrete}

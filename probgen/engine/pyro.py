@@ -24,13 +24,26 @@ from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
 from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro_parameters import Learned
+from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
 from probgen.engine.pyro_whole import whole
+from probgen.pinned import Pinned, pinned
 from probgen.target import Target
 
 name = "pyro"
 
-__all__ = ["OPS", "Executor", "Ops", "guided", "has_parameters", "name", "prepare", "scoped", "with_parameters"]
+__all__ = [
+    "OPS",
+    "Executor",
+    "Ops",
+    "guided",
+    "has_parameters",
+    "name",
+    "prepare",
+    "probe",
+    "scoped",
+    "with_parameters",
+]
 
 _CACHE_SIZE = 32
 
@@ -52,6 +65,7 @@ def prepare(
     Raises ValueError where an unknown has neither a bijection nor a finite support.
     A second call with data of the same shapes neither traces nor compiles, unless the program reads the data's values.
     """
+    program = pinned(program)
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
@@ -80,7 +94,8 @@ def _key(
 ) -> Any:
     """What a structure is kept under; None where a setting has no hash."""
     shapes = tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in zip(arrays, tensors, strict=True))
-    key = (program, shapes, tuple((name, type(value), value) for name, value in sorted(static.items())), precision)
+    settings = tuple((name, type(value), value, repr(value)) for name, value in sorted(static.items()))
+    key = (program, shapes, settings, precision)
     try:
         hash(key)
     except TypeError:
@@ -142,4 +157,6 @@ def _examine(
     with structure.scope(), torch.no_grad(), Watch(tensors) as watch:
         structure.log_density(z, tensors)
     structure.reads_data, structure.is_random = watch.reads, watch.random
+    if isinstance(program, Pinned):
+        program.settle()
     return structure

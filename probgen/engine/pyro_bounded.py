@@ -8,6 +8,7 @@ the rows, one for each value.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from probgen.engine.pyro_learned import (
     Learning,
     PyroLearnable,
     host,
+    identities,
     in_rows,
     log_prob,
     looked,
@@ -36,6 +38,7 @@ from probgen.engine.pyro_learned import (
     traced,
 )
 from probgen.engine.pyro_parameters import Parameter, given
+from probgen.pinned import Pinned, check_pins, pinned
 from probgen.target import Bounded, Variable
 
 Rows = Mapping[str, Any]
@@ -186,6 +189,7 @@ class PyroBounded(PyroLearnable, Bounded):
         return {k: np.concatenate([part[k] for part in found]) for k in found[0]}
 
     def _evaluating(self, answer: Any, seed: tuple[int, int]) -> Any:
+        check_pins(self)
         stack = ExitStack()
         stack.enter_context(self.running(self.as_tensors(answer), OPS.seed(OPS.fold_in(OPS.key(seed[0]), seed[1]))))
         stack.enter_context(torch.no_grad())
@@ -256,6 +260,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         from probgen.nets.pyro_encoder import Encoder
 
         program = Encoder(tuple((v.name, v.shape) for v in hidden.values()), (*target.keywords, *target.inputs))
+    program = pinned(program)
     data = {**target.structure.static, **target._named(target.batch(torch.arange(FEW) % target.num_rows))}
     try:
         trace, seen = looked(program, taken(program, data), target.precision)
@@ -270,5 +275,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         )
     refuse_batch_norm(seen.roots)
     beside = tuple(k for k, n in nodes.items() if n["is_observed"])
+    if isinstance(program, Pinned):
+        program.given(functools.partial(identities, tuple(seen.found.values())))
     found = Guide(program, tuple(seen.found.values()), tuple(seen.roots), beside)
     return PyroBounded(target.structure, target.tensors, target.data, found)

@@ -37,6 +37,7 @@ from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
+from probgen.pinned import Pinned, check_pins, pinned
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
@@ -128,12 +129,19 @@ def _rows_with(
     check_support(tuple(replace(s, bounds=loose(s)) for s in sites if s.source), values)
     rows = tuple((k, site) for site, k in visible.items())
     inputs = tuple(k for k in sliced if k not in visible.values())
+    if isinstance(program, Pinned):
+        program.given(functools.partial(identities, tuple(seen.found.values())))
     structure = Learning(
         program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
         tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
     )  # fmt: skip
     return PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+
+
+def identities(parameters: Sequence[Parameter]) -> list[int]:
+    """Of the tensors that modules hold in place of learned ones."""
+    return [id(p.module._parameters[p.attribute]) for p in parameters if p.module is not None]
 
 
 def data_of(static: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -235,6 +243,7 @@ def with_parameters(
     """The program whose named parameters are in the data."""
     rest = {k: v for k, v in data.items() if k not in parameters}
     given = {k: as_tensor(v, precision) if is_array(v) else plain(v) for k, v in rest.items()}
+    program = pinned(program)
     _, seen = looked(program, given, precision)
     return Learned(program, [seen.found[k] for k in parameters], seen.roots)
 
@@ -336,6 +345,7 @@ class PyroLearnable(Learnable):
             raise Incompatible(
                 "The hidden sites of a Pyro program are not integrated out; fit.log_prob(x) bounds log p."
             )
+        check_pins(self)
         found = []
         with self.running(self.as_tensors(answer), 0), torch.no_grad():
             for part in parts(self.from_host(rows), AT_ONCE):
@@ -357,6 +367,7 @@ class PyroLearnable(Learnable):
 
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
         """The target of a new point, given learned parameters; a batch of one row for the program."""
+        check_pins(self)
         given = dict(given or {})
         if missing := [k for k in self.inputs if k not in given]:
             raise TypeError(
@@ -399,6 +410,7 @@ class PyroNewPoint(PyroSimulable):
         self.dim = 0
 
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+        check_pins(self)
         if self.base.reads_rows(self.answer):
             raise Incompatible(
                 "The program's distributions depend on the very data that they are of, so that it cannot be run forward.\n"

@@ -17,6 +17,7 @@ from pyro.ops.contract import contract_tensor_tree
 from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
+from probgen.pinned import check_pins
 from probgen.target import Arrays, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
 
 FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
@@ -94,6 +95,7 @@ class PyroTarget(Target):
 
     def observed_values(self) -> dict[str, np.ndarray]:
         """What every observed site is observed at, in the order of the program: arrays of the sites' shapes."""
+        check_pins(self)
         with torch.no_grad(), self.structure.scope():
             give = Unknowns(lambda _, shape: torch.zeros(shape, device=self.structure.device))
             nodes = self.structure.trace(self.tensors, give).nodes
@@ -141,6 +143,7 @@ class PyroTarget(Target):
 
     def _over_draws(self, function: Callable[[Any], Any], inputs: Any, seed: int) -> dict[str, np.ndarray]:
         """A function of one draw, applied along the leading axis of `inputs`; the results as arrays."""
+        check_pins(self)
         largest = max([int(np.prod(site.shape)) for site in self.sites] + [1])
         chunk = max(1, min(1024, _CHUNK // largest))
         with torch.no_grad():
@@ -262,6 +265,7 @@ class PyroContinuous(PyroTarget, Continuous):
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites; ValueError if one is missing or of another shape."""
+        check_pins(self)
         missing = [name for name in self.structure.blocks if name not in values]
         if missing:
             raise ValueError(f"No value for site {missing[0]!r}; unconstrain needs {', '.join(self.structure.blocks)}.")
@@ -290,6 +294,7 @@ class PyroContinuous(PyroTarget, Continuous):
         """The gradient of all data ("full") or of a minibatch, shared by all targets of this structure."""
         gradients, structure = self.structure.gradients, self.structure
         if name not in gradients:
+            check_pins(self)
             obstacle = "it draws random numbers" if structure.is_random else None
             gradients[name] = Gradient(
                 structure.log_density, structure.scope, frozen=structure.reads_data, obstacle=obstacle

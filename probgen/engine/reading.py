@@ -18,7 +18,7 @@ import numpy as np
 
 from probgen.engine import learned, whole
 from probgen.engine.numpyro import of_structure
-from probgen.engine.structure import MEASURES, Structure, structure_of
+from probgen.engine.structure import MEASURES, Structure, settings, structure_of
 from probgen.target import Target
 
 TOLERANCE = 1e-3  # of the log density of two rows against the sum of theirs
@@ -57,7 +57,7 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
 def with_points(structure: Structure, arrays: Arrays, rows: Callable[[], Any]) -> Target:
     """The target of parameters and unknowns together."""
     shapes = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items()))
-    program = whole.whole(structure.program, tuple(sorted(structure.static.items())), shapes)
+    program = whole.whole(structure.program, settings(structure.static), shapes)
     found = structure_of(program, arrays, structure.static, structure.precision)
     shared = [site.name for site in structure.sites if site.kind == "latent" and not site.shape]
     notes = (SHARED.format(", ".join(map(repr, shared))),) if shared and rows() else ()

@@ -145,7 +145,12 @@ def structure_of(
     """The structure of a program on arrays of these shapes, traced once."""
     _forget_other_precision(program, precision)
     shapes = tuple((k, v.shape, str(v.dtype)) for k, v in sorted(arrays.items()) if not k.endswith(PARTLY))
-    return _structure(program, shapes, tuple(sorted(static.items())), precision)
+    return _structure(program, shapes, settings(static), precision)
+
+
+def settings(static: Mapping[str, Any]) -> tuple[tuple[str, Any, str], ...]:
+    """Settings as a key: 1, 1.0 and True are not the same there, nor are 0.0 and -0.0."""
+    return tuple((k, v, repr(v)) for k, v in sorted(static.items()))
 
 
 _precisions: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # of programs' last traces
@@ -178,10 +183,11 @@ def with_guide(structure: Structure, guide: tuple[Any, ...]) -> Structure:
 @functools.lru_cache(maxsize=64)
 def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precision: str) -> Structure:
     abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
+    settings_of = {k: v for k, v, _ in static}
     found: dict[str, Any] = {}
 
     def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
+        seeded = handlers.seed(lambda: program(**arrays, **settings_of), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(started).get_trace()
         if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
@@ -202,7 +208,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     dim = sum(math.prod(shape) for shape in shapes_of.values())
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
-        program, dict(static), found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
+        program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
         found["learnable"],
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from probgen import runtime
 from probgen.algorithm import Inference, Sampler
+from probgen.reads import is_library, reads_of
 
 # ---- compiled code that outlives the process ---------------------------------------------------------------------
 
@@ -50,15 +51,24 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
     """
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
     shapes = tuple((jnp.shape(leaf), jnp.asarray(leaf).dtype, _spread(leaf)) for leaf in leaves)
-    return _compiled(make, kernel, type(target), target.structure, tree, shapes, tuple(sorted(settings.items())))
+    settings_of = tuple(sorted(settings.items()))
+    return _compiled(make, kernel, type(target), target.structure, tree, shapes, settings_of, _own(kernel))
+
+
+def _own(kernel: Inference) -> Any:
+    """The content of an algorithm that is not probgen's; something new at every call where that cannot be told."""
+    if is_library(type(kernel).__module__):
+        return None
+    return reads_of(type(kernel)).mark or object()
 
 
 @functools.lru_cache(maxsize=128)
 def _compiled(
-    make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple
-) -> Code:
+    make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
+    own: Any,
+) -> Code:  # fmt: skip
     leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
-    file = _file(make, kernel, kind, structure, tree, leaves, settings)
+    file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
     if file:
         with contextlib.suppress(Exception):  # absent or cut short
             return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
@@ -87,14 +97,16 @@ def _spread(leaf: Any) -> Any:
 
 def _file(*parts: Any) -> Path | None:
     """Where an executable is kept."""
-    make, kernel, kind, structure, tree, leaves, settings = parts
-    if os.environ.get("PROBGEN_CACHE") == "":
+    make, kernel, kind, structure, tree, leaves, settings, own = parts
+    if os.environ.get("PROBGEN_CACHE") == "" or not isinstance(own, bytes | None):
         return None
     arrays = jax.tree.unflatten(tree, leaves)[0]
     density = _density(kind, structure, tuple(sorted(arrays.items())))
     if "callback" in density:  # an address of this process
         return None
-    said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, _machine())
+    if getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):  # constants are arguments, and not in the text
+        return None
+    said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, own, _machine())
     return runtime.cache_dir() / "executables" / hashlib.sha256(repr(said).encode()).hexdigest()
 
 
@@ -112,7 +124,7 @@ def _machine() -> str:
 
     device = jax.devices()[0]
     package = Path(__file__).parents[1]
-    folders = (package.parent / "inference", package / "inference", package / "engine")
+    folders = (package.parent / "inference", package)
     sources = hashlib.sha256()
     for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
         sources.update(file.read_bytes())

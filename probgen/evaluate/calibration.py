@@ -13,7 +13,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -146,6 +146,8 @@ def sbc(
     if isinstance(inference, str) and isinstance(algorithm, Sampler) and "num_chains" not in settings:
         algorithm = catalog.inference(algorithm, {"num_chains": 1})
     model, target = conditioned(program, data, engine, precision)
+    if target.points:
+        raise ValueError(f"{target.points[0]!r} is a parameter, which has no prior to be drawn from: give it one.")
     target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
     study = _Study(model, target, algorithm, _observed_keywords(target), precision)
     with runtime.compile_cache() if target.engine == "numpyro" else contextlib.nullcontext():
@@ -188,7 +190,9 @@ class _Study:
             data[keyword] = np.asarray(truth[site], data[keyword].dtype)
             if not np.isfinite(data[keyword]).all():
                 raise ValueError(f"the simulated {site!r} is not finite")
-        return fitting(self.algorithm, prepared(self.model, data, self.target.engine, self.precision), list)
+        program = getattr(self.target.structure, "program", self.model.program)  # type: ignore[attr-defined]  # as it was
+        model = replace(self.model, program=program)
+        return fitting(self.algorithm, prepared(model, data, self.target.engine, self.precision), list)
 
     def simulate(self, seed: int, count: int) -> list[dict[str, np.ndarray]]:
         """Unknowns and data from the program; ValueError where the data are also an input."""

@@ -1,0 +1,105 @@
+"""One writer a directory: a lock that the operating system gives back when its process ends, however it ends.
+
+lock    {"pid": 4711, "host": "kepler", "since": "2026-01-31 12:00:00"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: only this process's own runs are told apart
+    fcntl = None  # type: ignore[assignment]
+
+NAME = "lock"
+
+_ours: dict[str, str] = {}  # directories that this process writes to, and since when
+_files: set[int] = set()
+_guard = threading.Lock()
+
+
+def _leave() -> None:
+    """In a forked child: the lock is its parent's, and ends with it."""
+    for file in _files:
+        os.close(file)
+    _files.clear()
+    _ours.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave)
+
+
+class RunInUse(OSError):
+    """Another process, or another fit of this one, writes to a run's directory."""
+
+
+class Lock:
+    """`with Lock(directory): ...`; raises RunInUse, naming the holder. The directory must exist."""
+
+    def __init__(self, directory: Path):
+        self.directory, self.file = directory, directory / NAME
+        self.key = str(directory.resolve())
+        self.open: int | None = None
+
+    def __enter__(self) -> Lock:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        with _guard:
+            if self.key in _ours:
+                raise self._in_use(f"another fit of this process (pid {os.getpid()})", _ours[self.key])
+            self.open = self._taken()
+            _ours[self.key] = since
+            _files.add(self.open)
+        said = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+        os.ftruncate(self.open, 0)
+        os.pwrite(self.open, said.encode(), 0)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        with _guard:
+            if self.open in _files:  # not in a forked child
+                with contextlib.suppress(OSError):  # while it is still locked: nobody else has this file
+                    self.file.unlink()
+                _files.remove(self.open)
+                os.close(self.open)
+            _ours.pop(self.key, None)
+
+    def _taken(self) -> int:
+        """The lock's file, open and locked.
+
+        A file that its last holder removed between opening and locking is another one: try again.
+        """
+        while True:
+            file = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = self._holder(file)
+                os.close(file)
+                raise self._in_use(*holder) from error
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(self.file)):
+                    return file
+            os.close(file)
+
+    def _holder(self, file: int) -> tuple[str, str]:
+        with contextlib.suppress(ValueError, OSError):
+            said = json.loads(os.pread(file, 4096, 0))
+            return f"process {said['pid']} on {said['host']}", said["since"]
+        return "another process", ""
+
+    def _in_use(self, who: str, since: str) -> RunInUse:
+        when = f" since {since}" if since else ""
+        return RunInUse(
+            f"{self.directory} is being written by {who}{when}.\n"
+            "Wait for it, stop it, or choose another directory; pg.load reads what is there already."
+        )
