@@ -66,10 +66,15 @@ class Fit:
 
     @functools.cached_property
     def draws(self) -> dict[str, np.ndarray]:
-        """Latent and deterministic sites: arrays (chain, draw, *event)."""
+        """Latent and deterministic sites: arrays (chain, draw, *event).
+
+        Finite unknowns that were summed out are drawn from their exact conditional given each draw of the others and the data.
+        """
         if self.z.shape[1] == 0:
             raise ValueError(f"There are no draws: the run stopped in its warm-up, at step {self.num_steps}.")
-        assert isinstance(self.target, Continuous | Conditional)
+        if isinstance(self.target, Continuous):
+            return self.target.drawn(self.z, self.seed)
+        assert isinstance(self.target, Conditional)
         return self.target.constrain(self.z)
 
     @functools.cached_property

@@ -19,7 +19,7 @@ from numpyro import handlers
 from numpyro.distributions import MaskedDistribution, biject_to, constraints
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import log_density as joint_log_density
-from numpyro.infer.util import potential_energy
+from numpyro.infer.util import _unconstrain_reparam, potential_energy
 
 from probgen.data import bounds
 from probgen.engine import energy
@@ -27,6 +27,7 @@ from probgen.engine.energy import Block
 from probgen.target import Site, Variable
 
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
+SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
@@ -70,6 +71,12 @@ class Structure:
     variables: tuple[Variable, ...] = ()
     learnable: bool = False  # whether the program has parameters
     blocks: tuple[Block, ...] = ()
+    plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
+
+    @property
+    def finite(self) -> dict[str, tuple[int, ...]]:
+        """The finite unknowns and their shapes."""
+        return {site.name: site.shape for site in self.sites if site.kind == "latent" and site.discrete}
 
     @property
     def discrete(self) -> bool:
@@ -97,13 +104,14 @@ class Structure:
             self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
         )
         program = FullPlates(program) if full else program
-        if self.discrete:
-            from numpyro.contrib.funsor import config_enumerate, enum
-
-            program = enum(config_enumerate(program), -self.plate_nesting - 1)
         values, aside = self.filled(arrays, z)
+        if self.discrete:
+            from probgen.engine import enumeration
+
+            program = handlers.substitute(program, substitute_fn=functools.partial(_unconstrain_reparam, values))
+            return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting))
         with handlers.block():  # a density inside another program has no sites there
-            return aside - potential_energy(program, (), {}, values, enum=self.discrete)
+            return aside - potential_energy(program, (), {}, values)
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
@@ -112,9 +120,11 @@ class Structure:
         with handlers.block():
             return joint_log_density(FullPlates(self.closed(arrays)), (), {}, values)[0]
 
-    def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
+    def constrain(self, arrays: Mapping[str, Any], z: Any, finite: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Continuous latent and deterministic sites at z, with finite unknowns at the given values."""
         values, _ = self.filled(arrays, z)
         program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
+        program = handlers.substitute(program, substitute_fn=functools.partial(_given, finite or {}))
         trace = handlers.trace(program).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
 
@@ -129,6 +139,14 @@ def biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
         index = site["infer"].get("_scan_current_index")
         z = values[site["name"]]
         return biject_to(site["fn"].support)(z if index is None else z[index])
+    return None
+
+
+def _given(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+    """The value of a site among given ones, at its step where it stands in a scan."""
+    if site["type"] == "sample" and site["name"] in values:
+        index = site["infer"].get("_scan_current_index")
+        return values[site["name"]] if index is None else values[site["name"]][index]
     return None
 
 
@@ -173,6 +191,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(started).get_trace()
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
+        found.update(plates=_plates(trace))
         found.update(learnable=any(site["type"] == "param" for site in trace.values()))
         full = handlers.trace(FullPlates(started)).get_trace()
         return {
@@ -186,7 +205,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
         program, dict(static), found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"],
+        found["learnable"], plates=found["plates"],
     )  # fmt: skip
 
 
@@ -206,6 +225,16 @@ def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
                 found.append(Variable(key, shape, "reals"))
             else:
                 found.append(Variable(key, shape, "other"))
+    return tuple(found)
+
+
+def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
+    """The names of the plates that every sample site stands in."""
+    found = []
+    for key, site in trace.items():
+        if site["type"] == "sample":
+            scan = {SCAN} if "_scan_current_index" in site["infer"] else set()
+            found.append((key, frozenset(frame.name for frame in site["cond_indep_stack"]) | scan))
     return tuple(found)
 
 

@@ -1,0 +1,81 @@
+"""Which finite unknowns of a fit belong to the rows that are predicted, where those are not the fit's own.
+
+A finite unknown of the whole data (a change point, a bit of inclusion), or of groups that the data have, keeps its draws of the
+posterior. One that each row has (the assignment in a mixture) belongs to the fit's rows: for new ones it is drawn from its
+conditional prior given the rest, by running the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from probgen.target import Arrays, Target
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any], observed: set[str]) -> list[str]:
+    """Keywords whose data are not those of the fit; observed ones may be left out."""
+    found = []
+    for key in {**old, **new}:
+        before, after = _host(old.get(key)), _host(new.get(key))
+        if after is None and key in observed:
+            continue
+        if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+            same = before.shape == after.shape and np.allclose(before, after, rtol=1e-6, atol=0, equal_nan=True)
+        else:
+            same = type(before) is type(after) and before == after
+        if not same:
+            found.append(key)
+    return found
+
+
+def _host(value: Any) -> Any:
+    return np.asarray(value) if hasattr(value, "__array__") and not np.isscalar(value) else value
+
+
+def longer(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> bool:
+    """Whether every changed array begins with the fit's own: a series that goes on."""
+    for key in names:
+        before, after = _host(old.get(key)), _host(new.get(key))
+        if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+            if not before.ndim or len(after) < len(before) or after.shape[1:] != before.shape[1:]:
+                return False
+            if not np.allclose(after[: len(before)], before, rtol=1e-6, atol=0, equal_nan=True):
+                return False
+    return True
+
+
+def kept(
+    target: Target, posterior: Arrays, plates: Mapping[str, frozenset[str]], shapes: Mapping[str, tuple[int, ...]],
+    scan: str, goes_on: bool,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """The posterior without the finite unknowns of rows, for data with other rows.
+
+    plates: of every sample site; scan: what stands among them for the steps of a scan. shapes: of the finite unknowns on the new data.
+    goes_on: whether these begin with the fit's own, so that a chain of states goes on from its last one.
+    Raises ValueError for an unknown of which it cannot be said whose it is.
+    """
+    observed = [site for site in target.sites if site.kind == "observed"]
+    found = dict(posterior)
+    for site in target.sites:
+        if site.kind != "latent" or not site.discrete or site.name not in posterior:
+            continue
+        own, new = plates.get(site.name, frozenset()), shapes.get(site.name)
+        if scan in own:
+            if not (goes_on and new and new[0] >= site.shape[0] and new[1:] == site.shape[1:]):
+                del found[site.name]
+        elif any(own >= plates[o.name] > frozenset() for o in observed if o.name in plates):
+            del found[site.name]
+        elif new != site.shape:
+            raise ValueError(
+                f"Site {site.name!r} has shape {site.shape} in the fit and {new} on the new data: which of its values belong to the new "
+                "ones cannot be told.\nGive data with the fit's own groups, or put its units and their rows into one plate."
+            )
+        elif not own and site.shape and any(o.shape[:1] == site.shape[:1] for o in observed):
+            raise ValueError(
+                f"Site {site.name!r} has as many units as there are rows, and no plate: whether new rows have their own cannot be told.\n"
+                "Put rows into a plate."
+            )
+    return found
