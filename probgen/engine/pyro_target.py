@@ -14,6 +14,7 @@ from pyro import poutine
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
 
+from probgen.engine import pyro_assigned
 from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
@@ -134,11 +135,16 @@ class PyroTarget(Target):
                 f"The posterior lacks site {sorted(needed)[0]!r}; it has {', '.join(posterior) or 'none'}."
             )
         values = {name: as_tensor(np.asarray(posterior[name]), self.precision) for name in latent}
+        values |= {name: values[name].to(dtype) for name, dtype in self.structure.dtypes.items() if name in values}
         chains, draws = next(iter(values.values())).shape[:2]
         return (chains, draws), {name: value.flatten(0, 1).to(self.structure.device) for name, value in values.items()}
 
     def _over_draws(self, function: Callable[[Any], Any], inputs: Any, seed: int) -> dict[str, np.ndarray]:
         """A function of one draw, applied along the leading axis of `inputs`; the results as arrays."""
+        return {name: value.cpu().numpy() for name, value in self._tensors_over_draws(function, inputs, seed).items()}
+
+    def _tensors_over_draws(self, function: Callable[[Any], Any], inputs: Any, seed: int = 0) -> dict[str, torch.Tensor]:
+        """The same, as tensors."""
         largest = max([int(np.prod(site.shape)) for site in self.sites] + [1])
         chunk = max(1, min(1024, _CHUNK // largest))
         with torch.no_grad():
@@ -149,7 +155,7 @@ class PyroTarget(Target):
                 with self.structure.scope(seed):
                     rows = [function(row) for row in _rows(inputs)]
                     result = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return {name: value.cpu().numpy() for name, value in result.items()}
+        return result
 
 
 def _rows(inputs: Any) -> Iterator[Any]:
@@ -225,20 +231,28 @@ class PyroContinuous(PyroTarget, Continuous):
             return _batched(lambda point: self.structure.log_density(point, self.tensors), z)
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """Latent and deterministic sites at draws (chain, draw, dim): arrays (chain, draw, *event).
-
-        A deterministic site that depends on a finite unknown has no one value there, and is left out.
-        """
-        draws = np.asarray(draws)
-        shapes = {site.name: site.shape for site in self.sites if site.kind in ("latent", "deterministic")}
+        """Latent and deterministic sites at draws (chain, draw, dim), without those `summed`: arrays (chain, draw, *event)."""
+        draws, structure, left_out = np.asarray(draws), self.structure, self.summed
+        names = [s.name for s in self.sites if s.kind in ("latent", "deterministic") and s.name not in left_out]
 
         def sites(z: torch.Tensor) -> dict[str, torch.Tensor]:
-            nodes = self.structure.trace(self.tensors, self.structure.unknowns(z), enumerate_finite=True).nodes
-            values = {name: nodes[name]["value"] for name in shapes if name not in self.structure.finite}
-            return {name: value for name, value in values.items() if tuple(value.shape) == shapes[name]}
+            nodes = structure.trace(self.tensors, structure.unknowns(z)).nodes
+            return {name: nodes[name]["value"] for name in names}
 
         flat = self._over_draws(sites, self._point(draws.reshape(-1, self.dim)), 0)
         return {name: value.reshape(*draws.shape[:2], *value.shape[1:]) for name, value in flat.items()}
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        return pyro_assigned.summed(self) if self.structure.finite else ()
+
+    def drawn(self, draws: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        return pyro_assigned.drawn(self, np.asarray(draws), seed) if self.structure.finite else self.constrain(draws)
+
+    def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        """As `Target.predict`; finite unknowns of rows that are not the fit's own are drawn given the rest (`engine.rows`)."""
+        posterior = pyro_assigned.kept(self, posterior, data) if self.structure.finite else posterior
+        return super().predict(posterior, data, seed)
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites; ValueError if one is missing or of another shape."""

@@ -64,7 +64,7 @@ def kept(
             continue
         own, new = plates.get(site.name, frozenset()), shapes.get(site.name)
         if scan in own:
-            if not (goes_on and new and new[0] >= site.shape[0] and new[1:] == site.shape[1:]):
+            if not (goes_on and new is not None and new[:1] >= site.shape[:1] and new[1:] == site.shape[1:]):
                 del found[site.name]
         elif any(own >= plates[o.name] > frozenset() for o in observed if o.name in plates):
             del found[site.name]

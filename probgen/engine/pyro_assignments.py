@@ -1,0 +1,131 @@
+"""Finite unknowns of a Pyro program, drawn from their exact conditional given all else, for many draws of the others at once.
+
+    k ~ p(k | z, y)
+
+One run of the enumerated program, vectorised over the draws of z, gives its factors; the draws are then one more plate of them, and
+Pyro's forward sum and backward sampling (`pyro.infer.infer_discrete`, which runs the program once for every draw) take them all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from opt_einsum import shared_intermediates
+from pyro.infer.discrete import _make_ring
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.einsum.adjoint import require_backward
+
+from probgen.engine.pyro_density import Structure, Tensors
+
+DRAWS = "\N{GREEK SMALL LETTER DELTA}"  # the symbol of the axis of draws, which is none of Pyro's
+AT_ONCE = 1 << 22  # numbers that the factors of the draws of one chunk hold
+
+
+@dataclass
+class Factors:
+    """The factors of an enumerated program at many draws of its continuous unknowns.
+
+    terms: log densities by site, (draw, *dims); dims: their symbols, without the draws'; plates: those of the site among them.
+    own: of a finite site, the symbol of its values; support: these, (levels, *event); places: of symbols of plates, their dimension.
+    """
+
+    terms: dict[str, torch.Tensor]
+    dims: dict[str, str]
+    plates: dict[str, frozenset[str]]
+    own: dict[str, str]
+    support: dict[str, torch.Tensor]
+    places: dict[str, int]
+
+    @property
+    def summed(self) -> set[str]:
+        return {symbol for dims in self.dims.values() for symbol in dims} - set().union(*self.plates.values())
+
+    def packed(self, names: Iterable[str]) -> OrderedDict[frozenset, list[torch.Tensor]]:
+        """Terms as Pyro's contractions take them, by their plates, the draws among these."""
+        tree: OrderedDict[frozenset, list[torch.Tensor]] = OrderedDict()
+        for name in names:
+            term = self.terms[name].clone()
+            term._pyro_dims = DRAWS + self.dims[name]  # type: ignore[attr-defined]
+            term._pyro_site = name  # type: ignore[attr-defined]
+            tree.setdefault(self.plates[name] | {DRAWS}, []).append(term)
+        return tree
+
+
+def gathered(
+    structure: Structure, tensors: Tensors, handler: Callable[[Any], Any], draws: Any, over: Callable[..., Any]
+) -> Factors:
+    """The factors of a program at draws of its continuous unknowns.
+
+    handler: what puts one draw into the program; over: applies a function of one draw along the leading axis of `draws`.
+    """
+    found = Factors({}, {}, {}, {}, {}, {})
+
+    def run(draw: Any) -> dict[str, torch.Tensor]:
+        trace = structure.trace(tensors, handler(draw), enumerate_finite=True)
+        trace.compute_log_prob()
+        trace.pack_tensors()
+        for name in sites:
+            _note(found, trace, name, structure.finite)
+        values = {f"{name} value": trace.nodes[name]["value"] for name in structure.finite}
+        return {**{name: trace.nodes[name]["packed"]["log_prob"] for name in sites}, **values}
+
+    sites = [site.name for site in structure.sites if site.kind != "deterministic"]
+    result = over(run, draws)
+    for name in structure.finite:
+        site = next(s for s in structure.sites if s.name == name)
+        event = site.shape[len(site.shape) - structure.events[name] :]
+        found.support[name] = result[f"{name} value"][0].reshape(-1, *event)
+    found.terms = {name: result[name] for name in sites}
+    return found
+
+
+def _note(found: Factors, trace: Any, name: str, finite: frozenset[str]) -> None:
+    """Keep a site's symbols, which are the same for all draws."""
+    node = trace.nodes[name]
+    found.dims[name] = node["packed"]["log_prob"]._pyro_dims
+    frames = [f for f in node["cond_indep_stack"] if f.vectorized and f.size > 1]
+    found.plates[name] = frozenset(trace.plate_to_symbol[f.name] for f in frames)
+    found.places.update({trace.plate_to_symbol[f.name]: f.dim for f in frames})
+    if name in finite:
+        found.own[name] = node["infer"]["_dim_to_symbol"][node["infer"]["_enumerate_dim"]]
+
+
+def drawn(factors: Factors, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """One joint draw of the finite sites for every draw of the others: values (draw, *shape), by torch's generator."""
+    tree = factors.packed(factors.terms)
+    terms = [term for group in tree.values() for term in group]
+    sizes = {symbol: n for term in terms for symbol, n in zip(term._pyro_dims, term.shape, strict=True)}
+    leaves = {term._pyro_site: term for term in terms if term._pyro_site in factors.own}
+    for leaf in leaves.values():
+        require_backward(leaf)
+        leaf._pyro_backward_result = None
+    cache: dict = {}
+    with shared_intermediates(cache):
+        contracted = contract_tensor_tree(tree, factors.summed, ring=_make_ring(1, cache, sizes))
+    for group in contracted.values():
+        for term in group:
+            if hasattr(term, "_pyro_backward"):
+                term._pyro_backward()
+    return {name: _values(factors, leaves[name], name, shape) for name, shape in shapes.items()}
+
+
+def _values(factors: Factors, leaf: Any, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A site's values from what backward sampling left at its factor."""
+    support, sample, count = factors.support[name], leaf._pyro_backward_result, leaf.shape[0]
+    batch = shape[: len(shape) - (support.dim() - 1)]
+    if sample is None or factors.own[name] not in sample._pyro_sample_dims:  # a single level
+        return support[0].expand(count, *shape)
+    index = sample[sample._pyro_sample_dims.index(factors.own[name])]
+    dims = sample._pyro_dims[1:]
+    order = sorted(range(len(dims)), key=lambda i: factors.places.get(dims[i], -np.inf))
+    placed = [1] * len(batch)
+    for symbol, size in zip(dims, index.shape, strict=True):
+        if symbol != DRAWS:
+            placed[factors.places[symbol]] = size
+    index = index.permute(order).reshape(count if DRAWS in dims else 1, *placed).expand(count, *batch)
+    return support[index]
