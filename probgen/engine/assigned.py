@@ -13,8 +13,8 @@ import numpy as np
 from numpyro import handlers
 
 from probgen import runtime
-from probgen.engine import assignments, energy, enumeration
-from probgen.engine.structure import SCAN, FullPlates, Structure, biject
+from probgen.engine import assignments, energy, enumeration, pointwise
+from probgen.engine.structure import SCAN, FullPlates, Structure, biject, put
 
 AT_ONCE = 1 << 22  # numbers that the factors of the draws of one chunk hold
 _SALT = 0x5EED  # of the keys, which no kernel has
@@ -165,3 +165,59 @@ def _shapes(target: Any, data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return {name: trace[name]["value"] for name in target.structure.finite if name in trace}
 
     return {name: tuple(value.shape) for name, value in jax.eval_shape(run).items()}
+
+
+# ---- pointwise terms ---------------------------------------------------------------------------------------------
+
+
+def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Pointwise terms of the observed sites, in nats: arrays (chain, draw, *batch); see `probgen.engine.pointwise`."""
+    from probgen.engine.numpyro import as_arrays
+
+    structure: Structure = target.structure
+    if structure.blocks:
+        return _of_bits(target, posterior, data)
+    given = as_arrays(data, target.precision)
+    arrays = {k: v for k, v in given.items() if hasattr(v, "shape")}
+    static = tuple(sorted((k, v) for k, v in given.items() if k not in arrays))
+    latent = {k: v for k, v in posterior.items() if k in target.named("latent")}
+    chains, count = next(iter(latent.values())).shape[:2]
+    with runtime.jax_scope(target.precision):
+        flat = {k: jnp.asarray(v).reshape(-1, *v.shape[2:]) for k, v in latent.items()}
+        pieces = [
+            {k: np.asarray(v) for k, v in _terms(structure, static, arrays, {k: v[at] for k, v in flat.items()}).items()}
+            for at in _chunks(chains * count, target)
+        ]
+    joined = {k: np.concatenate([piece[k] for piece in pieces])[: chains * count] for k in pieces[0]}
+    return {k: v.reshape(chains, count, *v.shape[1:]) for k, v in joined.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _terms(structure: Structure, static: tuple, arrays: Any, values: Any) -> dict[str, Any]:
+    observed = [site.name for site in structure.sites if site.kind == "observed"]
+    plates, finite = dict(structure.plates), structure.finite
+
+    def one(values: Mapping[str, Any]) -> dict[str, Any]:
+        run = handlers.seed(lambda: structure.program(**arrays, **dict(static)), jax.random.key(0))
+        reals = {k: v for k, v in values.items() if k not in finite}
+        program = handlers.substitute(FullPlates(run), substitute_fn=functools.partial(put, reals))
+        factors = enumeration.gathered(program, structure.plate_nesting)
+        groups = (factors.plain, *(chain.factors for chain in factors.chains))
+        parts: dict[str, set[str]] = {}
+        for key, factor in ((k, f) for group in groups for k, f in group.items()):
+            parts.setdefault(assignments.root(key), set()).update(map(assignments.root, factor.inputs))
+        held = {}
+        for name in sorted(pointwise.shared(parts, observed, plates, finite)):
+            if name not in values:
+                raise ValueError(f"The posterior lacks site {name!r}, which observations share.")
+            held |= pointwise.indices(factors, name, values[name])
+        return pointwise.terms(factors, observed, held)
+
+    return jax.vmap(one)(values)
+
+
+def _of_bits(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Terms at the drawn bits, which all observations share."""
+    from probgen.engine.numpyro import NumpyroTarget
+
+    return NumpyroTarget.log_likelihood(target, posterior, data)

@@ -67,18 +67,27 @@ def _along(chain: Chain, found: Indices, key: Any) -> Indices:
     path = _forwards(logits, start, chain, first)  # (time, unit of the plates), carried sites ravelled
     axes = {chain.time: chain.size, **plates}
     values = [v.reshape(tuple(axes.values())) for v in jnp.unravel_index(path, levels)]
-    new = dict(zip(chain.carried, [_tensor(v, axes, n) for v, n in zip(values, levels, strict=True)], strict=True))
+    new = dict(zip(chain.carried, [tensor(v, axes, n) for v, n in zip(values, levels, strict=True)], strict=True))
     rest = chain.own - set(chain.carried)
     if not rest:
         return new
-    seen = dict(new)
-    for name, value, size in zip(chain.carried, values, levels, strict=True):
-        for shift in range(1, chain.history + 1):
-            early = [array(found[s * PREVIOUS + name], plates)[None] for s in range(shift, 0, -1)]
-            lagged = jnp.concatenate([*early, value])[: chain.size]
-            seen[shift * PREVIOUS + name] = _tensor(lagged, axes, size)
+    seen = new | lagged(chain, found | new)
     parts = given(chain, seen).factors
     return new | _by_adjoint(parts, (), rest, chain.plates | chain.inner | {chain.time}, later)
+
+
+def lagged(chain: Chain, found: Indices) -> Indices:
+    """The steps before, by their names in the factors of a chain, of carried sites whose first steps and path are found."""
+    seen = {}
+    for name in chain.carried:
+        if name not in found:
+            continue
+        axes = {chain.time: chain.size, **{p: found[name].inputs[p].size for p in sorted(chain.plates)}}
+        plates, path, size = dict(list(axes.items())[1:]), array(found[name], axes), found[name].dtype
+        for shift in range(1, chain.history + 1):
+            early = [array(found[s * PREVIOUS + name], plates)[None] for s in range(shift, 0, -1)]
+            seen[shift * PREVIOUS + name] = tensor(jnp.concatenate([*early, path])[: chain.size], axes, size)
+    return seen
 
 
 def given(chain: Chain, values: Indices) -> Chain:
@@ -142,30 +151,32 @@ def array(value: Any, axes: Mapping[str, int]) -> Any:
     return jnp.broadcast_to(jnp.reshape(data, shape), tuple(axes.values()))
 
 
-def _tensor(data: Any, axes: Mapping[str, int], size: int) -> Any:
+def tensor(data: Any, axes: Mapping[str, int], size: Any) -> Any:
+    """An array of these axes as a tensor of Funsor; size: how many levels its entries index, or "real"."""
     return funsor.Tensor(data, OrderedDict((name, funsor.Bint[n]) for name, n in axes.items()), size)
 
 
 def _joined(trace: Mapping[str, Any], found: Indices, name: str, shape: tuple[int, ...]) -> Any:
     """The values of a site: those of a scan's first steps, and of the others after them."""
-    parts = sorted((k for k in found if _root(k) == name), key=len, reverse=True)
-    support = _support(trace[parts[0]]["fn"])
-    shape = shape if support is None else shape[: len(shape) - support.ndim + 1]
+    parts = sorted((k for k in found if root(k) == name), key=len, reverse=True)
+    values = support(trace[parts[0]]["fn"])
+    shape = shape if values is None else shape[: len(shape) - values.ndim + 1]
     pieces = [funsor.to_data(found[k], name_to_dim=trace[k]["infer"]["name_to_dim"]) for k in parts]
     if len(pieces) > 1 or parts != [name]:
         index = jnp.concatenate([piece.reshape(-1, *shape[1:]) for piece in pieces])
     else:
         index = jnp.reshape(pieces[0], shape)
-    return index.astype(jnp.int32) if support is None else support[index]
+    return index.astype(jnp.int32) if values is None else values[index]
 
 
-def _root(name: str) -> str:
+def root(name: str) -> str:
+    """The name of a site as the program has it."""
     while name.startswith(PREVIOUS):
         name = name[len(PREVIOUS) :]
     return name
 
 
-def _support(fn: Any) -> Any:
+def support(fn: Any) -> Any:
     """The values that indices stand for, (levels, *event); None where they stand for themselves."""
     while not isinstance(fn, Indexed):
         if not hasattr(fn, "base_dist"):

@@ -124,7 +124,7 @@ class Structure:
         """Continuous latent and deterministic sites at z, with finite unknowns at the given values."""
         values, _ = self.filled(arrays, z)
         program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
-        program = handlers.substitute(program, substitute_fn=functools.partial(_given, finite or {}))
+        program = handlers.substitute(program, substitute_fn=functools.partial(put, finite or {}))
         trace = handlers.trace(program).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
 
@@ -142,7 +142,7 @@ def biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
     return None
 
 
-def _given(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+def put(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
     """The value of a site among given ones, at its step where it stands in a scan."""
     if site["type"] == "sample" and site["name"] in values:
         index = site["infer"].get("_scan_current_index")
