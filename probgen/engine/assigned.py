@@ -13,7 +13,7 @@ import numpy as np
 from numpyro import handlers
 
 from probgen import runtime
-from probgen.engine import assignments, energy, enumeration, pointwise
+from probgen.engine import assignments, energy, enumeration, pointwise, rows
 from probgen.engine.structure import SCAN, FullPlates, Structure, biject, put
 
 AT_ONCE = 1 << 22  # numbers that the factors of the draws of one chunk hold
@@ -140,8 +140,6 @@ def _bits(structure: Structure, arrays: Any, key: Any, z: Any) -> dict[str, Any]
 
 def kept(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The posterior without the finite unknowns of rows that are not the fit's own; see `probgen.engine.rows`."""
-    from probgen.engine import rows
-
     changed = rows.changed(target.data, data, _observed_keywords(target))
     if not changed:
         return dict(posterior)
@@ -207,7 +205,7 @@ def _terms(structure: Structure, static: tuple, arrays: Any, values: Any) -> dic
         for key, factor in ((k, f) for group in groups for k, f in group.items()):
             parts.setdefault(assignments.root(key), set()).update(map(assignments.root, factor.inputs))
         held = {}
-        for name in sorted(pointwise.shared(parts, observed, plates, finite)):
+        for name in sorted(rows.shared(parts, observed, plates, finite)):
             if name not in values:
                 raise ValueError(f"The posterior lacks site {name!r}, which observations share.")
             held |= pointwise.indices(factors, name, values[name])

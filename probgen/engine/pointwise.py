@@ -22,26 +22,6 @@ from probgen.engine.assignments import Indices, root, support, array, given, lag
 from probgen.engine.enumeration import PREVIOUS, Chain, Factors, over_time, summed_over
 
 
-def shared(
-    parts: Mapping[str, Iterable[str]], observed: Iterable[str], plates: Mapping[str, frozenset[str]], finite: Iterable[str]
-) -> set[str]:
-    """Finite sites that several entries of an observed one may depend on: they lack one of its plates.
-
-    parts: the finite sites in the factor of every site.
-    """
-    names, found = {k: set(v) & set(finite) for k, v in parts.items()}, set()
-    for site in observed:
-        seen, ahead = set(), set(names.get(site, ()))
-        while ahead:
-            name = ahead.pop()
-            seen.add(name)
-            if not plates[name] >= plates[site]:
-                found.add(name)
-                continue
-            ahead |= {other for members in names.values() if name in members for other in members} - seen
-    return found
-
-
 def terms(factors: Factors, observed: Iterable[str], held: Indices) -> dict[str, Any]:
     """The pointwise terms of the observed sites: in the order of their plates, steps of a scan first.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,45 @@ def kept(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, An
     shapes = {name: tuple(nodes[name]["value"].shape) for name in structure.finite if name in nodes}
     goes_on = rows.longer(target.data, data, changed)
     return rows.kept(target, posterior, structure.frames, shapes, MARKOV, goes_on)
+
+
+# ---- pointwise terms ---------------------------------------------------------------------------------------------
+
+
+def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Pointwise terms of the observed sites, in nats: arrays (chain, draw, *batch).
+
+    log p(y_i | z, k, y of all others): k are finite unknowns that several observations share, at their draws; those of y_i's own row,
+    or of its sequence, are summed out. Where each row has its own, this is the marginal log p(y_i | z, k); in a hidden Markov model
+    the density of y_t given the rest of its sequence, as the weights of leaving it out need it (arXiv:1412.6550).
+    """
+    structure, tensors = target._on(data)
+    (chains, count), values = target._flatten(posterior)
+    observed, reals = target.named("observed"), {k: v for k, v in values.items() if k not in structure.finite}
+    first = {k: v[:1] for k, v in reals.items()}
+    held = _shared(_enumerated(target, structure, tensors, first), structure, observed)
+    if missing := held - values.keys():
+        raise ValueError(f"The posterior lacks site {min(missing)!r}, a finite unknown that observations share.")
+    inner = replace(structure, finite=structure.finite - held)
+    given = reals | {name: values[name] for name in held}
+    weight = sum(term.numel() for term in _enumerated(target, inner, tensors, {k: v[:1] for k, v in given.items()}).terms.values())
+    size = max(1, pyro_assignments.AT_ONCE // weight)
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in observed}
+    for start in range(0, chains * count, size):
+        factors = _enumerated(target, inner, tensors, {k: v[start : start + size] for k, v in given.items()})
+        with torch.no_grad():
+            for name in observed:
+                pieces[name].append(pyro_assignments.term(factors, name).cpu().numpy())
+    joined = {name: np.concatenate(found) for name, found in pieces.items()}
+    return {name: value.reshape(chains, count, *value.shape[1:]) for name, value in joined.items()}
+
+
+def _enumerated(target: Any, structure: Structure, tensors: Any, given: Mapping[str, torch.Tensor]) -> Any:
+    return pyro_assignments.gathered(structure, tensors, Given, given, target._tensors_over_draws)
+
+
+def _shared(factors: pyro_assignments.Factors, structure: Structure, observed: tuple[str, ...]) -> set[str]:
+    """Finite sites that several entries of an observed one depend on; see `rows.shared`."""
+    of = {symbol: name for name, symbol in factors.own.items()}
+    parts = {name: {of[symbol] for symbol in dims if symbol in of} for name, dims in factors.dims.items()}
+    return rows.shared(parts, observed, factors.plates, structure.finite)

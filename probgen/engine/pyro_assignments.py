@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class Factors:
     """The factors of an enumerated program at many draws of its continuous unknowns.
 
     terms: log densities by site, (draw, *dims); dims: their symbols, without the draws'; plates: those of the site among them.
-    own: of a finite site, the symbol of its values; support: these, (levels, *event); places: of symbols of plates, their dimension.
+    own: of a finite site, the symbol of its values; support: these, (levels, *event); places: of symbols of plates, their dimension;
+    depths: of every site, how many dimensions its plates take.
     """
 
     terms: dict[str, torch.Tensor]
@@ -40,6 +41,7 @@ class Factors:
     own: dict[str, str]
     support: dict[str, torch.Tensor]
     places: dict[str, int]
+    depths: dict[str, int]
 
     @property
     def summed(self) -> set[str]:
@@ -63,7 +65,7 @@ def gathered(
 
     handler: what puts one draw into the program; over: applies a function of one draw along the leading axis of `draws`.
     """
-    found = Factors({}, {}, {}, {}, {}, {})
+    found = Factors({}, {}, {}, {}, {}, {}, {})
 
     def run(draw: Any) -> dict[str, torch.Tensor]:
         trace = structure.trace(tensors, handler(draw), enumerate_finite=True)
@@ -90,6 +92,7 @@ def _note(found: Factors, trace: Any, name: str, finite: frozenset[str]) -> None
     found.dims[name] = node["packed"]["log_prob"]._pyro_dims
     frames = [f for f in node["cond_indep_stack"] if f.vectorized and f.size > 1]
     found.plates[name] = frozenset(trace.plate_to_symbol[f.name] for f in frames)
+    found.depths[name] = max((-f.dim for f in node["cond_indep_stack"] if f.vectorized), default=0)
     found.places.update({trace.plate_to_symbol[f.name]: f.dim for f in frames})
     if name in finite:
         found.own[name] = node["infer"]["_dim_to_symbol"][node["infer"]["_enumerate_dim"]]
@@ -129,3 +132,43 @@ def _values(factors: Factors, leaf: Any, name: str, shape: tuple[int, ...]) -> t
             placed[factors.places[symbol]] = size
     index = index.permute(order).reshape(count if DRAWS in dims else 1, *placed).expand(count, *batch)
     return support[index]
+
+
+def term(factors: Factors, site: str) -> torch.Tensor:
+    """log p of every entry of an observed site given all other observations, finite sites summed out: (draw, *plates)."""
+    own = set(factors.dims[site]) & factors.summed
+    names, found = set(own), {site}
+    while more := {k for k, dims in factors.dims.items() if k not in found and set(dims) & names}:
+        found |= more
+        names |= {symbol for k in more for symbol in factors.dims[k]} & factors.summed
+    if not own:
+        return _unpacked(factors, site, factors.terms[site], factors.dims[site])
+    order = [k for k in factors.terms if k in found]  # the program's
+    full = _log_sum(factors, order, names, site)
+    return _unpacked(factors, site, full - _log_sum(factors, [k for k in order if k != site], names, site), None)
+
+
+def _log_sum(factors: Factors, sites: list[str], names: set[str], site: str) -> torch.Tensor:
+    """The log sum over `names` of some sites' factors, and the product over the plates that `site` lacks: (draw, *its plates)."""
+    kept = [DRAWS, *sorted(factors.plates[site], key=factors.places.__getitem__)]
+    total: Any = 0.0
+    for group in contract_tensor_tree(factors.packed(sites), names).values():
+        for part in group:
+            over = tuple(i for i, symbol in enumerate(part._pyro_dims) if symbol not in kept)
+            dims = [symbol for symbol in part._pyro_dims if symbol in kept]
+            part = part.sum(over) if over else part
+            part = part.permute([dims.index(symbol) for symbol in kept if symbol in dims])
+            total = total + part.reshape([part.shape[[s for s in kept if s in dims].index(s)] if s in dims else 1 for s in kept])
+    return total
+
+
+def _unpacked(factors: Factors, site: str, value: torch.Tensor, dims: str | None) -> torch.Tensor:
+    """A term with its plates at their places: (draw, *plates)."""
+    kept = sorted(factors.plates[site], key=factors.places.__getitem__)
+    if dims is not None:
+        value = value.permute([0, *(1 + dims.index(symbol) for symbol in kept)])
+    depth = factors.depths[site]
+    shape = [1] * depth
+    for symbol, size in zip(kept, value.shape[1:], strict=True):
+        shape[factors.places[symbol]] = size
+    return value.reshape(len(value), *shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.ops import packed
-from pyro.ops.contract import contract_tensor_tree
 
 from probgen.engine import pyro_assigned
 from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
@@ -101,19 +98,14 @@ class PyroTarget(Target):
     def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch).
 
-        Finite unknowns are summed out, unless `posterior` has them all; ValueError where observations share one.
+        `posterior` has all latent sites.
         """
         structure, tensors = self._on(data)
         observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
-        summed = not structure.finite <= values.keys()
-        if summed:
-            values = {name: value for name, value in values.items() if name not in structure.finite}
 
         def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            trace = structure.trace(tensors, Given(given), enumerate_finite=summed)
+            trace = structure.trace(tensors, Given(given))
             trace.compute_log_prob()
-            if summed:
-                return _summed_terms(trace, observed, structure.finite)
             return {name: trace.nodes[name]["unscaled_log_prob"] for name in observed}
 
         flat = self._over_draws(terms, values, 0)
@@ -166,30 +158,6 @@ def _rows(inputs: Any) -> Iterator[Any]:
     names = list(inputs)
     for row in zip(*inputs.values(), strict=True):
         yield dict(zip(names, row, strict=True))
-
-
-def _summed_terms(trace: Any, observed: Sequence[str], finite: frozenset[str]) -> dict[str, torch.Tensor]:
-    """log p(y_i) for every observation of the one observed site, its own finite unknowns summed out."""
-    if len(observed) != 1:
-        raise _shared(observed)
-    trace.pack_tensors()
-    nodes, (name,) = trace.nodes, observed
-    tree: OrderedDict[frozenset, list] = OrderedDict()
-    for site in (*sorted(finite), name):
-        plates = frozenset(trace.plate_to_symbol[f.name] for f in nodes[site]["cond_indep_stack"] if f.vectorized)
-        tree.setdefault(plates, []).append(nodes[site]["packed"]["unscaled_log_prob"])
-    own = max(tree, key=len)
-    summed = contract_tensor_tree(tree, set(trace.symbol_to_dim) - set(trace.plate_to_symbol.values()))
-    if list(summed) != [own] or len(summed[own]) != 1:
-        raise _shared(observed)
-    return {name: packed.unpack(summed[own][0], trace.symbol_to_dim)}
-
-
-def _shared(observed: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"The pointwise log likelihood of {', '.join(map(repr, observed))} is not defined: observations share finite "
-        "unknowns that are summed out.\nCompare such models by their joint density."
-    )
 
 
 class PyroContinuous(PyroTarget, Continuous):
@@ -253,6 +221,11 @@ class PyroContinuous(PyroTarget, Continuous):
         """As `Target.predict`; finite unknowns of rows that are not the fit's own are drawn given the rest (`engine.rows`)."""
         posterior = pyro_assigned.kept(self, posterior, data) if self.structure.finite else posterior
         return super().predict(posterior, data, seed)
+
+    def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not self.structure.finite:
+            return super().log_likelihood(posterior, data)
+        return pyro_assigned.log_likelihood(self, posterior, data)
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites; ValueError if one is missing or of another shape."""

@@ -7,7 +7,7 @@ conditional prior given the rest, by running the program.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,4 +78,24 @@ def kept(
                 f"Site {site.name!r} has as many units as there are rows, and no plate: whether new rows have their own cannot be told.\n"
                 "Put rows into a plate."
             )
+    return found
+
+
+def shared(
+    parts: Mapping[str, Iterable[str]], observed: Iterable[str], plates: Mapping[str, frozenset[str]], finite: Iterable[str]
+) -> set[str]:
+    """Finite sites that several entries of an observed one may depend on: they lack one of its plates.
+
+    parts: the finite sites in the factor of every site.
+    """
+    names, found = {k: set(v) & set(finite) for k, v in parts.items()}, set()
+    for site in observed:
+        seen, ahead = set(), set(names.get(site, ()))
+        while ahead:
+            name = ahead.pop()
+            seen.add(name)
+            if not plates[name] >= plates[site]:
+                found.add(name)
+                continue
+            ahead |= {other for members in names.values() if name in members for other in members} - seen
     return found
