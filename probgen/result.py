@@ -134,13 +134,21 @@ class Fit:
         return {k: v[0] for k, v in drawn.items()}
 
     def log_likelihood(self) -> Any:
-        """Pointwise log likelihood in nats, as an xarray.Dataset; computed on demand and kept in `tree`."""
+        """Pointwise log likelihood in nats, as an xarray.Dataset; computed on demand and kept in `tree`.
+
+        Where finite unknowns were summed out: log p(y_i | unknowns, k, the other observations). k are finite unknowns that
+        observations share, at their draws; those of y_i's own row, or of its sequence, are summed out. So it is the marginal density
+        of a row with its own finite unknowns, and in a hidden Markov model that of y_t given the rest, as leaving y_t out needs it.
+        """
         from probgen.tree import log_likelihood
 
         return log_likelihood(self)
 
     def log_prob(self, **new_data: Any) -> LogProb:
-        """Log posterior predictive density of each observed point, in nats, averaged over the draws."""
+        """Log posterior predictive density of each observed point, in nats, averaged over the draws.
+
+        Finite unknowns of a point's own row, or of its sequence, are summed out; see `log_likelihood`.
+        """
         from probgen.tree import merged
 
         terms = self.target.log_likelihood(self.draws, merged(self, new_data))

@@ -61,8 +61,8 @@ class Evidence:
 def scalars(fit: Fit) -> Scalars:
     """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables.
 
-    Without finite unknowns that were summed out, and what depends on them: given the others they are drawn exactly and anew, so that
-    chains which agree on the others agree on them.
+    Without finite unknowns that were summed out, and what depends on them: given the others they are drawn exactly and anew, so
+    that chains which agree on the others agree on them.
     """
     names, draws = [], []
     summed = fit.target.summed if isinstance(fit.target, Continuous) else ()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
+from numpyro.infer.util import log_density as joint_log_density
 
 from probgen import runtime
 from probgen.engine import assignments, energy, enumeration, pointwise, rows
@@ -106,9 +107,7 @@ def _sizes(structure: Structure, arrays: Any, z: Any) -> list[Any]:
 
 def _factors(structure: Structure, arrays: Any, z: Any) -> enumeration.Factors:
     values, _ = structure.filled(arrays, z)
-    program = handlers.substitute(
-        FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(biject, values)
-    )
+    program = handlers.substitute(FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(biject, values))
     return enumeration.gathered(program, structure.plate_nesting)
 
 
@@ -134,7 +133,6 @@ def _bits(structure: Structure, arrays: Any, key: Any, z: Any) -> dict[str, Any]
     }
 
 
-
 # ---- predictions -------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +156,9 @@ def _shapes(target: Any, data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     from probgen.engine.numpyro import as_arrays
 
     def run() -> dict[str, Any]:
-        program = handlers.uncondition(FullPlates(lambda: target.structure.program(**as_arrays(data, target.precision))))
+        program = handlers.uncondition(
+            FullPlates(lambda: target.structure.program(**as_arrays(data, target.precision)))
+        )
         trace = handlers.trace(handlers.seed(program, jax.random.key(0))).get_trace()
         return {name: trace[name]["value"] for name in target.structure.finite if name in trace}
 
@@ -173,6 +173,7 @@ def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mappi
     from probgen.engine.numpyro import as_arrays
 
     structure: Structure = target.structure
+    posterior = kept(target, posterior, data)
     if structure.blocks:
         return _of_bits(target, posterior, data)
     given = as_arrays(data, target.precision)
@@ -183,7 +184,10 @@ def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mappi
     with runtime.jax_scope(target.precision):
         flat = {k: jnp.asarray(v).reshape(-1, *v.shape[2:]) for k, v in latent.items()}
         pieces = [
-            {k: np.asarray(v) for k, v in _terms(structure, static, arrays, {k: v[at] for k, v in flat.items()}).items()}
+            {
+                k: np.asarray(v)
+                for k, v in _terms(structure, static, arrays, {k: v[at] for k, v in flat.items()}).items()
+            }
             for at in _chunks(chains * count, target)
         ]
     joined = {k: np.concatenate([piece[k] for piece in pieces])[: chains * count] for k in pieces[0]}
@@ -207,7 +211,7 @@ def _terms(structure: Structure, static: tuple, arrays: Any, values: Any) -> dic
         held = {}
         for name in sorted(rows.shared(parts, observed, plates, finite)):
             if name not in values:
-                raise ValueError(f"The posterior lacks site {name!r}, which observations share.")
+                raise ValueError(rows.NOT_THEIRS.format(name))
             held |= pointwise.indices(factors, name, values[name])
         return pointwise.terms(factors, observed, held)
 
@@ -219,3 +223,38 @@ def _of_bits(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str
     from probgen.engine.numpyro import NumpyroTarget
 
     return NumpyroTarget.log_likelihood(target, posterior, data)
+
+
+# ---- what enumeration follows ------------------------------------------------------------------------------------
+
+
+def check(target: Any) -> None:
+    """ValueError where the factors of the enumerated program are not those of the program; once for a structure."""
+    structure: Structure = target.structure
+    if structure in _checked:
+        return
+    with runtime.jax_scope(target.precision):
+        keys = jax.random.split(jax.random.key(_SALT), rows.TRIALS)
+        rows.check_factors(np.asarray(_both(structure, target.arrays, keys)), target.precision)
+    _checked.add(structure)
+
+
+_checked: weakref.WeakSet[Structure] = weakref.WeakSet()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _both(structure: Structure, arrays: Any, keys: Any) -> Any:
+    """The log density of the program, and the sum of its factors, at random values of all unknowns: (key, 2)."""
+
+    def one(key: Any) -> Any:
+        z = 0.3 * jax.random.normal(key, (structure.dim,))
+        factors, held, values = _factors(structure, arrays, z), {}, {}
+        for i, (name, shape) in enumerate(structure.finite.items()):
+            held_here, values[name] = pointwise.anywhere(factors, name, shape, jax.random.fold_in(key, i))
+            held |= held_here
+        real = {k: v for k, v in structure.constrain(arrays, z, values).items() if k in structure.unravel(z)}
+        with handlers.block():
+            joint = joint_log_density(FullPlates(structure.closed(arrays)), (), {}, real | values)[0]
+        return jnp.stack([joint, pointwise.total(factors, held)])
+
+    return jax.lax.map(one, keys)

@@ -36,7 +36,9 @@ def drawn(factors: Factors, key: Any, shapes: Mapping[str, tuple[int, ...]]) -> 
     return {name: _joined(factors.trace, found, name, shape) for name, shape in shapes.items()}
 
 
-def _by_adjoint(parts: Mapping[str, Any], more: Iterable[Any], names: frozenset, plates: frozenset, key: Any) -> Indices:
+def _by_adjoint(
+    parts: Mapping[str, Any], more: Iterable[Any], names: frozenset, plates: frozenset, key: Any
+) -> Indices:
     """A joint draw of the sites `names` that have a factor among `parts`."""
     with funsor.interpretations.lazy:
         total = funsor.sum_product.sum_product(

@@ -107,8 +107,8 @@ def _nested(values: Any) -> Any:
 class Chain(NamedTuple):
     """The steps of a `scan` with memory, the first ones apart.
 
-    time: the name of their axis; factors: by site. carried: sites that a later step sees, history: how many steps later; plates: those
-    of the carried sites, the others' are `inner`.
+    time: the name of their axis; factors: by site. carried: sites that a later step sees, history: how many steps later; plates:
+    those of the carried sites, the others' are `inner`.
     """
 
     time: str
@@ -128,8 +128,8 @@ class Chain(NamedTuple):
 class Factors(NamedTuple):
     """The factors of a program's density.
 
-    plain: by site, outside of chains; chains: of every scan with memory. summed: names of finite sites; plates: of plates, and of the
-    time of a scan without memory. trace: NumPyro's, of the enumerated program.
+    plain: by site, outside of chains; chains: of every scan with memory. summed: names of finite sites; plates: of plates, and of
+    the time of a scan without memory. trace: NumPyro's, of the enumerated program.
     """
 
     plain: dict[str, Any]
@@ -192,12 +192,16 @@ def _chain(
     sets = {k: frozenset(members[k].inputs) & plates for k in carried}
     ground = sets[carried[0]]
     if other := next((k for k in carried if sets[k] != ground), None):
-        raise ValueError(f"Sites {carried[0]!r} and {other!r} of a scan lie in different plates and cannot be summed out.")
+        raise ValueError(
+            f"Sites {carried[0]!r} and {other!r} of a scan lie in different plates and cannot be summed out."
+        )
     apart = set()
     for key, f in members.items():
         if not ground <= set(f.inputs):
             if set(f.inputs) & (own | before):
-                raise ValueError(f"Site {key!r} of a scan joins units of the plate of {carried[0]!r}, which cannot be summed out.")
+                raise ValueError(
+                    f"Site {key!r} of a scan joins units of the plate of {carried[0]!r}, which cannot be summed out."
+                )
             apart.add(key)
     kept = {k: f for k, f in members.items() if k not in apart}
     size = next(f.inputs[time].size for f in kept.values() if time in f.inputs)
@@ -208,7 +212,9 @@ def _chain(
 # ---- sums --------------------------------------------------------------------------------------------------------
 
 
-def summed_over(factors: Iterable[Any], names: frozenset[str], plates: frozenset[str], kept: frozenset[str] = frozenset()) -> Any:
+def summed_over(
+    factors: Iterable[Any], names: frozenset[str], plates: frozenset[str], kept: frozenset[str] = frozenset()
+) -> Any:
     """The log sum over `names` of the product of factors, and the product over `plates` without those `kept`."""
     with funsor.interpretations.lazy:
         lazy = funsor.sum_product.sum_product(
@@ -238,9 +244,7 @@ def over_time(chain: Chain) -> Any:
 
 def log_sum(factors: Factors) -> Any:
     """The log density with all finite sites summed out, ()."""
-    found = summed_over(
-        [*factors.plain.values(), *map(over_time, factors.chains)], factors.summed, factors.plates
-    )
+    found = summed_over([*factors.plain.values(), *map(over_time, factors.chains)], factors.summed, factors.plates)
     if found.inputs:
         raise ValueError(_beyond(found.inputs))
     return jnp.reshape(found.data, ())

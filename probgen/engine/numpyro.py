@@ -365,6 +365,9 @@ class NumpyroMixed(NumpyroConditional, Mixed):
             if site.kind == "latent" and site.discrete and not site.enumerable and site.name not in bits:
                 raise ValueError(NOT_FINITE.format(site.name, site.distribution))
         if not bits:
+            from probgen.engine import assigned
+
+            assigned.check(self)
             return NumpyroContinuous(self.structure, self.arrays)
         blocks, every = self.blocked().structure.blocks, {v.name for v in self.variables if v.levels}
         if not any(every <= set(block.sites) for block in blocks if block.colours is None):

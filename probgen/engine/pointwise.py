@@ -3,8 +3,8 @@
     log p(y_i | z, k, y of all others) = log sum over l of everything - log sum over l of everything but y_i
 
 k are finite unknowns that several observations share, held at their draws; l those of y_i's own row, or of its sequence, which are
-summed out. Where each row has its own (a mixture), this is the marginal log p(y_i | z, k). In a hidden Markov model it is the density
-of y_t given the rest of the sequence: the weights 1 / p(y_t | ...) of leaving y_t out need that one, not the one at the drawn state
+summed out. Where each row has its own (a mixture), this is the marginal log p(y_i | z, k). In a hidden Markov model it is the
+density of y_t given the rest of the sequence: the weights 1 / p(y_t | ...) of leaving y_t out need that one, not the one at the drawn state
 (Vehtari et al. 2016, arXiv:1412.6550, on integrated importance weights).
 """
 
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from probgen.engine.assignments import Indices, root, support, array, given, lagged, messages, square, steps, tensor
+from probgen.engine.assignments import Indices, array, given, lagged, messages, root, square, steps, support, tensor
 from probgen.engine.enumeration import PREVIOUS, Chain, Factors, over_time, summed_over
 
 
@@ -99,8 +99,16 @@ def _in_chain(factors: Factors, chain: Chain, key: str) -> Any:
     parts = [f for f in factors.plain.values() if set(f.inputs) & set(names)]
     inner = {name for f in parts for name in f.inputs} & factors.summed - set(names)
     parts += [f for f in factors.plain.values() if set(f.inputs) & inner and not any(f is g for g in parts)]
-    start = summed_over(parts, frozenset(inner), factors.plates, frozenset({*plates, *names})) if parts else funsor.Number(0.0)
-    begin = array(start, {**plates, **dict(zip(names, levels, strict=True))}) if parts else jnp.zeros((*plates.values(), *levels))
+    start = (
+        summed_over(parts, frozenset(inner), factors.plates, frozenset({*plates, *names}))
+        if parts
+        else funsor.Number(0.0)
+    )
+    begin = (
+        array(start, {**plates, **dict(zip(names, levels, strict=True))})
+        if parts
+        else jnp.zeros((*plates.values(), *levels))
+    )
     begin = begin.reshape(full.shape[1:-1])
 
     def onward(alpha: Any, factor: Any) -> tuple[Any, Any]:
@@ -131,6 +139,23 @@ def indices(factors: Factors, name: str, value: Any) -> Indices:
         axes = ({time: sizes[time]} if time else {}) | {f.name: f.size for f in frames}
         found[key] = tensor(own.reshape(tuple(axes.values())).astype(int), axes, sizes[key])
     return found
+
+
+def anywhere(factors: Factors, name: str, shape: tuple[int, ...], key: Any) -> tuple[Indices, Any]:
+    """Random values of a finite site: as indices, and in its `shape`."""
+    part = next(k for k in factors.trace if root(k) == name)
+    values, groups = support(factors.trace[part]["fn"]), (factors.plain, *(chain.factors for chain in factors.chains))
+    size = next(d.size for group in groups for f in group.values() for k, d in f.inputs.items() if k == part)
+    batch = shape if values is None else shape[: len(shape) - values.ndim + 1]
+    index = jax.random.randint(key, batch, 0, size)
+    value = index if values is None else values[index]
+    return indices(factors, name, value), value
+
+
+def total(factors: Factors, held: Indices) -> Any:
+    """The sum of all factors with every finite site at a value, ()."""
+    rest = at(factors, held)
+    return sum(jnp.sum(f.data) for f in rest.plain.values())
 
 
 def _place(value: Any, values: Any) -> Any:

@@ -128,20 +128,23 @@ def kept(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, An
 def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Pointwise terms of the observed sites, in nats: arrays (chain, draw, *batch).
 
-    log p(y_i | z, k, y of all others): k are finite unknowns that several observations share, at their draws; those of y_i's own row,
-    or of its sequence, are summed out. Where each row has its own, this is the marginal log p(y_i | z, k); in a hidden Markov model
+    log p(y_i | z, k, y of all others): k are finite unknowns that several observations share, at their draws; those of y_i's own
+    row, or of its sequence, are summed out. Where each row has its own, this is the marginal log p(y_i | z, k); in a hidden Markov model
     the density of y_t given the rest of its sequence, as the weights of leaving it out need it (arXiv:1412.6550).
     """
     structure, tensors = target._on(data)
-    (chains, count), values = target._flatten(posterior)
+    (chains, count), values = target._flatten(kept(target, posterior, data))
     observed, reals = target.named("observed"), {k: v for k, v in values.items() if k not in structure.finite}
     first = {k: v[:1] for k, v in reals.items()}
     held = _shared(_enumerated(target, structure, tensors, first), structure, observed)
     if missing := held - values.keys():
-        raise ValueError(f"The posterior lacks site {min(missing)!r}, a finite unknown that observations share.")
+        raise ValueError(rows.NOT_THEIRS.format(min(missing)))
     inner = replace(structure, finite=structure.finite - held)
     given = reals | {name: values[name] for name in held}
-    weight = sum(term.numel() for term in _enumerated(target, inner, tensors, {k: v[:1] for k, v in given.items()}).terms.values())
+    weight = sum(
+        term.numel()
+        for term in _enumerated(target, inner, tensors, {k: v[:1] for k, v in given.items()}).terms.values()
+    )
     size = max(1, pyro_assignments.AT_ONCE // weight)
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in observed}
     for start in range(0, chains * count, size):
@@ -162,3 +165,25 @@ def _shared(factors: pyro_assignments.Factors, structure: Structure, observed: t
     of = {symbol: name for name, symbol in factors.own.items()}
     parts = {name: {of[symbol] for symbol in dims if symbol in of} for name, dims in factors.dims.items()}
     return rows.shared(parts, observed, factors.plates, structure.finite)
+
+
+# ---- what enumeration follows ------------------------------------------------------------------------------------
+
+
+def check(target: Any) -> None:
+    """ValueError where the factors of the enumerated program are not those of the program; once for a structure."""
+    structure: Structure = target.structure
+    if structure.checked:
+        return
+    rng, pairs = np.random.default_rng(_SALT), []
+    for _ in range(rows.TRIALS):
+        z = target._point(0.3 * rng.normal(size=structure.dim))
+        gathered = pyro_assignments.gathered(
+            structure, target.tensors, structure.unknowns, z[None], target._tensors_over_draws
+        )
+        values, total = pyro_assignments.anywhere(gathered, structure, rng)
+        with torch.no_grad(), structure.scope():
+            trace = structure.trace(target.tensors, structure.unknowns(z), Given(values))
+            pairs.append((float(trace.log_prob_sum()), total))
+    rows.check_factors(np.array(pairs), structure.precision)
+    structure.checked = True

@@ -31,8 +31,8 @@ class Factors:
     """The factors of an enumerated program at many draws of its continuous unknowns.
 
     terms: log densities by site, (draw, *dims); dims: their symbols, without the draws'; plates: those of the site among them.
-    own: of a finite site, the symbol of its values; support: these, (levels, *event); places: of symbols of plates, their dimension;
-    depths: of every site, how many dimensions its plates take.
+    own: of a finite site, the symbol of its values; support: these, (levels, *event); places: of symbols of plates, their
+    dimension; depths: of every site, how many dimensions its plates take.
     """
 
     terms: dict[str, torch.Tensor]
@@ -158,7 +158,9 @@ def _log_sum(factors: Factors, sites: list[str], names: set[str], site: str) -> 
             dims = [symbol for symbol in part._pyro_dims if symbol in kept]
             part = part.sum(over) if over else part
             part = part.permute([dims.index(symbol) for symbol in kept if symbol in dims])
-            total = total + part.reshape([part.shape[[s for s in kept if s in dims].index(s)] if s in dims else 1 for s in kept])
+            total = total + part.reshape(
+                [part.shape[[s for s in kept if s in dims].index(s)] if s in dims else 1 for s in kept]
+            )
     return total
 
 
@@ -172,3 +174,37 @@ def _unpacked(factors: Factors, site: str, value: torch.Tensor, dims: str | None
     for symbol, size in zip(kept, value.shape[1:], strict=True):
         shape[factors.places[symbol]] = size
     return value.reshape(len(value), *shape)
+
+
+def anywhere(factors: Factors, structure: Structure, rng: np.random.Generator) -> tuple[dict[str, torch.Tensor], float]:
+    """Random values of the finite sites, and the sum of the first draw's factors there."""
+    values, chosen = {}, {}
+    for name, symbol in factors.own.items():
+        shape, support = next(s.shape for s in structure.sites if s.name == name), factors.support[name]
+        batch = shape[: len(shape) - (support.dim() - 1)]
+        index = torch.from_numpy(np.asarray(rng.integers(0, len(support), batch))).to(support.device)
+        values[name] = support[index]
+        plates = [s for s in sorted(factors.plates[name], key=factors.places.__getitem__)]
+        chosen[symbol] = (
+            plates,
+            torch.nn.functional.one_hot(index.reshape(_sizes(index, plates, factors)), len(support)) > 0,
+        )
+    total = 0.0
+    for name, dims in factors.dims.items():
+        term, axes = factors.terms[name][0], list(dims)
+        for symbol in [s for s in dims if s in chosen]:
+            plates, at = chosen[symbol]
+            axes = [*(p for p in plates if p not in axes), *axes]
+            shape = [at.shape[[*plates, symbol].index(s)] if s in (*plates, symbol) else 1 for s in axes]
+            order = [[*plates, symbol].index(s) for s in axes if s in (*plates, symbol)]
+            there = at.permute(order).reshape(shape)
+            term = torch.where(there, term.reshape((1,) * (len(axes) - term.dim()) + term.shape), 0.0).sum(
+                axes.index(symbol)
+            )
+            axes.remove(symbol)
+        total += float(term.sum())
+    return values, total
+
+
+def _sizes(index: torch.Tensor, plates: list[str], factors: Factors) -> list[int]:
+    return [index.shape[factors.places[symbol]] for symbol in plates]

@@ -225,8 +225,9 @@ class Structure:
     plates: name -> (size, subsample_size) of the plates that draw minibatches.
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
-    dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names of
-        its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`.
+    dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
+        of its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`;
+        checked: whether enumeration was found to follow the program.
     """
 
     program: Callable[..., Any]
@@ -248,6 +249,7 @@ class Structure:
     events: dict[str, int] = field(default_factory=dict)
     frames: dict[str, frozenset[str]] = field(default_factory=dict)
     reached: tuple[str, ...] | None = None
+    checked: bool = False
 
     @property
     def dim(self) -> int:
@@ -402,5 +404,8 @@ def _prepare_enumeration(structure: Structure, tensors: Tensors, trace: Any) -> 
     z = torch.full((structure.dim,), 0.1, device=structure.device)
     enumerated = structure.trace(tensors, structure.unknowns(z), enumerate_finite=True)
     for name in structure.finite:
-        structure.dtypes[name], structure.events[name] = enumerated.nodes[name]["value"].dtype, trace.nodes[name]["fn"].event_dim
+        structure.dtypes[name], structure.events[name] = (
+            enumerated.nodes[name]["value"].dtype,
+            trace.nodes[name]["fn"].event_dim,
+        )
     structure.evaluator = TraceEinsumEvaluator(enumerated, True, structure.nesting)

@@ -135,7 +135,9 @@ class PyroTarget(Target):
         """A function of one draw, applied along the leading axis of `inputs`; the results as arrays."""
         return {name: value.cpu().numpy() for name, value in self._tensors_over_draws(function, inputs, seed).items()}
 
-    def _tensors_over_draws(self, function: Callable[[Any], Any], inputs: Any, seed: int = 0) -> dict[str, torch.Tensor]:
+    def _tensors_over_draws(
+        self, function: Callable[[Any], Any], inputs: Any, seed: int = 0
+    ) -> dict[str, torch.Tensor]:
         """The same, as tensors."""
         largest = max([int(np.prod(site.shape)) for site in self.sites] + [1])
         chunk = max(1, min(1024, _CHUNK // largest))
@@ -310,7 +312,9 @@ class PyroMixed(PyroTarget, Mixed):
     def marginalise(self) -> PyroContinuous:
         """The same program with its finite unknowns summed out exactly, by Pyro's enumeration."""
         kind = PyroSubsampled if self.structure.plates else PyroContinuous
-        return kind(self.structure, self.tensors, self.data)
+        found = kind(self.structure, self.tensors, self.data)
+        pyro_assigned.check(found)
+        return found
 
 
 class PyroDiscrete(PyroTarget, Discrete):

@@ -14,6 +14,21 @@ import numpy as np
 
 from probgen.target import Arrays, Target
 
+TRIALS = 4
+NOT_THEIRS = """There are no draws of {!r} for these data, a finite unknown that observations share: it is of the fit's own rows.
+Pointwise terms of other data are defined where each row has its own finite unknowns, or all share one."""
+ENTANGLED = """The finite unknowns cannot be summed out: at their values the program's density is not what enumeration makes of it.
+It combines units of a plate (a sum, an index, a matrix product along it). Write a site for each unit, or the sum in the program."""
+
+
+def check_factors(pairs: np.ndarray, precision: str) -> None:
+    """ValueError where log densities of the program at values of its finite unknowns, (trial, 0), are not the sums of the
+    enumerated factors there, (trial, 1): it then does something with an unknown that enumeration does not follow."""
+    tolerance = 1e-6 if precision == "float64" else 1e-3
+    finite = pairs[np.isfinite(pairs).all(axis=1)]
+    if (abs(finite[:, 0] - finite[:, 1]) > tolerance * (1 + abs(finite).max(axis=1, initial=0))).any():
+        raise ValueError(ENTANGLED)
+
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any], observed: set[str]) -> list[str]:
     """Keywords whose data are not those of the fit; observed ones may be left out."""
@@ -53,7 +68,7 @@ def kept(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The posterior without the finite unknowns of rows, for data with other rows.
 
-    plates: of every sample site; scan: what stands among them for the steps of a scan. shapes: of the finite unknowns on the new data.
+    plates: of every sample site; scan: what stands among them for the steps of a scan. shapes: of the finite unknowns on new data.
     goes_on: whether these begin with the fit's own, so that a chain of states goes on from its last one.
     Raises ValueError for an unknown of which it cannot be said whose it is.
     """
@@ -70,19 +85,22 @@ def kept(
             del found[site.name]
         elif new != site.shape:
             raise ValueError(
-                f"Site {site.name!r} has shape {site.shape} in the fit and {new} on the new data: which of its values belong to the new "
-                "ones cannot be told.\nGive data with the fit's own groups, or put its units and their rows into one plate."
+                f"Site {site.name!r} has shape {site.shape} in the fit and {new} on the new data: which of its values belong to "
+                "the new ones cannot be told.\nGive data with the fit's own groups, or put its units and their rows into one plate."
             )
         elif not own and site.shape and any(o.shape[:1] == site.shape[:1] for o in observed):
             raise ValueError(
-                f"Site {site.name!r} has as many units as there are rows, and no plate: whether new rows have their own cannot be told.\n"
+                f"Site {site.name!r} has as many units as there are rows, and no plate: whether new rows have their own is not known.\n"
                 "Put rows into a plate."
             )
     return found
 
 
 def shared(
-    parts: Mapping[str, Iterable[str]], observed: Iterable[str], plates: Mapping[str, frozenset[str]], finite: Iterable[str]
+    parts: Mapping[str, Iterable[str]],
+    observed: Iterable[str],
+    plates: Mapping[str, frozenset[str]],
+    finite: Iterable[str],
 ) -> set[str]:
     """Finite sites that several entries of an observed one may depend on: they lack one of its plates.
 

@@ -18,8 +18,8 @@ import numpyro
 from numpyro import handlers
 from numpyro.distributions import MaskedDistribution, biject_to, constraints
 from numpyro.infer import init_to_uniform
-from numpyro.infer.util import log_density as joint_log_density
 from numpyro.infer.util import _unconstrain_reparam, potential_energy
+from numpyro.infer.util import log_density as joint_log_density
 
 from probgen.data import bounds
 from probgen.engine import energy
