@@ -137,8 +137,9 @@ class Fit:
         """Pointwise log likelihood in nats, as an xarray.Dataset; computed on demand and kept in `tree`.
 
         Where finite unknowns were summed out: log p(y_i | unknowns, k, the other observations). k are finite unknowns that
-        observations share, at their draws; those of y_i's own row, or of its sequence, are summed out. So it is the marginal density
-        of a row with its own finite unknowns, and in a hidden Markov model that of y_t given the rest, as leaving y_t out needs it.
+        observations share, at their draws; those of y_i's own row, or of its sequence, are summed out. So it is the marginal
+        density of a row with its own finite unknowns, and in a hidden Markov model that of y_t given
+        the rest, as leaving y_t out needs it.
         """
         from probgen.tree import log_likelihood
 

@@ -4,7 +4,7 @@
 
 k are finite unknowns that several observations share, held at their draws; l those of y_i's own row, or of its sequence, which are
 summed out. Where each row has its own (a mixture), this is the marginal log p(y_i | z, k). In a hidden Markov model it is the
-density of y_t given the rest of the sequence: the weights 1 / p(y_t | ...) of leaving y_t out need that one, not the one at the drawn state
+density of y_t given the rest of the sequence: the weights 1 / p(y_t | ...) of leaving y_t out need that, not one at a drawn state
 (Vehtari et al. 2016, arXiv:1412.6550, on integrated importance weights).
 """
 

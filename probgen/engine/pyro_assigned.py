@@ -129,8 +129,8 @@ def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mappi
     """Pointwise terms of the observed sites, in nats: arrays (chain, draw, *batch).
 
     log p(y_i | z, k, y of all others): k are finite unknowns that several observations share, at their draws; those of y_i's own
-    row, or of its sequence, are summed out. Where each row has its own, this is the marginal log p(y_i | z, k); in a hidden Markov model
-    the density of y_t given the rest of its sequence, as the weights of leaving it out need it (arXiv:1412.6550).
+    row, or of its sequence, are summed out. Where each row has its own, this is the marginal log p(y_i | z, k); in a hidden Markov
+    model the density of y_t given the rest of its sequence, as the weights of leaving it out need it (arXiv:1412.6550).
     """
     structure, tensors = target._on(data)
     (chains, count), values = target._flatten(kept(target, posterior, data))

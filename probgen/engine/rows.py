@@ -90,7 +90,7 @@ def kept(
             )
         elif not own and site.shape and any(o.shape[:1] == site.shape[:1] for o in observed):
             raise ValueError(
-                f"Site {site.name!r} has as many units as there are rows, and no plate: whether new rows have their own is not known.\n"
+                f"Site {site.name!r} has a unit for each row, and no plate: whether new rows have their own cannot be told.\n"
                 "Put rows into a plate."
             )
     return found
