@@ -144,7 +144,7 @@ def kept(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, An
     with runtime.jax_scope(target.precision):
         shapes = _shapes(target, data)
     plates = dict(target.structure.plates)
-    return rows.kept(target, posterior, plates, shapes, SCAN, rows.longer(target.data, data, changed))
+    return rows.kept(target, posterior, plates, shapes, SCAN, *rows.going(target.data, data, changed))
 
 
 def _observed_keywords(target: Any) -> set[str]:

@@ -118,8 +118,7 @@ def kept(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, An
         zero = Unknowns(lambda _, shape: torch.zeros(shape, device=structure.device))
         nodes = structure.trace(tensors, poutine.uncondition(), zero).nodes
     shapes = {name: tuple(nodes[name]["value"].shape) for name in structure.finite if name in nodes}
-    goes_on = rows.longer(target.data, data, changed)
-    return rows.kept(target, posterior, structure.frames, shapes, MARKOV, goes_on)
+    return rows.kept(target, posterior, structure.frames, shapes, MARKOV, *rows.going(target.data, data, changed))
 
 
 # ---- pointwise terms ---------------------------------------------------------------------------------------------

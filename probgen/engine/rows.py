@@ -50,26 +50,29 @@ def _host(value: Any) -> Any:
     return np.asarray(value) if hasattr(value, "__array__") and not np.isscalar(value) else value
 
 
-def longer(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> bool:
-    """Whether every changed array begins with the fit's own: a series that goes on."""
-    for key in names:
-        before, after = _host(old.get(key)), _host(new.get(key))
-        if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
-            if not before.ndim or len(after) < len(before) or after.shape[1:] != before.shape[1:]:
-                return False
-            if not np.allclose(after[: len(before)], before, rtol=1e-6, atol=0, equal_nan=True):
-                return False
-    return True
+def going(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> tuple[bool, bool]:
+    """Whether every changed array begins with the fit's own (a series that goes on), and whether any array changed."""
+    pairs = [(_host(old.get(key)), _host(new.get(key))) for key in names]
+    arrays = [pair for pair in pairs if any(isinstance(value, np.ndarray) for value in pair)]
+    both = [pair for pair in arrays if all(isinstance(value, np.ndarray) for value in pair)]
+    return all(_begins(after, before) for before, after in both), bool(arrays)
+
+
+def _begins(long: np.ndarray, short: np.ndarray) -> bool:
+    if not short.ndim or long.ndim != short.ndim or len(long) < len(short) or long.shape[1:] != short.shape[1:]:
+        return False
+    return np.allclose(long[: len(short)], short, rtol=1e-6, atol=0, equal_nan=True)
 
 
 def kept(
     target: Target, posterior: Arrays, plates: Mapping[str, frozenset[str]], shapes: Mapping[str, tuple[int, ...]],
-    scan: str, goes_on: bool,
+    scan: str, goes_on: bool, moved: bool,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The posterior without the finite unknowns of rows, for data with other rows.
 
     plates: of every sample site; scan: what stands among them for the steps of a scan. shapes: of the finite unknowns on new data.
-    goes_on: whether these begin with the fit's own, so that a chain of states goes on from its last one.
+    goes_on: whether these begin with the fit's own, so that a chain of states goes on from its last one; moved: whether arrays
+        differ, and not settings alone.
     Raises ValueError for an unknown of which it cannot be said whose it is.
     """
     observed = [site for site in target.sites if site.kind == "observed"]
@@ -82,13 +85,14 @@ def kept(
             if not (goes_on and new is not None and new[:1] >= site.shape[:1] and new[1:] == site.shape[1:]):
                 del found[site.name]
         elif any(own >= plates[o.name] > frozenset() for o in observed if o.name in plates):
-            del found[site.name]
+            if moved or new != site.shape:
+                del found[site.name]
         elif new != site.shape:
             raise ValueError(
                 f"Site {site.name!r} has shape {site.shape} in the fit and {new} on the new data: which of its values belong to "
                 "the new ones cannot be told.\nGive data with the fit's own groups, or put its units and their rows into one plate."
             )
-        elif not own and site.shape and any(o.shape[:1] == site.shape[:1] for o in observed):
+        elif moved and not own and site.shape and any(o.shape[:1] == site.shape[:1] for o in observed):
             raise ValueError(
                 f"Site {site.name!r} has a unit for each row, and no plate: whether new rows have their own cannot be told.\n"
                 "Put rows into a plate."

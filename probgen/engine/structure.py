@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,16 @@ class FullPlates(numpyro.primitives.Messenger):
         if msg["type"] == "plate" and msg["value"] is None:
             size = msg["args"][0]
             msg["args"], msg["value"] = (size, None), jnp.arange(size)
+
+
+class Steps(numpyro.primitives.Messenger):
+    """Effect handler: marks the sites of a loop over `numpyro.contrib.funsor.markov`, as those of a scan are."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and (enumeration := sys.modules.get("numpyro.contrib.funsor.enum_messenger")):
+            stack = numpyro.primitives._PYRO_STACK
+            if any(isinstance(handler, enumeration.LocalNamedMessenger) for handler in stack):
+                msg["infer"] = {**msg["infer"], SCAN: True}
 
 
 class Widened(numpyro.primitives.Messenger):
@@ -189,7 +200,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
         seeded = handlers.seed(lambda: program(**arrays, **dict(static)), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
-        trace = handlers.trace(started).get_trace()
+        trace = handlers.trace(Steps(started)).get_trace()
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
         found.update(plates=_plates(trace))
         found.update(learnable=any(site["type"] == "param" for site in trace.values()))
@@ -233,7 +244,7 @@ def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
     found = []
     for key, site in trace.items():
         if site["type"] == "sample":
-            scan = {SCAN} if "_scan_current_index" in site["infer"] else set()
+            scan = {SCAN} if {"_scan_current_index", SCAN} & set(site["infer"]) else set()
             found.append((key, frozenset(frame.name for frame in site["cond_indep_stack"]) | scan))
     return tuple(found)
 
