@@ -633,3 +633,17 @@ def test_bits_of_one_event_are_drawn_from_their_slopes():
     np.testing.assert_allclose(d["level"], d["b"][:, None] * d["on"])
     on = 0.3 * stats.norm.pdf(y, d["b"][:, None], 0.5)
     assert_frequencies(d["on"].astype(float), on / (on + 0.7 * stats.norm.pdf(y, 0, 0.5)))
+
+
+def test_rows_without_a_plate_are_refused_with_the_remedy():
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+
+    def loose(y):
+        k = numpyro.sample("k", dist.Categorical(jnp.ones(3)))
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(m + k, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"(?s)cannot be summed out: .*Put independent rows into a numpyro.plate"):
+        pg.fit(loose, {"y": ROWS}, "nuts", num_samples=10, num_warmup=10, progress=False)

@@ -235,7 +235,15 @@ def check(target: Any) -> None:
         return
     with runtime.jax_scope(target.precision):
         keys = jax.random.split(jax.random.key(_SALT), rows.TRIALS)
-        rows.check_factors(np.asarray(_both(structure, target.arrays, keys)), target.precision)
+        try:
+            pairs = np.asarray(_both(structure, target.arrays, keys))
+        except enumeration.NotSummable:
+            raise
+        except Exception as error:  # of NumPyro or of the program, whose finite values have dimensions of their own
+            raise enumeration.NotSummable(
+                f"The finite unknowns cannot be summed out: {error}\n{enumeration.HINT}"
+            ) from error
+        rows.check_factors(pairs, target.precision)
     _checked.add(structure)
 
 

@@ -33,6 +33,13 @@ BACKWARD = """scan(..., reverse=True) over finite unknowns is summed in the wron
 Reverse the data and scan forward."""
 
 
+HINT = "Put independent rows into a numpyro.plate: the dimensions to the left of all plates are those of the finite unknowns."
+
+
+class NotSummable(ValueError):
+    """A program whose finite unknowns enumeration does not follow."""
+
+
 class Indexed(Distribution):
     """The index of a value in a finite support: NumPyro's enumeration supposes 0, 1, ....
 
@@ -70,7 +77,7 @@ class Indices(numpyro.primitives.Messenger):
         if msg["type"] == "control_flow" and msg["fn"] is scan_wrapper:
             step, *rest = msg["args"]
             if rest[3]:
-                raise ValueError(BACKWARD)
+                raise NotSummable(BACKWARD)
             msg["args"] = (lambda carry, x: Indices(step)(carry, x), *rest)
         if msg["type"] != "sample" or msg["is_observed"] or msg["value"] is not None or not listable(msg["fn"]):
             return
@@ -192,14 +199,14 @@ def _chain(
     sets = {k: frozenset(members[k].inputs) & plates for k in carried}
     ground = sets[carried[0]]
     if other := next((k for k in carried if sets[k] != ground), None):
-        raise ValueError(
+        raise NotSummable(
             f"Sites {carried[0]!r} and {other!r} of a scan lie in different plates and cannot be summed out."
         )
     apart = set()
     for key, f in members.items():
         if not ground <= set(f.inputs):
             if set(f.inputs) & (own | before):
-                raise ValueError(
+                raise NotSummable(
                     f"Site {key!r} of a scan joins units of the plate of {carried[0]!r}, which cannot be summed out."
                 )
             apart.add(key)
@@ -246,10 +253,10 @@ def log_sum(factors: Factors) -> Any:
     """The log density with all finite sites summed out, ()."""
     found = summed_over([*factors.plain.values(), *map(over_time, factors.chains)], factors.summed, factors.plates)
     if found.inputs:
-        raise ValueError(_beyond(found.inputs))
+        raise NotSummable(_beyond(found.inputs))
     return jnp.reshape(found.data, ())
 
 
 def _beyond(names: Iterable[str]) -> str:
     told = ", ".join(sorted({name.split("__BOUND")[0] for name in names}))
-    return f"The finite unknowns cannot be summed out: {told} is left. Put independent units into a numpyro.plate."
+    return f"The finite unknowns cannot be summed out: {told} is left.\n{HINT}"
