@@ -236,7 +236,9 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         if self.structure.discrete:
             from probgen.engine import assigned
 
-            posterior = assigned.kept(self, posterior, data)
+            found = assigned.kept(self, posterior, data)
+            finite = self.structure.finite  # a scan that goes on wants the type that its own steps have
+            posterior = {k: v.astype(int) if k in finite and v.dtype.kind == "i" else v for k, v in found.items()}
         return super().predict(posterior, data, seed)
 
     def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
