@@ -71,10 +71,15 @@ class Fit:
 
     @functools.cached_property
     def draws(self) -> dict[str, np.ndarray]:
-        """Latent and deterministic sites: arrays (chain, draw, *event)."""
+        """Latent and deterministic sites: arrays (chain, draw, *event).
+
+        Finite unknowns that were summed out are drawn from their exact conditional given each draw of the others and the data.
+        """
         if self.z.shape[1] == 0:
             raise ValueError(f"There are no draws: the run stopped in its warm-up, at step {self.num_steps}.")
-        assert isinstance(self.target, Continuous | Conditional)
+        if isinstance(self.target, Continuous):
+            return self.target.drawn(self.z, self.seed)
+        assert isinstance(self.target, Conditional)
         return self.target.constrain(self.z)
 
     @functools.cached_property
@@ -137,13 +142,22 @@ class Fit:
         return {k: v[0] for k, v in drawn.items()}
 
     def log_likelihood(self) -> Any:
-        """Pointwise log likelihood in nats, as an xarray.Dataset; computed on demand and kept in `tree`."""
+        """Pointwise log likelihood in nats, as an xarray.Dataset; computed on demand and kept in `tree`.
+
+        Where finite unknowns were summed out: log p(y_i | unknowns, k, the other observations). k are finite unknowns that
+        observations share, at their draws; those of y_i's own row, or of its sequence, are summed out. So it is the marginal
+        density of a row with its own finite unknowns, and in a hidden Markov model that of y_t given
+        the rest, as leaving y_t out needs it.
+        """
         from probgen.tree import log_likelihood
 
         return log_likelihood(self)
 
     def log_prob(self, **new_data: Any) -> LogProb:
-        """Log posterior predictive density of each observed point, in nats, averaged over the draws."""
+        """Log posterior predictive density of each observed point, in nats, averaged over the draws.
+
+        Finite unknowns of a point's own row, or of its sequence, are summed out; see `log_likelihood`.
+        """
         from probgen.tree import merged
 
         terms = self.target.log_likelihood(self.draws, merged(self, new_data))

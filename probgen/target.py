@@ -259,8 +259,18 @@ class Continuous(Unnormalised):
         raise NotImplementedError
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """Latent and deterministic sites at draws (chain, draw, dim): arrays (chain, draw, *event)."""
+        """Latent and deterministic sites at draws (chain, draw, dim), without those `summed`: arrays (chain, draw, *event)."""
         raise NotImplementedError
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The sites that have no one value at a point: finite unknowns, which are summed out, and what depends on them."""
+        return ()
+
+    def drawn(self, draws: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """The sites at draws (chain, draw, dim), with the `summed` ones: finite unknowns are drawn, for every draw anew, from their
+        exact joint conditional given it and the data. Arrays (chain, draw, *event); a function of the draw's place and the seed."""
+        return self.constrain(draws)
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites, the inverse of `constrain`."""

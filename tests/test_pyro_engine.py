@@ -188,8 +188,12 @@ def test_markov_chain_is_summed_out():
     )
     expected = np.log(total) + stats.beta.logpdf(stay, 2, 1) + np.log(stay * (1 - stay))
     np.testing.assert_allclose(eager(target, [0.4]), expected, rtol=1e-10)
-    with pytest.raises(ValueError, match="share finite unknowns"):
-        target.log_likelihood({"stay": np.full((1, 1), 0.5)}, {"y": y})
+    terms = target.log_likelihood({"stay": np.full((1, 1), stay)}, {"y": y})
+    rest = sum(
+        0.5 * move[a, b] * move[b, c] * np.exp(stats.norm.logpdf(y[:2], 2.0 * np.array([a, b])).sum())
+        for a, b, c in itertools.product((0, 1), repeat=3)
+    )
+    np.testing.assert_allclose(terms["y_2"], np.log(total / rest), rtol=1e-10)  # given the others
 
 
 def test_kinds_of_target():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Learner
+from probgen.target import Continuous
 
 if TYPE_CHECKING:
     from probgen.result import Fit
@@ -58,9 +59,16 @@ class Evidence:
 
 
 def scalars(fit: Fit) -> Scalars:
-    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables."""
+    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables.
+
+    Without finite unknowns that were summed out, and what depends on them: given the others they are drawn exactly and anew, so
+    that chains which agree on the others agree on them.
+    """
     names, draws = [], []
+    summed = fit.target.summed if isinstance(fit.target, Continuous) else ()
     for key, value in fit.draws.items():
+        if key in summed:
+            continue
         labels = [_labels(fit, key, axis, size) for axis, size in enumerate(value.shape[2:])]
         names += [f"{key}[{', '.join(index)}]" if index else key for index in product(*labels)]
         draws.append(np.moveaxis(value.reshape(*value.shape[:2], -1), -1, 0).astype(float))

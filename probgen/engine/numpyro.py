@@ -182,10 +182,6 @@ class NumpyroTarget(Target):
             return {k: np.asarray(v) for k, v in _observed_values(self).items()}
 
     def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        if self.structure.discrete:
-            raise ValueError(
-                "The finite unknowns were summed out; write the sum in the program to get pointwise terms."
-            )
         with runtime.jax_scope(self.precision):
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
             program = handlers.seed(self._closed(as_arrays(data, self.precision)), jax.random.key(0))
@@ -241,8 +237,41 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
             return np.asarray(values), np.asarray(gradients)
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        summed = self.summed
         with runtime.jax_scope(self.precision):
-            return {k: np.asarray(v) for k, v in _constrain(self.structure, self.arrays, draws).items()}
+            found = _constrain(self.structure, self.arrays, draws)
+            return {k: np.asarray(v) for k, v in found.items() if k not in summed}
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        if not self.structure.discrete:
+            return ()
+        from probgen.engine import assigned
+
+        return assigned.summed(self)
+
+    def drawn(self, draws: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        if not self.structure.discrete:
+            return self.constrain(draws)
+        from probgen.engine import assigned
+
+        return assigned.drawn(self, draws, seed)
+
+    def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        if self.structure.discrete:
+            from probgen.engine import assigned
+
+            found = assigned.kept(self, posterior, data)
+            finite = self.structure.finite  # a scan that goes on wants the type that its own steps have
+            posterior = {k: v.astype(int) if k in finite and v.dtype.kind == "i" else v for k, v in found.items()}
+        return super().predict(posterior, data, seed)
+
+    def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not self.structure.discrete:
+            return super().log_likelihood(posterior, data)
+        from probgen.engine import assigned
+
+        return assigned.log_likelihood(self, posterior, data)
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         with runtime.jax_scope(self.precision):
@@ -363,10 +392,13 @@ class NumpyroMixed(NumpyroConditional, Mixed):
             if site.kind == "latent" and site.discrete and not site.enumerable and site.name not in bits:
                 raise ValueError(NOT_FINITE.format(site.name, site.distribution))
         if not bits:
+            from probgen.engine import assigned
+
+            assigned.check(self)
             return NumpyroContinuous(self.structure, self.arrays)
-        blocks = self.blocked().structure.blocks
-        if not any(bits <= set(block.sites) for block in blocks if block.colours is None):
-            raise energy.NotConditional(f"The bits of {', '.join(sorted(bits))} interact: use inference='gibbs'.")
+        blocks, every = self.blocked().structure.blocks, {v.name for v in self.variables if v.levels}
+        if not any(every <= set(block.sites) for block in blocks if block.colours is None):
+            raise energy.NotConditional(f"The bits of {', '.join(sorted(every))} interact: use inference='gibbs'.")
         return NumpyroContinuous(with_blocks(self.structure, blocks), self.arrays)
 
 

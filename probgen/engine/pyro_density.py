@@ -23,6 +23,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Transform, biject_to
@@ -34,6 +35,7 @@ Tensors = Sequence[torch.Tensor]
 Indices = Mapping[str, torch.Tensor]
 
 _VALIDATION = ("validate_poutine", "validate_infer", "validate_distributions_pyro", "validate_distributions_torch")
+MARKOV = " markov"  # stands for the steps of a Markov chain where names of plates are told
 _TRIES = 5  # points at which the first trace is tried, in case the program's own arithmetic fails at one
 
 
@@ -85,6 +87,17 @@ def whole_plates(noticed: dict[str, tuple[int, int]] | None = None) -> Iterator[
         yield
     finally:
         SubsampleMessenger._subsample = staticmethod(original)
+
+
+class Enumerated(EnumMessenger):
+    """Pyro's enumeration, which looks at no more than the shapes of values: `torch.vmap` does not give their data away."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        value = msg["value"]
+        if isinstance(value, torch.Tensor):
+            msg["value"] = torch.empty(value.shape, device="meta")
+        super()._pyro_post_sample(msg)
+        msg["value"] = value
 
 
 class Minibatch(Messenger):
@@ -212,6 +225,9 @@ class Structure:
     plates: name -> (size, subsample_size) of the plates that draw minibatches.
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
+    dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
+        of its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`;
+        checked: whether enumeration was found to follow the program.
     """
 
     program: Callable[..., Any]
@@ -229,6 +245,11 @@ class Structure:
     reads_data: bool = False
     is_random: bool = False
     evaluator: Any = None
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    frames: dict[str, frozenset[str]] = field(default_factory=dict)
+    reached: tuple[str, ...] | None = None
+    checked: bool = False
 
     @property
     def dim(self) -> int:
@@ -248,7 +269,7 @@ class Structure:
             return {"enumerate": "parallel"} if msg["name"] in finite else {}
 
         marked = poutine.infer_config(self.program, config_fn=mark)
-        return poutine.enum(marked, first_available_dim=-1 - self.nesting)
+        return Enumerated(-1 - self.nesting)(marked)
 
     def trace(self, tensors: Tensors, *handlers: Messenger, enumerate_finite: bool = False) -> Any:
         """The trace of a run on the data under handlers, the last one innermost; plates are whole without Minibatch."""
@@ -299,6 +320,7 @@ def examine(
         for name, shape in shapes.items():
             structure.blocks[name] = Block(start, start + int(np.prod(shape)), shape)
             start = structure.blocks[name].stop
+        structure.frames = {node["name"]: _frames(node) for node in _sample_nodes(trace)}
         structure.finite = frozenset(site.name for site in structure.sites if site.kind == "latent" and site.discrete)
         if structure.finite:
             _prepare_enumeration(structure, tensors, trace)
@@ -323,6 +345,12 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
             if attempt == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def _frames(node: Any) -> frozenset[str]:
+    """The names of a site's plates."""
+    markov = {MARKOV} if node["infer"].get("_markov_depth") else set()
+    return frozenset(frame.name for frame in node["cond_indep_stack"]) | markov
 
 
 def _sample_nodes(trace: Any) -> list[Any]:
@@ -375,4 +403,9 @@ def _prepare_enumeration(structure: Structure, tensors: Tensors, trace: Any) -> 
     structure.nesting = -min(dims, default=0)
     z = torch.full((structure.dim,), 0.1, device=structure.device)
     enumerated = structure.trace(tensors, structure.unknowns(z), enumerate_finite=True)
+    for name in structure.finite:
+        structure.dtypes[name], structure.events[name] = (
+            enumerated.nodes[name]["value"].dtype,
+            trace.nodes[name]["fn"].event_dim,
+        )
     structure.evaluator = TraceEinsumEvaluator(enumerated, True, structure.nesting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.ops import packed
-from pyro.ops.contract import contract_tensor_tree
 
+from probgen.engine import pyro_assigned
 from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
@@ -104,19 +102,14 @@ class PyroTarget(Target):
     def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch).
 
-        Finite unknowns are summed out, unless `posterior` has them all; ValueError where observations share one.
+        `posterior` has all latent sites.
         """
         structure, tensors = self._on(data)
         observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
-        summed = not structure.finite <= values.keys()
-        if summed:
-            values = {name: value for name, value in values.items() if name not in structure.finite}
 
         def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            trace = structure.trace(tensors, Given(given), enumerate_finite=summed)
+            trace = structure.trace(tensors, Given(given))
             trace.compute_log_prob()
-            if summed:
-                return _summed_terms(trace, observed, structure.finite)
             return {name: trace.nodes[name]["unscaled_log_prob"] for name in observed}
 
         flat = self._over_draws(terms, values, 0)
@@ -138,11 +131,18 @@ class PyroTarget(Target):
                 f"The posterior lacks site {sorted(needed)[0]!r}; it has {', '.join(posterior) or 'none'}."
             )
         values = {name: as_tensor(np.asarray(posterior[name]), self.precision) for name in latent}
+        values |= {name: values[name].to(dtype) for name, dtype in self.structure.dtypes.items() if name in values}
         chains, draws = next(iter(values.values())).shape[:2]
         return (chains, draws), {name: value.flatten(0, 1).to(self.structure.device) for name, value in values.items()}
 
     def _over_draws(self, function: Callable[[Any], Any], inputs: Any, seed: int) -> dict[str, np.ndarray]:
         """A function of one draw, applied along the leading axis of `inputs`; the results as arrays."""
+        return {name: value.cpu().numpy() for name, value in self._tensors_over_draws(function, inputs, seed).items()}
+
+    def _tensors_over_draws(
+        self, function: Callable[[Any], Any], inputs: Any, seed: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """The same, as tensors."""
         check_pins(self)
         largest = max([int(np.prod(site.shape)) for site in self.sites] + [1])
         chunk = max(1, min(1024, _CHUNK // largest))
@@ -154,7 +154,7 @@ class PyroTarget(Target):
                 with self.structure.scope(seed):
                     rows = [function(row) for row in _rows(inputs)]
                     result = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return {name: value.cpu().numpy() for name, value in result.items()}
+        return result
 
 
 def _rows(inputs: Any) -> Iterator[Any]:
@@ -165,30 +165,6 @@ def _rows(inputs: Any) -> Iterator[Any]:
     names = list(inputs)
     for row in zip(*inputs.values(), strict=True):
         yield dict(zip(names, row, strict=True))
-
-
-def _summed_terms(trace: Any, observed: Sequence[str], finite: frozenset[str]) -> dict[str, torch.Tensor]:
-    """log p(y_i) for every observation of the one observed site, its own finite unknowns summed out."""
-    if len(observed) != 1:
-        raise _shared(observed)
-    trace.pack_tensors()
-    nodes, (name,) = trace.nodes, observed
-    tree: OrderedDict[frozenset, list] = OrderedDict()
-    for site in (*sorted(finite), name):
-        plates = frozenset(trace.plate_to_symbol[f.name] for f in nodes[site]["cond_indep_stack"] if f.vectorized)
-        tree.setdefault(plates, []).append(nodes[site]["packed"]["unscaled_log_prob"])
-    own = max(tree, key=len)
-    summed = contract_tensor_tree(tree, set(trace.symbol_to_dim) - set(trace.plate_to_symbol.values()))
-    if list(summed) != [own] or len(summed[own]) != 1:
-        raise _shared(observed)
-    return {name: packed.unpack(summed[own][0], trace.symbol_to_dim)}
-
-
-def _shared(observed: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"The pointwise log likelihood of {', '.join(map(repr, observed))} is not defined: observations share finite "
-        "unknowns that are summed out.\nCompare such models by their joint density."
-    )
 
 
 class PyroContinuous(PyroTarget, Continuous):
@@ -248,20 +224,33 @@ class PyroContinuous(PyroTarget, Continuous):
             return _batched(lambda point: self.structure.log_density(point, self.tensors), z)
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """Latent and deterministic sites at draws (chain, draw, dim): arrays (chain, draw, *event).
-
-        A deterministic site that depends on a finite unknown has no one value there, and is left out.
-        """
-        draws = np.asarray(draws)
-        shapes = {site.name: site.shape for site in self.sites if site.kind in ("latent", "deterministic")}
+        """Latent and deterministic sites at draws (chain, draw, dim), without those `summed`: arrays (chain, draw, *event)."""
+        draws, structure, left_out = np.asarray(draws), self.structure, self.summed
+        names = [s.name for s in self.sites if s.kind in ("latent", "deterministic") and s.name not in left_out]
 
         def sites(z: torch.Tensor) -> dict[str, torch.Tensor]:
-            nodes = self.structure.trace(self.tensors, self.structure.unknowns(z), enumerate_finite=True).nodes
-            values = {name: nodes[name]["value"] for name in shapes if name not in self.structure.finite}
-            return {name: value for name, value in values.items() if tuple(value.shape) == shapes[name]}
+            nodes = structure.trace(self.tensors, structure.unknowns(z)).nodes
+            return {name: nodes[name]["value"] for name in names}
 
         flat = self._over_draws(sites, self._point(draws.reshape(-1, self.dim)), 0)
         return {name: value.reshape(*draws.shape[:2], *value.shape[1:]) for name, value in flat.items()}
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        return pyro_assigned.summed(self) if self.structure.finite else ()
+
+    def drawn(self, draws: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        return pyro_assigned.drawn(self, np.asarray(draws), seed) if self.structure.finite else self.constrain(draws)
+
+    def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        """As `Target.predict`; finite unknowns of rows that are not the fit's own are drawn given the rest (`engine.rows`)."""
+        posterior = pyro_assigned.kept(self, posterior, data) if self.structure.finite else posterior
+        return super().predict(posterior, data, seed)
+
+    def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not self.structure.finite:
+            return super().log_likelihood(posterior, data)
+        return pyro_assigned.log_likelihood(self, posterior, data)
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites; ValueError if one is missing or of another shape."""
@@ -348,7 +337,9 @@ class PyroMixed(PyroTarget, Mixed):
     def marginalise(self) -> PyroContinuous:
         """The same program with its finite unknowns summed out exactly, by Pyro's enumeration."""
         kind = PyroSubsampled if self.structure.plates else PyroContinuous
-        return kind(self.structure, self.tensors, self.data)
+        found = kind(self.structure, self.tensors, self.data)
+        pyro_assigned.check(found)
+        return found
 
 
 class PyroDiscrete(PyroTarget, Discrete):

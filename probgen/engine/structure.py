@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import numpyro
 from numpyro import handlers
 from numpyro.distributions import MaskedDistribution, biject_to, constraints
 from numpyro.infer import init_to_uniform
+from numpyro.infer.util import _unconstrain_reparam, potential_energy
 from numpyro.infer.util import log_density as joint_log_density
-from numpyro.infer.util import potential_energy
 
 from probgen.data import bounds
 from probgen.engine import energy
@@ -28,6 +29,7 @@ from probgen.target import Site, Variable
 
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
 FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
+SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
@@ -44,6 +46,16 @@ class FullPlates(numpyro.primitives.Messenger):
         if msg["type"] == "plate" and msg["value"] is None:
             size = msg["args"][0]
             msg["args"], msg["value"] = (size, None), jnp.arange(size)
+
+
+class Steps(numpyro.primitives.Messenger):
+    """Effect handler: marks the sites of a loop over `numpyro.contrib.funsor.markov`, as those of a scan are."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and (enumeration := sys.modules.get("numpyro.contrib.funsor.enum_messenger")):
+            stack = numpyro.primitives._PYRO_STACK
+            if any(isinstance(handler, enumeration.LocalNamedMessenger) for handler in stack):
+                msg["infer"] = {**msg["infer"], SCAN: True}
 
 
 class Widened(numpyro.primitives.Messenger):
@@ -72,11 +84,17 @@ class Structure:
     learnable: bool = False  # whether the program has parameters
     blocks: tuple[Block, ...] = ()
     guide: Any = None  # see `paired`
+    plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The sites' unconstrained values in the order in which they lie in a flat point."""
         return self.unravel.args[0]  # type: ignore[attr-defined]
+
+    @property
+    def finite(self) -> dict[str, tuple[int, ...]]:
+        """The finite unknowns and their shapes."""
+        return {site.name: site.shape for site in self.sites if site.kind == "latent" and site.discrete}
 
     @property
     def discrete(self) -> bool:
@@ -104,13 +122,14 @@ class Structure:
             self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
         )
         program = FullPlates(program) if full else program
-        if self.discrete:
-            from numpyro.contrib.funsor import config_enumerate, enum
-
-            program = enum(config_enumerate(program), -self.plate_nesting - 1)
         values, aside = self.filled(arrays, z)
+        if self.discrete:
+            from probgen.engine import enumeration
+
+            program = handlers.substitute(program, substitute_fn=functools.partial(_unconstrain_reparam, values))
+            return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting))
         with handlers.block():  # a density inside another program has no sites there
-            return aside - potential_energy(program, (), {}, values, enum=self.discrete)
+            return aside - potential_energy(program, (), {}, values)
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
@@ -119,9 +138,11 @@ class Structure:
         with handlers.block():
             return joint_log_density(FullPlates(self.closed(arrays)), (), {}, values)[0]
 
-    def constrain(self, arrays: Mapping[str, Any], z: Any) -> dict[str, Any]:
+    def constrain(self, arrays: Mapping[str, Any], z: Any, finite: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Continuous latent and deterministic sites at z, with finite unknowns at the given values."""
         values, _ = self.filled(arrays, z)
         program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
+        program = handlers.substitute(program, substitute_fn=functools.partial(put, finite or {}))
         trace = handlers.trace(program).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
 
@@ -136,6 +157,14 @@ def biject(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
         index = site["infer"].get("_scan_current_index")
         z = values[site["name"]]
         return biject_to(site["fn"].support)(z if index is None else z[index])
+    return None
+
+
+def put(values: Mapping[str, Any], site: dict[str, Any]) -> Any:
+    """The value of a site among given ones, at its step where it stands in a scan."""
+    if site["type"] == "sample" and site["name"] in values:
+        index = site["infer"].get("_scan_current_index")
+        return values[site["name"]] if index is None else values[site["name"]][index]
     return None
 
 
@@ -189,13 +218,14 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
         seeded = handlers.seed(lambda: program(**arrays, **settings_of), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
-        trace = handlers.trace(started).get_trace()
+        trace = handlers.trace(Steps(started)).get_trace()
         if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
             raise ValueError(
                 f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
                 "holds it.\nUse a network without it, such as one with layer normalisation."
             )
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
+        found.update(plates=_plates(trace))
         found.update(learnable=any(site["type"] == "param" for site in trace.values()))
         full = handlers.trace(FullPlates(started)).get_trace()
         return {
@@ -209,7 +239,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"],
+        found["learnable"], plates=found["plates"],
     )  # fmt: skip
 
 
@@ -238,6 +268,14 @@ def index_of(shapes: Mapping[str, tuple[int, ...]], points: tuple[str, ...]) -> 
     spans = zip(ends, shapes.items(), strict=True)
     found = [np.arange(end - math.prod(shape), end) for end, (name, shape) in spans if name in points]
     return np.concatenate(found) if found else np.zeros(0, int)
+def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
+    """The names of the plates that every sample site stands in."""
+    found = []
+    for key, site in trace.items():
+        if site["type"] == "sample":
+            scan = {SCAN} if {"_scan_current_index", SCAN} & set(site["infer"]) else set()
+            found.append((key, frozenset(frame.name for frame in site["cond_indep_stack"]) | scan))
+    return tuple(found)
 
 
 def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:
