@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.inputs import read
 from probgen.result import LearnedFit, LogProb
 
 METHODS = ("iwae", "elbo", "exact", "ais")
@@ -71,7 +72,7 @@ class LatentFit(LearnedFit):
         shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}  # type: ignore[attr-defined]
         if set(hidden) != set(shapes):
             raise TypeError(f"Got {', '.join(hidden) or 'nothing'}; decode takes {', '.join(shapes)}.")
-        arrays = {k: np.asarray(v, float) for k, v in hidden.items()}
+        arrays = {k: read(k, v).astype(float) for k, v in hidden.items()}
         for k, shape in shapes.items():
             if arrays[k].shape[1:] != shape or arrays[k].ndim != len(shape) + 1:
                 raise ValueError(f"{k} has shape {arrays[k].shape}; expected rows of shape {shape}: (row, *{shape}).")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Inference, Sampler
+from probgen.inputs import read
 from probgen.model import Model
 from probgen.target import Conditional, Continuous, Target
 
@@ -216,7 +217,7 @@ class LearnedFit(Fit):
 
         x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
         """
-        return self.target.learned(self.answer, self._one(self._named(x, given)))  # type: ignore[attr-defined]
+        return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))  # type: ignore[attr-defined]
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
         """New points: arrays (num_samples, *event).
@@ -299,7 +300,7 @@ class LearnedFit(Fit):
         self._check(given)
         rows = {}
         for keyword, value in given.items():
-            array, (site, shape) = np.asarray(value, float), self._shapes[keyword]
+            array, (site, shape) = read(keyword, value).astype(float), self._shapes[keyword]
             if array.shape[1:] != shape or array.ndim != len(shape) + 1:
                 raise ValueError(f"{keyword} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
             rows[site] = array
@@ -309,15 +310,17 @@ class LearnedFit(Fit):
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
         return rows
 
-    def _one(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
+        """One point by keyword, as floats; unknown: whether NaN, or a mask, may say that a part is not known."""
         self._check(given)
-        for keyword, value in given.items():
-            if np.shape(value) != self._shapes[keyword][1]:
+        point = {k: read(k, v, unknown) for k, v in given.items()}
+        for keyword, value in point.items():
+            if value.shape != self._shapes[keyword][1]:
                 raise ValueError(
-                    f"{keyword} has shape {np.shape(value)}; expected one point, of shape {self._shapes[keyword][1]}, "
+                    f"{keyword} has shape {value.shape}; expected one point, of shape {self._shapes[keyword][1]}, "
                     "with NaN where it is unknown."
                 )
-        return {k: np.asarray(v, float) for k, v in given.items()}
+        return {k: v.astype(float) for k, v in point.items()}
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if unknown := [k for k in given if k not in self._shapes]:

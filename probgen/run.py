@@ -44,7 +44,7 @@ def conditioned(
         model = Model(program.structure.program)  # type: ignore[attr-defined]
         return model, prepared(model.program, on_host(program.data), program.engine, precision)
     model = _model(program)
-    checked = check(model.program, _given(model, data))
+    checked = check(model.program, _given(model, data), precision)
     return model, prepared(model.program, checked, engine, precision, model.guide, model.critic)
 
 
@@ -84,7 +84,7 @@ def prepared(
     try:
         target = chosen.prepare(program, data, precision)
         return chosen.guided(target, guide, critic) if isinstance(target, Learnable) else target
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
 

@@ -92,7 +92,7 @@ def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
     """The fit's data with some replaced; checked as at the start of a fit."""
     from probgen.data import check, on_host
 
-    return check(fit.model.program, {**on_host(fit.target.data), **new_data})
+    return check(fit.model.program, {**on_host(fit.target.data), **new_data}, fit.precision)
 
 
 def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:
