@@ -449,6 +449,7 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
         if structure.learnable and (target := learned.rows_of(program, arrays, static, precision)):
             return target
         check_support(structure.sites, arrays)
+        structure.check_data(arrays)
         arrays = {k: jax.device_put(v) for k, v in arrays.items()}
     kinds = {v.name: v.kind for v in structure.variables}
     for site in structure.sites:

@@ -1,0 +1,424 @@
+"""What a trace of a program says of numbers that depend on data alone: its indices, and where observed values may lie.
+
+JAX raises nothing for an index out of range: it takes the nearest entry, NaN, or drops an update. So a program's jaxpr is read
+once: calls are put in line, what depends on data and constants alone is found, and of that what leads to an index is kept, as a
+few steps that NumPy runs on each data set (JAX runs those that NumPy has no word for). Unknowns and random numbers are never run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+from jax.lax import GatherScatterMode as Mode
+
+INLINE = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+SCATTERS = ("scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter_add", "scatter_mul")
+RANDOM = ("random", "threefry", "rng", "iota_32x2", "shard_map", "pure_callback", "io_callback", "debug")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: numbers of the values that it takes and gives; `shapes` of what it takes."""
+
+    primitive: Any
+    params: Mapping[str, Any]
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        return self.primitive if isinstance(self.primitive, str) else self.primitive.name
+
+
+@dataclass(frozen=True)
+class Check:
+    """An index that must lie in a range.
+
+    index: the numbers of its values; sizes: of each component how many places there are, along an axis of `lengths` entries;
+    low: whether it may not be negative; sources: the data that it depends on.
+    """
+
+    index: tuple[int, ...]
+    sizes: tuple[int, ...]
+    lengths: tuple[int, ...]
+    low: bool
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A loop or branch with checks inside: the step, and for each body what of it depends on data alone."""
+
+    step: Step
+    bodies: tuple[Known, ...]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An index out of range: its value, the length of the axis, and the data that it depends on."""
+
+    value: int
+    length: int
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What of a jaxpr depends on what is known of its arguments, cut down to what is asked of it.
+
+    arguments: number of the value of each argument; given: which of them are known; names: of the data among them.
+    outputs: numbers of the values it gives; known: those of them that are known.
+    """
+
+    arguments: tuple[int, ...]
+    given: tuple[bool, ...]
+    outputs: tuple[int, ...]
+    known: frozenset[int]
+    constants: Mapping[int, Any]
+    steps: tuple[Step, ...]
+    checks: tuple[Check | Inner, ...]
+    names: tuple[str, ...] = ()
+
+    def run(self, values: Sequence[Any]) -> tuple[list[Bad], dict[int, Any]]:
+        """The indices out of range given the arguments (None where unknown), and all numbers found on the way."""
+        found = dict(self.constants)
+        found |= {n: np.asarray(v) for n, v, given in zip(self.arguments, values, self.given, strict=True) if given}
+        for step in self.steps:
+            found |= zip(step.gives, _run(step, [found[n] for n in step.takes]), strict=True)
+        return [bad for check in self.checks for bad in _bad(check, found)], found
+
+    def on(self, data: Mapping[str, Any]) -> tuple[list[Bad], list[Any]]:
+        """The same of data by name, and the outputs (None where they depend on more than data)."""
+        bad, found = self.run([data[name] for name in self.names])
+        return bad, [found.get(n) if n in self.known else None for n in self.outputs]
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The data that indices depend on."""
+        return frozenset().union(*(check.sources for check in self.checks if isinstance(check, Check)))
+
+
+def of(closed: Any, names: Sequence[str], wanted: bool = True) -> Known:
+    """What a closed jaxpr computes from its arguments alone, which are data of these names; wanted: whether its outputs count."""
+    number = itertools.count()
+    found = _analysed(closed, [frozenset([name]) for name in names], number, wanted)
+    return dataclasses.replace(found, names=tuple(names))
+
+
+def _analysed(closed: Any, given: Sequence[frozenset[str] | None], number: Iterator[int], wanted: bool) -> Known:
+    """What depends on known arguments alone; given: of every argument the data that it depends on, None where it is unknown."""
+    flat = _Flat(number)
+    arguments = tuple(next(number) for _ in closed.jaxpr.invars)
+    outputs = flat.add(closed.jaxpr, closed.consts, arguments)
+    known = {n: frozenset() for n in flat.constants}
+    known |= {n: sources for n, sources in zip(arguments, given, strict=True) if sources is not None}
+    checks: list[Check | Inner] = []
+    for step in flat.steps:
+        checks += _checks(step, known, number)
+        if isinstance(step.primitive, str) or step.name.startswith(RANDOM) or not all(n in known for n in step.takes):
+            continue
+        known |= dict.fromkeys(step.gives, frozenset().union(*(known[n] for n in step.takes)))
+    needed = {n for check in checks for n in _needs(check) if n in known}
+    needed |= {n for n in outputs if n in known} if wanted else set()
+    steps = []
+    for step in reversed(flat.steps):
+        if needed.intersection(step.gives) and all(n in known for n in step.gives):
+            steps.append(step)
+            needed.update(step.takes)
+    kept = {n: value for n, value in flat.constants.items() if n in needed}
+    given_flags = tuple(sources is not None for sources in given)
+    return Known(arguments, given_flags, outputs, frozenset(known), kept, tuple(reversed(steps)), tuple(checks))
+
+
+class _Flat:
+    """The steps of a jaxpr with its calls put in line, its values numbered."""
+
+    def __init__(self, number: Iterator[int]):
+        self.number, self.steps, self.constants = number, [], {}
+
+    def _constant(self, value: Any) -> int:
+        n = next(self.number)
+        self.constants[n] = value
+        return n
+
+    def add(self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int]) -> tuple[int, ...]:
+        """Put a jaxpr's steps behind those that are there; the numbers of its outputs."""
+        numbers = dict(zip(jaxpr.constvars, map(self._constant, constants), strict=True))
+        numbers |= zip(jaxpr.invars, arguments, strict=True)
+
+        def at(atom: Any) -> int:
+            if isinstance(atom, Literal):
+                return self._constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None)))
+            return numbers[atom]
+
+        for eqn in jaxpr.eqns:
+            takes = tuple(map(at, eqn.invars))
+            shapes = tuple(getattr(v.aval, "shape", ()) for v in eqn.invars)
+            dtypes = tuple(getattr(v.aval, "dtype", None) for v in eqn.invars)
+            if eqn.params.get("name") == "_one_hot":
+                classes = {"classes": eqn.outvars[0].aval.shape}
+                self.steps.append(Step("one_hot", classes, takes, (), shapes, dtypes))
+            if (inner := _called(eqn)) is not None:
+                gives = self.add(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), takes)
+                numbers |= zip(eqn.outvars, gives, strict=True)
+                continue
+            gives = tuple(next(self.number) for _ in eqn.outvars)
+            numbers |= zip(eqn.outvars, gives, strict=True)
+            self.steps.append(Step(eqn.primitive, eqn.params, takes, gives, shapes, dtypes))
+        return tuple(map(at, jaxpr.outvars))
+
+
+def _called(eqn: Any) -> Any:
+    """The jaxpr that an equation only calls; None for other equations."""
+    if eqn.primitive.name not in INLINE:
+        return None
+    return next((eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in eqn.params), None)
+
+
+# ---- which indices are looked at
+
+
+def _checks(step: Step, known: Mapping[int, frozenset[str]], number: Iterator[int]) -> list[Check | Inner]:
+    """The checks of one step whose indices are known."""
+    if step.name in ("scan", "while", "cond"):
+        return _inner(step, known, number)
+    index, sizes, lengths, low = _indexed(step)
+    if not index or not all(n in known for n in index):
+        return []
+    return [Check(index, sizes, lengths, low, frozenset().union(*(known[n] for n in index)))]
+
+
+def _indexed(step: Step) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
+    """Of a step that takes indices which JAX would quietly move: their numbers, the places and the lengths of axes.
+
+    Nothing where the program asked for that itself (mode="clip", a fill value).
+    """
+    nothing = ((), (), (), True)
+    shape, params = step.shapes[0] if step.shapes else (), step.params
+    if step.name == "one_hot":  # labels below 0 are a usual sign of no label
+        whole = params["classes"]
+        classes = next(n for d, n in enumerate(whole) if (*whole[:d], *whole[d + 1 :]) == shape)
+        return step.takes[:1], (classes,), (classes,), False
+    if step.name in ("dynamic_slice", "dynamic_update_slice"):
+        starts = step.takes[1:] if step.name == "dynamic_slice" else step.takes[2:]
+        window = params["slice_sizes"] if step.name == "dynamic_slice" else step.shapes[1]
+        return starts, tuple(n - w + 1 for n, w in zip(shape, window, strict=True)), shape, True
+    if step.name == "gather":
+        numbers = params["dimension_numbers"]
+        if params["mode"] == Mode.CLIP and numbers.collapsed_slice_dims or _filled(step):
+            return nothing
+        at, window = numbers.start_index_map, params["slice_sizes"]
+    elif step.name in SCATTERS:
+        numbers = params["dimension_numbers"]
+        if params["mode"] == Mode.CLIP:
+            return nothing
+        at, window = numbers.scatter_dims_to_operand_dims, _scattered(step, numbers)
+    else:
+        return nothing
+    return step.takes[1:2], tuple(shape[d] - window[d] + 1 for d in at), tuple(shape[d] for d in at), step.name == "gather"
+
+
+def _filled(step: Step) -> bool:
+    """Whether a gather gives a value of the program's own choice for indices out of range."""
+    if step.params["mode"] != Mode.FILL_OR_DROP:
+        return False
+    value, dtype = step.params["fill_value"], np.dtype(step.dtypes[0])
+    if value is None:
+        return False
+    usual = {"f": np.isnan, "c": np.isnan, "i": lambda v: v == np.iinfo(dtype).min, "u": lambda v: v == np.iinfo(dtype).max}
+    return not usual.get(dtype.kind, bool)(value)
+
+
+def _scattered(step: Step, numbers: Any) -> list[int]:
+    """The size of an update along every axis of what it is put into."""
+    flat = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    sizes = iter(step.shapes[2][d] for d in numbers.update_window_dims)
+    return [1 if d in flat else next(sizes) for d in range(len(step.shapes[0]))]
+
+
+def _inner(step: Step, known: Mapping[int, frozenset[str]], number: Iterator[int]) -> list[Check | Inner]:
+    """The checks inside a loop or a branch, where it is known how it runs."""
+    given: list[frozenset[str] | None] = [known.get(n) for n in step.takes]
+    params = step.params
+    if step.name == "cond":
+        bodies = [_analysed(b, given[1:], number, False) for b in params["branches"]] if given[0] is not None else []
+    elif step.name == "scan":
+        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        bodies = [_settled(params["jaxpr"], given, first, last, number)]
+    else:
+        split, at = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        body = _settled(params["body_jaxpr"], given[split:], at - split, len(given) - split, number)
+        carry = [s if g else None for s, g in zip(given[at:], body.given[at - split :], strict=True)]
+        test = _analysed(params["cond_jaxpr"], [*given[:split], *carry], number, True)
+        bodies = [body, test] if test.outputs[0] in test.known else []
+    return [Inner(step, tuple(bodies))] if any(body.checks for body in bodies) else []
+
+
+def _settled(closed: Any, given: list[frozenset[str] | None], first: int, last: int, number: Iterator[int]) -> Known:
+    """A loop's body, whose carried values (arguments from first to last) are known where they stay known."""
+    given = list(given)
+    while True:
+        body = _analysed(closed, given, number, True)
+        lost = [i for i in range(first, last) if given[i] is not None and body.outputs[i - first] not in body.known]
+        if not lost:
+            return body
+        for i in lost:
+            given[i] = None
+
+
+def _needs(check: Check | Inner) -> tuple[int, ...]:
+    return check.index if isinstance(check, Check) else check.step.takes
+
+
+# ---- looking
+
+
+def _bad(check: Check | Inner, found: Mapping[int, Any]) -> list[Bad]:
+    """The first index out of range."""
+    if isinstance(check, Inner):
+        return _bad_inside(check, found)
+    values = [np.asarray(found[n]) for n in check.index]
+    columns = [v.ravel() for v in values] if len(values) == len(check.sizes) else [c.ravel() for c in np.moveaxis(values[0], -1, 0)]
+    for column, size, length in zip(columns, check.sizes, check.lengths, strict=True):
+        wrong = (column >= size) | ((column < 0) & check.low)
+        if wrong.any():
+            value = int(column[int(np.argmax(wrong))])
+            return [Bad(value - length if value < 0 else value + length - size, length, check.sources)]
+    return []
+
+
+def _bad_inside(check: Inner, found: Mapping[int, Any]) -> list[Bad]:
+    """The same inside a loop or a branch, run on what is known."""
+    step, values = check.step, [found.get(n) for n in check.step.takes]
+    if step.name == "cond":
+        branch = check.bodies[min(max(int(values[0]), 0), len(check.bodies) - 1)]
+        return branch.run(values[1:])[0][:1]
+    runs = _scanned(step, check.bodies[0], values) if step.name == "scan" else _repeated(step, *check.bodies, values)
+    return next(([bad] for found_there in runs for bad in found_there), [])
+
+
+def _scanned(step: Step, body: Known, values: list[Any]) -> Iterator[list[Bad]]:
+    first, last = step.params["num_consts"], step.params["num_consts"] + step.params["num_carry"]
+    carry, count = values[first:last], step.params["length"]
+    for i in reversed(range(count)) if step.params["reverse"] else range(count):
+        slices = [None if v is None else v[i] for v in values[last:]]
+        bad, found = body.run([*values[:first], *carry, *slices])
+        carry = [found.get(n) for n in body.outputs[: last - first]]
+        yield bad
+
+
+def _repeated(step: Step, body: Known, test: Known, values: list[Any]) -> Iterator[list[Bad]]:
+    split, at = step.params["cond_nconsts"], step.params["cond_nconsts"] + step.params["body_nconsts"]
+    carry = values[at:]
+    while bool(test.run([*values[:split], *carry])[1][test.outputs[0]]):
+        bad, found = body.run([*values[split:at], *carry])
+        carry = [found.get(n) for n in body.outputs]
+        yield bad
+
+
+def _select(which: Any, *cases: Any) -> Any:
+    return np.where(which, cases[1], cases[0]) if len(cases) == 2 else np.choose(which, cases)
+
+
+def _broadcast(x: Any, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+    whole = [1] * len(shape)
+    for d, n in zip(broadcast_dimensions, np.shape(x), strict=True):
+        whole[d] = n
+    return np.broadcast_to(np.reshape(x, whole), shape)
+
+
+def _slice(x: Any, *, start_indices: Any, limit_indices: Any, strides: Any, **_: Any) -> Any:
+    strides = strides or [1] * len(start_indices)
+    return x[tuple(slice(*ends) for ends in zip(start_indices, limit_indices, strides, strict=True))]
+
+
+def _iota(*, dtype: Any, shape: Any, dimension: int, **_: Any) -> Any:
+    line = np.arange(shape[dimension], dtype=dtype)
+    return np.broadcast_to(line.reshape([-1 if d == dimension else 1 for d in range(len(shape))]), shape)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *values, **_: function(*values)
+
+
+BY_NUMPY: dict[str, Callable[..., Any]] = {
+    **{k: _plain(f) for k, f in {
+        "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative, "max": np.maximum, "min": np.minimum,
+        "select_n": _select, "copy": np.asarray, "copy_p": np.asarray, "clamp": lambda low, x, high: np.clip(x, low, high),
+    }.items()},
+    "broadcast_in_dim": _broadcast,
+    "slice": _slice,
+    "iota": _iota,
+    "convert_element_type": lambda x, *, new_dtype, **_: np.asarray(x).astype(new_dtype),
+    "squeeze": lambda x, *, dimensions, **_: np.squeeze(x, tuple(dimensions)),
+    "reshape": lambda x, *, new_sizes, **_: np.reshape(x, new_sizes),
+    "transpose": lambda x, *, permutation, **_: np.transpose(x, permutation),
+    "concatenate": lambda *values, dimension, **_: np.concatenate(values, dimension),
+}  # fmt: skip
+
+
+def _run(step: Step, values: list[Any]) -> list[Any]:
+    """What a step gives."""
+    if step.name in BY_NUMPY:
+        return [BY_NUMPY[step.name](*map(np.asarray, values), **step.params)]
+    given = [v if hasattr(v, "aval") else jnp.asarray(v, d) for v, d in zip(values, step.dtypes, strict=True)]
+    found = step.primitive.bind(*given, **step.params)
+    return [np.asarray(v) for v in found] if step.primitive.multiple_results else [np.asarray(found)]
+
+
+# ---- what the user is told
+
+
+def check(known: Known | None, data: Mapping[str, Any], sites: Sequence[str], what: str = "") -> None:
+    """Raise ValueError for an index, computed from data alone, that is out of range, or an observed value outside its support.
+
+    sites: of the outputs, each of them booleans that say where values are in the support; what: said of an index.
+    """
+    if known is None or not (known.checks or sites):
+        return
+    bad, outputs = known.on(data)
+    if bad:
+        raise ValueError(told(bad[0], data, what))
+    for site, good in zip(sites, outputs[-len(sites) :] if sites else (), strict=True):
+        if good is not None and not np.all(good):
+            raise ValueError(
+                f"The value observed at site {site!r} lies outside the support of its distribution{_where(good)}.\n"
+                "Correct the data, or the bounds that the program computes from them."
+            )
+
+
+def _where(good: Any) -> str:
+    from probgen.inputs import first
+
+    return f", first at index {first(~np.asarray(good, bool))}" if np.ndim(good) else ""
+
+
+def told(bad: Bad, data: Mapping[str, Any], what: str = "") -> str:
+    """In the user's words: which data hold the index that is out of range."""
+    from probgen.inputs import first
+
+    length = bad.length
+    for name in sorted(bad.sources):
+        array = np.asarray(data[name])
+        if array.dtype.kind in "iufb" and (out := (array >= length) | (array < -length)).any():
+            value = array[out].ravel()[0]
+            start = f" Number from 0: {name} - 1." if not (array == 0).any() and (array <= length).all() else ""
+            return (
+                f"Data {name!r} is an index of {length} entries, 0 to {length - 1}; {name}{first(out)} is {value:g}{what}.{start}\n"
+                "JAX would take another entry in its place without a word."
+            )
+    source = f"computed from {', '.join(sorted(bad.sources))}" if bad.sources else "of the program"
+    return (
+        f"An index {source} is {bad.value}, of {length} entries, 0 to {length - 1}{what}.\n"
+        "JAX would take another entry in its place without a word: correct it, or clip it in the program (jnp.clip)."
+    )
