@@ -11,15 +11,18 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 from jax.lax import GatherScatterMode as Mode
 
-INLINE = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
-SCATTERS = ("scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter_add", "scatter_mul")
+INLINE = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+SCATTERS = {"scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter_add", "scatter_mul"}
+MOVES = {"gather", "dynamic_slice", "dynamic_update_slice", *SCATTERS}  # where JAX moves an index that is out of range
 RANDOM = ("random", "threefry", "rng", "iota_32x2", "shard_map", "pure_callback", "io_callback", "debug")
 
 
@@ -33,6 +36,7 @@ class Step:
     gives: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[Any, ...]
+    own: bool = True  # whether the program indexes, and not a function of JAX for its own ends
 
     @property
     def name(self) -> str:
@@ -60,6 +64,7 @@ class Inner:
 
     step: Step
     bodies: tuple[Known, ...]
+    sources: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Known:
     @property
     def sources(self) -> frozenset[str]:
         """The data that indices depend on."""
-        return frozenset().union(*(check.sources for check in self.checks if isinstance(check, Check)))
+        return frozenset().union(*(check.sources for check in self.checks))
 
 
 def of(closed: Any, names: Sequence[str], wanted: bool = True) -> Known:
@@ -150,8 +155,8 @@ class _Flat:
         self.constants[n] = value
         return n
 
-    def add(self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int]) -> tuple[int, ...]:
-        """Put a jaxpr's steps behind those that are there; the numbers of its outputs."""
+    def add(self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int], caller: str = "") -> tuple[int, ...]:
+        """Put the steps of a jaxpr, called by this name, behind those that are there; the numbers of its outputs."""
         numbers = dict(zip(jaxpr.constvars, map(self._constant, constants), strict=True))
         numbers |= zip(jaxpr.invars, arguments, strict=True)
 
@@ -168,12 +173,13 @@ class _Flat:
                 classes = {"classes": eqn.outvars[0].aval.shape}
                 self.steps.append(Step("one_hot", classes, takes, (), shapes, dtypes))
             if (inner := _called(eqn)) is not None:
-                gives = self.add(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), takes)
+                name = eqn.params.get("name", "")
+                gives = self.add(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), takes, name)
                 numbers |= zip(eqn.outvars, gives, strict=True)
                 continue
             gives = tuple(next(self.number) for _ in eqn.outvars)
             numbers |= zip(eqn.outvars, gives, strict=True)
-            self.steps.append(Step(eqn.primitive, eqn.params, takes, gives, shapes, dtypes))
+            self.steps.append(Step(eqn.primitive, eqn.params, takes, gives, shapes, dtypes, eqn.primitive.name not in MOVES or _is_own(eqn, caller)))
         return tuple(map(at, jaxpr.outvars))
 
 
@@ -186,12 +192,32 @@ def _called(eqn: Any) -> Any:
 
 # ---- which indices are looked at
 
+# Functions of JAX whose index is their caller's. Others (repeat, interp, quantile) drop or clip some of their own on purpose.
+INDEXING = {
+    "op", "_getitem", "__getitem__", "get", "take", "_take", "take_along_axis", "add", "set", "multiply", "mul", "divide", "power",
+    "min", "max", "apply", "segment_sum", "segment_prod", "segment_max", "segment_min", "dynamic_slice", "dynamic_slice_in_dim",
+    "dynamic_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "dynamic_update_index_in_dim", "gather",
+    "scatter", "scatter_add", "scatter_mul", "scatter_min", "scatter_max", "reraise_with_filtered_traceback",
+}  # fmt: skip
+JAX = str(Path(jax.__file__).parent)
+
+
+def _is_own(eqn: Any, caller: str) -> bool:
+    """Whether an equation's indices are the program's; caller: the compiled function that it stands in."""
+    frames = getattr(eqn.source_info.traceback, "frames", ())
+    last = ""
+    for frame in frames:
+        if not frame.file_name.startswith(JAX):
+            return not last or last in INDEXING
+        last = frame.function_name.rpartition(".")[2]
+    return not frames or caller in INDEXING
+
 
 def _checks(step: Step, known: Mapping[int, frozenset[str]], number: Iterator[int]) -> list[Check | Inner]:
     """The checks of one step whose indices are known."""
     if step.name in ("scan", "while", "cond"):
         return _inner(step, known, number)
-    index, sizes, lengths, low = _indexed(step)
+    index, sizes, lengths, low = _indexed(step) if step.own else ((), (), (), True)
     if not index or not all(n in known for n in index):
         return []
     return [Check(index, sizes, lengths, low, frozenset().union(*(known[n] for n in index)))]
@@ -260,7 +286,8 @@ def _inner(step: Step, known: Mapping[int, frozenset[str]], number: Iterator[int
         carry = [s if g else None for s, g in zip(given[at:], body.given[at - split :], strict=True)]
         test = _analysed(params["cond_jaxpr"], [*given[:split], *carry], number, True)
         bodies = [body, test] if test.outputs[0] in test.known else []
-    return [Inner(step, tuple(bodies))] if any(body.checks for body in bodies) else []
+    sources = frozenset().union(*(s for s in given if s))
+    return [Inner(step, tuple(bodies), sources)] if any(body.checks for body in bodies) else []
 
 
 def _settled(closed: Any, given: list[frozenset[str] | None], first: int, last: int, number: Iterator[int]) -> Known:
@@ -395,6 +422,17 @@ def check(known: Known | None, data: Mapping[str, Any], sites: Sequence[str], wh
                 f"The value observed at site {site!r} lies outside the support of its distribution{_where(good)}.\n"
                 "Correct the data, or the bounds that the program computes from them."
             )
+
+
+def check_rows(known: Known | None, data: Mapping[str, Any], sliced: Sequence[str]) -> None:
+    """The same of a program of one row, for every row; sliced: the data of which it takes one slice."""
+    if known is None or not known.checks:
+        return
+    used = [k for k in sliced if k in known.sources]
+    flat = np.concatenate([np.asarray(data[k]).reshape(len(data[k]), -1) for k in used], 1) if used else np.zeros((1, 0))
+    for i in np.unique(flat, axis=0, return_index=True)[1]:
+        if bad := known.on({k: data[k][i] if k in sliced else data[k] for k in known.names})[0]:
+            raise ValueError(told(bad[0], data))
 
 
 def _where(good: Any) -> str:

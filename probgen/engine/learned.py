@@ -18,7 +18,7 @@ from numpyro.infer import init_to_uniform
 
 from probgen import runtime
 from probgen.data import check_support
-from probgen.engine import energy
+from probgen.engine import energy, indices
 from probgen.engine.energy import Block
 from probgen.engine.numpyro import NumpyroTarget, prepare
 from probgen.engine.structure import MEASURES, structure_of
@@ -168,6 +168,7 @@ def _rows_with(
     grey = tuple(sorted(s.name for k, s in sources.items() if _grey(s, arrays[k])))
     loose = lambda s: replace(s, bounds=s.bounds._replace(whole=False)) if s.name in grey else s  # noqa: E731
     check_support(tuple(loose(s) for s in sources.values()), {k: arrays[k] for k in sources})
+    indices.check_rows(open_ended.looked_up, arrays, inputs)
     if any(s.distribution in ("Dirichlet", "Wishart", "WishartCholesky") for s in sources.values()):
         _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
