@@ -26,6 +26,10 @@ MOVES = {"gather", "dynamic_slice", "dynamic_update_slice", *SCATTERS}  # where 
 RANDOM = ("random", "threefry", "rng", "iota_32x2", "shard_map", "pure_callback", "io_callback", "debug")
 
 
+class OutOfRange(ValueError):
+    """An index, computed from data alone, is out of range; or an observed value is outside its support."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation: numbers of the values that it takes and gives; `shapes` of what it takes."""
@@ -415,10 +419,10 @@ def check(known: Known | None, data: Mapping[str, Any], sites: Sequence[str], wh
         return
     bad, outputs = known.on(data)
     if bad:
-        raise ValueError(told(bad[0], data, what))
+        raise OutOfRange(told(bad[0], data, what))
     for site, good in zip(sites, outputs[-len(sites) :] if sites else (), strict=True):
         if good is not None and not np.all(good):
-            raise ValueError(
+            raise OutOfRange(
                 f"The value observed at site {site!r} lies outside the support of its distribution{_where(good)}.\n"
                 "Correct the data, or the bounds that the program computes from them."
             )
@@ -432,7 +436,7 @@ def check_rows(known: Known | None, data: Mapping[str, Any], sliced: Sequence[st
     flat = np.concatenate([np.asarray(data[k]).reshape(len(data[k]), -1) for k in used], 1) if used else np.zeros((1, 0))
     for i in np.unique(flat, axis=0, return_index=True)[1]:
         if bad := known.on({k: data[k][i] if k in sliced else data[k] for k in known.names})[0]:
-            raise ValueError(told(bad[0], data))
+            raise OutOfRange(told(bad[0], data))
 
 
 def _where(good: Any) -> str:

@@ -27,7 +27,6 @@ from probgen.engine.structure import (
     PARTLY,
     FullPlates,
     Structure,
-    Widened,
     parts,
     structure_of,
     with_blocks,
@@ -165,9 +164,11 @@ class NumpyroTarget(Target):
                 before = site.name
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        from probgen.engine import prediction
+
         with runtime.jax_scope(self.precision):
-            program = handlers.uncondition(Widened(self._closed(as_arrays(data, self.precision))))
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            program = prediction.program_on(self, latent, as_arrays(data, self.precision))
             predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
             return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
 
@@ -180,9 +181,12 @@ class NumpyroTarget(Target):
             raise ValueError(
                 "The finite unknowns were summed out; write the sum in the program to get pointwise terms."
             )
+        from probgen.engine import prediction
+
         with runtime.jax_scope(self.precision):
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
-            program = handlers.seed(self._closed(as_arrays(data, self.precision)), jax.random.key(0))
+            prediction.check_likelihood(self, latent, data := as_arrays(data, self.precision))
+            program = handlers.seed(self._closed(data), jax.random.key(0))
             terms = log_likelihood(program, latent, batch_ndims=2)
             return {k: np.asarray(v) for k, v in terms.items() if k in self.named("observed")}
 
