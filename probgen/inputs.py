@@ -7,7 +7,7 @@ import functools
 import inspect
 import numbers
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,29 @@ def read(name: str, value: Any, unknown: bool = False) -> np.ndarray:
             f"Data {name!r} has {int(bad.sum())} value(s) that are NaN or infinite, the first at {name}{first(bad)}."
         )
     return array.astype(float) if unknown and array.dtype.kind != "f" else array
+
+
+class OutOfRange(ValueError):
+    """An index is out of range, or an observed value outside its support."""
+
+
+def told(value: int | None, length: int, sources: Iterable[str], data: Mapping[str, Any], what: str = "") -> str:
+    """Of an index out of range of an axis of so many entries: which data hold it, in the user's words.
+
+    sources: names of the data that it may come from; what: said behind it.
+    """
+    for name in sorted(sources):
+        array = np.asarray(data[name])
+        if array.dtype.kind in "iufb" and (out := (array >= length) | (array < -length)).any():
+            start = f"\nNumber from 0: {name} - 1." if ((array >= 1) & (array <= length)).all() else ""
+            held = f"{name}{first(out)} is {array[out].ravel()[0]:g}"
+            return f"Data {name!r} is an index of {length} entries, 0 to {length - 1}; {held}{what}.{start}"
+    source = f"computed from {', '.join(sorted(sources))}" if sources else "of the program"
+    which = "out of range" if value is None else f"{value}"
+    return (
+        f"An index {source} is {which}, of {length} entries, 0 to {length - 1}{what}.\n"
+        "Correct it, or clip it in the program."
+    )
 
 
 def place(index: tuple[int, ...]) -> str:
@@ -81,9 +104,9 @@ def _plain(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) in ("torch.bfloat16", "torch.float16") else value
-    elif isinstance(value, list | tuple) and value and all(hasattr(v, "detach") for v in value):
-        value = [_plain(name, v) for v in value]
-    elif isinstance(value, list | tuple) and _hole(value) is not None:
+    elif (isinstance(value, list | tuple) and value and all(hasattr(v, "detach") for v in value)) or (
+        isinstance(value, list | tuple) and _hole(value) is not None
+    ):
         value = [_plain(name, v) for v in value]
     try:
         array = np.asarray(value)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from probgen.data import check_support
+from probgen.inputs import OutOfRange
 from probgen.target import Site
 
+FAULTS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, AssertionError, RuntimeError)
 NOTHING_OF_IT = ": the fit has nothing to say of it"
 Shape = tuple[int, ...]
+ShapesOn = Callable[[Mapping[str, Any], tuple[str, ...]], Mapping[str, Shape]]
 
 
 def shapes(data: Mapping[str, Any]) -> dict[str, Shape]:
@@ -36,16 +41,85 @@ def kept(sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any])
     return [k for k in data if k in sources and k not in resized(own, data) and data[k] is not None]
 
 
+def data_on(
+    program: Callable[..., Any], sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any], shapes_on: ShapesOn
+) -> tuple[dict[str, Any], tuple[str, ...]]:  # fmt: skip
+    """The data to run a program on, and which of them, though they are given to it, must not shape what is predicted.
+
+    sites, own: of the fit; data: the fit's own with some replaced; shapes_on(data, held): the shapes of observed sites, nothing
+    observed. Data of the fit's sizes are taken as they are; of others, what was observed is left out where the program can do
+    without it. Raises ValueError where they do not fit together, OutOfRange for an index.
+    """
+    observed = kept(sites, own, data)
+    try:
+        return _data_on(program, sites, own, data, shapes_on)
+    except OutOfRange:
+        raise
+    except FAULTS as error:
+        works = lambda some: _data_on(program, sites, own, some, shapes_on)  # noqa: E731
+        raise misfit(own, data, observed, error, works) from error
+
+
+def _data_on(
+    program: Callable[..., Any], sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any], shapes_on: ShapesOn
+) -> tuple[dict[str, Any], tuple[str, ...]]:  # fmt: skip
+    if not resized(own, data):
+        if changed(own, data):
+            shapes_on(data, ())
+        return dict(data), ()
+    fault: Exception = ValueError("There is nothing to run the program on.")
+    observed = kept(sites, own, data)
+    for given in freed(program, data, observed):
+        held = tuple(k for k in observed if given[k] is not None)
+        try:
+            found = shapes_on(given, held)
+            check_spread(sites, own, given, found)
+            check_unmoved(found, shapes_on, given, held)
+            return given, held
+        except OutOfRange:
+            raise
+        except FAULTS as error:
+            fault = error
+    raise fault
+
+
+def check_likelihood(
+    sites: Sequence[Site],
+    own: Mapping[str, Any],
+    data: Mapping[str, Any],
+    shapes_on: Callable[[Mapping[str, Any]], Any],
+) -> None:
+    """Raise ValueError for new data whose log likelihood a program does not give: of other sizes, indices or supports.
+
+    shapes_on(data): the shapes of observed sites, observed.
+    """
+    if not changed(own, data):
+        return
+    if resized(own, data) and (observed := kept(sites, own, data)):
+        raise unlikely(own, data, observed)
+    check_support(tuple(s for s in sites if s.source in data), data)
+    try:
+        check_spread(sites, own, data, shapes_on(data))
+    except OutOfRange:
+        raise
+    except FAULTS as error:
+        raise misfit(own, data, (), error, shapes_on) from error
+
+
 def freed(program: Callable[..., Any], data: Mapping[str, Any], observed: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Data to try in turn: without what is observed, where the program can do without; then with it as it is."""
-    known = inspect.signature(program).parameters
+    known: Mapping[str, Any] = {}
+    with contextlib.suppress(TypeError, ValueError):
+        known = inspect.signature(program).parameters
     optional = [k for k in observed if k in known and known[k].default is None]
     if optional:
         yield {**data, **dict.fromkeys(optional)}
     yield dict(data)
 
 
-def check_spread(sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any], found: Mapping[str, Shape]) -> None:
+def check_spread(
+    sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any], found: Mapping[str, Shape]
+) -> None:
     """Raise ValueError where one new row is spread over as many as the fit had: something else sets their number.
 
     found: the shapes of the observed sites on these data.
@@ -55,22 +129,22 @@ def check_spread(sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[st
         old, new = before.get(name, ()), after.get(name, ())
         lost = {n for n in old if n > 1 and old.count(n) > new.count(n)} if 1 in new or len(new) < len(old) else set()
         for site in sites:
-            if site.name in found and any(site.shape.count(n) and found[site.name].count(n) >= site.shape.count(n) for n in lost):
-                raise ValueError(f"{name} has shape {new}, and site {site.name!r} would still be of shape {site.shape}.")
+            if site.name in found and any(
+                site.shape.count(n) and found[site.name].count(n) >= site.shape.count(n) for n in lost
+            ):
+                raise ValueError(
+                    f"{name} has shape {new}, and site {site.name!r} would still be of shape {site.shape}."
+                )
 
 
 def check_unmoved(
-    found: Mapping[str, Shape], shapes_on: Callable[[dict[str, Any]], Mapping[str, Shape]], data: Mapping[str, Any],
-    held: Sequence[str],
-) -> None:  # fmt: skip
-    """Raise ValueError where the shapes of what is predicted follow those of what was observed, and not of what is new.
-
-    shapes_on: the shapes on other data; held: names of what was observed.
-    """
+    found: Mapping[str, Shape], shapes_on: ShapesOn, data: Mapping[str, Any], held: tuple[str, ...]
+) -> None:
+    """Raise ValueError where the shapes of what is predicted follow those of what was observed, and not of what is new."""
     for name in held:
         longer = np.concatenate([data[name], data[name][:1]]) if np.ndim(data[name]) else np.asarray([data[name]] * 2)
         try:
-            same = shapes_on({**data, name: longer}) == dict(found)
+            same = dict(shapes_on({**data, name: longer}, held)) == dict(found)
         except Exception:
             same = False
         if not same:

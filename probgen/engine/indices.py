@@ -20,14 +20,22 @@ import numpy as np
 from jax.extend.core import Literal
 from jax.lax import GatherScatterMode as Mode
 
-INLINE = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+from probgen.inputs import OutOfRange, first, told
+
+INLINE = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "remat",
+    "remat2",
+    "checkpoint",
+    "custom_jvp_call",
+    "custom_vjp_call",
+}
 SCATTERS = {"scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter_add", "scatter_mul"}
 MOVES = {"gather", "dynamic_slice", "dynamic_update_slice", *SCATTERS}  # where JAX moves an index that is out of range
 RANDOM = ("random", "threefry", "rng", "iota_32x2", "shard_map", "pure_callback", "io_callback", "debug")
-
-
-class OutOfRange(ValueError):
-    """An index, computed from data alone, is out of range; or an observed value is outside its support."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +191,17 @@ class _Flat:
                 continue
             gives = tuple(next(self.number) for _ in eqn.outvars)
             numbers |= zip(eqn.outvars, gives, strict=True)
-            self.steps.append(Step(eqn.primitive, eqn.params, takes, gives, shapes, dtypes, eqn.primitive.name not in MOVES or _is_own(eqn, caller)))
+            self.steps.append(
+                Step(
+                    eqn.primitive,
+                    eqn.params,
+                    takes,
+                    gives,
+                    shapes,
+                    dtypes,
+                    eqn.primitive.name not in MOVES or _is_own(eqn, caller),
+                )
+            )
         return tuple(map(at, jaxpr.outvars))
 
 
@@ -244,7 +262,7 @@ def _indexed(step: Step) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, .
         return starts, tuple(n - w + 1 for n, w in zip(shape, window, strict=True)), shape, True
     if step.name == "gather":
         numbers = params["dimension_numbers"]
-        if params["mode"] == Mode.CLIP and numbers.collapsed_slice_dims or _filled(step):
+        if (params["mode"] == Mode.CLIP and numbers.collapsed_slice_dims) or _filled(step):
             return nothing
         at, window = numbers.start_index_map, params["slice_sizes"]
     elif step.name in SCATTERS:
@@ -254,7 +272,12 @@ def _indexed(step: Step) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, .
         at, window = numbers.scatter_dims_to_operand_dims, _scattered(step, numbers)
     else:
         return nothing
-    return step.takes[1:2], tuple(shape[d] - window[d] + 1 for d in at), tuple(shape[d] for d in at), step.name == "gather"
+    return (
+        step.takes[1:2],
+        tuple(shape[d] - window[d] + 1 for d in at),
+        tuple(shape[d] for d in at),
+        step.name == "gather",
+    )
 
 
 def _filled(step: Step) -> bool:
@@ -264,7 +287,12 @@ def _filled(step: Step) -> bool:
     value, dtype = step.params["fill_value"], np.dtype(step.dtypes[0])
     if value is None:
         return False
-    usual = {"f": np.isnan, "c": np.isnan, "i": lambda v: v == np.iinfo(dtype).min, "u": lambda v: v == np.iinfo(dtype).max}
+    usual = {
+        "f": np.isnan,
+        "c": np.isnan,
+        "i": lambda v: v == np.iinfo(dtype).min,
+        "u": lambda v: v == np.iinfo(dtype).max,
+    }
     return not usual.get(dtype.kind, bool)(value)
 
 
@@ -318,7 +346,11 @@ def _bad(check: Check | Inner, found: Mapping[int, Any]) -> list[Bad]:
     if isinstance(check, Inner):
         return _bad_inside(check, found)
     values = [np.asarray(found[n]) for n in check.index]
-    columns = [v.ravel() for v in values] if len(values) == len(check.sizes) else [c.ravel() for c in np.moveaxis(values[0], -1, 0)]
+    columns = (
+        [v.ravel() for v in values]
+        if len(values) == len(check.sizes)
+        else [c.ravel() for c in np.moveaxis(values[0], -1, 0)]
+    )
     for column, size, length in zip(columns, check.sizes, check.lengths, strict=True):
         wrong = (column >= size) | ((column < 0) & check.low)
         if wrong.any():
@@ -419,7 +451,7 @@ def check(known: Known | None, data: Mapping[str, Any], sites: Sequence[str], wh
         return
     bad, outputs = known.on(data)
     if bad:
-        raise OutOfRange(told(bad[0], data, what))
+        _refuse(bad[0], data, what)
     for site, good in zip(sites, outputs[-len(sites) :] if sites else (), strict=True):
         if good is not None and not np.all(good):
             raise OutOfRange(
@@ -433,34 +465,19 @@ def check_rows(known: Known | None, data: Mapping[str, Any], sliced: Sequence[st
     if known is None or not known.checks:
         return
     used = [k for k in sliced if k in known.sources]
-    flat = np.concatenate([np.asarray(data[k]).reshape(len(data[k]), -1) for k in used], 1) if used else np.zeros((1, 0))
+    flat = (
+        np.concatenate([np.asarray(data[k]).reshape(len(data[k]), -1) for k in used], 1) if used else np.zeros((1, 0))
+    )
     for i in np.unique(flat, axis=0, return_index=True)[1]:
         if bad := known.on({k: data[k][i] if k in sliced else data[k] for k in known.names})[0]:
-            raise OutOfRange(told(bad[0], data))
+            _refuse(bad[0], data)
+
+
+def _refuse(bad: Bad, data: Mapping[str, Any], what: str = "") -> None:
+    raise OutOfRange(
+        f"{told(bad.value, bad.length, bad.sources, data, what)}\nJAX would take another entry without a word."
+    )
 
 
 def _where(good: Any) -> str:
-    from probgen.inputs import first
-
     return f", first at index {first(~np.asarray(good, bool))}" if np.ndim(good) else ""
-
-
-def told(bad: Bad, data: Mapping[str, Any], what: str = "") -> str:
-    """In the user's words: which data hold the index that is out of range."""
-    from probgen.inputs import first
-
-    length = bad.length
-    for name in sorted(bad.sources):
-        array = np.asarray(data[name])
-        if array.dtype.kind in "iufb" and (out := (array >= length) | (array < -length)).any():
-            value = array[out].ravel()[0]
-            start = f" Number from 0: {name} - 1." if not (array == 0).any() and (array <= length).all() else ""
-            return (
-                f"Data {name!r} is an index of {length} entries, 0 to {length - 1}; {name}{first(out)} is {value:g}{what}.{start}\n"
-                "JAX would take another entry in its place without a word."
-            )
-    source = f"computed from {', '.join(sorted(bad.sources))}" if bad.sources else "of the program"
-    return (
-        f"An index {source} is {bad.value}, of {length} entries, 0 to {length - 1}{what}.\n"
-        "JAX would take another entry in its place without a word: correct it, or clip it in the program (jnp.clip)."
-    )

@@ -11,74 +11,25 @@ from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
 from probgen import prediction
-from probgen.data import check_support
 from probgen.engine import indices
 from probgen.engine.structure import Widened, supported
 
-FAULTS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, AssertionError)
 Shapes = dict[str, tuple[int, ...]]
 
 
 def program_on(target: Any, latent: Mapping[str, Any], data: Mapping[str, Any]) -> Callable[[], Any]:
-    """The program to draw from, on data, with nothing observed.
+    """The program to draw from, on data, with nothing observed; see `probgen.prediction`.
 
-    latent: posterior draws (chain, draw, *shape). Data of the fit's shapes are predicted in the shapes of what was observed; of
-    others, what was observed is left out where the program can do without it. Raises ValueError for data that do not fit together
-    or are indices out of range.
+    latent: posterior draws (chain, draw, *shape).
     """
-    own, observed = target.data, prediction.kept(target.sites, target.data, data)
-    try:
-        given, held = _data_on(target, latent, data, observed)
-    except indices.OutOfRange:
-        raise
-    except FAULTS as error:
-        works = lambda some: _data_on(target, latent, some, prediction.kept(target.sites, own, some))  # noqa: E731
-        raise prediction.misfit(own, data, observed, error, works) from error
-    return _free(target, given, held)
-
-
-def _data_on(
-    target: Any, latent: Mapping[str, Any], data: Mapping[str, Any], observed: Sequence[str]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The data to run the program on, and which of them are held to the fit's sizes though those are not to count."""
-    own = target.data
-    if not prediction.resized(own, data):
-        if prediction.changed(own, data):
-            _shapes(target, latent, data, ())
-        return dict(data), ()
-    fault: Exception | None = None
-    for given in prediction.freed(target.structure.program, data, observed):
-        held = tuple(k for k in observed if given[k] is not None)
-        try:
-            found = _shapes(target, latent, given, held)
-            prediction.check_spread(target.sites, own, given, found)
-            if held:
-                prediction.check_unmoved(found, lambda some: _shapes(target, latent, some, held), given, held)  # noqa: B023
-            return given, held
-        except indices.OutOfRange:
-            raise
-        except FAULTS as error:
-            fault = error
-    assert fault is not None
-    raise fault
+    shapes_on = lambda some, held: _shapes(target, latent, some, held)  # noqa: E731
+    return _free(target, *prediction.data_on(target.structure.program, target.sites, target.data, data, shapes_on))
 
 
 def check_likelihood(target: Any, latent: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     """Raise ValueError for new data whose log likelihood the program does not give: of other sizes, indices or supports."""
-    own = target.data
-    if not prediction.changed(own, data):
-        return
-    observed = prediction.kept(target.sites, own, data)
-    if prediction.resized(own, data) and observed:
-        raise prediction.unlikely(own, data, observed)
-    check_support(target.sites, data)
-    try:
-        found = _shapes(target, latent, data, (), free=False)
-        prediction.check_spread(target.sites, own, data, found)
-    except indices.OutOfRange:
-        raise
-    except FAULTS as error:
-        raise prediction.misfit(own, data, (), error, lambda some: _shapes(target, latent, some, (), False)) from error
+    shapes_on = lambda some: _shapes(target, latent, some, (), free=False)  # noqa: E731
+    prediction.check_likelihood(target.sites, target.data, data, shapes_on)
 
 
 def _free(target: Any, data: Mapping[str, Any], held: Sequence[str] = ()) -> Any:

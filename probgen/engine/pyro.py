@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from probgen.engine import pyro_data
 from probgen.engine.pyro_bounded import guided
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
@@ -54,7 +55,9 @@ def prepare(program: Callable[..., Any], data: Mapping[str, Any], precision: str
     seen = isinstance(program, Learned) or (key is not None and key in _structures)
     if not seen and (rows := rows_of(program, data, precision)):
         return rows
-    structure = _structure(key, program, arrays, static, tensors, precision)
+    with pyro_data.in_words(data):
+        structure = _structure(key, program, arrays, static, tensors, precision)
+    pyro_data.check(structure, tensors)
     return target_type(structure)(structure, tensors, dict(data))
 
 
