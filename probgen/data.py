@@ -14,6 +14,9 @@ from probgen.target import Bounds, Site
 
 __all__ = ["check", "check_support", "digits", "load"]
 
+GREY = """
+Make bits of grey levels (x >= 0.5, or drawn once: probgen.datasets.binarised(x, seed=0)), or give them a density on [0, 1] (Beta).
+Only learners from rows draw bits of them at every step."""
 STATIC = (str, bool, int, type(None))
 
 
@@ -67,9 +70,11 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
             good &= value == np.rint(value)
         if not good.all():
             kind = "integers" if whole else "numbers"
+            bits = whole and (low, high) == (0, 1) and ((value >= 0) & (value <= 1)).all()
             raise ValueError(
                 f"Data {site.source!r} is observed at site {site.name!r} ({site.distribution}), whose support is "
-                f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{first(~good)} is {value[~good][0]:g}."
+                f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{first(~good)} is "
+                f"{value[~good][0]:g}.{GREY if bits else ''}"
             )
 
 

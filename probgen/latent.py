@@ -44,14 +44,16 @@ class LatentFit(LearnedFit):
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
         if not self.target.proper:  # type: ignore[attr-defined]
             raise TypeError("This program is no probability: its rows have no density. Use fit.reconstruct().")
-        given = self._rows(self._named(x, rows))
+        named = self._named(x, rows)
+        given = self._rows(named)
         if method == "exact":
-            return partition.log_prob(self, given)
+            return self._told(partition.log_prob(self, given), named)
         if method == "ais":
-            return bound.by_annealing(self, given)
+            return self._told(bound.by_annealing(self, given), named)
         if num_particles is None:
             num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500  # type: ignore[attr-defined]
-        return bound.by_draws(self, given, method, num_particles, self.seed + 3 if seed is None else seed)
+        seed = self.seed + 3 if seed is None else seed
+        return self._told(bound.by_draws(self, given, method, num_particles, seed), named)
 
     def encode(
         self, x: Any = None, /, *, num_samples: int = 0, seed: int | None = None, **rows: Any

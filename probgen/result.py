@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Inference, Sampler
+from probgen.grey import as_bits, grey_sites, told
 from probgen.inputs import read
 from probgen.model import Model
 from probgen.target import Conditional, Continuous, Target
@@ -275,7 +276,8 @@ class LearnedFit(Fit):
         """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
         from probgen.evaluate import partition
 
-        return partition.log_prob(self, self._rows(self._named(x, rows)), method)
+        given = self._named(x, rows)
+        return self._told(partition.log_prob(self, self._rows(given), method), given)
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -308,7 +310,12 @@ class LearnedFit(Fit):
             raise TypeError(f"Missing rows of {', '.join(missing)}.")
         if len({len(v) for v in rows.values()}) > 1:
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
-        return rows
+        return as_bits(self.target, rows)
+
+    def _told(self, found: LogProb, given: Mapping[str, Any]) -> LogProb:
+        """The log probability of rows, its kind saying where bits were drawn of grey levels."""
+        sites = {self._shapes[k][0]: np.asarray(v, float) for k, v in given.items()}
+        return told(found, grey_sites(self.target, sites) if given else self.target.grey)  # type: ignore[attr-defined]
 
     def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
         """One point by keyword, as floats; unknown: whether NaN, or a mask, may say that a part is not known."""

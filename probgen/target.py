@@ -83,12 +83,14 @@ class Target:
     """A program conditioned on data.
 
     engine: "numpyro" or "pyro"; sites: every site of its trace; data: the arrays and settings it is conditioned on.
+    notes: sentences about how the data or the program were read that a result must tell.
     """
 
     offers: ClassVar[str] = "Target"
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def named(self, kind: str) -> tuple[str, ...]:
         """Names of the sites of one kind, in the order of the program."""
@@ -134,6 +136,12 @@ class Learnable(Target):
     normalised: bool  # whether that of a point's data is, at once: proper, and nothing hidden
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
+    row_sites: tuple[Site, ...]  # the sites that rows give, with the keywords and the bounds of their data
+    grey: tuple[str, ...]  # sites of bits whose data are grey levels: bits are drawn of them at every use
+
+    def drawn(self, rows: Arrays) -> Arrays:
+        """Bits drawn of grey levels {site: (row, *event)}; the same at every call."""
+        raise NotImplementedError
 
     def all_rows(self) -> Arrays:
         """The visible sites, and inputs by keyword, of all rows: (row, *event)."""

@@ -50,10 +50,13 @@ def source_of(value: Any, arrays: Sequence[str], tensors: Sequence[torch.Tensor]
 def check(structure: Any, tensors: Sequence[torch.Tensor]) -> None:
     """Raise OutOfRange or ValueError for data that are indices out of range in a program, or observed outside a support.
 
-    The program is run once; where that fails in another way it is left to the search for a starting point.
+    The program is run once, if any data are whole numbers, as indices and counts are. Where that fails in another way it is left to
+    the search for a starting point.
     """
     data = dict(zip(structure.arrays, (t.cpu().numpy() for t in tensors), strict=True))
     checks.check_support(tuple(s for s in structure.sites if s.source in data), data)
+    if not any((v == np.rint(v)).all() for v in data.values()):
+        return
     z = torch.full((structure.dim,), 0.1, dtype=getattr(torch, structure.precision), device=structure.device)
     try:
         with structure.scope(), torch.no_grad(), in_words(data):

@@ -37,6 +37,7 @@ from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
+from probgen.grey import is_grey, loosened, note
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
@@ -123,9 +124,8 @@ def _rows_with(
             )
     values = {k: arrays[k].cpu().numpy() for k in visible.values()}
     bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
-    grey = tuple(s for s in bits if (w := values[visible[s]]).dtype.kind == "f" and (w != np.round(w)).any())
-    loose = lambda s: s.bounds._replace(whole=False) if s.name in grey and s.bounds else s.bounds  # noqa: E731
-    check_support(tuple(replace(s, bounds=loose(s)) for s in sites if s.source), values)
+    grey = tuple(s for s in bits if is_grey(values[visible[s]]))
+    check_support(tuple(loosened(s, s.name in grey) for s in sites if s.source), values)
     rows = tuple((k, site) for site, k in visible.items())
     inputs = tuple(k for k in sliced if k not in visible.values())
     structure = Learning(
@@ -253,6 +253,8 @@ class PyroLearnable(Learnable):
         self.visible = [v for v in structure.variables if v.name in self.keywords.values()]
         self.hidden = [v for v in structure.variables if v.name not in self.keywords.values()]
         self.normalised = self.proper and not self.hidden
+        self.row_sites = tuple(s for s in structure.sites if s.source)
+        self.notes = note(self)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -290,11 +292,20 @@ class PyroLearnable(Learnable):
     def batch(self, index: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
         """Some rows {site: (row, *event)} and their inputs by keyword; bits of grey levels are drawn by the seed."""
         found = {site: _batch(self.tensors[k], index, self.precision) for k, site in self.keywords.items()}
-        for i, site in enumerate(self.grey):
-            generator = torch.Generator().manual_seed(OPS.seed(OPS.fold_in(OPS.key(seed), i)))
-            drawn = torch.rand(found[site].shape, generator=generator, dtype=found[site].dtype).to(found[site].device)
-            found[site] = (drawn < found[site]).to(found[site].dtype)
+        found |= self._bits({site: found[site] for site in self.grey}, seed)
         return found | {k: _batch(self.tensors[k], index, self.precision) for k in self.inputs}
+
+    def _bits(self, levels: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+        """Bits drawn of grey levels (row, *event), each site by a seed of its own."""
+        drawn = {}
+        for i, (site, level) in enumerate(sorted(levels.items())):
+            generator = torch.Generator().manual_seed(OPS.seed(OPS.fold_in(OPS.key(seed), i)))
+            uniform = torch.rand(level.shape, generator=generator, dtype=level.dtype).to(level.device)
+            drawn[site] = (uniform < level).to(level.dtype)
+        return drawn
+
+    def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {k: v.cpu().numpy().astype(float) for k, v in self._bits(self.from_host(rows), 0).items()}
 
     def all_rows(self) -> dict[str, np.ndarray]:
         return {k: v.cpu().numpy().astype(float) for k, v in self.batch(torch.arange(self.num_rows)).items()}
