@@ -12,7 +12,7 @@ import numpy as np
 
 from probgen.algorithm import Inference, Sampler
 from probgen.grey import as_bits, grey_sites, told
-from probgen.inputs import read
+from probgen.inputs import first, read
 from probgen.model import Model
 from probgen.target import Conditional, Continuous, Target
 
@@ -305,11 +305,12 @@ class LearnedFit(Fit):
             array, (site, shape) = read(keyword, value).astype(float), self._shapes[keyword]
             if array.shape[1:] != shape or array.ndim != len(shape) + 1:
                 raise ValueError(f"{keyword} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
-            rows[site] = array
+            rows[site] = self._whole(keyword, array)
         if missing := [k for k in self._shapes if k not in given]:
             raise TypeError(f"Missing rows of {', '.join(missing)}.")
         if len({len(v) for v in rows.values()}) > 1:
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
+        self.target.check_indices(rows, self.answer)  # type: ignore[attr-defined]
         return as_bits(self.target, rows)
 
     def _told(self, found: LogProb, given: Mapping[str, Any]) -> LogProb:
@@ -327,7 +328,14 @@ class LearnedFit(Fit):
                     f"{keyword} has shape {value.shape}; expected one point, of shape {self._shapes[keyword][1]}, "
                     "with NaN where it is unknown."
                 )
-        return {k: v.astype(float) for k, v in point.items()}
+        return {k: self._whole(k, v.astype(float)) for k, v in point.items()}
+
+    def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
+        """The values of an input, whole numbers where those that were learned from are."""
+        like = self.target.data[keyword] if keyword in self.target.inputs else array  # type: ignore[attr-defined]
+        if np.dtype(like.dtype).kind in "iub" and (bad := array != np.rint(array)).any():
+            raise ValueError(f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}.")
+        return array
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if unknown := [k for k in given if k not in self._shapes]:

@@ -139,6 +139,10 @@ class Learnable(Target):
     row_sites: tuple[Site, ...]  # the sites that rows give, with the keywords and the bounds of their data
     grey: tuple[str, ...]  # sites of bits whose data are grey levels: bits are drawn of them at every use
 
+    def check_indices(self, rows: Arrays, answer: Arrays | None = None) -> None:
+        """Raises OutOfRange for rows whose inputs are indices out of range in the program, its parameters as learned."""
+        raise NotImplementedError
+
     def drawn(self, rows: Arrays) -> Arrays:
         """Bits drawn of grey levels {site: (row, *event)}; the same at every call."""
         raise NotImplementedError

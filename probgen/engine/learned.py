@@ -347,6 +347,14 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         keys = {site: jax.random.fold_in(key, i) for i, site in enumerate(sorted(levels))}
         return {k: (jax.random.uniform(keys[k], v.shape) < v).astype(self.precision) for k, v in levels.items()}
 
+    def check_indices(self, rows: Mapping[str, Any], answer: Mapping[str, Any] | None = None) -> None:
+        """OutOfRange for rows whose inputs, (row, *event) by keyword, are indices out of range."""
+        known = self.structure.one.looked_up
+        if known is not None and known.checks and answer is not None:
+            data = {k: np.asarray(v) for k, v in self.rest.items()} | dict(answer)
+            data |= {k: np.asarray(rows[k], self.arrays[k].dtype) for k in self.inputs}
+            indices.check_rows(known, data, self.inputs)
+
     def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:  # type: ignore[override]
         with runtime.jax_scope(self.precision):
             levels = {k: jnp.asarray(v, self.precision) for k, v in rows.items()}
@@ -389,7 +397,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             return {k: np.asarray(v) for k, v in self.structure.one.program.constrained(answer).items()}
 
     def joint(self, parameters: Any, values: Any) -> Any:
-        inputs = {k: values[k] for k in self.inputs}
+        inputs = {k: jnp.asarray(values[k]).astype(self.arrays[k].dtype) for k in self.inputs}  # as indices are
         sites = {k: v for k, v in values.items() if k not in inputs}
         own = {k: parameters[k] for k in self.structure.parameters}  # without a guide's
         return self.structure.one.joint({**self.rest, **inputs, **own}, sites)

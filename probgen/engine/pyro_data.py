@@ -18,7 +18,9 @@ from probgen.inputs import OutOfRange, first, told
 from probgen.target import Site
 
 OUT = re.compile(r"out of (bounds|range)|must be (smaller than num_classes|non-negative)", re.IGNORECASE)
+INDEX = re.compile(r"index (-?\d+) (?:is out|on a tensor)")
 SIZE = re.compile(r"(?:size|tensor of) (\d+)")
+COLUMNS = 64  # of an array whose values are looked at as indices, row by row
 
 
 class Widened(Messenger):
@@ -87,6 +89,17 @@ def innermost(fn: Any) -> Any:
     return fn
 
 
+def extremes(rows: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
+    """Rows that hold the smallest and the largest value of every column of whole numbers: indices are in range if theirs are."""
+    found = [np.zeros(1, int)]
+    for name in names:
+        values = np.asarray(rows[name].cpu() if hasattr(rows[name], "cpu") else rows[name])
+        flat = values.reshape(len(values), -1)
+        if flat.shape[1] and flat.shape[1] <= COLUMNS and (flat == np.rint(flat)).all():
+            found += [flat.argmin(0), flat.argmax(0)]
+    return np.unique(np.concatenate(found))
+
+
 def _check_observed(name: str, node: Any) -> None:
     """Raise OutOfRange for counts outside a support whose bounds are tensors, as the number of trials."""
     with suppress(NotImplementedError, AttributeError):
@@ -109,10 +122,20 @@ def in_words(data: Mapping[str, Any], what: str = "") -> Iterator[None]:
         if not OUT.search(str(error)):
             raise
         fault = str(error).partition("\nTrace Shapes")[0]
-        held = {k: np.asarray(v) for k, v in data.items() if getattr(v, "dtype", None) is not None}
-        held = {k: v for k, v in held.items() if v.dtype.kind in "iu"}
-        found = SIZE.search(fault)
-        if found and held:
-            raise OutOfRange(told(None, int(found.group(1)), held, held, what)) from error
-        which = ", ".join(f"{k} (from {v.min()} to {v.max()})" for k, v in held.items()) or "of the program"
-        raise OutOfRange(f"An index is out of range{what}: {which}.\n{fault}") from error
+        raise OutOfRange(_words(fault, data, what)) from error
+
+
+def _words(fault: str, data: Mapping[str, Any], what: str) -> str:
+    """Which data hold the index that torch names; several may."""
+    held = {k: np.asarray(v) for k, v in data.items() if getattr(v, "dtype", None) is not None}
+    whole = {k: v for k, v in held.items() if v.size and (v == np.rint(v)).all()}
+    value, size = INDEX.search(fault), SIZE.search(fault)
+    if not (value and size):
+        which = ", ".join(f"{k} (from {v.min():g} to {v.max():g})" for k, v in whole.items()) or "of the program"
+        return f"An index is out of range{what}: {which}.\n{fault}"
+    index, length = int(value.group(1)), int(size.group(1))
+    holders = {k: v for k, v in whole.items() if (v == index).any()}
+    if len(holders) != 1:
+        source = f", from {' or '.join(holders)}," if holders else ""
+        return f"An index{source} is {index}, of {length} entries, 0 to {length - 1}{what}.\nCorrect it, or clip it in the program."
+    return told(index, length, holders, holders, what)

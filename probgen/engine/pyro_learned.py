@@ -33,6 +33,7 @@ from torch.distributions import constraints
 
 from probgen.algorithm import Incompatible
 from probgen.data import bounds, check_support, on_the_line, taken
+from probgen.engine import pyro_data
 from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
@@ -133,7 +134,9 @@ def _rows_with(
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
         tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
     )  # fmt: skip
-    return PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+    found = PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+    found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
+    return found
 
 
 def data_of(static: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -304,6 +307,19 @@ class PyroLearnable(Learnable):
             drawn[site] = (uniform < level).to(level.dtype)
         return drawn
 
+    def check_indices(self, rows: Mapping[str, Any], answer: Mapping[str, Any] | None = None) -> None:
+        """OutOfRange for rows {site or input: (row, *event)} that the program takes for indices out of range; by a run on a few."""
+        few = pyro_data.extremes(rows, list(rows))
+        part = self.from_host({k: np.asarray(v.cpu() if hasattr(v, "cpu") else v)[few] for k, v in rows.items()})
+        held = {k: np.asarray(v.cpu() if hasattr(v, "cpu") else v) for k, v in rows.items() if k in self.inputs}
+        with pyro_data.in_words(held), torch.no_grad():
+            if answer is None:
+                data = taken(self.structure.program, {**self.structure.static, **self._named(part)})
+                looked(self.structure.program, data, self.precision)
+            else:
+                with self.running(self.as_tensors(answer), 0):
+                    self.told(part)
+
     def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {k: v.cpu().numpy().astype(float) for k, v in self._bits(self.from_host(rows), 0).items()}
 
@@ -375,6 +391,10 @@ class PyroLearnable(Learnable):
             )
         if any(np.isnan(v).any() for v in given.values()):
             raise Incompatible("Points that are known in part are for NumPyro programs; give a whole one.")
+        if self.inputs:
+            ours = {k: v for k, v in self.batch(torch.arange(1)).items() if k not in self.inputs}
+            ours |= {k: np.asarray(given[k])[None] for k in self.inputs}
+            self.check_indices(ours, answer)
         known = [k for k in self.keywords if k in given]
         if known and len(known) < len(self.keywords):
             raise Incompatible(f"Give all of {', '.join(self.keywords)}, or none: parts are for NumPyro programs.")
