@@ -42,9 +42,19 @@ def as_bits(target: Any, rows: Arrays) -> dict[str, np.ndarray]:
 def note(target: Any) -> tuple[str, ...]:
     """What a result says of such data: nothing where there are none."""
     names = ", ".join(k for k, site in target.keywords.items() if site in target.grey)
-    return () if not names else (f"Grey levels of {names} are drawn as bits at every step (dynamic binarisation); likelihoods are of drawn bits.",)
+    return (
+        ()
+        if not names
+        else (
+            f"Grey levels of {names} are drawn as bits at every step (dynamic binarisation); likelihoods are of drawn bits.",
+        )
+    )
 
 
 def told(found: Any, grey: Iterable[str]) -> Any:
     """A log probability whose kind says that bits were drawn."""
-    return found._replace(kind=f"{found.kind}; of bits drawn from grey levels (dynamic binarisation)") if tuple(grey) else found
+    return (
+        found._replace(kind=f"{found.kind}; of bits drawn from grey levels (dynamic binarisation)")
+        if tuple(grey)
+        else found
+    )

@@ -334,7 +334,9 @@ class LearnedFit(Fit):
         """The values of an input, whole numbers where those that were learned from are."""
         like = self.target.data[keyword] if keyword in self.target.inputs else array  # type: ignore[attr-defined]
         if np.dtype(like.dtype).kind in "iub" and (bad := array != np.rint(array)).any():
-            raise ValueError(f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}.")
+            raise ValueError(
+                f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}."
+            )
         return array
 
     def _check(self, given: Mapping[str, Any]) -> None:
