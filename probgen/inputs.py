@@ -104,9 +104,7 @@ def _plain(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) in ("torch.bfloat16", "torch.float16") else value
-    elif (isinstance(value, list | tuple) and value and all(hasattr(v, "detach") for v in value)) or (
-        isinstance(value, list | tuple) and _hole(value) is not None
-    ):
+    elif isinstance(value, list | tuple) and value and (hasattr(value[0], "detach") or _hole(value) is not None):
         value = [_plain(name, v) for v in value]
     try:
         array = np.asarray(value)
@@ -203,7 +201,7 @@ def _functions(thing: Any, seen: set[int]) -> list[types.FunctionType]:
     while isinstance(thing, functools.partial | types.MethodType):
         thing = thing.func if isinstance(thing, functools.partial) else thing.__func__
     if not isinstance(thing, types.FunctionType):
-        thing = getattr(type(thing), "__call__", None)
+        thing = inspect.getattr_static(type(thing), "__call__", None)
     if not isinstance(thing, types.FunctionType) or id(thing) in seen:
         return []
     seen.add(id(thing))

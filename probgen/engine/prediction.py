@@ -62,8 +62,8 @@ def _shapes(
         here = found["sites"].get(name)
         if here != tuple(draws.shape[2:]):
             raise ValueError(
-                f"Site {name!r} has draws of shape {tuple(draws.shape[2:])} in the fit, and would be of shape {here}: the fit has none "
-                "for new rows.\nPredict on data of the fit's size."
+                f"Site {name!r} has draws of shape {tuple(draws.shape[2:])} in the fit, and would be of shape {here}: "
+                "the fit has none for new rows.\nPredict on data of the fit's size."
             )
     indices.check(indices.of(jaxpr, sorted(arrays)), arrays, sorted(good), prediction.NOTHING_OF_IT)
     if missing := [k for k in observed if k not in found["sites"]]:
