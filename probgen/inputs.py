@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import functools
 import inspect
 import numbers
@@ -22,9 +23,8 @@ def read(name: str, value: Any, unknown: bool = False) -> np.ndarray:
     name: what the user calls it, for messages. unknown: whether entries may be missing; they are NaN then, and the array is of
     floats. Raises ValueError, naming the array and the first bad index, for what is missing, not finite, empty or no number.
     """
-    if (hole := _hole(value)) is not None and not unknown:
-        index, count = hole
-        raise ValueError(f"Data {name!r} is masked at {count} place(s), the first at {name}{place(index)}.\n{DROP}")
+    if not unknown:
+        refuse_masked(name, value)
     _check_encoded(name, value)
     array = _numbers(name, _plain(name, value))
     if array.size == 0:
@@ -34,6 +34,13 @@ def read(name: str, value: Any, unknown: bool = False) -> np.ndarray:
             f"Data {name!r} has {int(bad.sum())} value(s) that are NaN or infinite, the first at {name}{first(bad)}."
         )
     return array.astype(float) if unknown and array.dtype.kind != "f" else array
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise ValueError for an array with masked entries, or a list of such."""
+    if (hole := _hole(value)) is not None:
+        index, count = hole
+        raise ValueError(f"Data {name!r} is masked at {count} place(s), the first at {name}{place(index)}.\n{DROP}")
 
 
 class OutOfRange(ValueError):
@@ -119,9 +126,9 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     """The array if it holds real numbers, or objects that are; missing ones become NaN."""
     if array.dtype.kind in "fiub":
         return array
-    if array.dtype.kind == "O" and array.ndim:
+    if array.dtype.kind == "O":
         gone = np.array([_is_missing(v) for v in array.ravel()], bool).reshape(array.shape)
-        real = np.array([isinstance(v, numbers.Real | np.bool_) for v in array[~gone]], bool)
+        real = np.array([isinstance(v, numbers.Real | decimal.Decimal | np.bool_) for v in array[~gone]], bool)
         if real.all() and gone.any():
             return np.where(gone, np.nan, array).astype(float)
         if real.all() and real.size:

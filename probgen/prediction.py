@@ -35,9 +35,17 @@ def changed(own: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     return any(k not in own or not np.array_equal(own[k], v) for k, v in data.items())
 
 
-def kept(sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Names of the data that are observed and still have the fit's shapes."""
-    sources = {s.source for s in sites if s.kind == "observed" and s.source}
+def kept(
+    program: Callable[..., Any], sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any]
+) -> list[str]:
+    """Names of the data that are observed and still have the fit's shapes.
+
+    Where a site's value is computed from data (obs=jnp.log(y)), those that the program can do without are taken for observed.
+    """
+    observed = [s for s in sites if s.kind == "observed"]
+    sources = {s.source for s in observed if s.source}
+    if any(not s.source for s in observed):
+        sources |= {k for k, v in data.items() if hasattr(v, "shape") and k in _optional(program)}
     return [k for k in data if k in sources and k not in resized(own, data) and data[k] is not None]
 
 
@@ -50,7 +58,7 @@ def data_on(
     observed. Data of the fit's sizes are taken as they are; of others, what was observed is left out where the program can do
     without it. Raises ValueError where they do not fit together, OutOfRange for an index.
     """
-    observed = kept(sites, own, data)
+    observed = kept(program, sites, own, data)
     try:
         return _data_on(program, sites, own, data, shapes_on)
     except OutOfRange:
@@ -68,7 +76,7 @@ def _data_on(
             shapes_on(data, ())
         return dict(data), ()
     fault: Exception = ValueError("There is nothing to run the program on.")
-    observed = kept(sites, own, data)
+    observed = kept(program, sites, own, data)
     for given in freed(program, data, observed):
         held = tuple(k for k in observed if given[k] is not None)
         try:
@@ -84,18 +92,16 @@ def _data_on(
 
 
 def check_likelihood(
-    sites: Sequence[Site],
-    own: Mapping[str, Any],
-    data: Mapping[str, Any],
+    program: Callable[..., Any], sites: Sequence[Site], own: Mapping[str, Any], data: Mapping[str, Any],
     shapes_on: Callable[[Mapping[str, Any]], Any],
-) -> None:
+) -> None:  # fmt: skip
     """Raise ValueError for new data whose log likelihood a program does not give: of other sizes, indices or supports.
 
     shapes_on(data): the shapes of observed sites, observed.
     """
     if not changed(own, data):
         return
-    if resized(own, data) and (observed := kept(sites, own, data)):
+    if resized(own, data) and (observed := kept(program, sites, own, data)):
         raise unlikely(own, data, observed)
     check_support(tuple(s for s in sites if s.source in data), data)
     try:
@@ -108,13 +114,17 @@ def check_likelihood(
 
 def freed(program: Callable[..., Any], data: Mapping[str, Any], observed: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Data to try in turn: without what is observed, where the program can do without; then with it as it is."""
-    known: Mapping[str, Any] = {}
-    with contextlib.suppress(TypeError, ValueError):
-        known = inspect.signature(program).parameters
-    optional = [k for k in observed if k in known and known[k].default is None]
+    optional = [k for k in observed if k in _optional(program)]
     if optional:
         yield {**data, **dict.fromkeys(optional)}
     yield dict(data)
+
+
+def _optional(program: Callable[..., Any]) -> set[str]:
+    """Keywords of a program that are None by default."""
+    with contextlib.suppress(TypeError, ValueError):
+        return {k for k, p in inspect.signature(program).parameters.items() if p.default is None}
+    return set()
 
 
 def check_spread(

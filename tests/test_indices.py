@@ -179,7 +179,7 @@ def outside():
 SUPPORTS = {
     "more than were tried": (trials, {"n": [3, 4], "y": [3, 5]}, {"n": [3, 4], "y": [3, 4]}, r"site 'y' lies outside.*index \[1\]"),
     "a class too many": (labels, {"y": [0, 1, 2, 3]}, {"y": [0, 1, 2, 2]}, r"integers from 0 to 2; y\[3\] is 3"),
-    "below its bound": (bounded, {"low": [0.0, 1.0], "y": [0.5, 0.5]}, {"low": [0.0, 1.0], "y": [0.5, 1.5]}, r"'y' lies.*index \[1\]"),
+    "below its bound": (bounded, {"low": [0.0, 1.0], "y": [0.5, 0.5]}, {"low": [0, 1], "y": [0.5, 1.5]}, r"'y' lies.*index \[1\]"),
     "shares": (shares, {"y": [0.5, 0.4, 0.2]}, {"y": [0.5, 0.4, 0.1]}, r"'y' lies outside the support"),
     "data of the program": (outside, {}, None, r"'y' lies outside the support.*index \[2\]"),
 }  # fmt: skip
@@ -231,7 +231,8 @@ def test_pyro_groups_that_are_not_there_are_refused(read):
         ):
             conditioned(program, DATA | {"g": bad})
         target = conditioned(program, DATA)[1]
-    assert np.isfinite(target.value_and_grad(np.zeros(8))[0])
+    if read == "an index":  # compiled once is enough
+        assert np.isfinite(target.value_and_grad(np.zeros(8))[0])
     with pytest.raises(ValueError, match=r"(index of 8 entries|out of range).*(g\[35\] is 8|from 1 to 8)"):
         conditioned(program, DATA | {"g": G + 1})
 

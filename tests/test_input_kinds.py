@@ -82,7 +82,7 @@ KEPT = {
     "labels that are numbers": pd.Series(Y).astype("category"),
     "an xarray": xr.DataArray(Y, dims="row", attrs={"units": "m", "_FillValue": -9999.0}),
     "objects": Y.astype(object),
-    "decimals": [decimal.Decimal(str(v)) for v in Y] if issubclass(decimal.Decimal, float) else list(Y),
+    "decimals": [decimal.Decimal(str(v)) for v in Y],
     "a tuple": tuple(Y),
     "half precision": Y.astype(np.float16),
 }
@@ -262,3 +262,10 @@ def test_a_masked_array_outside_the_data_is_refused(program):
 def test_a_program_that_looks_at_the_mask_is_taken():
     fit = pg.fit(looks_at_the_mask, {}, **SHORT)
     assert float(fit.posterior["m"].mean()) == pytest.approx(2.5 / 3, abs=0.1)
+
+
+def test_samples_that_are_compared():
+    from probgen.evaluate.two_sample import wasserstein
+
+    with pytest.raises(ValueError, match=r"'y' is masked at 2 place\(s\), the first at y\[1\]"):
+        wasserstein(Y, np.ma.array(Y, mask=HOLES))

@@ -61,6 +61,11 @@ class Np:
         numpyro.sample("y", dist.Normal(theta[g] + b * x, 0.1), obs=y)
 
     @staticmethod
+    def shifted(x, y=None):
+        a, b = (numpyro.sample(k, dist.Normal(0.0, 5.0)) for k in "ab")
+        numpyro.sample("y", dist.Normal(a + b * x, 0.1), obs=None if y is None else y + 1.0)
+
+    @staticmethod
     def local(x, y=None):
         b = numpyro.sample("b", dist.Normal(0.0, 5.0))
         with numpyro.plate("row", len(x)):
@@ -119,6 +124,11 @@ def pyro_programs():
             pyro.sample("y", dist.Normal(theta[g] + b * x, 0.1), obs=y)
 
         @staticmethod
+        def shifted(x, y=None):
+            a, b = Py.ab()
+            pyro.sample("y", dist.Normal(a + b * x, 0.1), obs=None if y is None else y + 1.0)
+
+        @staticmethod
         def local(x, y=None):
             b = pyro.sample("b", dist.Normal(0.0, 5.0))
             with pyro.plate("row", len(x)):
@@ -136,6 +146,7 @@ DATA = {
     "plate_of_n": {"x": X, "n": 40, "y": Y},
     "mean": {"y": Y},
     "groups": {"x": X, "g": G, "y": GROUPS[G] + 2 * X + 0.1 * RNG.normal(size=40)},
+    "shifted": {"x": X, "y": Y - 1},
     "local": {"x": X, "y": Y},
 }
 FITS = {}
@@ -174,7 +185,7 @@ def test_the_fits_own_data_are_predicted_in_their_shape(fitted, name):
     assert fit.sample(3)["y"].shape == (3, 40)
 
 
-@pytest.mark.parametrize("name", ["plain", "required", "plate_of_x"])
+@pytest.mark.parametrize("name", ["plain", "required", "plate_of_x", "shifted"])
 @pytest.mark.parametrize("new", [[0.5], [1.0, -1.0], np.linspace(-2, 2, 55)])
 def test_new_inputs_are_predicted_one_by_one(fitted, name, new):
     """y = .5 + 2x with noise of sd .1, within five standard errors of the mean of 100 draws."""

@@ -29,7 +29,7 @@ def program_on(target: Any, latent: Mapping[str, Any], data: Mapping[str, Any]) 
 def check_likelihood(target: Any, latent: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     """Raise ValueError for new data whose log likelihood the program does not give: of other sizes, indices or supports."""
     shapes_on = lambda some: _shapes(target, latent, some, (), free=False)  # noqa: E731
-    prediction.check_likelihood(target.sites, target.data, data, shapes_on)
+    prediction.check_likelihood(target.structure.program, target.sites, target.data, data, shapes_on)
 
 
 def _free(target: Any, data: Mapping[str, Any], held: Sequence[str] = ()) -> Any:

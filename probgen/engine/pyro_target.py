@@ -109,7 +109,9 @@ class PyroTarget(Target):
         """
         observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
         given = {name: value[0] for name, value in values.items()}
-        prediction.check_likelihood(self.sites, self.data, data, lambda some: self._shapes(some, given))
+        prediction.check_likelihood(
+            self.structure.program, self.sites, self.data, data, lambda some: self._shapes(some, given)
+        )
         structure, tensors = self._on(data)
         summed = not structure.finite <= values.keys()
         if summed:
