@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class Inner:
 
     step: Step
     bodies: tuple[Known, ...]
+    needs: tuple[int, ...]
     sources: frozenset[str]
 
 
@@ -86,6 +87,15 @@ class Known:
         return bad, [found.get(n) if n in self.known else None for n in self.outputs]
 
     @property
+    def used(self) -> set[int]:
+        """The numbers of what the checks, and the steps to them, take."""
+        return {n for step in self.steps for n in step.takes} | {n for check in self.checks for n in _needs(check)}
+
+    def uses(self, argument: int) -> bool:
+        """Whether an argument is looked at."""
+        return self.arguments[argument] in self.used
+
+    @property
     def sources(self) -> frozenset[str]:
         """The data that indices depend on."""
         return frozenset().union(*(check.sources for check in self.checks))
@@ -94,7 +104,9 @@ class Known:
 def of(closed: Any, names: Sequence[str]) -> Known | None:
     """What a closed jaxpr computes from its arguments alone, which are data of these names; None for one that cannot be read."""
     try:
-        found = _analysed(closed, [frozenset([name]) for name in names], itertools.count(), True)
+        found = _analysed(
+            closed, [frozenset([name]) for name in names], itertools.count(), range(len(closed.jaxpr.outvars))
+        )
     except (
         AttributeError,
         KeyError,
@@ -106,8 +118,13 @@ def of(closed: Any, names: Sequence[str]) -> Known | None:
     return dataclasses.replace(found, names=tuple(names))
 
 
-def _analysed(closed: Any, given: Sequence[frozenset[str] | None], number: Iterator[int], wanted: bool) -> Known:
-    """What depends on known arguments alone; given: of every argument the data that it depends on, None where it is unknown."""
+def _analysed(
+    closed: Any, given: Sequence[frozenset[str] | None], number: Iterator[int], wanted: Iterable[int] = ()
+) -> Known:
+    """What depends on known arguments alone.
+
+    given: of every argument the data that it depends on, None where it is unknown; wanted: outputs to compute beside the checks.
+    """
     flat = Flat(number)
     arguments = tuple(next(number) for _ in closed.jaxpr.invars)
     outputs = flat.add(closed.jaxpr, closed.consts, arguments)
@@ -120,7 +137,7 @@ def _analysed(closed: Any, given: Sequence[frozenset[str] | None], number: Itera
             continue
         known |= dict.fromkeys(step.gives, frozenset().union(*(known[n] for n in step.takes)))
     needed = {n for check in checks for n in _needs(check) if n in known}
-    needed |= {n for n in outputs if n in known} if wanted else set()
+    needed |= {outputs[i] for i in wanted if outputs[i] in known}
     steps = []
     for step in reversed(flat.steps):
         if needed.intersection(step.gives) and all(n in known for n in step.gives):
@@ -207,34 +224,53 @@ def _inner(step: Step, known: Mapping[int, frozenset[str]], number: Iterator[int
     given: list[frozenset[str] | None] = [known.get(n) for n in step.takes]
     params = step.params
     if step.name == "cond":
-        bodies = [_analysed(b, given[1:], number, False) for b in params["branches"]] if given[0] is not None else []
+        bodies = [_analysed(b, given[1:], number) for b in params["branches"]] if given[0] is not None else []
+        needs = {0} | {i + 1 for i in range(len(given) - 1) if any(body.uses(i) for body in bodies)}
     elif step.name == "scan":
         first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
         bodies = [_settled(params["jaxpr"], given, first, last, number)]
+        needs = {i for i in range(len(given)) if bodies[0].uses(i)}
     else:
         split, at = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         body = _settled(params["body_jaxpr"], given[split:], at - split, len(given) - split, number)
         carry = [s if g else None for s, g in zip(given[at:], body.given[at - split :], strict=True)]
-        test = _analysed(params["cond_jaxpr"], [*given[:split], *carry], number, True)
+        test = _analysed(params["cond_jaxpr"], [*given[:split], *carry], number, (0,))
+        asked = {i for i in range(len(carry)) if test.uses(split + i) or test.outputs[0] == test.arguments[split + i]}
+        body = _settled(params["body_jaxpr"], given[split:], at - split, len(given) - split, number, asked)
         bodies = [body, test] if test.outputs[0] in test.known else []
+        needs = {split + i for i in range(len(given) - split) if body.uses(i)} | {at + i for i in asked}
+        needs |= {i for i in range(split) if test.uses(i)}
     sources = frozenset().union(*(s for s in given if s))
-    return [Inner(step, tuple(bodies), sources)] if any(body.checks for body in bodies) else []
+    taken = tuple(step.takes[i] for i in sorted(needs) if given[i] is not None)
+    return [Inner(step, tuple(bodies), taken, sources)] if any(body.checks for body in bodies) else []
 
 
-def _settled(closed: Any, given: list[frozenset[str] | None], first: int, last: int, number: Iterator[int]) -> Known:
-    """A loop's body, whose carried values (arguments from first to last) are known where they stay known."""
-    given = list(given)
+def _settled(
+    closed: Any,
+    given: list[frozenset[str] | None],
+    first: int,
+    last: int,
+    number: Iterator[int],
+    asked: Iterable[int] = (),
+) -> Known:
+    """A loop's body, whose carried values (arguments from first to last) are known where they stay known.
+
+    asked: carried values that are wanted; with them those that they, and the checks, depend on.
+    """
+    given, wanted = list(given), set(asked)
     while True:
-        body = _analysed(closed, given, number, True)
+        body = _analysed(closed, given, number, wanted)
         lost = [i for i in range(first, last) if given[i] is not None and body.outputs[i - first] not in body.known]
-        if not lost:
-            return body
         for i in lost:
             given[i] = None
+        used = {i - first for i in range(first, last) if given[i] is not None and body.uses(i)}
+        if not lost and used <= wanted:
+            return body
+        wanted |= used
 
 
 def _needs(check: Check | Inner) -> tuple[int, ...]:
-    return check.index if isinstance(check, Check) else check.step.takes
+    return check.index if isinstance(check, Check) else check.needs
 
 
 # ---- looking
@@ -270,10 +306,15 @@ def _bad_inside(check: Inner, found: Mapping[int, Any]) -> list[Bad]:
 
 def _scanned(step: Step, body: Known, values: list[Any]) -> Iterator[list[Bad]]:
     first, last = step.params["num_consts"], step.params["num_consts"] + step.params["num_carry"]
-    carry, count = values[first:last], min(step.params["length"], LONGEST)
-    for i in reversed(range(count)) if step.params["reverse"] else range(count):
-        slices = [None if v is None else v[i] for v in values[last:]]
-        bad, found = body.run([*values[:first], *carry, *slices])
+    carry, turns = values[first:last], range(min(step.params["length"], LONGEST))
+    slices = [v if v is not None and body.uses(last + i) else None for i, v in enumerate(values[last:])]
+    if not any(
+        body.uses(i) for i in range(first, last)
+    ):  # the turns do not depend on each other: one for all that are alike
+        held = [np.asarray(v).reshape(len(v), -1)[: len(turns)] for v in slices if v is not None]
+        turns = np.unique(np.concatenate(held, 1), axis=0, return_index=True)[1] if held else turns[:1]
+    for i in reversed(turns) if step.params["reverse"] else turns:
+        bad, found = body.run([*values[:first], *carry, *(None if v is None else v[i] for v in slices)])
         carry = [found.get(n) for n in body.outputs[: last - first]]
         yield bad
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax.extend.core import Literal
 
 INLINE = {
@@ -32,7 +33,7 @@ INDEXING = {
     "dynamic_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "dynamic_update_index_in_dim", "gather",
     "scatter", "scatter_add", "scatter_mul", "scatter_min", "scatter_max", "reraise_with_filtered_traceback",
 }  # fmt: skip
-JAX = str(Path(jax.__file__).parent)
+JAX, NUMPYRO = (str(Path(package.__file__).parent) for package in (jax, numpyro))
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _is_own(eqn: Any, caller: str) -> bool:
     last = ""
     for frame in frames:
         if not frame.file_name.startswith(JAX):
-            return not last or last in INDEXING
+            return (not last or last in INDEXING) and not frame.file_name.startswith(NUMPYRO)
         last = frame.function_name.rpartition(".")[2]
     return not frames or caller in INDEXING
 
@@ -138,6 +139,11 @@ def _slice(x: Any, *, start_indices: Any, limit_indices: Any, strides: Any, **_:
     return x[tuple(slice(*ends) for ends in zip(start_indices, limit_indices, strides, strict=True))]
 
 
+def _dynamic_slice(x: Any, *starts: Any, slice_sizes: Any, **_: Any) -> Any:
+    ends = zip(starts, slice_sizes, np.shape(x), strict=True)
+    return x[tuple(slice(at := min(max(int(i), 0), n - size), at + size) for i, size, n in ends)]
+
+
 def _iota(*, dtype: Any, shape: Any, dimension: int, **_: Any) -> Any:
     line = np.arange(shape[dimension], dtype=dtype)
     return np.broadcast_to(line.reshape([-1 if d == dimension else 1 for d in range(len(shape))]), shape)
@@ -155,6 +161,7 @@ BY_NUMPY: dict[str, Callable[..., Any]] = {
     }.items()},
     "broadcast_in_dim": _broadcast,
     "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
     "iota": _iota,
     "convert_element_type": lambda x, *, new_dtype, **_: np.asarray(x).astype(new_dtype),
     "squeeze": lambda x, *, dimensions, **_: np.squeeze(x, tuple(dimensions)),

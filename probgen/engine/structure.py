@@ -180,7 +180,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         trace = handlers.trace(started).get_trace()
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
         found.update(learnable=any(site["type"] == "param" for site in trace.values()))
-        full = handlers.trace(FullPlates(started)).get_trace()
+        halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
+        full = handlers.trace(FullPlates(started)).get_trace() if halved else trace
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
