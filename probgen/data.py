@@ -9,24 +9,33 @@ from typing import Any
 import numpy as np
 
 from probgen.datasets import SETS, digits
+from probgen.inputs import check_closed_over, check_range, first, read
 from probgen.target import Bounds, Site
 
 __all__ = ["check", "check_support", "digits", "load"]
 
+GREY = """
+Make bits of grey levels (x >= 0.5, or drawn once: probgen.datasets.binarised(x, seed=0)), or give them a density on [0, 1] (Beta).
+Only learners from rows draw bits of them at every step."""
 STATIC = (str, bool, int, type(None))
 
 
-def check(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def check(program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64") -> dict[str, Any]:
     """The data as NumPy arrays and static settings, in the order of the program's parameters.
 
     Lists, series, tensors and Python floats become arrays; integers, booleans, strings and None stay as they are.
-    Raises TypeError for an unknown or missing name; ValueError for NaN, Inf, empty or non-numeric arrays, naming the array
-    and the first bad index.
+    Raises TypeError for an unknown or missing name; ValueError for masked, missing, NaN, infinite or empty arrays, for what is no
+    number or none in that precision, naming the array and the first bad index.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"data is a {type(data).__name__}; expected a mapping from the program's parameters to arrays.")
     check_names(program, data)
-    return {name: value if isinstance(value, STATIC) else _array(name, value) for name, value in data.items()}
+    check_closed_over(program)
+    found = {name: value if isinstance(value, STATIC) else read(name, value) for name, value in data.items()}
+    for name, value in found.items():
+        if isinstance(value, np.ndarray) and precision in ("float32", "float64"):
+            check_range(name, value, precision)
+    return found
 
 
 def check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
@@ -50,23 +59,6 @@ def check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
         raise TypeError(f"Missing data for {label}: {', '.join(missing)}.\nPass data={{{missing[0]!r}: ..., ...}}.")
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        array = np.array(value)  # of its own: what the caller changes in place later changes no fit
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Data {name!r} cannot be read as one array: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"Data {name!r} has dtype {array.dtype}; expected numbers.")
-    if array.size == 0:
-        raise ValueError(f"Data {name!r} is empty: its shape is {array.shape}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
-        where = "[" + ", ".join(map(str, bad)) + "]" if array.ndim else ""
-        count = int((~np.isfinite(array)).sum())
-        raise ValueError(f"Data {name!r} has {count} value(s) that are NaN or infinite, the first at {name}{where}.")
-    return array
-
-
 def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
     """Raise ValueError where the data of an observed site lie outside its support, naming the first bad index."""
     for site in sites:
@@ -77,12 +69,12 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
         if whole:
             good &= value == np.rint(value)
         if not good.all():
-            bad = np.unravel_index(int(np.argmin(good)), value.shape)
-            where = "[" + ", ".join(map(str, bad)) + "]" if value.ndim else ""
             kind = "integers" if whole else "numbers"
+            bits = whole and (low, high) == (0, 1) and ((value >= 0) & (value <= 1)).all()
             raise ValueError(
                 f"Data {site.source!r} is observed at site {site.name!r} ({site.distribution}), whose support is "
-                f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{where} is {value[bad]:g}."
+                f"{kind} from {low:g}{' (excluded)' if strict else ''} to {high:g}; {site.source}{first(~good)} is "
+                f"{value[~good][0]:g}.{GREY if bits else ''}"
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.inputs import read
 from probgen.result import LearnedFit, LogProb
 
 METHODS = ("iwae", "elbo", "exact", "ais")
@@ -43,14 +44,16 @@ class LatentFit(LearnedFit):
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
         if not self.target.proper:  # type: ignore[attr-defined]
             raise TypeError("This program is no probability: its rows have no density. Use fit.reconstruct().")
-        given = self._rows(self._named(x, rows))
+        named = self._named(x, rows)
+        given = self._rows(named)
         if method == "exact":
-            return partition.log_prob(self, given)
+            return self._told(partition.log_prob(self, given), named)
         if method == "ais":
-            return bound.by_annealing(self, given)
+            return self._told(bound.by_annealing(self, given), named)
         if num_particles is None:
             num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500  # type: ignore[attr-defined]
-        return bound.by_draws(self, given, method, num_particles, self.seed + 3 if seed is None else seed)
+        seed = self.seed + 3 if seed is None else seed
+        return self._told(bound.by_draws(self, given, method, num_particles, seed), named)
 
     def encode(
         self, x: Any = None, /, *, num_samples: int = 0, seed: int | None = None, **rows: Any
@@ -71,7 +74,7 @@ class LatentFit(LearnedFit):
         shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}  # type: ignore[attr-defined]
         if set(hidden) != set(shapes):
             raise TypeError(f"Got {', '.join(hidden) or 'nothing'}; decode takes {', '.join(shapes)}.")
-        arrays = {k: np.asarray(v, float) for k, v in hidden.items()}
+        arrays = {k: read(k, v).astype(float) for k, v in hidden.items()}
         for k, shape in shapes.items():
             if arrays[k].shape[1:] != shape or arrays[k].ndim != len(shape) + 1:
                 raise ValueError(f"{k} has shape {arrays[k].shape}; expected rows of shape {shape}: (row, *{shape}).")

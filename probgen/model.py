@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from probgen.inputs import read
+
 Data = Mapping[str, Any]
 
 
@@ -81,7 +83,7 @@ class Model:
         """The program's data for an array of rows; TypeError for a model that does not learn from rows."""
         if self.rows is None:
             raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
-        x = np.asarray(x)
+        x = read("rows", x) if np.size(x) else np.asarray(x)
         if x.ndim == 0 or x.size == 0:
             raise ValueError(f"The rows are an array of shape {x.shape}; expected (row, ...), not empty.")
         return dict(self.rows(x))

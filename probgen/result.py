@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Inference, Sampler
+from probgen.grey import as_bits, grey_sites, told
+from probgen.inputs import first, read
 from probgen.model import Model
 from probgen.target import Conditional, Continuous, Target
 
@@ -238,7 +240,7 @@ class LearnedFit(Fit):
 
         x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
         """
-        return self.target.learned(self.answer, self._one(self._named(x, given)))  # type: ignore[attr-defined]
+        return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))  # type: ignore[attr-defined]
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
         """New points: arrays (num_samples, *event).
@@ -296,7 +298,8 @@ class LearnedFit(Fit):
         """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
         from probgen.evaluate import partition
 
-        return partition.log_prob(self, self._rows(self._named(x, rows)), method)
+        given = self._named(x, rows)
+        return self._told(partition.log_prob(self, self._rows(given), method), given)
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -321,25 +324,42 @@ class LearnedFit(Fit):
         self._check(given)
         rows = {}
         for keyword, value in given.items():
-            array, (site, shape) = np.asarray(value, float), self._shapes[keyword]
+            array, (site, shape) = read(keyword, value).astype(float), self._shapes[keyword]
             if array.shape[1:] != shape or array.ndim != len(shape) + 1:
                 raise ValueError(f"{keyword} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
-            rows[site] = array
+            rows[site] = self._whole(keyword, array)
         if missing := [k for k in self._shapes if k not in given]:
             raise TypeError(f"Missing rows of {', '.join(missing)}.")
         if len({len(v) for v in rows.values()}) > 1:
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
-        return rows
+        self.target.check_indices(rows, self.answer)  # type: ignore[attr-defined]
+        return as_bits(self.target, rows)
 
-    def _one(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _told(self, found: LogProb, given: Mapping[str, Any]) -> LogProb:
+        """The log probability of rows, its kind saying where bits were drawn of grey levels."""
+        sites = {self._shapes[k][0]: np.asarray(v, float) for k, v in given.items()}
+        return told(found, grey_sites(self.target, sites) if given else self.target.grey)  # type: ignore[attr-defined]
+
+    def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
+        """One point by keyword, as floats; unknown: whether NaN, or a mask, may say that a part is not known."""
         self._check(given)
-        for keyword, value in given.items():
-            if np.shape(value) != self._shapes[keyword][1]:
+        point = {k: read(k, v, unknown) for k, v in given.items()}
+        for keyword, value in point.items():
+            if value.shape != self._shapes[keyword][1]:
                 raise ValueError(
-                    f"{keyword} has shape {np.shape(value)}; expected one point, of shape {self._shapes[keyword][1]}, "
+                    f"{keyword} has shape {value.shape}; expected one point, of shape {self._shapes[keyword][1]}, "
                     "with NaN where it is unknown."
                 )
-        return {k: np.asarray(v, float) for k, v in given.items()}
+        return {k: self._whole(k, v.astype(float)) for k, v in point.items()}
+
+    def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
+        """The values of an input, whole numbers where those that were learned from are."""
+        like = self.target.data[keyword] if keyword in self.target.inputs else array  # type: ignore[attr-defined]
+        if np.dtype(like.dtype).kind in "iub" and (bad := array != np.rint(array)).any():
+            raise ValueError(
+                f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}."
+            )
+        return array
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if unknown := [k for k in given if k not in self._shapes]:

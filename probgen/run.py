@@ -46,7 +46,7 @@ def conditioned(
         model = Model(program.structure.program)  # type: ignore[attr-defined]
         return model, prepared(model, on_host(program.data), program.engine, precision)
     model = _model(program)
-    checked = check(model.program, _given(model, data))
+    checked = check(model.program, _given(model, data), precision)
     return model, prepared(model, checked, engine, precision)
 
 
@@ -101,7 +101,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
     try:
         target = chosen.prepare(model.program, data, precision, model.reads_rows)
         return chosen.guided(target, model.guide, model.critic)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
 

@@ -83,6 +83,7 @@ class Target:
     """A program conditioned on data.
 
     engine: "numpyro" or "pyro"; sites: every site of its trace; data: the arrays and settings it is conditioned on.
+    notes: sentences about how the data or the program were read that a result must tell.
     """
 
     offers: ClassVar[str] = "Target"
@@ -139,6 +140,16 @@ class Learnable(Target):
     normalised: bool  # whether that of a point's data is, at once: proper, and nothing hidden
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
+    row_sites: tuple[Site, ...]  # the sites that rows give, with the keywords and the bounds of their data
+    grey: tuple[str, ...]  # sites of bits whose data are grey levels: bits are drawn of them at every use
+
+    def check_indices(self, rows: Arrays, answer: Arrays | None = None) -> None:
+        """Raises OutOfRange for rows whose inputs are indices out of range in the program, its parameters as learned."""
+        raise NotImplementedError
+
+    def drawn(self, rows: Arrays) -> Arrays:
+        """Bits drawn of grey levels {site: (row, *event)}; the same at every call."""
+        raise NotImplementedError
 
     def all_rows(self) -> Arrays:
         """The visible sites, and inputs by keyword, of all rows: (row, *event)."""

@@ -94,7 +94,17 @@ def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
     from probgen.seal import check_seen
 
     check_seen(fit.target)
-    return check(fit.model.program, {**on_host(fit.target.data), **new_data})
+    own = on_host(fit.target.data)
+    data = check(fit.model.program, {**own, **new_data}, fit.precision)
+    return {k: _counted(v, own.get(k)) if k in new_data else v for k, v in data.items()}
+
+
+def _counted(value: Any, own: Any) -> Any:
+    """Whole numbers given as floats, as integers where the fit's are: they may be indices."""
+    if not (isinstance(value, np.ndarray) and isinstance(own, np.ndarray)):
+        return value
+    whole = value.dtype.kind == "f" and own.dtype.kind in "iu" and bool((value == np.rint(value)).all())
+    return value.astype(np.int64) if whole else value
 
 
 def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:

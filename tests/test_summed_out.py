@@ -625,7 +625,9 @@ def test_bits_of_one_event_are_drawn_from_their_slopes():
         b = numpyro.sample("b", dist.Normal(0.0, 1.0))
         on = numpyro.sample("on", dist.Bernoulli(0.3).expand([4]).to_event(1))
         numpyro.deterministic("level", b * on)
-        numpyro.factor("fit", (on * (y * b - b**2 / 2) / 0.5**2).sum())  # the normal density, written affine in the bits
+        numpyro.factor(
+            "fit", (on * (y * b - b**2 / 2) / 0.5**2).sum()
+        )  # the normal density, written affine in the bits
 
     y = np.array([1.0, -0.2, 0.9, 0.3])
     fit = pg.fit(program, {"y": y}, "nuts", num_samples=400, num_warmup=200, num_chains=2, seed=1, progress=False)

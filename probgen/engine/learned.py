@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jax
@@ -18,10 +18,11 @@ from numpyro.infer import init_to_uniform
 
 from probgen import runtime
 from probgen.data import check_support
-from probgen.engine import energy
+from probgen.engine import energy, indices
 from probgen.engine.energy import Block
 from probgen.engine.numpyro import NumpyroTarget, prepare
 from probgen.engine.structure import MEASURES, settings, structure_of
+from probgen.grey import is_grey, loosened, note
 from probgen.target import START, Learnable, Target, Variable, check_begun
 
 
@@ -166,9 +167,11 @@ def _rows_with(
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{k}: {count}" for k, count in counts.items())
         raise ValueError(f"Data have different numbers of rows ({told}).")
-    grey = tuple(sorted(s.name for k, s in sources.items() if _grey(s, arrays[k])))
-    loose = lambda s: replace(s, bounds=s.bounds._replace(whole=False)) if s.name in grey else s  # noqa: E731
-    check_support(tuple(loose(s) for s in sources.values()), {k: arrays[k] for k in sources})
+    bits = {v.name for v in open_ended.variables if v.kind == "bits"}
+    held = {s.name: is_grey(arrays[k]) for k, s in sources.items() if s.name in bits and s.bounds is not None}
+    grey = tuple(sorted(site for site, found in held.items() if found))
+    check_support(tuple(loosened(s, s.name in grey) for s in sources.values()), {k: arrays[k] for k in sources})
+    indices.check_rows(open_ended.looked_up, arrays, inputs)
     if any(s.distribution in ("Dirichlet", "Wishart", "WishartCholesky") for s in sources.values()):
         _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
@@ -178,16 +181,10 @@ def _rows_with(
     with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)
     rows = tuple(sorted((k, s.name) for k, s in sources.items()))
-    structure = learnable(structure, rows, parameters, tuple(inputs)).but(grey=grey)
+    structure = learnable(structure, rows, parameters, tuple(inputs)).but(grey=grey, row_sites=tuple(sources.values()))
     compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
     arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)
-
-
-def _grey(site: Any, values: Any) -> bool:
-    """Whether the data of bits are probabilities: not all of them are integers."""
-    bits = site.bounds is not None and site.bounds.whole and site.bounds[:2] == (0, 1)
-    return bool(bits and values.dtype.kind == "f" and (values != np.rint(values)).any())
 
 
 def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Mapping[str, tuple[str, Any]]) -> None:
@@ -240,6 +237,7 @@ class Learning:
     guide: Any = None  # a `Learned` program that draws the hidden sites
     critic: Any = None  # a `Learned` program that judges points
     grey: tuple[str, ...] = ()  # visible bits whose data are probabilities: they are drawn anew at every use
+    row_sites: tuple[Any, ...] = ()  # the visible sites with the bounds of their data
 
     def but(self, **changes: Any) -> Learning:
         """The same with other fields."""
@@ -283,6 +281,14 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
     def grey(self) -> tuple[str, ...]:
         """Visible bits whose data are probabilities; `rows` draws them."""
         return self.structure.grey
+
+    @property
+    def row_sites(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return self.structure.row_sites
+
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return note(self)
 
     @property
     def rest(self) -> dict[str, Any]:
@@ -333,11 +339,27 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         key: of the bits that are drawn where the data are their probabilities; without one, the same bits at every call.
         """
         found = {site: self.arrays[keyword][index].astype(self.precision) for keyword, site in self.structure.rows}
-        key = jax.random.key(0) if key is None and self.structure.grey else key
-        for i, site in enumerate(self.structure.grey):
-            drawn = jax.random.uniform(jax.random.fold_in(key, i), found[site].shape) < found[site]
-            found[site] = drawn.astype(self.precision)
+        if self.grey:
+            found |= self._bits({k: found[k] for k in self.grey}, jax.random.key(0) if key is None else key)
         return found | {k: self.arrays[k][index] for k in self.inputs}
+
+    def _bits(self, levels: Mapping[str, Any], key: Any) -> dict[str, Any]:
+        """Bits drawn of grey levels (row, *event), each site by a key of its own."""
+        keys = {site: jax.random.fold_in(key, i) for i, site in enumerate(sorted(levels))}
+        return {k: (jax.random.uniform(keys[k], v.shape) < v).astype(self.precision) for k, v in levels.items()}
+
+    def check_indices(self, rows: Mapping[str, Any], answer: Mapping[str, Any] | None = None) -> None:
+        """OutOfRange for rows whose inputs, (row, *event) by keyword, are indices out of range."""
+        known = self.structure.one.looked_up
+        if known is not None and known.checks and answer is not None:
+            data = {k: np.asarray(v) for k, v in self.rest.items()} | dict(answer)
+            data |= {k: np.asarray(rows[k], self.arrays[k].dtype) for k in self.inputs}
+            indices.check_rows(known, data, self.inputs)
+
+    def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:  # type: ignore[override]
+        with runtime.jax_scope(self.precision):
+            levels = {k: jnp.asarray(v, self.precision) for k, v in rows.items()}
+            return {k: np.asarray(v, float) for k, v in self._bits(levels, jax.random.key(0)).items()}
 
     def all_rows(self) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
@@ -376,7 +398,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             return {k: np.asarray(v) for k, v in self.structure.one.program.constrained(answer).items()}
 
     def joint(self, parameters: Any, values: Any) -> Any:
-        inputs = {k: values[k] for k in self.inputs}
+        inputs = {k: jnp.asarray(values[k]).astype(self.arrays[k].dtype) for k in self.inputs}  # as indices are
         sites = {k: v for k, v in values.items() if k not in inputs}
         own = {k: parameters[k] for k in self.structure.parameters}  # without a guide's
         return self.structure.one.joint({**self.rest, **inputs, **own}, sites)

@@ -28,7 +28,6 @@ from probgen.engine.structure import (
     PARTLY,
     FullPlates,
     Structure,
-    Widened,
     index_of,
     parts,
     with_blocks,
@@ -171,9 +170,11 @@ class NumpyroTarget(Target):
                 before = site.name
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        from probgen.engine import prediction
+
         with runtime.jax_scope(self.precision):
-            program = handlers.uncondition(Widened(self._closed(as_arrays(data, self.precision))))
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            program = prediction.program_on(self, latent, as_arrays(data, self.precision))
             predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
             return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
 
@@ -182,9 +183,12 @@ class NumpyroTarget(Target):
             return {k: np.asarray(v) for k, v in _observed_values(self).items()}
 
     def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        from probgen.engine import prediction
+
         with runtime.jax_scope(self.precision):
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
-            program = handlers.seed(self._closed(as_arrays(data, self.precision)), jax.random.key(0))
+            prediction.check_likelihood(self, latent, data := as_arrays(data, self.precision))
+            program = handlers.seed(self._closed(data), jax.random.key(0))
             terms = log_likelihood(program, latent, batch_ndims=2)
             return {k: np.asarray(v) for k, v in terms.items() if k in self.named("observed")}
 
@@ -507,6 +511,7 @@ def prepare(
 def of_structure(structure: Structure, arrays: Mapping[str, Any], notes: tuple[str, ...] = ()) -> Target:
     """The target of a program that runs on its whole data."""
     check_support(structure.sites, arrays)
+    structure.check_data(arrays)
     arrays = {k: jax.device_put(v) for k, v in arrays.items()}
     kinds = {v.name: v.kind for v in structure.variables}
     for site in structure.sites:

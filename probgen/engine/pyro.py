@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from probgen.engine import pyro_data
 from probgen.engine.pyro_bounded import guided
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
@@ -73,9 +74,11 @@ def prepare(
     seen = isinstance(program, Learned) or (key is not None and key in _wholes and by_row is None)
     if not seen and by_row is not False and (rows := rows_of(program, data, precision)):
         return rows
-    program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
-    key = key and (program, *key[1:])
-    structure = _structure(key, program, arrays, static, tensors, precision)
+    with pyro_data.in_words(data):
+        program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
+        key = key and (program, *key[1:])
+        structure = _structure(key, program, arrays, static, tensors, precision)
+    pyro_data.check(structure, tensors)
     return target_type(structure)(structure, tensors, dict(data))
 
 

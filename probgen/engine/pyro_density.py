@@ -28,6 +28,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Transform, biject_to
 
+from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
 from probgen.target import Site
 
@@ -173,13 +174,6 @@ def is_latent(msg: Any) -> bool:
     return not (msg["is_observed"] or isinstance(msg["fn"], _Subsample) or isinstance(innermost(msg["fn"]), dist.Delta))
 
 
-def innermost(fn: Any) -> Any:
-    """A distribution without its wrappers (`to_event`, `mask`, `expand`)."""
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
 def is_discrete(fn: Any) -> bool:
     """Whether a distribution's support is countable."""
     try:
@@ -314,7 +308,8 @@ def examine(
     structure = Structure(program, arrays, static, precision, device)
     with scoped(precision, validate=None, params=structure.params):
         trace, shapes = _first_trace(structure, tensors)
-        structure.sites = tuple(_site(node, structure.plates) for node in _sample_nodes(trace))
+        held = lambda node: source_of(node["value"], arrays, tensors) if node["is_observed"] else ""  # noqa: E731
+        structure.sites = tuple(_site(node, structure.plates, held(node)) for node in _sample_nodes(trace))
         _refuse(trace, structure.sites)
         start = 0
         for name, shape in shapes.items():
@@ -339,6 +334,7 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
         try:
             with whole_plates(structure.plates):
                 trace = structure.trace(tensors, Unknowns(give))
+            check_first(trace, structure.arrays, tensors)
             trace.compute_log_prob()
             return trace, shapes
         except (ValueError, ArithmeticError, LinAlgError):
@@ -368,8 +364,8 @@ def _kind(node: Any) -> str:
     return "observed" if node["is_observed"] else "latent"
 
 
-def _site(node: Any, plates: Mapping[str, Any]) -> Site:
-    """The record of one sample site."""
+def _site(node: Any, plates: Mapping[str, Any], source: str = "") -> Site:
+    """The record of one sample site; source: the data keyword whose tensor it is observed at."""
     return Site(
         name=node["name"],
         kind=_kind(node),
@@ -378,6 +374,8 @@ def _site(node: Any, plates: Mapping[str, Any]) -> Site:
         enumerable=is_discrete(node["fn"]) and is_enumerable(node["fn"]),
         subsampled=any(frame.name in plates for frame in node["cond_indep_stack"]),
         distribution=type(innermost(node["fn"])).__name__,
+        source=source,
+        bounds=bounds_of(node) if source else None,
     )
 
 

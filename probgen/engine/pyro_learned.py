@@ -19,7 +19,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ from torch.distributions import constraints
 
 from probgen.algorithm import Incompatible
 from probgen.data import bounds, check_support, on_host, on_the_line, taken
+from probgen.engine import pyro_data
 from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
+from probgen.grey import is_grey, loosened, note
 from probgen.pinned import Pinned, check_pins, pinned
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
@@ -124,9 +126,8 @@ def _rows_with(
             )
     values = {k: arrays[k].cpu().numpy() for k in visible.values()}
     bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
-    grey = tuple(s for s in bits if (w := values[visible[s]]).dtype.kind == "f" and (w != np.round(w)).any())
-    loose = lambda s: s.bounds._replace(whole=False) if s.name in grey and s.bounds else s.bounds  # noqa: E731
-    check_support(tuple(replace(s, bounds=loose(s)) for s in sites if s.source), values)
+    grey = tuple(s for s in bits if is_grey(values[visible[s]]))
+    check_support(tuple(loosened(s, s.name in grey) for s in sites if s.source), values)
     rows = tuple((k, site) for site, k in visible.items())
     inputs = tuple(k for k in sliced if k not in visible.values())
     if isinstance(program, Pinned):
@@ -136,7 +137,9 @@ def _rows_with(
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
         tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
     )  # fmt: skip
-    return PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+    found = PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+    found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
+    return found
 
 
 def identities(parameters: Sequence[Parameter]) -> list[int]:
@@ -262,6 +265,8 @@ class PyroLearnable(Learnable):
         self.visible = [v for v in structure.variables if v.name in self.keywords.values()]
         self.hidden = [v for v in structure.variables if v.name not in self.keywords.values()]
         self.normalised = self.proper and not self.hidden
+        self.row_sites = tuple(s for s in structure.sites if s.source)
+        self.notes = note(self)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -299,11 +304,33 @@ class PyroLearnable(Learnable):
     def batch(self, index: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
         """Some rows {site: (row, *event)} and their inputs by keyword; bits of grey levels are drawn by the seed."""
         found = {site: _batch(self.tensors[k], index, self.precision) for k, site in self.keywords.items()}
-        for i, site in enumerate(self.grey):
-            generator = torch.Generator().manual_seed(OPS.seed(OPS.fold_in(OPS.key(seed), i)))
-            drawn = torch.rand(found[site].shape, generator=generator, dtype=found[site].dtype).to(found[site].device)
-            found[site] = (drawn < found[site]).to(found[site].dtype)
+        found |= self._bits({site: found[site] for site in self.grey}, seed)
         return found | {k: _batch(self.tensors[k], index, self.precision) for k in self.inputs}
+
+    def _bits(self, levels: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+        """Bits drawn of grey levels (row, *event), each site by a seed of its own."""
+        drawn = {}
+        for i, (site, level) in enumerate(sorted(levels.items())):
+            generator = torch.Generator().manual_seed(OPS.seed(OPS.fold_in(OPS.key(seed), i)))
+            uniform = torch.rand(level.shape, generator=generator, dtype=level.dtype).to(level.device)
+            drawn[site] = (uniform < level).to(level.dtype)
+        return drawn
+
+    def check_indices(self, rows: Mapping[str, Any], answer: Mapping[str, Any] | None = None) -> None:
+        """OutOfRange for rows {site or input: (row, *event)} that the program takes for indices out of range; by a run on a few."""
+        few = pyro_data.extremes(rows, list(rows))
+        part = self.from_host({k: np.asarray(v.cpu() if hasattr(v, "cpu") else v)[few] for k, v in rows.items()})
+        held = {k: np.asarray(v.cpu() if hasattr(v, "cpu") else v) for k, v in rows.items() if k in self.inputs}
+        with pyro_data.in_words(held), torch.no_grad():
+            if answer is None:
+                data = taken(self.structure.program, {**self.structure.static, **self._named(part)})
+                looked(self.structure.program, data, self.precision)
+            else:
+                with self.running(self.as_tensors(answer), 0):
+                    self.told(part)
+
+    def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {k: v.cpu().numpy().astype(float) for k, v in self._bits(self.from_host(rows), 0).items()}
 
     def all_rows(self) -> dict[str, np.ndarray]:
         return {k: v.cpu().numpy().astype(float) for k, v in self.batch(torch.arange(self.num_rows)).items()}
@@ -375,6 +402,10 @@ class PyroLearnable(Learnable):
             )
         if any(np.isnan(v).any() for v in given.values()):
             raise Incompatible("Points that are known in part are for NumPyro programs; give a whole one.")
+        if self.inputs:
+            ours = {k: v for k, v in self.batch(torch.arange(1)).items() if k not in self.inputs}
+            ours |= {k: np.asarray(given[k])[None] for k in self.inputs}
+            self.check_indices(ours, answer)
         known = [k for k in self.keywords if k in given]
         if known and len(known) < len(self.keywords):
             raise Incompatible(f"Give all of {', '.join(self.keywords)}, or none: parts are for NumPyro programs.")

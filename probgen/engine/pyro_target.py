@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from pyro import poutine
 
-from probgen.engine import pyro_assigned
+from probgen import prediction
+from probgen.engine import pyro_assigned, pyro_data
 from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
@@ -81,11 +82,14 @@ class PyroTarget(Target):
         data: as in `prepare`; the observed variables may be left out or None. Finite unknowns are drawn, unless
             `posterior` has them.
         """
-        structure, tensors = self._on(data)
         observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
+        given = {name: value[0] for name, value in values.items()}
+        shapes_on = lambda some, held: self._shapes(some, given, held)  # noqa: E731
+        data, held = prediction.data_on(self.structure.program, self.sites, self.data, data, shapes_on)
+        structure, tensors = self._on(data)
 
         def draw(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            nodes = structure.trace(tensors, poutine.uncondition(), Given(given)).nodes
+            nodes = structure.trace(tensors, *_free(held), Given(given)).nodes
             return {name: nodes[name]["value"] for name in observed if name in nodes}
 
         flat = self._over_draws(draw, values, seed)
@@ -104,8 +108,12 @@ class PyroTarget(Target):
 
         `posterior` has all latent sites.
         """
-        structure, tensors = self._on(data)
         observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
+        given = {name: value[0] for name, value in values.items()}
+        prediction.check_likelihood(
+            self.structure.program, self.sites, self.data, data, lambda some: self._shapes(some, given)
+        )
+        structure, tensors = self._on(data)
 
         def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             trace = structure.trace(tensors, Given(given))
@@ -114,6 +122,18 @@ class PyroTarget(Target):
 
         flat = self._over_draws(terms, values, 0)
         return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
+
+    def _shapes(
+        self, data: Mapping[str, Any], given: Mapping[str, torch.Tensor], held: Sequence[str] | None = None
+    ) -> dict[str, tuple[int, ...]]:
+        """The shapes of the observed sites on data, at one draw; nothing is observed in that run unless `held` is None."""
+        structure, tensors = self._on(data)
+        free = () if held is None else _free(held)
+        with torch.no_grad(), structure.scope(), pyro_data.in_words(data, prediction.NOTHING_OF_IT):
+            nodes = structure.trace(tensors, *free, Given(dict(given))).nodes
+        if missing := [name for name in self.named("observed") if name not in nodes]:
+            raise ValueError(f"The program has no site {missing[0]!r} on these data.")
+        return {name: tuple(nodes[name]["value"].shape) for name in self.named("observed")}
 
     def _on(self, data: Mapping[str, Any]) -> tuple[Structure, Tensors]:
         """The program's structure with other data in place of its own: sites and blocks stay those of the fit."""
@@ -155,6 +175,11 @@ class PyroTarget(Target):
                     rows = [function(row) for row in _rows(inputs)]
                     result = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         return result
+
+
+def _free(held: Sequence[str]) -> tuple[Any, ...]:
+    """Handlers under which nothing is observed; sites take the shapes of what was, unless that is `held` to the fit's."""
+    return (poutine.uncondition(),) if held else (poutine.uncondition(), pyro_data.Widened())
 
 
 def _rows(inputs: Any) -> Iterator[Any]:

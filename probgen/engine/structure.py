@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
-from numpyro.distributions import MaskedDistribution, biject_to, constraints
+from numpyro.distributions import MaskedDistribution, Unit, biject_to, constraints
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import _unconstrain_reparam, potential_energy
 from numpyro.infer.util import log_density as joint_log_density
 
-from probgen.data import bounds
-from probgen.engine import energy
+from probgen.data import bounds, on_the_line
+from probgen.engine import energy, indices
 from probgen.engine.energy import Block
 from probgen.target import Site, Variable
 
@@ -85,6 +85,8 @@ class Structure:
     blocks: tuple[Block, ...] = ()
     guide: Any = None  # see `paired`
     plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
+    looked_up: indices.Known | None = None  # the indices that depend on data alone, and
+    in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -95,6 +97,10 @@ class Structure:
     def finite(self) -> dict[str, tuple[int, ...]]:
         """The finite unknowns and their shapes."""
         return {site.name: site.shape for site in self.sites if site.kind == "latent" and site.discrete}
+
+    def check_data(self, arrays: Mapping[str, Any], what: str = "") -> None:
+        """Raise ValueError for data that are indices out of range, or lie outside supports that depend on data; see `indices`."""
+        indices.check(self.looked_up, arrays, self.in_support, what)
 
     @property
     def discrete(self) -> bool:
@@ -215,7 +221,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     settings_of = {k: v for k, v, _ in static}
     found: dict[str, Any] = {}
 
-    def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    def look(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         seeded = handlers.seed(lambda: program(**arrays, **settings_of), jax.random.key(0))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(Steps(started)).get_trace()
@@ -227,19 +233,38 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
         found.update(plates=_plates(trace))
         found.update(learnable=any(site["type"] == "param" for site in trace.values()))
-        full = handlers.trace(FullPlates(started)).get_trace()
+        halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
+        full = handlers.trace(FullPlates(started)).get_trace() if halved else trace
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
             if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
-        }
+        }, supported(full, {site.name for site in found["sites"] if site.bounds})
 
-    shapes_of = {k: v.shape for k, v in sorted(jax.eval_shape(look, abstract).items())}
+    jaxpr, (unknown, observed) = jax.make_jaxpr(look, return_shape=True)(abstract)
+    shapes_of = {k: v.shape for k, v in sorted(unknown.items())}
     dim = sum(math.prod(shape) for shape in shapes_of.values())
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"], plates=found["plates"],
+        found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)), in_support=tuple(sorted(observed)),
+    )  # fmt: skip
+
+
+def supported(trace: Mapping[str, Any], checked: set[str]) -> dict[str, Any]:
+    """Where the values of observed sites lie in their supports, as far as that is not checked already: booleans."""
+    found = {}
+    for k, site in trace.items():
+        if site["type"] == "sample" and site["is_observed"] and k not in checked and not _anywhere(site["fn"]):
+            with contextlib.suppress(NotImplementedError, ValueError, TypeError):
+                found[k] = site["fn"].support(site["value"])
+    return found
+
+
+def _anywhere(fn: Any) -> bool:
+    """Whether any number may be observed: of reals, and where a mask leaves values out."""
+    return isinstance(fn, MaskedDistribution | Unit) or on_the_line(fn.support) in (
+        constraints.real, constraints.real_vector, constraints.real_matrix
     )  # fmt: skip
 
 
@@ -268,6 +293,8 @@ def index_of(shapes: Mapping[str, tuple[int, ...]], points: tuple[str, ...]) -> 
     spans = zip(ends, shapes.items(), strict=True)
     found = [np.arange(end - math.prod(shape), end) for end, (name, shape) in spans if name in points]
     return np.concatenate(found) if found else np.zeros(0, int)
+
+
 def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
     """The names of the plates that every sample site stands in."""
     found = []

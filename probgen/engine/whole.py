@@ -84,7 +84,9 @@ def whole(program: Callable[..., Any], static: tuple, shapes: tuple) -> Whole:
     seen: list[tuple[str, Any, Any, list[tuple[int, ...]]]] = []
 
     def look(data: Mapping[str, Any]) -> None:
-        for site, (value, constraint) in initial(program, {**data, **{k: v for k, v, _ in static}}, jax.random.key(0)).items():
+        for site, (value, constraint) in initial(
+            program, {**data, **{k: v for k, v, _ in static}}, jax.random.key(0)
+        ).items():
             leaves, tree = jax.tree.flatten(value)
             seen.append((site, tree, constraint, [jnp.shape(leaf) for leaf in leaves]))
 

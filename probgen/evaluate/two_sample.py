@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen.inputs import refuse_masked
+
 LARGEST = 10_000  # draws of both sets together whose distances are kept in memory
 ASSIGNED = 3000  # draws of each set that are assigned exactly
 
@@ -214,6 +216,8 @@ def _tables(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draws(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    refuse_masked("x", x)
+    refuse_masked("y", y)
     found = []
     for name, draws in (("x", np.asarray(x, float)), ("y", np.asarray(y, float))):
         draws = draws.reshape(len(draws), -1) if draws.ndim else draws
