@@ -42,6 +42,8 @@ class Model:
         which it may take fewer, it returns a logit, (), large for data, and features, (feature,), that points are compared by.
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
     rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it.
+    derived: what the program is given besides its data and computes from them, such as the scales of rows: called with the data,
+        it returns keywords, which count where the data do not have them.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 
@@ -54,11 +56,18 @@ class Model:
     critic: Callable[..., Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Callable[[Any], Data] | None = None
+    derived: Callable[[Data], Data] | None = None
     reference: str | None = None
 
     def default_data(self) -> dict[str, Any]:
         """The model's own data set, as a new dictionary."""
         return dict(self.data() if callable(self.data) else self.data)
+
+    def whole(self, data: Any) -> Any:
+        """Data with what is derived from them; what is no mapping as it is."""
+        if self.derived is None or not isinstance(data, Mapping):
+            return data
+        return {**self.derived(data), **data}
 
     def named_data(self, name: str) -> dict[str, Any]:
         """The program's data for a named data set; TypeError for a model that does not learn from rows."""
