@@ -65,13 +65,13 @@ def standard(keyword: str, given: str = "", strict: bool = True) -> Callable[[Ma
     return derive
 
 
-def one_scale(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def one_scale(keyword: str, likelihood: str = "normal") -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """`centre` and `spread` of rows for a model with one noise: one spread for all coordinates, (1, *event), unless they are in
-    different units, with sds more than 30 times apart. Of a likelihood other than "normal" nothing."""
+    different units, with sds more than 30 times apart. Of a likelihood other than "normal" nothing; likelihood: the default."""
 
     def derive(data: Mapping[str, Any]) -> dict[str, Any]:
         rows = numbers(data.get(keyword))
-        if data.get("likelihood", "normal") != "normal" or rows is None or len(rows) < 2 or rows.ndim < 2:
+        if data.get("likelihood", likelihood) != "normal" or rows is None or len(rows) < 2 or rows.ndim < 2:
             return {}
         mean, spread = moments(rows)
         own = spread[spread > 0]
@@ -112,7 +112,7 @@ def _positive(spread: np.ndarray) -> np.ndarray:
 
 
 def need_double(data: Any) -> bool:
-    """Whether single precision loses what rows say: the rounding of a coordinate is not small beside its sd, or squares overflow."""
+    """Whether single precision loses what rows say: rounding is not small beside an sd, or squares overflow."""
     return isinstance(data, Mapping) and any(map(_loses, data.values()))
 
 

@@ -202,12 +202,12 @@ def standardised(flow: Flow, centre: Any = 0.0, spread: Any = 1.0) -> Flow:
     if isinstance(centre, float | int) and isinstance(spread, float | int) and (centre, spread) == (0, 1):
         return flow
     shape = flow.event_shape
-    to = lambda value: jnp.broadcast_to(_fitting(value, shape), shape)  # noqa: E731
+    to = lambda value: jnp.broadcast_to(fitting(value, shape), shape)  # noqa: E731
     outer = Transformed(flow.flow.base_dist, Chain([flow.flow.bijection, Units(to(centre), to(spread))]))
     return type(flow)(outer, flow.condition)
 
 
-def _fitting(value: Any, shape: tuple[int, ...]) -> Any:
+def fitting(value: Any, shape: tuple[int, ...]) -> Any:
     """An array without the leading axis of one row, where it has one."""
     array = jnp.asarray(value, jnp.result_type(float))
     return array.reshape(array.shape[1:]) if array.ndim > len(shape) and array.shape[0] == 1 else array
@@ -217,8 +217,8 @@ def measured(given: Any, centre: Any = 0.0, spread: Any = 1.0) -> Any:
     """An input in units of its spread about its centre; None as it is."""
     if given is None:
         return None
-    shape = jnp.shape(given)
-    return (given - _fitting(centre, shape)) / _fitting(spread, shape)
+    shape = np.shape(given)
+    return (given - fitting(centre, shape)) / fitting(spread, shape)
 
 
 class Units(AbstractBijection):
