@@ -213,7 +213,7 @@ def draws(evidence: Evidence) -> Finding | None:
     remedy = "more steps, data in units near 1, or another program: new points are not like the data"
     bad = not (shift <= 2 and ratio <= 5)
     status: Status = "fail" if bad else "warn" if shift > 0.5 or ratio > 2 else "pass"
-    return Finding("draws", status, shift, 0.5, message, remedy)
+    return Finding("new draws", status, shift, 0.5, message, remedy)
 
 
 def _cheap(target: Any) -> bool:
