@@ -124,7 +124,9 @@ def _by_loss(evidence: Evidence) -> tuple[float, float] | None:
 def _counted(fit: Any) -> tuple[float, float] | None:
     """Mean log p of rows of an energy with few states, and its standard error."""
     target = fit.target
-    if target.engine != "numpyro" or any(v.kind != "bits" for v in [*target.visible, *target.hidden]):
+    if fit.inference.loss_of == "loss" or target.engine != "numpyro":  # patterns to be stored are no density
+        return None
+    if any(v.kind != "bits" for v in [*target.visible, *target.hidden]):
         return None
     sides = [sum(v.size for v in side) for side in (target.visible, target.hidden)]
     if 2 ** min(side for side in sides if side) > STATES:

@@ -12,7 +12,7 @@ the loss's noise is below it: a loss too noisy to tell is no pass.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from probgen.diagnostics.verdict import Finding, Status
 BAR, FINE = (
     0.1,
     0.03,
-)  # nats a row, at most, and nats a coordinate: models that close are hard to tell apart by a hundred rows
-PSEUDO = 0.5  # of the pseudo-likelihood, which falls further than the likelihood does
+)  # nats a row, at most, and a coordinate: a hundred rows hardly tell models apart that are so close
+PSEUDO, BIT = 0.5, 0.01  # of the pseudo-likelihood, at most and for each bit: it falls further than the likelihood does
 SHARE = 0.02  # of all that was gained, for a loss that is no likelihood
-STRAIGHT = 0.35  # share of all that was gained that the second half has in a run that has hardly begun
+STRAIGHT = 0.7  # of the second half's share in all steps, by their sizes: the share in the gain that it has in a run hardly begun
 FEWEST = 200  # steps by which a trend can be told
 WIDTH = 0.2  # of the steps up to t that L(t) is the mean of
 
@@ -58,10 +58,10 @@ def learned(evidence: Evidence) -> Finding:
     gain = gained(loss)
     if bar is None:
         return _by_share(gain, of, remedy)
-    return _by_nats(gain, of, bar, remedy)
+    return _by_nats(gain, of, bar, remedy, _second_half(evidence.records))
 
 
-def _by_nats(gain: Gain, of: str, bar: float, remedy: str) -> Finding:
+def _by_nats(gain: Gain, of: str, bar: float, remedy: str, half: float) -> Finding:
     """Of a loss in nats a row."""
     told = f"{gain.left:.2g} nats a row (standard error {gain.error:.2g})"
     if not gain.error <= bar / 2:
@@ -72,7 +72,7 @@ def _by_nats(gain: Gain, of: str, bar: float, remedy: str) -> Finding:
             f"{of} has risen by {-gain.last:.2g} nats a row (standard error {gain.error:.2g}) over the second half"
         )
         return Finding("convergence", "warn", gain.last, -bar, message, "a smaller learning_rate, or validation=0.1")
-    if gain.last > 4 * gain.error and gain.last > STRAIGHT * gain.total:
+    if gain.last > 4 * gain.error and gain.last > STRAIGHT * half * gain.total:
         message = (
             f"{of} falls in a straight line, by {gain.last:.2g} nats a row in its second half (error {gain.error:.2g})"
         )
@@ -80,6 +80,12 @@ def _by_nats(gain: Gain, of: str, bar: float, remedy: str) -> Finding:
     status: Status = "pass" if gain.left <= bar else "warn"
     message = f"by {of} a longer run would gain {told}; at most {bar:.2g}"
     return Finding("convergence", status, gain.left, bar, message, remedy)
+
+
+def _second_half(records: Any) -> float:
+    """The share of the second half in all steps, by their sizes."""
+    rate = records["learning_rate"].mean(axis=0) if "learning_rate" in records else np.ones(2)
+    return float(rate[len(rate) // 2 :].sum() / max(rate.sum(), 1e-300))
 
 
 def _by_share(gain: Gain, of: str, remedy: str) -> Finding:
@@ -104,7 +110,8 @@ def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
         return loss, "the loss", bar
     bits = any(v.kind == "bits" for v in target.visible)  # type: ignore[attr-defined]
     if evidence.fit.inference.loss_of == "pseudo-likelihood" and bits:  # type: ignore[attr-defined]
-        return loss, "the pseudo-likelihood", PSEUDO
+        size = sum(v.size for v in target.visible)  # type: ignore[attr-defined]
+        return loss, "the pseudo-likelihood", min(PSEUDO, BIT * size)
     stages = sum(k.startswith("W") for k in evidence.fit.answer) if evidence.fit.inference.name == "greedy" else 1
     return loss[-(len(loss) // max(stages, 1)) :], "the loss, which is no likelihood,", None  # of the last layer
 
