@@ -98,6 +98,16 @@ def test_a_learning_rate_that_moves_nothing_does_not_pass():
     assert fit.diagnose()["convergence"].status == "warn", fit.diagnose()
 
 
+def test_an_average_that_lags_behind_the_loss_is_told():
+    def program(x=None):
+        numpyro.sample("x", dist.Normal(numpyro.param("loc", jnp.zeros(())), 1.0), obs=x)
+
+    x = np.random.default_rng(0).normal(1, 1, size=300)
+    settings = {"num_steps": 600, "batch_size": 300, "learning_rate": 0.05, "progress": False}
+    assert pg.fit(program, {"x": x}, "mle", ema=0.999, **settings).diagnose()["convergence"].status == "warn"
+    assert pg.fit(program, {"x": x}, "mle", **settings).diagnose()["convergence"].status == "pass"
+
+
 def test_noise_above_the_bar_is_no_pass():
     def program(x=None):
         numpyro.sample("x", dist.Cauchy(numpyro.param("loc", jnp.zeros(())), 1e-3), obs=x)

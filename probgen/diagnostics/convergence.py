@@ -19,10 +19,8 @@ import numpy as np
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status
 
-BAR, FINE = (
-    0.1,
-    0.03,
-)  # nats a row, at most, and a coordinate: a hundred rows hardly tell models apart that are so close
+BAR = 0.1  # nats a row, at most: a hundred rows hardly tell models apart that are so close
+FINE = 0.03  # nats a coordinate, in few of them
 PSEUDO, BIT = 0.5, 0.01  # of the pseudo-likelihood, at most and for each bit: it falls further than the likelihood does
 SHARE = 0.02  # of all that was gained, for a loss that is no likelihood
 STRAIGHT = 0.7  # of the second half's share in all steps, by their sizes: the share in the gain that it has in a run hardly begun
@@ -55,6 +53,11 @@ def learned(evidence: Evidence) -> Finding:
     if steps < FEWEST or np.isfinite(loss).sum() < 20:
         message = f"{steps} steps are too few to tell whether {of} has come to rest; at least {FEWEST}"
         return Finding("convergence", "warn", float(steps), float(FEWEST), message, remedy)
+    if (ema := evidence.settings.get("ema", 0.0)) and 1 / (1 - ema) > steps / 10:
+        message = f"the answer is an average over {1 / (1 - ema):.0f} of {steps} steps, and lags behind the loss; at most a tenth"
+        return Finding(
+            "convergence", "warn", 1 / (1 - ema), steps / 10, message, f"ema={1 - 20 / steps:.4g}, or more steps"
+        )
     gain = gained(loss)
     if bar is None:
         return _by_share(gain, of, remedy)
