@@ -199,12 +199,17 @@ def standardised(flow: Flow, centre: Any = 0.0, spread: Any = 1.0) -> Flow:
 
     centre, spread: numbers, or arrays that fill up to the shape of one point, such as (1, dim); `probgen.scales` finds them.
     """
-    if isinstance(centre, float | int) and isinstance(spread, float | int) and (centre, spread) == (0, 1):
+    if _own_units(centre, spread):
         return flow
     shape = flow.event_shape
     to = lambda value: jnp.broadcast_to(fitting(value, shape), shape)  # noqa: E731
     outer = Transformed(flow.flow.base_dist, Chain([flow.flow.bijection, Units(to(centre), to(spread))]))
     return type(flow)(outer, flow.condition)
+
+
+def _own_units(centre: Any, spread: Any) -> bool:
+    """Whether these are the defaults, which change nothing."""
+    return isinstance(centre, float | int) and isinstance(spread, float | int) and (centre, spread) == (0, 1)
 
 
 def fitting(value: Any, shape: tuple[int, ...]) -> Any:
@@ -214,9 +219,9 @@ def fitting(value: Any, shape: tuple[int, ...]) -> Any:
 
 
 def measured(given: Any, centre: Any = 0.0, spread: Any = 1.0) -> Any:
-    """An input in units of its spread about its centre; None as it is."""
-    if given is None:
-        return None
+    """An input in units of its spread about its centre; None, or nothing, as it is."""
+    if given is None or np.size(given) == 0 or _own_units(centre, spread):
+        return given
     shape = np.shape(given)
     return (given - fitting(centre, shape)) / fitting(spread, shape)
 
