@@ -121,7 +121,10 @@ class Learner(Inference[T]):
     """Optimisation: steps each with a `loss` in its info; `draw` reads the answer off the state.
 
     num_steps: at most so many; a learner that has converged stops before.
+    loss_of: what its loss measures: "likelihood" and "pseudo-likelihood" in nats a row, or "loss", something else.
     """
+
+    loss_of: ClassVar[str] = "likelihood"
 
     num_steps: int = 10_000
 

@@ -47,6 +47,8 @@ class Model:
         with them says one row of its data, a Pyro program a batch of rows.
     by_row: whether a NumPyro program says one row of its data, by default where `rows` or a critic is given. Else it means
         what NumPyro makes of it on the whole data.
+    derived: what the program is given besides its data and computes from them, such as the scales of rows: called with the data,
+        it returns keywords, which count where the data do not have them.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 
@@ -60,6 +62,7 @@ class Model:
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Callable[[Any], Data] | None = None
     by_row: bool | None = None
+    derived: Callable[[Data], Data] | None = None
     reference: str | None = None
 
     @property
@@ -72,6 +75,12 @@ class Model:
     def default_data(self) -> dict[str, Any]:
         """The model's own data set, as a new dictionary."""
         return dict(self.data() if callable(self.data) else self.data)
+
+    def whole(self, data: Any) -> Any:
+        """Data with what is derived from them; what is no mapping as it is."""
+        if self.derived is None or not isinstance(data, Mapping):
+            return data
+        return {**self.derived(data), **data}
 
     def named_data(self, name: str) -> dict[str, Any]:
         """The program's data for a named data set; TypeError for a model that does not learn from rows."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen import catalog, engine, runtime, seal
+from probgen import catalog, engine, runtime, scales, seal
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -85,12 +85,12 @@ def given(program: Program, data: Any) -> Any:
 
 
 def _given(model: Model, data: Any) -> Any:
-    """The program's data: a mapping as it is; else what the model makes of a data set's name, of rows, or of nothing."""
+    """The program's data: a mapping; what the model makes of a data set's name, of rows, or of nothing; and what it derives."""
     if isinstance(data, str):
-        return model.named_data(data)
-    if hasattr(data, "__array__"):
-        return model.given_rows(data)
-    return model.default_data() if data is None else data
+        data = model.named_data(data)
+    elif hasattr(data, "__array__"):
+        data = model.given_rows(data)
+    return model.whole(model.default_data() if data is None else data)
 
 
 def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
@@ -132,7 +132,8 @@ def fit(
     out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.
     overwrite: replace a run that is there already.
     progress: a bar on stderr; by default where that is a terminal.
-    precision: "float64" (default on CPU) or "float32" (default on an accelerator).
+    precision: "float64" or "float32"; by default the algorithm's own, else "float64" on a CPU and "float32" on an accelerator;
+        never "float32" where that would round away what rows of data say.
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
     guide: the author's own program that draws the unknowns, for "svi".
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
@@ -179,7 +180,7 @@ def asked(
     store = Store(out) if out is not None else None
     if store:
         store.check_free(overwrite)
-    precision = precision or algorithm.precision or default_precision(program)
+    precision = precision or _held(algorithm.precision, program, data) or default_precision(program)
     read = _read_for(algorithm, program)
     model, target = conditioned(read, data, engine, precision)
     if read is not program and target.engine == "numpyro" and getattr(target, "hidden", ()):
@@ -239,6 +240,13 @@ def default_precision(program: Program) -> str:
     if "jax" in sys.modules and runtime.accelerator():
         return "float32"
     return "float64"
+
+
+def _held(precision: str | None, program: Program, data: Any) -> str | None:
+    """An algorithm's precision; double where single would round away what the data say, as of rows around ten million."""
+    if precision != "float32" or isinstance(program, Target):
+        return precision
+    return "float64" if scales.need_double(given(program, data)) else precision
 
 
 def resume(out: str | Path, program: Program | None = None, *, progress: bool | None = None) -> Fit:

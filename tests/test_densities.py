@@ -87,7 +87,7 @@ def test_what_is_no_probability_is_refused_or_counted():
     with pytest.raises(ValueError, match="cannot be enumerated"):
         pg.fit(improper, {"x": np.zeros(20)}, "mle")
     with pytest.raises(ValueError, match="2 coordinates or more"):
-        pg.fit("realnvp", {"x": np.zeros((20, 1)), "dim": 1}, "mle")
+        pg.fit("realnvp", {"x": np.arange(20.0)[:, None], "dim": 1}, "mle")
     with pytest.raises(ValueError, match="support"):
         pg.fit("bernoulli_mixture", {"x": np.full((20, 4), 1.5), "num_visible": 4}, "mle")
     with pytest.raises(ValueError, match="below 1"):

@@ -112,6 +112,19 @@ def moments(target: Any, form: Linear) -> tuple[Any, Any]:
     return mean, (rows - mean).T @ (rows - mean) / len(rows)
 
 
+def in_units(target: Any, form: Linear, parameters: Any, mean: Any, covariance: Any) -> dict[str, Any]:
+    """Parameters that are to the rows what the program's own are to rows with unit variances: W in units of the rows' sds, v too.
+
+    From a W that is small beside the rows a step gains next to nothing, and expectation maximisation would stop where it began.
+    """
+    W, _, _ = parts(target, form, parameters)
+    variance = jnp.diag(covariance)
+    variance = jnp.where(variance > 0, variance, variance.mean())
+    if parameters[form.noise].shape == ():
+        variance = jnp.full_like(variance, variance.mean())
+    return changed(target, form, parameters, W * jnp.sqrt(variance)[:, None], mean, variance)
+
+
 def improved(W: Any, v: Any, covariance: Any) -> tuple[Any, Any, Any]:
     """A step of expectation maximisation: the next W and v; minus the mean log likelihood of rows before it, in nats.
 

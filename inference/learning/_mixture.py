@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from probgen.algorithm import Incompatible
 from probgen.distributions import families
 
 CHUNK = 1024  # rows at a time
+LOOKAHEAD = 10  # steps by which starts are compared
 POOLED = ("scale", "scale_tril")  # arguments that components or coordinates may share, of normal distributions
 
 
@@ -39,30 +40,83 @@ class Mixture:
         """log weights (component,) and the components' distribution, batch shape (component,), at constrained parameters."""
         return _parts(_distribution(target, parameters, self.site))
 
-    def log_terms(self, target: Any, parameters: Mapping[str, Any], x: Any) -> Any:
+    def log_terms(self, target: Any, parameters: Mapping[str, Any], x: Any, units: Units) -> Any:
         """log w_k + log p(x; theta_k) of points (row, *event), one matrix product: (row, component)."""
         log_weights, components = self.of(target, parameters)
         family = families.of(components)
-        eta = family.natural(components)
+        eta, x = family.natural(units.measured(family, components)), units.inner(x)
         linear = family.statistics(x) @ eta.T + (log_weights - family.log_normaliser(eta))
-        return linear + family.log_base(x)[:, None]
+        return linear + family.log_base(x)[:, None] - units.log_det
 
-    def fitted(self, target: Any, parameters: Any, counts: Any, means: Any) -> dict[str, Any]:
+    def fitted(self, target: Any, parameters: Any, counts: Any, means: Any, units: Units) -> dict[str, Any]:
         """The parameters of largest likelihood, given how many rows each component has and its mean statistics.
 
-        counts: (component,); means: (component, s), in the components' order.
+        counts: (component,); means: (component, s), in the components' order and in units of the rows.
         """
         _, components = self.of(target, parameters)
         family = families.of(components)
         order = jnp.argsort(means[:, 0])  # components keep their names
         counts, means = counts[order], means[order]
-        found = family.arguments(family.fitted(means))
+        found = units.outer(family.arguments(family.fitted(means)))
         new = dict(parameters)
         for name, label in self.arguments:
             new[label] = _pooled(name, found[name], counts, parameters[label].shape)
         if self.weights:
             new[self.weights] = counts / counts.sum()
         return {k: v.astype(parameters[k].dtype) for k, v in new.items()}
+
+
+class Units(NamedTuple):
+    """Where sums over rows of a normal family are taken: (x - centre) / spread, (*event).
+
+    Sums of x and x^2 about another point cancel: rows around 10^7 with sd 1 leave no digit of their variance. `plain` families,
+    whose statistics are no powers, are taken as they are.
+    """
+
+    centre: Any
+    spread: Any
+    plain: bool
+
+    def inner(self, x: Any) -> Any:
+        """Points in these units."""
+        return x if self.plain else (x - self.centre) / self.spread
+
+    @property
+    def log_det(self) -> Any:
+        """log of the volume of one unit."""
+        return 0.0 if self.plain else jnp.sum(jnp.log(self.spread))
+
+    def measured(self, family: Any, components: Any) -> Any:
+        """The components of points in these units."""
+        if self.plain:
+            return components
+        own = family.arguments(components)
+        loc = {"loc": (own["loc"] - self.centre) / self.spread}
+        if "scale" in own:
+            made = family.member(**loc, scale=own["scale"] / self.spread)
+        else:
+            made = family.member(**loc, scale_tril=own["scale_tril"] / self.spread[:, None])
+        return made.to_event(len(family.coordinates))
+
+    def outer(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments found in these units, in those of the rows."""
+        if self.plain:
+            return dict(arguments)
+        wide = self.spread[:, None] if "scale_tril" in arguments else self.spread
+        return {k: self.centre + self.spread * v if k == "loc" else wide * v for k, v in arguments.items()}
+
+
+def units_of(mixture: Mixture, target: Any, parameters: Mapping[str, Any]) -> Units:
+    """The mean and the sd of every coordinate of all rows; of a constant one 1."""
+    x = rows_of(target)
+    family = families.of(mixture.of(target, parameters)[1])
+    if type(family) not in (families.Normal, families.MultivariateNormal):
+        return Units(0.0, 1.0, True)
+    away = x - x[0]
+    centre = x[0] + away.mean(0)
+    spread = jnp.sqrt(((x - centre) ** 2).mean(0))
+    tiny = 4 * jnp.finfo(x.dtype).eps * jnp.abs(centre)
+    return Units(centre, jnp.where(spread > tiny, spread, 1.0), False)
 
 
 def found(target: Any) -> Mixture:
@@ -119,15 +173,55 @@ def _found(target: Any) -> Mixture:
 
 
 def started(key: Any, mixture: Mixture, target: Any, parameters: Any, smoothing: float) -> dict[str, Any]:
-    """Constrained parameters that fit the clusters of k-means."""
+    """Constrained parameters that fit the clusters of k-means.
+
+    Clusters depend on the units: they are sought in rows of unit variances, and in rows without correlations; a few steps of
+    expectation maximisation from either say which is better.
+    """
     x, count = rows_of(target), mixture.num_components
-    labels = kmeans(key, x.reshape(len(x), -1), count)
-    hot = lambda rows, index: (jax.nn.one_hot(labels[index], count), jnp.zeros(len(index)))  # noqa: E731
-    return maximised(mixture, target, parameters, x, hot, smoothing)[0]
+    units = units_of(mixture, target, parameters)
+    flat = units.inner(x).reshape(len(x), -1)
+    keys = jax.random.split(key)
+    tried = [kmeans(key, rows, count) for key, rows in zip(keys, (flat, whitened(flat)), strict=True)]
+    if units.plain or flat.shape[1] == 1:
+        tried = tried[:1]
+
+    def from_labels(labels: Any) -> tuple[Any, Any]:
+        hot = lambda rows, index: (jax.nn.one_hot(labels[index], count), jnp.zeros(len(index)))  # noqa: E731
+        begun = maximised(mixture, target, parameters, x, hot, smoothing, units)[0]
+        if len(tried) == 1:
+            return begun, jnp.zeros(())
+
+        def step(_: Any, carry: Any) -> Any:
+            at = carry[0]
+            new, _, log_p = maximised(mixture, target, at, x, shares(mixture, target, at, units), smoothing, units)
+            return new, log_p
+
+        return begun, jax.lax.fori_loop(0, LOOKAHEAD, step, (begun, jnp.zeros((), x.dtype)))[1]
+
+    begun, log_p = jax.lax.map(from_labels, jnp.stack(tried))
+    best = jnp.argmax(jnp.nan_to_num(log_p, nan=-jnp.inf))
+    return {k: v[best] for k, v in begun.items()}
+
+
+def whitened(x: Any) -> Any:
+    """Rows (row, dim) of mean 0 without correlations and with unit variances; directions without any variance stay as they are."""
+    values, vectors = jnp.linalg.eigh(x.T @ x / len(x))
+    return x @ vectors / jnp.sqrt(jnp.where(values > 1e-9 * values[-1], values, 1.0))
+
+
+def shares(mixture: Mixture, target: Any, parameters: Any, units: Units) -> Any:
+    """Responsibilities of components at constrained parameters, and log p: (rows, their numbers) -> (row, component), (row,)."""
+
+    def of(rows: Any, index: Any) -> tuple[Any, Any]:
+        terms = mixture.log_terms(target, parameters, rows, units)
+        return jax.nn.softmax(terms, axis=1), jax.nn.logsumexp(terms, axis=1)
+
+    return of
 
 
 def maximised(
-    mixture: Mixture, target: Any, parameters: Any, x: Any, responsibilities: Any, smoothing: float
+    mixture: Mixture, target: Any, parameters: Any, x: Any, responsibilities: Any, smoothing: float, units: Units
 ) -> tuple[Any, Any, Any]:
     """Parameters of largest expected log likelihood, how many rows each component has, and the mean log p of a row.
 
@@ -144,17 +238,28 @@ def maximised(
         rows = x[jnp.minimum(index, len(x) - 1)]
         shares, log_p = responsibilities(rows, jnp.minimum(index, len(x) - 1))
         shares = shares * real[:, None]
-        new = shares.sum(0), shares.T @ family.statistics(rows), jnp.sum(jnp.where(real, log_p, 0.0))
+        new = shares.sum(0), shares.T @ family.statistics(units.inner(rows)), jnp.sum(jnp.where(real, log_p, 0.0))
         return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, new), None
 
     size = family.statistics(x[:1]).shape[-1]
     zeros = lambda *shape: jnp.zeros(shape, x.dtype)  # noqa: E731
     zero = zeros(mixture.num_components), zeros(mixture.num_components, size), zeros()
     (counts, sums, log_p), _ = jax.lax.scan(add, zero, index)
-    own = family.mean(components).mean(0)
+    own = _own(family, components, units)
     imagined = (sums.sum(0) + 1e-4 * own) / (counts.sum() + 1e-4)
     means = (sums + smoothing * imagined) / (counts + smoothing)[:, None]
-    return mixture.fitted(target, parameters, counts + smoothing, means), counts, log_p / len(x)
+    return mixture.fitted(target, parameters, counts + smoothing, means, units), counts, log_p / len(x)
+
+
+def _own(family: Any, components: Any, units: Units) -> Any:
+    """The mean statistics of the program's own components; of those in units of the rows, which may be far off, a unit normal's."""
+    if units.plain:
+        return family.mean(components).mean(0)
+    here = family.arguments(components)
+    unit = {k: jnp.zeros_like(v) if k == "loc" else jnp.ones_like(v) for k, v in here.items()}
+    if "scale_tril" in unit:
+        unit["scale_tril"] = jnp.broadcast_to(jnp.eye(here["scale_tril"].shape[-1]), here["scale_tril"].shape)
+    return family.mean(family.member(**unit).to_event(len(family.coordinates))).mean(0)
 
 
 def kmeans(key: Any, x: Any, count: int, num_tries: int = 4, num_iterations: int = 30) -> Any:

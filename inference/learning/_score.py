@@ -6,7 +6,7 @@ The score of a point is the gradient of its log density, s(x) = df/dx, which nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ class RealEnergyLearner(EnergyLearner):
 
     The recorded loss is smoothed over some ten steps; the gap is its value at one step.
     """
+
+    loss_of: ClassVar[str] = "loss"
 
     batch_size: int = 200
     optimizer: Literal["sgd", "adam"] = "adam"

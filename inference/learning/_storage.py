@@ -37,6 +37,7 @@ class Storage(Learner[Learnable]):
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     precision: ClassVar[str] = "float32"
+    loss_of: ClassVar[str] = "loss"
 
     num_steps: int = 1
 

@@ -100,6 +100,8 @@ class EM(Learner[Learnable]):
         if form := _linear.known(target):
             mean, covariance = _linear.moments(target, form)
             parameters = target.initial(key) | ({form.mu: mean} if form.mu else {})  # where it stays
+            if not target.starts:
+                parameters = _linear.in_units(target, form, parameters, mean, covariance)
             return LinearState(parameters, jnp.full((), jnp.inf, target.precision), mean, covariance)
         k_parameters, k_start = jax.random.split(key)
         learned = target.structure.one.program
@@ -109,19 +111,15 @@ class EM(Learner[Learnable]):
         return State(parameters, jnp.full((), jnp.inf, target.precision))
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
-        import jax
         import jax.numpy as jnp
 
         if isinstance(state, LinearState):
             return self._linear_step(state, target)
         mixture, x = _mixture.known(target), _mixture.rows_of(target)
 
-        def responsibilities(rows: Any, index: Any) -> Any:
-            terms = mixture.log_terms(target, state.parameters, rows)
-            return jax.nn.softmax(terms, axis=1), jax.nn.logsumexp(terms, axis=1)
-
-        begun = state.parameters
-        parameters, counts, log_p = _mixture.maximised(mixture, target, begun, x, responsibilities, self.smoothing)
+        begun, units = state.parameters, _mixture.units_of(mixture, target, state.parameters)
+        found = _mixture.shares(mixture, target, begun, units)
+        parameters, counts, log_p = _mixture.maximised(mixture, target, begun, x, found, self.smoothing, units)
         loss = -log_p
         converged = jnp.abs(state.loss - loss) < self.tolerance
         return State(parameters, loss), Info(loss, counts.min(), converged)

@@ -28,6 +28,7 @@ class Greedy(EnergyLearner):
     The loss is the cross-entropy of a unit of the layer in training against its reconstruction, in nats.
     """
 
+    loss_of: ClassVar[str] = "loss"
     bias: ClassVar[str | None] = "layers are trained one by one, each by contrastive divergence"
 
     num_steps: int = 10_000

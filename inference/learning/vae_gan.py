@@ -52,6 +52,7 @@ class VAEGAN(RowLearner[Judged]):
     kl_warmup: steps over which the weight of the KL rises from 0.
     """
 
+    loss_of: ClassVar[str] = "loss"  # the bound, which is not what is minimised
     period: ClassVar[int] = 100
 
     num_steps: int = 10_000

@@ -11,12 +11,17 @@ import numpyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.flows import BoundedAffine, autoregressive
+from probgen.nets.flows import BoundedAffine, autoregressive, measured, standardised
+from probgen.scales import standard
 
 
-def iaf(x=None, given=None, dim=2, num_layers=8, width=56, depth=2, bound=2.0):
+def iaf(
+    x=None, given=None, dim=2, num_layers=8, width=56, depth=2, bound=2.0,
+    centre=0.0, spread=1.0, given_centre=0.0, given_spread=1.0,
+):  # fmt: skip
+    given = measured(given, given_centre, given_spread)
     flow = autoregressive("flow", dim, BoundedAffine(bound), num_layers, width, depth, given, invert=False)
-    numpyro.sample("x", flow, obs=x)
+    numpyro.sample("x", standardised(flow, centre, spread), obs=x)
 
 
 def rows(x):
@@ -24,4 +29,4 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=iaf, data=lambda: rows(load("two_moons")), rows=rows)
+model = Model(program=iaf, data=lambda: rows(load("two_moons")), rows=rows, derived=standard("x", "given"))

@@ -10,12 +10,17 @@ import numpyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.flows import coupling, smooth_spline
+from probgen.nets.flows import coupling, measured, smooth_spline, standardised
+from probgen.scales import standard
 
 
-def neural_spline(x=None, given=None, dim=2, num_layers=6, width=56, depth=2, knots=8, interval=5):
+def neural_spline(
+    x=None, given=None, dim=2, num_layers=6, width=56, depth=2, knots=8, interval=5,
+    centre=0.0, spread=1.0, given_centre=0.0, given_spread=1.0,
+):  # fmt: skip
+    given = measured(given, given_centre, given_spread)
     flow = coupling("flow", dim, smooth_spline(knots, interval), num_layers, width, depth, given)
-    numpyro.sample("x", flow, obs=x)
+    numpyro.sample("x", standardised(flow, centre, spread), obs=x)
 
 
 def rows(x):
@@ -23,4 +28,4 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=neural_spline, data=lambda: rows(load("two_moons")), rows=rows)
+model = Model(program=neural_spline, data=lambda: rows(load("two_moons")), rows=rows, derived=standard("x", "given"))

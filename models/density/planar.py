@@ -4,7 +4,8 @@
 
 A is diagonal, and w' a > -1 by construction, so that every layer is invertible whatever is learned. The layers go from data to
 noise, which gives the likelihood in closed form; sampling inverts them by bisection along w (the published flow, a guide, goes
-from noise to data). Layers begin as the identity with w and b drawn from N(0, 1): data should have a scale of about one.
+from noise to data). Layers begin as the identity with w and b drawn from N(0, 1): x is taken from its `centre` in units of its
+`spread`, (1, dim), those of the data.
 Shapes: x: (dim,), w and a: (dim,), b: (). Rezende and Mohamed 2015 (arXiv:1505.05770).
 """
 
@@ -12,11 +13,13 @@ import numpyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.flows import Planar, stacked
+from probgen.nets.flows import Planar, stacked, standardised
+from probgen.scales import standard
 
 
-def planar(x=None, dim=2, num_layers=32):
-    numpyro.sample("x", stacked("flow", dim, Planar, num_layers), obs=x)
+def planar(x=None, dim=2, num_layers=32, centre=0.0, spread=1.0):
+    flow = stacked("flow", dim, Planar, num_layers)
+    numpyro.sample("x", standardised(flow, centre, spread), obs=x)
 
 
 def rows(x):
@@ -24,4 +27,4 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=planar, data=lambda: rows(load("two_moons")), rows=rows)
+model = Model(program=planar, data=lambda: rows(load("two_moons")), rows=rows, derived=standard("x"))

@@ -5,7 +5,8 @@
 
 A is diagonal; alpha > 0 and beta > -alpha by construction, so that every layer is invertible whatever is learned. The layers go
 from data to noise; for sampling, r is the root of a quadratic equation. Layers begin as the identity with centres drawn from
-N(0, 1): data should have a scale of about one. Shapes: x: (dim,), c: (dim,), alpha and beta: ().
+N(0, 1): x is taken from its `centre` in units of its
+`spread`, (1, dim), those of the data. Shapes: x: (dim,), c: (dim,), alpha and beta: ().
 Rezende and Mohamed 2015 (arXiv:1505.05770).
 """
 
@@ -13,11 +14,13 @@ import numpyro
 
 from probgen.data import load
 from probgen.model import Model
-from probgen.nets.flows import Radial, stacked
+from probgen.nets.flows import Radial, stacked, standardised
+from probgen.scales import standard
 
 
-def radial(x=None, dim=2, num_layers=32):
-    numpyro.sample("x", stacked("flow", dim, Radial, num_layers), obs=x)
+def radial(x=None, dim=2, num_layers=32, centre=0.0, spread=1.0):
+    flow = stacked("flow", dim, Radial, num_layers)
+    numpyro.sample("x", standardised(flow, centre, spread), obs=x)
 
 
 def rows(x):
@@ -25,4 +28,4 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=radial, data=lambda: rows(load("two_moons")), rows=rows)
+model = Model(program=radial, data=lambda: rows(load("two_moons")), rows=rows, derived=standard("x"))

@@ -16,15 +16,20 @@ import numpyro
 from probgen.data import load
 from probgen.dequantise import dequantised
 from probgen.model import Model
+from probgen.nets.flows import measured, standardised
 from probgen.nets.glow import realnvp_flow, transformer
+from probgen.scales import pictures
 
 
 def realnvp_images(
-    x=None, start=(), height=8, width=8, channels=1, num_levels=2, num_steps=3, hidden=32, bound=2.0, knots=0, interval=4.0
+    x=None, start=(), height=8, width=8, channels=1, num_levels=2, num_steps=3, hidden=32, bound=2.0, knots=0, interval=4.0,
+    centre=0.0, spread=1.0,
 ):  # fmt: skip
     coupling = transformer(bound, knots, interval)
-    flow = realnvp_flow("flow", (height, width, channels), num_levels, num_steps, hidden, coupling, start)
-    numpyro.sample("x", flow, obs=x)
+    flow = realnvp_flow(
+        "flow", (height, width, channels), num_levels, num_steps, hidden, coupling, measured(start, centre, spread)
+    )
+    numpyro.sample("x", standardised(flow, centre, spread), obs=x)
 
 
 def rows(x):
@@ -32,4 +37,5 @@ def rows(x):
     return {"x": x, "start": x[:256], "height": x.shape[1], "width": x.shape[2], "channels": x.shape[3]}
 
 
-model = Model(program=realnvp_images, data=lambda: rows(dequantised(16 * load("digits_grey"), levels=17)), rows=rows)
+data = lambda: rows(dequantised(16 * load("digits_grey"), levels=17))  # noqa: E731
+model = Model(program=realnvp_images, data=data, rows=rows, derived=pictures)

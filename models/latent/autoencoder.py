@@ -13,16 +13,20 @@ import numpyro.distributions as dist
 from probgen.data import load
 from probgen.measures import reals
 from probgen.model import Model
-from probgen.nets.vae import mlp, observed
+from probgen.nets.vae import mlp, observed, shown
+from probgen.scales import one_scale
 
 
-def autoencoder(x=None, dim=64, num_latents=8, width=256, depth=1):
+def autoencoder(x=None, dim=64, num_latents=8, width=256, depth=1, centre=0.0, spread=1.0):
     z = numpyro.sample("z", reals(num_latents))
-    numpyro.sample("x", observed("normal", mlp("decoder", num_latents, dim, width, depth)(z)), obs=x)
+    numpyro.sample("x", observed("normal", mlp("decoder", num_latents, dim, width, depth)(z), centre, spread), obs=x)
 
 
-def guide(x, num_latents=8, width=256, depth=1):
-    numpyro.sample("z", dist.Delta(mlp("encoder", x.size, num_latents, width, depth)(x), event_dim=1))
+def guide(x, num_latents=8, width=256, depth=1, centre=0.0, spread=1.0):
+    numpyro.sample(
+        "z",
+        dist.Delta(mlp("encoder", x.size, num_latents, width, depth)(shown("normal", x, centre, spread)), event_dim=1),
+    )
 
 
 def rows(x):
@@ -30,4 +34,6 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=autoencoder, guide=guide, data=lambda: rows(load("digits_grey")), rows=rows)
+model = Model(
+    program=autoencoder, guide=guide, data=lambda: rows(load("digits_grey")), rows=rows, derived=one_scale("x")
+)

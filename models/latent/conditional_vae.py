@@ -17,17 +17,29 @@ import numpyro.distributions as dist
 
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard
+from probgen.scales import one_scale
 
 
-def conditional_vae(x=None, y=None, dim=64, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+def conditional_vae(
+    x=None,
+    y=None,
+    dim=64,
+    num_classes=10,
+    num_latents=8,
+    width=256,
+    depth=1,
+    likelihood="bernoulli",
+    centre=0.0,
+    spread=1.0,
+):
     y = numpyro.sample("y", dist.Categorical(logits=jnp.zeros(num_classes)), obs=y)
     z = numpyro.sample("z", standard(num_latents))
     both = jnp.concatenate([z, jax.nn.one_hot(y, num_classes)])
-    numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both)), obs=x)
+    numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both), centre, spread), obs=x)
 
 
-def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
-    both = jnp.concatenate([shown(likelihood, x), jax.nn.one_hot(y, num_classes)])
+def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
+    both = jnp.concatenate([shown(likelihood, x, centre, spread), jax.nn.one_hot(y, num_classes)])
     numpyro.sample("z", normal(mlp("encoder", both.size, 2 * num_latents, width, depth)(both)))
 
 
@@ -38,4 +50,4 @@ def digits():
     return {"x": (found.data >= 8).astype(float), "y": np.asarray(found.target)}
 
 
-model = Model(program=conditional_vae, guide=guide, data=digits, by_row=True)
+model = Model(program=conditional_vae, guide=guide, data=digits, derived=one_scale("x", "bernoulli"), by_row=True)

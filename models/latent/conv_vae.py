@@ -13,19 +13,20 @@ import pyro
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.pyro_modules import down, normal, observed, registered, shown, standard, up
+from probgen.scales import one_scale
 
 
-def conv_vae(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli"):
+def conv_vae(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli", centre=0.0, spread=1.0):
     with pyro.plate("row", len(x)):
         z = pyro.sample("z", standard(len(x), num_latents))
         f = registered("decoder", up, num_latents, tuple(x.shape[1:]), halvings, num_filters)
-        pyro.sample("x", observed(likelihood, f(z)), obs=x)
+        pyro.sample("x", observed(likelihood, f(z), centre, spread), obs=x)
 
 
-def guide(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli"):
+def guide(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli", centre=0.0, spread=1.0):
     with pyro.plate("row", len(x)):
         encoder = registered("encoder", down, tuple(x.shape[1:]), 2 * num_latents, halvings, num_filters)
-        pyro.sample("z", normal(encoder(shown(likelihood, x))))
+        pyro.sample("z", normal(encoder(shown(likelihood, x, centre, spread))))
 
 
 def rows(x):
@@ -34,4 +35,6 @@ def rows(x):
     return {"x": x}
 
 
-model = Model(program=conv_vae, guide=guide, data=lambda: rows(load("digits")), rows=rows)
+model = Model(
+    program=conv_vae, guide=guide, data=lambda: rows(load("digits")), rows=rows, derived=one_scale("x", "bernoulli")
+)

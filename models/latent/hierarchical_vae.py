@@ -15,16 +15,19 @@ import numpyro.distributions as dist
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard
+from probgen.scales import one_scale
 
 
-def hierarchical_vae(x=None, dim=64, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli"):
+def hierarchical_vae(
+    x=None, dim=64, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0
+):
     z2 = numpyro.sample("z2", standard(num_top))
     z1 = numpyro.sample("z1", normal(mlp("prior", num_top, 2 * num_latents, width, depth)(z2)))
-    numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z1)), obs=x)
+    numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z1), centre, spread), obs=x)
 
 
-def guide(x, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli"):
-    seen = mlp("encoder", x.size, width, width, depth)(shown(likelihood, x))
+def guide(x, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
+    seen = mlp("encoder", x.size, width, width, depth)(shown(likelihood, x, centre, spread))
     z2 = numpyro.sample("z2", normal(mlp("encoder 2", width, 2 * num_top, width, depth)(jnp.maximum(seen, 0))))
     below = normal(mlp("encoder 1", width, 2 * num_latents, width, 0)(jnp.maximum(seen, 0))).base_dist
     above = normal(mlp("prior", num_top, 2 * num_latents, width, depth)(z2)).base_dist
@@ -39,5 +42,10 @@ def rows(x):
 
 
 model = Model(
-    program=hierarchical_vae, guide=guide, settings={"kl_warmup": 2000}, data=lambda: rows(load("digits")), rows=rows
+    program=hierarchical_vae,
+    guide=guide,
+    settings={"kl_warmup": 2000},
+    data=lambda: rows(load("digits")),
+    rows=rows,
+    derived=one_scale("x", "bernoulli"),
 )

@@ -17,21 +17,34 @@ import numpyro.distributions as dist
 
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard
+from probgen.scales import one_scale
 
 CERTAIN = 1e4  # of the logit of a known label; those of the others are 0
 
 
 def semi_supervised_vae(
-    y, x=None, dim=64, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli", alpha=50
+    y,
+    x=None,
+    dim=64,
+    num_classes=10,
+    num_latents=8,
+    width=256,
+    depth=1,
+    likelihood="bernoulli",
+    alpha=50,
+    centre=0.0,
+    spread=1.0,
 ):  # alpha: of the guide
     label = numpyro.sample("label", labels(y, jnp.zeros(num_classes)))
     z = numpyro.sample("z", standard(num_latents))
     both = jnp.concatenate([z, jax.nn.one_hot(label, num_classes)])
-    numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both)), obs=x)
+    numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both), centre, spread), obs=x)
 
 
-def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli", alpha=50):
-    x = shown(likelihood, x)
+def guide(
+    x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="bernoulli", alpha=50, centre=0.0, spread=1.0
+):
+    x = shown(likelihood, x, centre, spread)
     logits = mlp("classifier", x.size, num_classes, width, depth)(x)
     with numpyro.handlers.mask(mask=y >= 0), numpyro.handlers.scale(scale=alpha):
         numpyro.sample("known label", dist.Categorical(logits=logits), obs=jnp.maximum(y, 0).astype(int))
@@ -55,4 +68,4 @@ def digits():
     return {"x": (found.data >= 8).astype(float), "y": np.where(known, found.target, -1)}
 
 
-model = Model(program=semi_supervised_vae, guide=guide, data=digits, by_row=True)
+model = Model(program=semi_supervised_vae, guide=guide, data=digits, derived=one_scale("x", "bernoulli"), by_row=True)

@@ -13,15 +13,18 @@ import numpyro
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard
+from probgen.scales import one_scale
 
 
-def vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+def vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
     z = numpyro.sample("z", standard(num_latents))
-    numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z)), obs=x)
+    numpyro.sample("x", observed(likelihood, mlp("decoder", num_latents, dim, width, depth)(z), centre, spread), obs=x)
 
 
-def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
-    numpyro.sample("z", normal(mlp("encoder", x.size, 2 * num_latents, width, depth)(shown(likelihood, x))))
+def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
+    numpyro.sample(
+        "z", normal(mlp("encoder", x.size, 2 * num_latents, width, depth)(shown(likelihood, x, centre, spread)))
+    )
 
 
 def rows(x):
@@ -29,4 +32,6 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=vae, guide=guide, data=lambda: rows(load("digits")), rows=rows)
+model = Model(
+    program=vae, guide=guide, data=lambda: rows(load("digits")), rows=rows, derived=one_scale("x", "bernoulli")
+)

@@ -12,23 +12,26 @@ import pyro
 from probgen.data import load
 from probgen.model import Model
 from probgen.nets.pyro_modules import normal, observed, perceptron, registered, shown, standard
+from probgen.scales import one_scale
 
 
-def vae_pyro(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+def vae_pyro(x, num_latents=8, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
     with pyro.plate("row", len(x)):
         z = pyro.sample("z", standard(len(x), num_latents))
         f = registered("decoder", perceptron, num_latents, x.shape[1], width, depth)
-        pyro.sample("x", observed(likelihood, f(z)), obs=x)
+        pyro.sample("x", observed(likelihood, f(z), centre, spread), obs=x)
 
 
-def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli"):
+def guide(x, num_latents=8, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
     with pyro.plate("row", len(x)):
         encoder = registered("encoder", perceptron, x.shape[1], 2 * num_latents, width, depth)
-        pyro.sample("z", normal(encoder(shown(likelihood, x))))
+        pyro.sample("z", normal(encoder(shown(likelihood, x, centre, spread))))
 
 
 def rows(x):
     return {"x": x.reshape(len(x), -1)}
 
 
-model = Model(program=vae_pyro, guide=guide, data=lambda: rows(load("digits")), rows=rows)
+model = Model(
+    program=vae_pyro, guide=guide, data=lambda: rows(load("digits")), rows=rows, derived=one_scale("x", "bernoulli")
+)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import chains, guides, learners
+from probgen.diagnostics import baselines, chains, guides, learners, unbounded
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.every import complete, finite, gradient
 from probgen.diagnostics.evidence import (
@@ -39,7 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes)
-LEARNER_CHECKS = (*learners.CHECKS, *guides.CHECKS, gradient)
+LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient)
 
 
 def diagnose(fit: Fit) -> Verdict:

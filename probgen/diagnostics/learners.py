@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status, grade
 from probgen.target import Learnable
@@ -34,7 +35,7 @@ def _convergence(evidence: Evidence) -> Finding | None:
     loss = records["loss"].mean(axis=0)
     drop, error = loss_drop(loss[np.isfinite(loss)])
     if isinstance(evidence.fit.target, Learnable) and not records.get("converged", np.zeros((1, 1)))[:, -1].all():
-        return _at_rest(loss, drop, error, remedy)
+        return convergence.learned(evidence)
     falling = f"the loss still falls by {drop:.3g} nats (standard error {error:.2g}) in 1000 steps; at most 0.1"
     if "converged" in records and records["converged"][:, -1].all():
         return Finding("convergence", "pass", drop, 0.1, f"the loss came to rest after {steps} steps", remedy)
@@ -43,17 +44,6 @@ def _convergence(evidence: Evidence) -> Finding | None:
     if "converged" in records:
         return Finding("convergence", "warn", drop, 0.1, f"stopped early, at step {steps}: {falling}", remedy)
     return Finding("convergence", grade(drop + 2 * error, 0.1, np.inf), drop, 0.1, falling, remedy)
-
-
-def _at_rest(loss: np.ndarray, drop: float, error: float, remedy: str) -> Finding:
-    """Of a learner of parameters: the loss falls by less than 1 % in 1000 steps, as far as its noise lets that be seen."""
-    bar = 0.01 * float(np.nanmean(abs(loss[-max(100, len(loss) // 4) :]))) + 0.01
-    word, remedy = ("rises", "a smaller learning_rate") if drop < 0 else ("falls", remedy)
-    message = (
-        f"the loss {word} by {abs(drop):.3g} (standard error {error:.2g}) in 1000 steps at the end; at most {bar:.2g}"
-    )
-    rest = drop - 2 * error <= bar and -drop - 2 * error <= 10 * bar  # a slow rise is what learning by an estimate has
-    return Finding("convergence", "pass" if rest else "warn", drop, bar, message, remedy)
 
 
 def _rollbacks(evidence: Evidence) -> Finding | None:

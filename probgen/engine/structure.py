@@ -247,7 +247,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)), in_support=tuple(sorted(observed)),
+        found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
+        in_support=tuple(sorted(observed)),
     )  # fmt: skip
 
 

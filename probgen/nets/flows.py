@@ -194,6 +194,56 @@ def stacked(name: str, dim: int, layer: Callable[[Any, int], AbstractBijection],
     return Flow(registered(name, make))
 
 
+def standardised(flow: Flow, centre: Any = 0.0, spread: Any = 1.0) -> Flow:
+    """The flow of x = centre + spread y, y as the given flow says: an exact affine layer, which is not learned.
+
+    centre, spread: numbers, or arrays that fill up to the shape of one point, such as (1, dim); `probgen.scales` finds them.
+    """
+    if _own_units(centre, spread):
+        return flow
+    shape = flow.event_shape
+    to = lambda value: jnp.broadcast_to(fitting(value, shape), shape)  # noqa: E731
+    outer = Transformed(flow.flow.base_dist, Chain([flow.flow.bijection, Units(to(centre), to(spread))]))
+    return type(flow)(outer, flow.condition)
+
+
+def _own_units(centre: Any, spread: Any) -> bool:
+    """Whether these are the defaults, which change nothing."""
+    return isinstance(centre, float | int) and isinstance(spread, float | int) and (centre, spread) == (0, 1)
+
+
+def fitting(value: Any, shape: tuple[int, ...]) -> Any:
+    """An array without the leading axis of one row, where it has one."""
+    array = jnp.asarray(value, jnp.result_type(float))
+    return array.reshape(array.shape[1:]) if array.ndim > len(shape) and array.shape[0] == 1 else array
+
+
+def measured(given: Any, centre: Any = 0.0, spread: Any = 1.0) -> Any:
+    """An input in units of its spread about its centre; None, or nothing, as it is."""
+    if given is None or np.size(given) == 0 or _own_units(centre, spread):
+        return given
+    shape = np.shape(given)
+    return (given - fitting(centre, shape)) / fitting(spread, shape)
+
+
+class Units(AbstractBijection):
+    """y -> centre + spread y, spread > 0."""
+
+    centre: Any
+    spread: Any
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def __init__(self, centre: Any, spread: Any):
+        self.centre, self.spread, self.shape = centre, spread, jnp.shape(centre)
+
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Any, Any]:
+        return self.centre + self.spread * x, jnp.log(self.spread).sum()
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Any, Any]:
+        return (y - self.centre) / self.spread, -jnp.log(self.spread).sum()
+
+
 # ---- layers that FlowJAX lacks -----------------------------------------------------------------------------------
 
 LEAST = 0.01  # the least slope of a planar or radial layer, along its direction

@@ -35,11 +35,21 @@ class ImageFlow(Flow):
 
     def encode(self, x: Any) -> list[Any]:
         """The latent variables of one picture, a level each: (height / 2^i, width / 2^i, channel_i)."""
-        return self.bijection.bijection.encode(x)[0]  # type: ignore[attr-defined]
+        scales, units = self._parts
+        return scales.encode(units.inverse(x) if units else x)[0]
 
     def decode(self, z: list[Any]) -> Any:
         """The picture of latent variables as `encode` gives them."""
-        return self.bijection.bijection.decode(z)[0]  # type: ignore[attr-defined]
+        scales, units = self._parts
+        x = scales.decode(z)[0]
+        return units.transform(x) if units else x
+
+    @property
+    def _parts(self) -> tuple[Any, Any]:
+        """The scales from x to noise, and the units that x is measured in before; None for none."""
+        found: Any = self.bijection
+        inner, units = found.bijections if isinstance(found, Chain) else (found, None)
+        return inner.bijection, units
 
 
 def glow_flow(

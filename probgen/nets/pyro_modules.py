@@ -141,22 +141,24 @@ def normal(outputs: torch.Tensor) -> dist.TorchDistribution:
     return dist.Normal(mean, torch.exp(0.5 * log_variance)).to_event(1)
 
 
-def shown(likelihood: str, x: torch.Tensor) -> torch.Tensor:
-    """Points as an encoder takes them: levels from -1 to 1, all else as it is."""
-    return x / 127.5 - 1 if likelihood == "levels" else x
+def shown(likelihood: str, x: torch.Tensor, centre: Any = 0.0, spread: Any = 1.0) -> torch.Tensor:
+    """Points as an encoder takes them: levels from -1 to 1, reals from their centre in units of their spread, bits as they are."""
+    if likelihood == "levels":
+        return x / 127.5 - 1
+    return (x - centre) / spread if likelihood == "normal" else x
 
 
-def observed(likelihood: str, f: torch.Tensor) -> dist.TorchDistribution:
+def observed(likelihood: str, f: torch.Tensor, centre: Any = 0.0, spread: Any = 1.0) -> dist.TorchDistribution:
     """The distribution of points whose logits, or means, are f (row, ...).
 
-    "bernoulli": bits. "normal": reals with one sd, the parameter "sigma". "levels": integers 0 ... 255, a logistic with centre
-    127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
+    "bernoulli": bits. "normal": reals with an sd "sigma", f (about `centre`) and sigma in units of `spread`. "levels":
+    integers 0 ... 255, a logistic with centre 127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
     """
     if likelihood == "bernoulli":
         return dist.Bernoulli(logits=f).to_event(f.dim() - 1)
     if likelihood == "normal":
         sigma = pyro.param("sigma", lambda: torch.ones(()), constraint=dist.constraints.positive)
-        return dist.Normal(f, sigma).to_event(f.dim() - 1)
+        return dist.Normal(centre + spread * f, spread * sigma).to_event(f.dim() - 1)
     if likelihood == "levels":
         scale = pyro.param("scale", lambda: torch.full((), 20.0), constraint=dist.constraints.positive)
         return DiscretisedLogistic(127.5 * (1 + f), scale).to_event(f.dim() - 1)

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import Distribution, constraints
 
 from probgen.distributions.discretised import DiscretisedLogistic
-from probgen.nets.flows import registered
+from probgen.nets.flows import fitting, measured, registered
 
 LIKELIHOODS = ("bernoulli", "normal", "levels")
 LEVELS = 256  # of "levels"
@@ -60,22 +60,25 @@ def standard(dim: int) -> Distribution:
     return dist.Normal(0, 1).expand([dim]).to_event(1)
 
 
-def shown(likelihood: str, x: Any) -> Any:
-    """Points as an encoder takes them: levels from -1 to 1, all else as it is."""
-    return x / 127.5 - 1 if likelihood == "levels" else x
+def shown(likelihood: str, x: Any, centre: Any = 0.0, spread: Any = 1.0) -> Any:
+    """Points as an encoder takes them: levels from -1 to 1, reals from their centre in units of their spread, bits as they are."""
+    if likelihood == "levels":
+        return x / 127.5 - 1
+    return measured(x, centre, spread) if likelihood == "normal" else x
 
 
-def observed(likelihood: str, f: Any) -> Distribution:
+def observed(likelihood: str, f: Any, centre: Any = 0.0, spread: Any = 1.0) -> Distribution:
     """The distribution of a point, (dim,) or a picture, whose logits, or means, are f.
 
-    "bernoulli": bits. "normal": reals with one sd, the parameter "sigma". "levels": integers 0 ... 255, a logistic with centre
-    127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
+    "bernoulli": bits. "normal": reals with an sd "sigma", f (about `centre`) and sigma in units of `spread`. "levels":
+    integers 0 ... 255, a logistic with centre 127.5 (1 + f) and one scale, the parameter "scale", its mass between half-integers.
     """
     if likelihood == "bernoulli":
         return dist.Bernoulli(logits=f).to_event(jnp.ndim(f))
     if likelihood == "normal":
         sigma = numpyro.param("sigma", jnp.ones(()), constraint=constraints.positive)
-        return dist.Normal(f, sigma).to_event(jnp.ndim(f))
+        centre, spread = (fitting(value, jnp.shape(f)) for value in (centre, spread))
+        return dist.Normal(centre + spread * f, spread * sigma).to_event(jnp.ndim(f))
     if likelihood == "levels":
         scale = numpyro.param("scale", jnp.full((), 20.0), constraint=constraints.positive)
         return DiscretisedLogistic(127.5 * (1 + f), scale).to_event(jnp.ndim(f))
