@@ -39,7 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes)
-LEARNER_CHECKS = (*learners.CHECKS, *guides.CHECKS, gradient)
+LEARNER_CHECKS = (*learners.CHECKS, *guides.CHECKS, gradient, modes)
 
 
 def diagnose(fit: Fit) -> Verdict:
