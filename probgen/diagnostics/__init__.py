@@ -19,7 +19,9 @@ from probgen.diagnostics.evidence import (
     Scalars,
     Weights,
     going_on,
+    Looked,
     has_draws,
+    looked_at,
     scalars,
     smoothed_weights,
     varying,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from probgen.result import Fit
 
 __all__ = [
-    "SEVERITY", "Evidence", "Finding", "Scalars", "Verdict", "Weights", "diagnose", "loss_drop", "r_hat", "scalars",
+    "SEVERITY", "Evidence", "Finding", "Scalars", "Verdict", "Weights", "diagnose", "looked_at", "loss_drop", "r_hat", "scalars",
     "smoothed_weights", "varying",
 ]  # fmt: skip
 
@@ -54,10 +56,12 @@ def _findings(fit: Fit) -> list[Finding]:
         message = f"there are no draws: the run stopped in its warm-up, at step {fit.num_steps}"
         return [Finding("draws", "fail", 0.0, 1.0, message, going_on(fit))]
     records = {k: v[:, fit.num_warmup :] for k, v in fit.records.items() if k != "z"}
-    every = scalars(fit) if has_draws(fit) else Scalars((), np.zeros((0, 1, 1)))
+    looked = looked_at(fit) if has_draws(fit) else Looked(Scalars((), np.zeros((0, 1, 1))), 0, 0)
+    every = looked.scalars
     if isinstance(fit.target, Conditional) and not learned:
         every = with_summaries(fit, every)
-    evidence = Evidence(fit, every.pick(varying(every.draws)), fit.records if learned else records)
+        every = every.pick(varying(every.draws))
+    evidence = Evidence(fit, every, fit.records if learned else records, looked.told)
     checks = (finite, *(LEARNER_CHECKS if learned else CHAIN_CHECKS), complete)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ's, on chains that do not move: the checks name them

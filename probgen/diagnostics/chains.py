@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from probgen.diagnostics import convention
 from probgen.diagnostics.evidence import Evidence
-from probgen.diagnostics.verdict import Finding, grade
+from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
 
 
@@ -21,7 +22,7 @@ def _r_hat(evidence: Evidence) -> Finding | None:
     if not names:
         return None
     value, name = _worst(r_hat(draws), names, np.nanargmax, np.inf)
-    message = f"largest R-hat {value:.3f} ({name}); at most 1.01"
+    message = f"largest R-hat {beside(value, 1.01, '.3f')} ({name}); at most 1.01{evidence.told}"
     return Finding("r_hat", grade(value, 1.01, 1.05), value, 1.01, message, _more(evidence))
 
 
@@ -41,27 +42,28 @@ def _worst(values: np.ndarray, names: tuple[str, ...], arg: Callable[[Any], Any]
     return float(values[index]) if np.isfinite(values[index]) else missing, names[index]
 
 
-def _ess_of(evidence: Evidence, kind: str, **keywords: Any) -> Finding | None:
-    from arviz_stats.base import array_stats
-
+def _ess_of(evidence: Evidence, kind: str, of: Callable[[np.ndarray], Any]) -> Finding | None:
     names, draws = evidence.scalars
     if not names:
         return None
-    value, name = _worst(array_stats.ess(draws, method=kind, **keywords), names, np.nanargmin, np.nan)
+    value, name = _worst(of(draws), names, np.nanargmin, np.nan)
     bar = 100.0 * draws.shape[1]
     status = grade(-value, -bar, -bar / 4)
-    message = f"smallest {kind} ESS {value:.0f} ({name}); at least {bar:.0f}, 100 a chain"
+    shown = beside(value, bar, ".0f")
+    message = f"smallest {kind} ESS {shown} ({name}); at least {bar:.0f}, 100 a chain{evidence.told}"
     return Finding(f"ess_{kind}", status, value, bar, message, _more(evidence))
 
 
 def _ess_bulk(evidence: Evidence) -> Finding | None:
     """The smallest effective sample size of the bulk."""
-    return _ess_of(evidence, "bulk")
+    from arviz_stats.base import array_stats
+
+    return _ess_of(evidence, "bulk", array_stats.ess)
 
 
 def _ess_tail(evidence: Evidence) -> Finding | None:
-    """The smallest effective sample size of the 5 % and 95 % quantiles."""
-    return _ess_of(evidence, "tail", prob=(0.05, 0.95))
+    """The smallest effective sample size of the tails' quantiles, those of `fit.summary()`."""
+    return _ess_of(evidence, "tail", convention.tail_ess)
 
 
 def _mcse(evidence: Evidence) -> Finding | None:
@@ -72,7 +74,7 @@ def _mcse(evidence: Evidence) -> Finding | None:
     if not names:
         return None
     value, name = _worst(array_stats.mcse(draws) / draws.std(axis=(1, 2), ddof=1), names, np.nanargmax, np.nan)
-    message = f"largest error of a mean {value:.3f} sd ({name}); at most 0.1 sd"
+    message = f"largest error of a mean {beside(value, 0.1, '.3f')} sd ({name}); at most 0.1 sd{evidence.told}"
     return Finding("mcse", grade(value, 0.1, np.inf), value, 0.1, message, _more(evidence))
 
 
@@ -96,7 +98,7 @@ def _bfmi(evidence: Evidence) -> Finding | None:
         return None
     values = array_stats.bfmi(evidence.records["energy"])
     value = float(values.min()) if np.isfinite(values).all() else np.nan
-    message = f"smallest BFMI {value:.2f} (chain {int(np.argmin(values))}); at least 0.3"
+    message = f"smallest BFMI {beside(value, 0.3, '.2f')} (chain {int(np.argmin(values))}); at least 0.3"
     remedy = "reparametrise: a heavy tail or a funnel is explored too slowly along the energy; num_warmup=2000 may help"
     return Finding("bfmi", grade(-value, -0.3, -0.2), value, 0.3, message, remedy)
 
@@ -107,7 +109,7 @@ def _tree_depth(evidence: Evidence) -> Finding | None:
     if limit is None or "tree_depth" not in evidence.records:
         return None
     share = float((evidence.records["tree_depth"] >= limit).mean())
-    message = f"{share:.2%} of trajectories were cut at max_tree_depth={limit}; none should be"
+    message = f"{beside(share, 0.0, '.2%')} of trajectories were cut at max_tree_depth={limit}; none should be"
     remedy = f"max_tree_depth={limit + 2}, or rescale or reparametrise strongly correlated unknowns"
     return Finding("tree_depth", grade(share, 0.0, 0.05), share, 0.0, message, remedy)
 
@@ -140,7 +142,7 @@ def _swaps(evidence: Evidence) -> Finding | None:
     if "swap_rate" not in evidence.records:
         return None
     value = float(np.nanmin(evidence.records["swap_rate"].mean(axis=(0, 1))))
-    message = f"the rarest swap of two temperatures is accepted {value:.1%} of the time; at least 10 %"
+    message = f"the rarest swap of two temperatures is accepted {beside(value, 0.1, '.1%')} of the time; at least 10 %"
     remedy = f"num_temperatures={2 * evidence.settings.get('num_temperatures', 8)}"
     return Finding("swaps", grade(-value, -0.1, -0.02), value, 0.1, message, remedy)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from probgen.algorithm import Learner
+from probgen.diagnostics import screen
 
 if TYPE_CHECKING:
     from probgen.result import Fit
@@ -28,6 +28,20 @@ class Scalars(NamedTuple):
         return Scalars(tuple(self.names[i] for i in index), self.draws[index])
 
 
+class Looked(NamedTuple):
+    """The scalars that are checked in full, how many there are in all, how many vary, and whether all that vary are checked."""
+
+    scalars: Scalars
+    total: int
+    varying: int
+
+    @property
+    def told(self) -> str:
+        """How the rest was looked at; nothing where there is no rest."""
+        count = len(self.scalars.names)
+        return "" if count == self.varying else f"; the worst {count:,} of {self.varying:,} by a quick look at all"
+
+
 class Weights(NamedTuple):
     """Pareto-smoothed importance weights, normalised: (chain * draw,), and the tail's shape estimate k-hat."""
 
@@ -42,6 +56,7 @@ class Evidence:
     fit: Fit
     scalars: Scalars
     records: Mapping[str, np.ndarray]
+    told: str = ""  # of scalars that had a quick look alone
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,14 +72,76 @@ class Evidence:
         return smoothed_weights(self.fit)
 
 
+UNKNOWNS, DERIVED = 1000, 200  # scalars of latent and of deterministic sites that are checked in full
+
+
 def scalars(fit: Fit) -> Scalars:
-    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables."""
-    names, draws = [], []
+    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables; of an angle, on the circle.
+
+    An angle is two scalars, its cosine and its sine: its mean and sd depend on where the circle is cut.
+    """
+    parts = [_component(fit, key, value, None) for key, value in _angles_apart(fit).items()]
+    names = tuple(name for part in parts for name in part.names)
+    return Scalars(names, np.concatenate([p.draws for p in parts]) if parts else np.zeros((0, *fit.z.shape[:2])))
+
+
+def looked_at(fit: Fit) -> Looked:
+    """The scalars that vary and that checks look at in full, in the program's order; made once and kept with the fit."""
+    kept = vars(fit)
+    if "_looked" not in kept:
+        kept["_looked"] = _look(fit)
+    return kept["_looked"]
+
+
+def _look(fit: Fit) -> Looked:
+    sites = _angles_apart(fit)
+    latent = set(fit.target.named("latent"))
+    flat = {key: value.reshape(*value.shape[:2], -1) for key, value in sites.items()}
+    looks = {key: screen.look(value) for key, value in flat.items()}
+    parts = []
+    for inside, most in ((True, UNKNOWNS), (False, DERIVED)):
+        group = [key for key in flat if (_site(key) in latent) == inside]
+        joined = screen.Look(*(np.concatenate([np.zeros(0, bool), *(looks[k][i] for k in group)]) for i in range(3)))
+        joined = joined._replace(varies=joined.varies.astype(bool))
+        few = UNKNOWNS + DERIVED if sum(v.shape[2] for v in flat.values()) <= UNKNOWNS + DERIVED else most
+        chosen, start = screen.worst(joined, few), 0
+        for key in group:
+            size = flat[key].shape[2]
+            rows = chosen[(chosen >= start) & (chosen < start + size)] - start
+            parts.append((key, _component(fit, key, sites[key], rows)))
+            start += size
+    order = list(flat)
+    picked = [part for key, part in sorted(parts, key=lambda pair: order.index(pair[0]))]
+    names = tuple(name for part in picked for name in part.names)
+    draws = np.concatenate([p.draws for p in picked]) if picked else np.zeros((0, *fit.z.shape[:2]))
+    varies = sum(int(found.varies.sum()) for found in looks.values())
+    return Looked(Scalars(names, draws), sum(v.shape[2] for v in flat.values()), varies)
+
+
+COS, SIN = " (cos)", " (sin)"  # endings of the two scalars of an angle
+
+
+def _site(key: str) -> str:
+    return key.removesuffix(COS).removesuffix(SIN)
+
+
+def _angles_apart(fit: Fit) -> dict[str, np.ndarray]:
+    """The draws of all sites, with the cosine and the sine in the place of each angle."""
+    angles = {site.name for site in fit.target.sites if site.circular}
+    found: dict[str, np.ndarray] = {}
     for key, value in fit.draws.items():
-        labels = [_labels(fit, key, axis, size) for axis, size in enumerate(value.shape[2:])]
-        names += [f"{key}[{', '.join(index)}]" if index else key for index in product(*labels)]
-        draws.append(np.moveaxis(value.reshape(*value.shape[:2], -1), -1, 0).astype(float))
-    return Scalars(tuple(names), np.concatenate(draws) if draws else np.zeros((0, *fit.z.shape[:2])))
+        found |= {key + COS: np.cos(value), key + SIN: np.sin(value)} if key in angles else {key: value}
+    return found
+
+
+def _component(fit: Fit, key: str, value: np.ndarray, rows: np.ndarray | None) -> Scalars:
+    """The scalars of one site, or those of the given rows: their names, and draws (scalar, chain, draw)."""
+    shape, flat = value.shape[2:], value.reshape(*value.shape[:2], -1)
+    labels = [_labels(fit, _site(key), axis, size) for axis, size in enumerate(shape)]
+    rows = np.arange(flat.shape[2]) if rows is None else rows
+    where = np.transpose(np.unravel_index(rows, shape)) if shape else [()] * len(rows)
+    names = [f"{key}[{', '.join(labels[i][j] for i, j in enumerate(index))}]" if shape else key for index in where]
+    return Scalars(tuple(names), np.moveaxis(flat[..., rows], -1, 0).astype(float))
 
 
 def with_summaries(fit: Fit, found: Scalars) -> Scalars:
