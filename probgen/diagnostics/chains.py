@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen.diagnostics import convention
+from probgen.diagnostics import convention, fresh
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
@@ -115,20 +115,47 @@ def _tree_depth(evidence: Evidence) -> Finding | None:
 
 
 def _stuck(evidence: Evidence) -> Finding | None:
-    """Chains that stand still: the longest run of equal draws, as a share of the chain."""
-    z = evidence.fit.z
+    """Chains that stand still: the longest run of equal draws, as a share of the chain.
+
+    Draws from exact conditionals may repeat for good reasons: units that are certain stay as they are. There a long
+    stand-still counts only where the chains stand apart, or at a point that others beat; see `_settled`.
+    """
+    fit, z = evidence.fit, evidence.fit.z
     if z.shape[1] < 2:
         return None
+    remedy = "start='uniform' or another seed if the start is bad; num_warmup=2000 if the step size is"
+    accepted = evidence.records["acceptance_rate"].mean(axis=1) if "acceptance_rate" in evidence.records else None
+    finite = isinstance(fit.target, Conditional)
+    if accepted is not None and not fit.inference.bias and accepted.min() < 0.01 and not finite:
+        worst, value = int(accepted.argmin()), float(accepted.min())
+        message = f"chain {worst} accepts {value:.1%} of its proposals: it does not move; at least 1 %"
+        return Finding("stuck", "fail", value, 0.01, message, remedy)
     runs = np.array([_longest_run((chain[1:] == chain[:-1]).all(axis=1)) for chain in z])
     worst, share = int(runs.argmax()), float(runs.max() / z.shape[1])
-    status = grade(share, max(0.1, 20 / z.shape[1]), 0.5)
-    message = f"longest stand-still {share:.0%} of the draws (chain {worst}); at most 10 %"
-    accepted = evidence.records["acceptance_rate"].mean(axis=1) if "acceptance_rate" in evidence.records else None
-    if accepted is not None and not evidence.fit.inference.bias and accepted.min() < 0.01:
-        worst, status = int(accepted.argmin()), "fail"
-        message = f"chain {worst} accepts {accepted[worst]:.1%} of its proposals; it does not move"
-    remedy = "start='uniform' or another seed if the start is bad; num_warmup=2000 if the step size is"
-    return Finding("stuck", status, share, 0.1, message, remedy)
+    bar = max(0.1, 20 / z.shape[1])
+    if finite and share > bar:
+        return _settled(evidence, share)
+    message = f"longest stand-still {beside(share, bar, '.0%')} of the draws (chain {worst}); at most {100 * bar:.3g} %"
+    return Finding("stuck", grade(share, bar, 0.5), share, bar, message, remedy)
+
+
+def _settled(evidence: Evidence, share: float) -> Finding:
+    """Of chains of finite unknowns that hardly move: whether all of them stand at the same point."""
+    z, lp = evidence.fit.z, evidence.records.get("lp")
+    points = {tuple(point) for point in z[:, -1].tolist()}
+    remedy = "inference='tempering', which crosses between modes"
+    still = f"draws stand still for {share:.0%} of the run"
+    if len(points) == 1 and lp is not None and all(v.levels for v in evidence.fit.target.variables):  # type: ignore[attr-defined]
+        value = fresh.missed(evidence.fit)
+        where = f"{still}, at one point; {fresh.NUM_CHAINS} chains from new starts found {beside(value, 0.01, '.1%')} of the mass elsewhere"
+        return Finding("stuck", grade(value, 0.01, 0.01), value, 0.01, f"{where}; at most 1 %", remedy)
+    if (z[:, -1:] != z).any(axis=(1, 2)).all():
+        message = f"{still}, as units that are certain do; all chains have moved"
+        return Finding("stuck", "pass", None, None, message, remedy)
+    if len(z) == 1:
+        return Finding("stuck", "warn", None, None, f"{still}, and there is no other chain to compare", "num_chains=4")
+    heights = "" if lp is None else f", {np.ptp(lp[:, -1]):.3g} nats apart"
+    return Finding("stuck", "fail", None, None, f"{still}: chains stand at {len(points)} points{heights}", remedy)
 
 
 def _longest_run(same: np.ndarray) -> int:

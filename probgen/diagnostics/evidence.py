@@ -76,11 +76,8 @@ UNKNOWNS, DERIVED = 1000, 200  # scalars of latent and of deterministic sites th
 
 
 def scalars(fit: Fit) -> Scalars:
-    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables; of an angle, on the circle.
-
-    An angle is two scalars, its cosine and its sine: its mean and sd depend on where the circle is cut.
-    """
-    parts = [_component(fit, key, value, None) for key, value in _angles_apart(fit).items()]
+    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables."""
+    parts = [_component(fit, key, value, None) for key, value in unwrapped(fit).items()]
     names = tuple(name for part in parts for name in part.names)
     return Scalars(names, np.concatenate([p.draws for p in parts]) if parts else np.zeros((0, *fit.z.shape[:2])))
 
@@ -94,13 +91,13 @@ def looked_at(fit: Fit) -> Looked:
 
 
 def _look(fit: Fit) -> Looked:
-    sites = _angles_apart(fit)
+    sites = unwrapped(fit)
     latent = set(fit.target.named("latent"))
     flat = {key: value.reshape(*value.shape[:2], -1) for key, value in sites.items()}
     looks = {key: screen.look(value) for key, value in flat.items()}
     parts = []
     for inside, most in ((True, UNKNOWNS), (False, DERIVED)):
-        group = [key for key in flat if (_site(key) in latent) == inside]
+        group = [key for key in flat if (key in latent) == inside]
         joined = screen.Look(*(np.concatenate([np.zeros(0, bool), *(looks[k][i] for k in group)]) for i in range(3)))
         joined = joined._replace(varies=joined.varies.astype(bool))
         few = UNKNOWNS + DERIVED if sum(v.shape[2] for v in flat.values()) <= UNKNOWNS + DERIVED else most
@@ -118,26 +115,27 @@ def _look(fit: Fit) -> Looked:
     return Looked(Scalars(names, draws), sum(v.shape[2] for v in flat.values()), varies)
 
 
-COS, SIN = " (cos)", " (sin)"  # endings of the two scalars of an angle
-
-
-def _site(key: str) -> str:
-    return key.removesuffix(COS).removesuffix(SIN)
-
-
-def _angles_apart(fit: Fit) -> dict[str, np.ndarray]:
-    """The draws of all sites, with the cosine and the sine in the place of each angle."""
+def unwrapped(fit: Fit) -> dict[str, np.ndarray]:
+    """The draws of all sites, angles within pi of their circular mean: where the circle is cut must not matter."""
     angles = {site.name for site in fit.target.sites if site.circular}
-    found: dict[str, np.ndarray] = {}
-    for key, value in fit.draws.items():
-        found |= {key + COS: np.cos(value), key + SIN: np.sin(value)} if key in angles else {key: value}
-    return found
+    return {key: _around_mean(value) if key in angles else value for key, value in fit.draws.items()}
+
+
+def _around_mean(angles: np.ndarray) -> np.ndarray:
+    """Angles (chain, draw, *event), each within pi of the circular mean of its scalar."""
+    middle = np.arctan2(np.sin(angles).mean(axis=(0, 1)), np.cos(angles).mean(axis=(0, 1)))
+    return middle + wrapped(angles - middle)
+
+
+def wrapped(angles: np.ndarray) -> np.ndarray:
+    """Angles taken to [-pi, pi)."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
 
 
 def _component(fit: Fit, key: str, value: np.ndarray, rows: np.ndarray | None) -> Scalars:
     """The scalars of one site, or those of the given rows: their names, and draws (scalar, chain, draw)."""
     shape, flat = value.shape[2:], value.reshape(*value.shape[:2], -1)
-    labels = [_labels(fit, _site(key), axis, size) for axis, size in enumerate(shape)]
+    labels = [_labels(fit, key, axis, size) for axis, size in enumerate(shape)]
     rows = np.arange(flat.shape[2]) if rows is None else rows
     where = np.transpose(np.unravel_index(rows, shape)) if shape else [()] * len(rows)
     names = [f"{key}[{', '.join(labels[i][j] for i, j in enumerate(index))}]" if shape else key for index in where]
