@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import chains, guides, learners
+from probgen.diagnostics import chains, convention, guides, learners
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.every import complete, finite, gradient
 from probgen.diagnostics.evidence import (
     Evidence,
+    Looked,
     Scalars,
     Weights,
     going_on,
-    Looked,
     has_draws,
     looked_at,
     scalars,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from probgen.result import Fit
 
 __all__ = [
-    "SEVERITY", "Evidence", "Finding", "Scalars", "Verdict", "Weights", "diagnose", "looked_at", "loss_drop", "r_hat", "scalars",
-    "smoothed_weights", "varying",
+    "SEVERITY", "Evidence", "Finding", "Looked", "Scalars", "Verdict", "Weights", "convention", "diagnose", "looked_at",
+    "loss_drop", "r_hat", "scalars", "smoothed_weights", "varying",
 ]  # fmt: skip
 
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes)

@@ -145,10 +145,12 @@ def _settled(evidence: Evidence, share: float) -> Finding:
     points = {tuple(point) for point in z[:, -1].tolist()}
     remedy = "inference='tempering', which crosses between modes"
     still = f"draws stand still for {share:.0%} of the run"
-    if len(points) == 1 and lp is not None and all(v.levels for v in evidence.fit.target.variables):  # type: ignore[attr-defined]
+    all_finite = all(v.levels for v in evidence.fit.target.variables)  # type: ignore[attr-defined]
+    if len(points) == 1 and lp is not None and all_finite:
         value = fresh.missed(evidence.fit)
-        where = f"{still}, at one point; {fresh.NUM_CHAINS} chains from new starts found {beside(value, 0.01, '.1%')} of the mass elsewhere"
-        return Finding("stuck", grade(value, 0.01, 0.01), value, 0.01, f"{where}; at most 1 %", remedy)
+        found = f"{fresh.NUM_CHAINS} chains from new starts found {beside(value, 0.01, '.1%')} of the mass elsewhere"
+        message = f"{still}, at one point; {found}; at most 1 %"
+        return Finding("stuck", grade(value, 0.01, 0.01), value, 0.01, message, remedy)
     if (z[:, -1:] != z).any(axis=(1, 2)).all():
         message = f"{still}, as units that are certain do; all chains have moved"
         return Finding("stuck", "pass", None, None, message, remedy)

@@ -39,7 +39,7 @@ def interval(draws: np.ndarray, prob: float | None = None) -> tuple[np.ndarray, 
 
 
 def tail_ess(draws: np.ndarray) -> Any:
-    """The effective sample size of the tails of scalars (scalar, chain, draw), at the quantiles that `arviz_stats.summary` takes."""
+    """The effective sample size of the tails of scalars (scalar, chain, draw), as `arviz_stats.summary` takes them."""
     from arviz_stats.base import array_stats
 
     return array_stats.ess(draws, method="tail", prob=probability())

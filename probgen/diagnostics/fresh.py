@@ -1,4 +1,4 @@
-"""More chains from new starts, for chains of finite unknowns that stand still: whether the place where they stand is the only one."""
+"""More chains from new starts, for chains of finite unknowns that stand still: whether where they stand is the only place."""
 
 from __future__ import annotations
 

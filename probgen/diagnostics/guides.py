@@ -12,7 +12,6 @@ from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
 
-
 EVEN = 0.95, 10.0  # effective share, and largest weight over the mean, of weights that are nearly equal
 
 
@@ -61,7 +60,9 @@ def _guide_sd(evidence: Evidence) -> Finding | None:
     word = "small" if ratios[index] > 1 else "large"
     where = _of_site(evidence, index)
     shown = beside(value, bar, ".2f")
-    message = f"an sd of the guide is too {word} by a factor of {shown}{where}; at most {bar:.3g}, 1.25 beyond the noise"
+    message = (
+        f"an sd of the guide is too {word} by a factor of {shown}{where}; at most {bar:.3g}, 1.25 beyond the noise"
+    )
     remedy = "fit.resample(), a richer guide (full rank, flow), or inference='nuts'"
     return Finding("guide_sd", grade(value, bar, 1.5 * allowed), value, bar, message, remedy)
 
@@ -74,7 +75,9 @@ def _guide_mean(evidence: Evidence) -> Finding | None:
     index = int(np.argmax(abs(shifts)))
     value, bar = float(abs(shifts[index])), float(0.3 + 3 * error)
     shown = beside(value, bar, ".2f")
-    message = f"a mean of the guide is off by {shown} sd{_of_site(evidence, index)}; at most {bar:.3g}, 0.3 beyond the noise"
+    message = (
+        f"a mean of the guide is off by {shown} sd{_of_site(evidence, index)}; at most {bar:.3g}, 0.3 beyond the noise"
+    )
     remedy = "fit.resample(), more steps, or a richer guide"
     return Finding("guide_mean", grade(value, bar, 1.0 + 3 * error), value, bar, message, remedy)
 
@@ -116,7 +119,9 @@ def _learner_bias(evidence: Evidence) -> Finding | None:
     if khat is None:
         return Finding("bias", "warn", None, None, text.rstrip("."), remedy)
     if even:
-        return Finding("bias", "pass", None, None, text.rstrip(".") + "; here the importance weights are nearly equal", remedy)
+        return Finding(
+            "bias", "pass", None, None, text.rstrip(".") + "; here the importance weights are nearly equal", remedy
+        )
     message = f"{text.rstrip('.')}; here k-hat is {beside(khat, 0.5, '.2f')}, at most 0.5"
     return Finding("bias", "pass" if khat <= 0.5 else "warn", khat, 0.5, message, remedy)
 

@@ -44,7 +44,7 @@ def _block(x: np.ndarray) -> Look:
 
 def _mixing(x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Split R-hat and effective sample size of x (chain, draw, scalar), by means of batches of so many draws."""
-    chains, draws, scalars = x.shape
+    chains, _, scalars = x.shape
     batches = x.reshape(chains, BATCHES, size, scalars).mean(axis=2)
     halves = batches.reshape(chains * 2, BATCHES // 2, scalars).mean(axis=1)
     square = np.einsum("cbds,cbds->cbs", *[x.reshape(chains, BATCHES, size, scalars)] * 2) / size

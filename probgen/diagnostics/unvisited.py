@@ -36,7 +36,7 @@ class Visited(NamedTuple):
 
 
 class Far(NamedTuple):
-    """The heaviest mode that was not visited: where (dim,), the log of its mass, and whether it is a permutation of a visited one."""
+    """A mode that was not visited: where (dim,), the log of its mass, and whether it is a permutation of a visited one."""
 
     z: np.ndarray
     log_mass: float
@@ -137,7 +137,9 @@ def _heaviest(evidence: Evidence, visited: Visited, ends: np.ndarray) -> Far | N
         usable[usable] = _far(visited.white(centres[usable]), visited.white(visited.z))
         if usable.any():
             best = int(np.argmax(np.where(usable, elbos, -np.inf)))
-            candidates.append(Far(centres[best], float(elbos[best]), _is_twin(evidence, visited, centres[best], elbos[best])))
+            candidates.append(
+                Far(centres[best], float(elbos[best]), _is_twin(evidence, visited, centres[best], elbos[best]))
+            )
     return max(candidates, key=lambda far: far.log_mass, default=None)
 
 

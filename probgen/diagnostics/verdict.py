@@ -90,6 +90,6 @@ def beside(value: float, bar: float, form: str) -> str:
     for more in range(digits, digits + 6):
         text = f"{value:.{more}{form[-1]}}"
         told = float(text.rstrip("%").replace(",", "")) * scale
-        if not np.isfinite(value) or (told <= bar) == (value <= bar) and (told >= bar) == (value >= bar):
+        if not np.isfinite(value) or ((told <= bar) == (value <= bar) and (told >= bar) == (value >= bar)):
             return text
     return f"{value!r}"

@@ -131,7 +131,9 @@ class Filled(dist.MaskedDistribution):
         normal = sum_rightmost(-0.5 * (z**2 + jnp.log(2 * jnp.pi)), extra)
         jacobian = transform.log_abs_det_jacobian(z, value)
         apart = lambda x: sum_rightmost(x, jnp.ndim(x) - jnp.ndim(value) + self.event_dim)  # noqa: E731
-        aside = apart(normal) - apart(jnp.broadcast_to(jacobian, jnp.shape(normal)) if not jnp.ndim(jacobian) else jacobian)
+        aside = apart(normal) - apart(
+            jnp.broadcast_to(jacobian, jnp.shape(normal)) if not jnp.ndim(jacobian) else jacobian
+        )
         return jnp.where(self._mask, self.base_dist.log_prob(value), aside)
 
 

@@ -80,7 +80,9 @@ def filled(msg: Any, u: torch.Tensor, jacobian: torch.Tensor) -> torch.Tensor:
     normal = -0.5 * (u**2 + math.log(2 * math.pi))
     extra = normal.dim() - (msg["fn"].batch_shape.__len__())
     normal = normal.flatten(normal.dim() - extra).sum(-1) if extra > 0 else normal
-    return torch.where(msg["mask"], jacobian.expand(normal.shape) if jacobian.dim() <= normal.dim() else jacobian, normal)
+    return torch.where(
+        msg["mask"], jacobian.expand(normal.shape) if jacobian.dim() <= normal.dim() else jacobian, normal
+    )
 
 
 def _edged(fn: Any) -> Any:

@@ -250,7 +250,9 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
             raise ValueError(
                 f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}."
             ) from None
-    return Site(key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution, circular=is_angle(fn.support))
+    return Site(
+        key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution, circular=is_angle(fn.support)
+    )
 
 
 def _levels(support: Any) -> int | None:
