@@ -74,7 +74,9 @@ def moments(log_density: Callable[..., np.ndarray], **grids: np.ndarray) -> dict
     weights = np.exp(values - values.max())
     weights /= weights.sum()
     means = {k: float((weights * p).sum()) for k, p in zip(grids, points, strict=True)}
-    return {k: (m, float(np.sqrt((weights * (p - m) ** 2).sum()))) for (k, m), p in zip(means.items(), points, strict=True)}
+    return {
+        k: (m, float(np.sqrt((weights * (p - m) ** 2).sum()))) for (k, m), p in zip(means.items(), points, strict=True)
+    }
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -132,7 +134,9 @@ def of_counts() -> dict[str, tuple[float, float]]:
 
 
 def humps(centres, weights, sd=1.0):
-    numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(jnp.asarray(weights)), dist.Normal(jnp.asarray(centres), sd)))
+    numpyro.sample(
+        "x", dist.MixtureSameFamily(dist.Categorical(jnp.asarray(weights)), dist.Normal(jnp.asarray(centres), sd))
+    )
 
 
 def of_humps(centres, weights, sd=1.0) -> dict[str, tuple[float, float]]:
@@ -253,16 +257,21 @@ def student_location_by_nuts():
 
 @sound()
 def logistic_regression_by_nuts():
-    x, y = np.linspace(-2, 2, 20), (rng(6).uniform(size=20) < 1 / (1 + np.exp(-1.5 * np.linspace(-2, 2, 20)))).astype(int)
+    x, y = (
+        np.linspace(-2, 2, 20),
+        (rng(6).uniform(size=20) < 1 / (1 + np.exp(-1.5 * np.linspace(-2, 2, 20)))).astype(int),
+    )
 
     def logistic(x, y):
         a, b = (numpyro.sample(k, dist.Normal(0.0, 3.0)) for k in "ab")
         numpyro.sample("y", dist.Bernoulli(logits=a + b * x), obs=y)
 
     found = fit(logistic, {"x": x, "y": y})
-    of = lambda a, b: -(a**2 + b**2) / 18 + sum(  # noqa: E731
-        t * (a + b * u) - np.logaddexp(0, a + b * u) for u, t in zip(x, y, strict=True)
-    )
+
+    def of(a, b):
+        likelihood = sum(t * (a + b * u) - np.logaddexp(0, a + b * u) for u, t in zip(x, y, strict=True))
+        return likelihood - (a**2 + b**2) / 18
+
     return found, apart(found.draws, moments(of, a=np.linspace(-6, 6, 400), b=np.linspace(-4, 12, 600)))
 
 
@@ -444,7 +453,12 @@ def of_frozen() -> dict[str, tuple[float, float]]:
     count, mean = len(Y), Y.mean()
     scales = np.linspace(0.5, 8, 4000)
     spread = 25 + scales**2 / count
-    evidence = -(count - 1) * np.log(scales) - count * Y.var() / (2 * scales**2) - 0.5 * np.log(spread) - mean**2 / (2 * spread)
+    evidence = (
+        -(count - 1) * np.log(scales)
+        - count * Y.var() / (2 * scales**2)
+        - 0.5 * np.log(spread)
+        - mean**2 / (2 * spread)
+    )
     precision = count / scales[evidence.argmax()] ** 2 + 1 / 25
     return {"m": (count * mean / scales[evidence.argmax()] ** 2 / precision, precision**-0.5)}
 
@@ -510,8 +524,12 @@ def separable_classes_by_mle():
 
 @density_trap(bar=1.0)
 def collapsed_autoencoder():
-    x = (rng(17).uniform(size=(300, 16)) < np.repeat(rng(18).uniform(size=(300, 1)) > 0.5, 16, axis=1) * 0.8 + 0.1).astype(float)
+    x = (
+        rng(17).uniform(size=(300, 16)) < np.repeat(rng(18).uniform(size=(300, 1)) > 0.5, 16, axis=1) * 0.8 + 0.1
+    ).astype(float)
     data = {"x": x, "dim": 16, "num_latents": 2, "width": 16}
     found = fit("beta_vae", data, "amortised_svi", num_steps=600, kl_weight=100.0)
-    truth = [np.logaddexp(*(k * np.log(p) + (16 - k) * np.log(1 - p) for p in (0.1, 0.9))) - np.log(2) for k in x.sum(1)]
+    truth = [
+        np.logaddexp(*(k * np.log(p) + (16 - k) * np.log(1 - p) for p in (0.1, 0.9))) - np.log(2) for k in x.sum(1)
+    ]
     return found, float(np.mean(truth)) - float(np.mean(found.log_prob().value))

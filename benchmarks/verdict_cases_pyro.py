@@ -6,7 +6,18 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from verdict_cases import COUNTS, Y, apart, fit, moments, of_counts, of_frozen, of_location_scale, of_regression, regression_data
+from verdict_cases import (
+    COUNTS,
+    Y,
+    apart,
+    fit,
+    moments,
+    of_counts,
+    of_frozen,
+    of_location_scale,
+    of_regression,
+    regression_data,
+)
 from verdict_cases import sound as known
 from verdict_cases import trap as snare
 

@@ -26,7 +26,13 @@ WRONG_PASSES, WRONG_FAILS = 0, 1  # the bars
 
 def measured(case: Any, seed: int) -> dict[str, Any]:
     """The verdict of one case, its error, and what did not pass."""
-    record: dict[str, Any] = {"case": case.name, "seed": seed, "engine": case.engine, "trap": case.trap, "bar": case.bar}
+    record: dict[str, Any] = {
+        "case": case.name,
+        "seed": seed,
+        "engine": case.engine,
+        "trap": case.trap,
+        "bar": case.bar,
+    }
     record |= {"machine": harness.machine(), "error": None, "findings": [], "refused": ""}
     begun = time.perf_counter()
     with warnings.catch_warnings():

@@ -13,6 +13,9 @@ from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
 
 EVEN = 0.95, 10.0  # effective share, and largest weight over the mean, of weights that are nearly equal
+USABLE = (
+    0.8  # effective share from which a heavy tail is a warning: the squared distance chi^2 of p from q is then 0.25
+)
 
 
 def _k_hat(evidence: Evidence) -> Finding | None:
@@ -25,17 +28,21 @@ def _k_hat(evidence: Evidence) -> Finding | None:
         return None
     value = np.nan if evidence.weights is None else evidence.weights.khat
     remedy = "fit.resample() up to 0.7; above it a richer guide (full rank, flow), or inference='nuts'"
-    if value > 0.5 and evidence.weights is not None and _even(evidence.weights.weights):
-        largest = evidence.weights.weights.max() * evidence.weights.weights.size
-        message = f"the importance weights are nearly equal: the largest is {largest:.1f} times the mean; at most {EVEN[1]:.0f}"
-        return Finding("k_hat", "pass", float(largest), EVEN[1], message, remedy)
     message = f"k-hat of the importance weights {beside(value, 0.5, '.2f')}; at most 0.5, unusable above 0.7"
-    return Finding("k_hat", grade(value, 0.5, 0.7), value, 0.5, message, remedy)
+    status = grade(value, 0.5, 0.7)
+    if evidence.weights is not None and status != "pass":
+        share, largest = _evenness(evidence.weights.weights)
+        if share >= EVEN[0] and largest <= EVEN[1]:
+            message = f"the importance weights are nearly equal: the largest is {largest:.1f} times the mean; at most {EVEN[1]:.0f}"
+            return Finding("k_hat", "pass", largest, EVEN[1], message, remedy)
+        if status == "fail" and share >= USABLE:
+            status, message = "warn", f"{message}, unless 80 % of the draws stay effective, here {share:.0%}"
+    return Finding("k_hat", status, value, 0.5, message, remedy)
 
 
-def _even(weights: np.ndarray) -> bool:
-    """Whether normalised weights are nearly equal."""
-    return bool(1 / (weights @ weights) >= EVEN[0] * weights.size and weights.max() * weights.size <= EVEN[1])
+def _evenness(weights: np.ndarray) -> tuple[float, float]:
+    """The effective share of normalised weights, and the largest over their mean."""
+    return float(1 / (weights @ weights) / weights.size), float(weights.max() * weights.size)
 
 
 def _weights(evidence: Evidence) -> Finding | None:
@@ -114,7 +121,8 @@ def _learner_bias(evidence: Evidence) -> Finding | None:
     if not text:
         return None
     khat = None if evidence.weights is None else evidence.weights.khat
-    even = evidence.weights is not None and _even(evidence.weights.weights)
+    share, largest = (0.0, np.inf) if evidence.weights is None else _evenness(evidence.weights.weights)
+    even = share >= EVEN[0] and largest <= EVEN[1]
     remedy = "a richer guide, or inference='nuts'"
     if khat is None:
         return Finding("bias", "warn", None, None, text.rstrip("."), remedy)

@@ -23,16 +23,22 @@ WIDTHS = (2.0,) * 12 + (10.0,) * 5 + (50.0,) * 5  # half the side of the box of 
 NUM_PRIOR, BATCH = 10, 32  # draws of the prior to begin at; points evaluated at once, so that one shape is compiled
 NUM_STEPS, MEMORY = 150, 10  # evaluations of a path at most; pairs that L-BFGS remembers
 LARGEST = 300  # dimensions up to which a search is made: masses need a Hessian
-SECONDS = 20.0  # a search ends early where the density is so slow
+SECONDS = 10.0  # after which a search ends where the density is slow; the verdict says so
 
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Ends(NamedTuple):
-    """Where climbs ended: points (path, dim) and their log densities (path,), in nats."""
+    """Where climbs ended: points (path, dim), their log densities (path,), in nats, and whether time ended the climbs."""
 
     z: np.ndarray
     value: np.ndarray
+    cut: bool = False
+
+    @property
+    def told(self) -> str:
+        """What was done, in words."""
+        return f"{len(self.z)} climbs from far apart" + (f", cut short after {SECONDS:.0f} s" if self.cut else "")
 
 
 def found(fit: Fit) -> Ends:
@@ -62,9 +68,9 @@ def evaluator(target: Any) -> Evaluate:
 def _search(target: Any, seed: int) -> Ends:
     evaluate = evaluator(target)
     with np.errstate(all="ignore"):
-        z, value = climb(evaluate, origins(target, seed))
+        z, value, cut = climb(evaluate, origins(target, seed))
     usable = np.isfinite(value) & np.isfinite(z).all(axis=1)
-    return Ends(z[usable], value[usable])
+    return Ends(z[usable], value[usable], cut)
 
 
 def origins(target: Any, seed: int) -> np.ndarray:
@@ -129,15 +135,16 @@ class _Paths:
             kept[:, curved] = np.concatenate([kept[1:, curved], new[None, curved]])
 
 
-def climb(evaluate: Evaluate, z: np.ndarray, seconds: float = SECONDS) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (path, dim) and log densities (path,) of climbs from z (path, dim)."""
+def climb(evaluate: Evaluate, z: np.ndarray, seconds: float = SECONDS) -> Ends:
+    """The ends of climbs from z (path, dim)."""
     begun = time.perf_counter()
-    paths = _Paths(z, *evaluate(z))
+    paths, late = _Paths(z, *evaluate(z)), False
     for _ in range(NUM_STEPS):
-        if not paths.alive.any() or time.perf_counter() - begun > seconds:
+        late = time.perf_counter() - begun > seconds
+        if late or not paths.alive.any():
             break
         paths.advance(evaluate)
-    return paths.z, paths.value
+    return Ends(paths.z, paths.value, late and bool(paths.alive.any()))
 
 
 def curvature_root(evaluate: Evaluate, z: np.ndarray) -> np.ndarray:

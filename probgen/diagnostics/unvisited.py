@@ -53,12 +53,13 @@ def modes(evidence: Evidence) -> Finding | None:
     if fit.z.shape[0] * fit.z.shape[1] < 100:
         return None
     visited = _visited(evidence)
-    ends = search.found(fit).z
+    found = search.found(fit)
+    ends = found.z
     if visited is None or not len(ends) + np.size(fit.starts.get("elbos", ())):
         return None
     heaviest = _heaviest(evidence, visited, ends)
     if heaviest is None or (share := _share(heaviest.log_mass, visited.log_mass)) == 0:
-        message = f"no mode was found that the draws do not visit, in {len(ends)} climbs from far apart"
+        message = f"no mode was found that the draws do not visit, in {found.told}"
         return Finding("modes", "pass", 0.0, SMALLEST_MODE, message, _remedy(evidence))
     message = f"a mode that was not visited holds at least about {share:.1%} of the mass; at most {SMALLEST_MODE:.0%}"
     if share <= SMALLEST_MODE:
@@ -189,7 +190,7 @@ def _of_point(evidence: Evidence) -> Finding:
     ends = search.found(fit)
     value = float(evaluate(point[None])[0][0])
     above = float(ends.value.max(initial=-np.inf) - value)
-    message = f"{len(ends.z)} climbs from far apart found no higher density"
+    message = f"{ends.told} found no higher density"
     remedy = "another seed: the climb ended at a lower mode; or inference='nuts'"
     bar = 0.01
     if above > bar:
