@@ -63,7 +63,7 @@ def apart(draws: Mapping[str, Any], truth: Mapping[str, tuple[Any, Any]]) -> flo
         values = values.reshape(-1, *values.shape[2:])
         with np.errstate(all="ignore"):
             errors = abs(values.mean(0) - mean) / sd, abs(np.log(values.std(0) / sd))
-        worst = max(worst, *(float(np.max(np.nan_to_num(e, nan=np.inf))) for e in errors))
+        worst = max(worst, *(float(np.max(np.nan_to_num(e, nan=np.inf, posinf=np.inf))) for e in errors))
     return worst
 
 

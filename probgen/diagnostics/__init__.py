@@ -27,6 +27,7 @@ from probgen.diagnostics.evidence import (
     varying,
     with_summaries,
 )
+from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
@@ -40,7 +41,7 @@ __all__ = [
     "loss_drop", "r_hat", "scalars", "smoothed_weights", "varying",
 ]  # fmt: skip
 
-CHAIN_CHECKS = (*chains.CHECKS, gradient, modes)
+CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
 LEARNER_CHECKS = (*learners.CHECKS, *guides.CHECKS, gradient, modes)
 
 

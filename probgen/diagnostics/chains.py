@@ -16,14 +16,26 @@ from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
 
 
+FEWEST = 4  # draws of a chain below which its halves say nothing
+
+
 def _r_hat(evidence: Evidence) -> Finding | None:
     """The largest rank-normalised split R-hat; of one chain, between its quarters."""
     names, draws = evidence.scalars
     if not names:
         return None
     value, name = _worst(r_hat(draws), names, np.nanargmax, np.inf)
+    if draws.shape[2] < FEWEST:
+        return _too_few(evidence, "r_hat", "R-hat", value, 1.01)
     message = f"largest R-hat {beside(value, 1.01, '.3f')} ({name}); at most 1.01{evidence.told}"
     return Finding("r_hat", grade(value, 1.01, 1.05), value, 1.01, message, _more(evidence))
+
+
+def _too_few(evidence: Evidence, check: str, what: str, value: float, bar: float) -> Finding:
+    """Of chains too short, or too still, for a number."""
+    count = evidence.fit.z.shape[1]
+    message = f"the {what} cannot be estimated from {count} draws a chain; at least 100 draws a chain"
+    return Finding(check, "fail", value, bar, message, _more(evidence))
 
 
 def r_hat(draws: np.ndarray) -> np.ndarray:
@@ -48,6 +60,8 @@ def _ess_of(evidence: Evidence, kind: str, of: Callable[[np.ndarray], Any]) -> F
         return None
     value, name = _worst(of(draws), names, np.nanargmin, np.nan)
     bar = 100.0 * draws.shape[1]
+    if not np.isfinite(value):
+        return _too_few(evidence, f"ess_{kind}", f"{kind} ESS", value, bar)
     status = grade(-value, -bar, -bar / 4)
     shown = beside(value, bar, ".0f")
     message = f"smallest {kind} ESS {shown} ({name}); at least {bar:.0f}, 100 a chain{evidence.told}"
@@ -74,6 +88,8 @@ def _mcse(evidence: Evidence) -> Finding | None:
     if not names:
         return None
     value, name = _worst(array_stats.mcse(draws) / draws.std(axis=(1, 2), ddof=1), names, np.nanargmax, np.nan)
+    if not np.isfinite(value):
+        return _too_few(evidence, "mcse", "error of a mean", value, 0.1)
     message = f"largest error of a mean {beside(value, 0.1, '.3f')} sd ({name}); at most 0.1 sd{evidence.told}"
     return Finding("mcse", grade(value, 0.1, np.inf), value, 0.1, message, _more(evidence))
 

@@ -63,12 +63,12 @@ def _guide_sd(evidence: Evidence) -> Finding | None:
     off = abs(np.log(ratios))
     index = int(np.argmax(off))
     value, allowed = float(np.exp(off[index])), np.exp(2 * error)
-    bar = float(1.25 * allowed)
+    bar = round(float(1.25 * allowed), 2)
     word = "small" if ratios[index] > 1 else "large"
     where = _of_site(evidence, index)
     shown = beside(value, bar, ".2f")
     message = (
-        f"an sd of the guide is too {word} by a factor of {shown}{where}; at most {bar:.3g}, 1.25 beyond the noise"
+        f"an sd of the guide is too {word} by a factor of {shown}{where}; at most {bar:.2f}, 1.25 beyond the noise"
     )
     remedy = "fit.resample(), a richer guide (full rank, flow), or inference='nuts'"
     return Finding("guide_sd", grade(value, bar, 1.5 * allowed), value, bar, message, remedy)
@@ -80,10 +80,10 @@ def _guide_mean(evidence: Evidence) -> Finding | None:
         return None
     shifts, _, error = _weighted(evidence)
     index = int(np.argmax(abs(shifts)))
-    value, bar = float(abs(shifts[index])), float(0.3 + 3 * error)
+    value, bar = float(abs(shifts[index])), round(float(0.3 + 3 * error), 2)
     shown = beside(value, bar, ".2f")
     message = (
-        f"a mean of the guide is off by {shown} sd{_of_site(evidence, index)}; at most {bar:.3g}, 0.3 beyond the noise"
+        f"a mean of the guide is off by {shown} sd{_of_site(evidence, index)}; at most {bar:.2f}, 0.3 beyond the noise"
     )
     remedy = "fit.resample(), more steps, or a richer guide"
     return Finding("guide_mean", grade(value, bar, 1.0 + 3 * error), value, bar, message, remedy)
