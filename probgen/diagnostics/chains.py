@@ -15,7 +15,6 @@ from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
 
-
 FEWEST = 4  # draws of a chain below which its halves say nothing
 
 
@@ -34,7 +33,7 @@ def _r_hat(evidence: Evidence) -> Finding | None:
 def _too_few(evidence: Evidence, check: str, what: str, value: float, bar: float) -> Finding:
     """Of chains too short, or too still, for a number."""
     count = evidence.fit.z.shape[1]
-    message = f"the {what} cannot be estimated from {count} draws a chain; at least 100 draws a chain"
+    message = f"the {what} cannot be estimated from {count} draws a chain; take 100 or more"
     return Finding(check, "fail", value, bar, message, _more(evidence))
 
 

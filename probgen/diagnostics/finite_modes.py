@@ -44,7 +44,10 @@ def finite_modes(evidence: Evidence) -> Finding | None:
     )
     reached = float(np.exp(logsumexp(values) - np.log(often) - log_z(target).value))
     share, bar = max(0.0, 1 - reached), round(SMALLEST_MODE + 3 * error, 3)
-    message = f"states that the chains do not reach hold about {beside(share, bar, '.1%')} of the mass; at most {bar:.1%}, 1 % beyond the noise"
+    shown = beside(share, bar, ".1%")
+    message = (
+        f"states that the chains do not reach hold about {shown} of the mass; at most {bar:.1%}, 1 % beyond the noise"
+    )
     remedy = "inference='tempering', which crosses between modes"
     return Finding("modes", grade(share, bar, bar), share, bar, message, remedy)
 
