@@ -19,7 +19,7 @@ from probgen.target import Continuous
 SMALLEST_MODE = 0.01  # share of the mass below which a mode may be missed
 NUM_MASS = 256  # draws of the normal around an end
 MOST_ENDS = 6  # far ends whose mass is estimated
-ALIKE = 0.05  # nats by which the masses of modes that are each other's permutation may differ
+STATIONARY = 0.3  # sds from its top within which a climb has ended
 
 
 class Visited(NamedTuple):
@@ -162,7 +162,10 @@ def _mass_around(evidence: Evidence, visited: Visited, end: np.ndarray) -> Far:
     root = search.curvature_root(evaluate, end)
     noise = np.random.default_rng(evidence.fit.seed).normal(size=(NUM_MASS, dim))
     points = end + noise @ root.T
-    values, _ = evaluate(points)
+    values, gradients = evaluate(np.concatenate([points, end[None]]))
+    if not np.linalg.norm(gradients[-1] @ root) < STATIONARY:  # a climb under way, in a long tail: no mode
+        return Far(end, -np.inf, False)
+    values = values[:-1]
     log_q = -0.5 * ((noise**2).sum(axis=1) + dim * np.log(2 * np.pi)) - np.linalg.slogdet(root)[1]
     ours = np.linalg.norm(noise, axis=1) < np.linalg.norm(visited.white(points), axis=1)
     ratios = np.where(ours & np.isfinite(values), values - log_q, -np.inf)
