@@ -23,7 +23,7 @@ WIDTHS = (2.0,) * 12 + (10.0,) * 5 + (50.0,) * 5  # half the side of the box of 
 NUM_PRIOR, BATCH = 10, 32  # draws of the prior to begin at; points evaluated at once, so that one shape is compiled
 NUM_STEPS, MEMORY = 150, 10  # evaluations of a path at most; pairs that L-BFGS remembers
 LARGEST = 300  # dimensions up to which a search is made: masses need a Hessian
-SECONDS = 10.0  # after which a search ends where the density is slow; the verdict says so
+SECONDS = 5.0  # after which a search ends where the density is slow; the verdict says so
 
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
