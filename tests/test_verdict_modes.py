@@ -174,3 +174,25 @@ def test_guides_on_pyro_are_checked():
     assert finding.value == pytest.approx(0.5, abs=0.02)
     assert fit(two, gap, "map").diagnose()["modes"].status == "pass"
     assert fit(one, gap, "laplace").diagnose()["modes"].status == "pass"
+
+
+def test_a_mode_of_bits_that_no_chain_reached_fails_with_its_share():
+    """Chains that wander, but on one side of a barrier: R-hat sees nothing, the exact sum over all states does."""
+
+    def bits(coupling):
+        x = numpyro.sample("x", dist.Bernoulli(0.5).expand([8]).to_event(1))
+        s = 2.0 * x - 1.0
+        numpyro.factor("energy", coupling * (s[1:] * s[:-1]).sum() - 0.2 * s.sum())
+
+    found = fit(bits, {"coupling": 2.5}, "gibbs", conditionals="evaluation", num_chains=16, num_samples=1000)
+    low = [chain for chain in range(16) if found.z[chain].mean(axis=1).max() < 0.9][:4]
+    assert len(low) == 4
+    one_side = replace(found, records={k: v[low] for k, v in found.records.items()})
+    finding = one_side.diagnose()["modes"]
+    assert finding.status == "fail"
+    states = 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1) - 1
+    mass = np.exp(2.5 * (states[:, 1:] * states[:, :-1]).sum(1) - 0.2 * states.sum(1))
+    missed = mass[states.sum(1) > 6].sum() / mass.sum()
+    assert finding.value == pytest.approx(missed, abs=0.02)
+    weak = fit(bits, {"coupling": 0.3}, "gibbs", conditionals="evaluation", num_samples=1000)
+    assert weak.diagnose()["modes"].status == "pass"
