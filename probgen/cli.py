@@ -286,7 +286,8 @@ def _summary(fit: result.Fit) -> str:
     table = fit.summary()
     rest = len(table) - MAX_ROWS
     more = f"\n... and {rest} more rows: pg.load({str(fit.directory)!r}).summary()" if rest > 0 else ""
-    return f"\n{table.head(MAX_ROWS).to_string()}{more}\n"
+    left = f"\n{table.footnote}" if getattr(table, "footnote", "") else ""
+    return f"\n{table.head(MAX_ROWS).to_string(na_rep='-')}{more}{left}\n"
 
 
 @dataclass(frozen=True)

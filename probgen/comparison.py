@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, r_hat, scalars, smoothed_weights, varying
+from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, looked_at, r_hat, smoothed_weights
+from probgen.diagnostics.evidence import wrapped
 from probgen.pinned import Changed
 from probgen.result import LearnedFit
+from probgen.tables import quiet
 from probgen.target import Learnable
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Comparison:
     def __str__(self) -> str:
         parts = [_aligned([["", *self.table.columns], *_cells(self.table)]), f"reference: {self.reference}"]
         if self.loo is not None:
-            parts += ["", _aligned([["", *map(str, self.loo.columns)], *_cells(self.loo)])]
+            parts += ["", _aligned([["", *map(str, self.loo.columns)], *_cells(self.loo)]), *self._cautions()]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
@@ -63,20 +64,29 @@ class Comparison:
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML page: the table, a forest plot of all fits, and every verdict."""
+        from probgen.pictures.draws import intervals
         from probgen.report import Page, Section, Table
 
         head = ["", *self.table.columns]
         legend = [(key, meaning) for key, meaning in COLUMNS.items() if key in self.table.columns]
         sections = [
             Section("Fits", f"Reference: {self.reference}.", Table(head, _cells(self.table))),
-            Section("Posterior", "Medians with 50 % and 94 % intervals of shared unknowns.", svg=self._forest()),
+            Section("Posterior", f"Of shared unknowns. {intervals()}", svg=self._forest()),
         ]
         if self.loo is not None:
             note = "Expected log predictive density of left-out points, in nats; the best first."
+            note = " ".join([note, *self._cautions()])
             sections.append(Section("Leave-one-out", note, Table(["", *map(str, self.loo.columns)], _cells(self.loo))))
         sections += [Section(f"Verdict on {name}", code=str(v), folded=True) for name, v in self.verdicts.items()]
         sections.append(Section("What the columns say", table=Table(("", ""), legend), folded=True))
         return Page("Comparison", ", ".join(self.fits), None, sections).write(path)
+
+    def _cautions(self) -> list[str]:
+        """Of whose leave-one-out estimate some observation's Pareto k says that it cannot be trusted."""
+        if self.loo is None or "warning" not in self.loo:
+            return []
+        doubtful = [str(name) for name, warned in zip(self.loo.index, self.loo["warning"], strict=True) if warned]
+        return [f"Not to be relied on, by Pareto k of single observations: {', '.join(doubtful)}."] if doubtful else []
 
     def _forest(self) -> str:
         from probgen.pictures.draws import MOST, by_site, forest
@@ -115,7 +125,11 @@ def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
     costs = {name: _cost(fit, found[name]) for name, fit in fits.items()}
     reference = max(fits, key=lambda name: _merit(fits[name], verdicts[name], costs[name]))
     rows = {
-        name: {"verdict": verdicts[name].status, **_agreement(found[name], found[reference], name == reference), **cost}
+        name: {
+            "verdict": verdicts[name].status,
+            **_agreement(found[name], found[reference], name == reference, _angles(fits[name])),
+            **cost,
+        }
         for name, cost in costs.items()
     }
     return Comparison(_table(rows), reference, fits, verdicts, _loo(fits) if loo else None)
@@ -177,8 +191,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 def _usable(fit: Fit) -> Scalars:
     if isinstance(fit, LearnedFit):  # parameters have no draws to compare
         return Scalars((), np.zeros((0, 1, 1)))
-    every = scalars(fit)
-    return every.pick(varying(every.draws))
+    return looked_at(fit).scalars
 
 
 def _merit(fit: Fit, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
@@ -220,7 +233,11 @@ def _gradients(fit: Fit) -> int:
     return fit.num_steps * chains * int(fit.inference.settings().get("num_particles", 1))
 
 
-def _agreement(found: Scalars, reference: Scalars, same: bool) -> dict[str, float]:
+def _angles(fit: Fit) -> set[str]:
+    return {site.name for site in fit.target.sites if site.circular}
+
+
+def _agreement(found: Scalars, reference: Scalars, same: bool, angles: set[str]) -> dict[str, float]:
     """How far a fit's means and sds are from the reference's, at worst over the scalars that both have."""
     from arviz_stats.base import array_stats
 
@@ -229,7 +246,8 @@ def _agreement(found: Scalars, reference: Scalars, same: bool) -> dict[str, floa
         return {"mean_diff": 0.0 if same else np.nan, "noise": np.nan, "sd_diff": 0.0 if same else np.nan}
     ours, theirs = _at(found, shared), _at(reference, shared)
     sd = theirs.std(axis=(1, 2))
-    shift = abs(ours.mean(axis=(1, 2)) - theirs.mean(axis=(1, 2))) / sd
+    shift = ours.mean(axis=(1, 2)) - theirs.mean(axis=(1, 2))
+    shift = abs(np.where([name.partition("[")[0] in angles for name in shared], wrapped(shift), shift)) / sd
     worst = int(np.argmax(shift))
     with np.errstate(all="ignore"):
         noise = np.hypot(array_stats.mcse(ours[[worst]]), array_stats.mcse(theirs[[worst]]))[0] / sd[worst]
@@ -252,10 +270,7 @@ def _loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
 
     for fit in fits.values():
         fit.log_likelihood()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # arviz_stats 0.8 calls pandas in a way that pandas 3 deprecates
+    with quiet():  # the table has a column for what its warnings say
         return ranked({name: fit.tree for name, fit in fits.items()})
 
 

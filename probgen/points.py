@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ def free(target: Continuous) -> np.ndarray:
     return np.setdiff1d(np.arange(target.dim), target.point_index)
 
 
-class AtPoints:
+class AtPoints(Continuous):
     """The unknowns of a target, its parameters held at given points: what a search or a guide asks of a target.
 
     points: the parameters' coordinates, unconstrained, (point,). An unknown u is (unknown,); `dim` counts unknowns.
@@ -24,6 +25,7 @@ class AtPoints:
         self.target, self.points = target, points
         self.engine, self.ops, self.free = target.engine, target.ops, free(target)
         self.dim, self.precision = len(self.free), target.precision  # type: ignore[attr-defined]
+        self.sites, self.data = target.sites, target.data
         self._order = np.argsort(np.concatenate([target.point_index, self.free]))
 
     def whole(self, u: Any) -> Any:
@@ -48,3 +50,12 @@ class AtPoints:
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values, gradients = self.target.gradients(np.asarray(self.whole(points)))
         return values, gradients[:, self.free]
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        return self.target.constrain(np.asarray(self.whole(draws)))
+
+    def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
+        return self.target.unconstrain(values)[self.free]
+
+    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+        return self.target.prior(seed, num_samples)

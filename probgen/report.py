@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probgen.diagnostics import Scalars, Verdict, r_hat, scalars, varying
+from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
 from probgen.latent import LatentFit
 from probgen.pictures import density, draws, latent, learned
 from probgen.pictures.draws import MOST
@@ -86,19 +86,19 @@ def _name(fit: Fit) -> str:
 
 
 def _of_draws(fit: Fit) -> Iterator[Section]:
-    every = scalars(fit)
-    shown = every.pick(varying(every.draws))
+    looked = looked_at(fit)
+    shown = looked.scalars
     if not fit.answer:
         shown = shown.pick(worst_first(shown))
     if shown.names:
-        yield Section("Summary", _note(fit, every, shown), table=summary(shown.pick(slice(MOST))))
+        yield Section("Summary", _note(fit, looked), table=summary(shown.pick(slice(MOST))))
     for title, note, draw in draws.PICTURES:
         with style():
             found = draw(fit, shown)
             if isinstance(found, str):
                 yield Section(title, found)
             elif found is not None:
-                yield Section(title, note, svg=svg(found))
+                yield Section(title, note if isinstance(note, str) else note(), svg=svg(found))
 
 
 def _of_learned(fit: LearnedFit) -> Iterator[Section]:
@@ -118,13 +118,13 @@ def _of_learned(fit: LearnedFit) -> Iterator[Section]:
                 yield Section(title, note, svg=svg(picture))
 
 
-def _note(fit: Fit, every: Scalars, shown: Scalars) -> str:
+def _note(fit: Fit, looked: Looked) -> str:
     """Which scalars the page shows."""
     order = "in the program's order" if fit.answer else "those that mix worst first"
-    note = f"{len(shown.names)} scalars, {order}."
-    if len(shown.names) > MOST:
-        note = f"{MOST} of {len(shown.names)} scalars, {order}; fit.summary() has the rest."
-    left_out = len(every.names) - len(shown.names)
+    note = f"{looked.varying} scalars, {order}."
+    if looked.varying > MOST:
+        note = f"{MOST} of {looked.varying:,} scalars, {order}; fit.summary() has the rest."
+    left_out = looked.total - looked.varying
     return f"{note} {left_out} that are constant or not finite are left out." if left_out else note
 
 
@@ -141,22 +141,31 @@ def summary(shown: Scalars) -> Table:
     """Mean, sd, quantiles and diagnostics of scalars."""
     from arviz_stats.base import array_stats
 
-    head = ("", "mean", "sd", "5 %", "median", "95 %", "error of mean", "bulk ESS", "tail ESS", "R-hat")
+    ends = f"{convention.per_cent()} from", "to"
+    head = ("", "mean", "sd", ends[0], "median", ends[1], "error of mean", "bulk ESS", "tail ESS", "R-hat")
     flat = shown.draws.reshape(len(shown.names), -1)
     with np.errstate(all="ignore"):
+        low, high = convention.interval(flat)
         columns = [
             flat.mean(1),
             flat.std(1),
-            *np.quantile(flat, [0.05, 0.5, 0.95], axis=1),
+            low,
+            np.median(flat, axis=1),
+            high,
             array_stats.mcse(shown.draws),
         ]
-        sizes = [array_stats.ess(shown.draws), array_stats.ess(shown.draws, method="tail", prob=(0.05, 0.95))]
+        sizes = [array_stats.ess(shown.draws), convention.tail_ess(shown.draws)]
         mixing = r_hat(shown.draws)
     rows = [
-        [name, *(f"{c[i]:.3g}" for c in columns), *(f"{c[i]:.0f}" for c in sizes), f"{mixing[i]:.3f}"]
+        [name, *(_cell(c[i], ".3g") for c in columns), *(_cell(c[i], ".0f") for c in sizes), _cell(mixing[i], ".3f")]
         for i, name in enumerate(shown.names)
     ]
     return Table(head, rows)
+
+
+def _cell(value: float, form: str) -> str:
+    """A number as text; a dash where it is not defined, as R-hat of a single draw."""
+    return format(value, form) if np.isfinite(value) else "-"
 
 
 def _of_run(fit: Fit) -> Iterator[Section]:

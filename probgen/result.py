@@ -98,9 +98,9 @@ class Fit:
 
     def summary(self, **keywords: Any) -> Any:
         """ArviZ's table of means, sds, intervals, ESS, R-hat and MCSE."""
-        from arviz_stats import summary
+        from probgen.tables import summary
 
-        return summary(self.tree, **keywords)
+        return summary(self, **keywords)
 
     def diagnose(self) -> Any:
         """The verdict: pass, warn or fail, each finding with its number, its bar and the remedy."""
@@ -176,10 +176,9 @@ class Fit:
 
     def loo(self) -> Any:
         """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling (arviz_stats.loo)."""
-        from arviz_stats import loo
+        from probgen.tables import loo
 
-        self.log_likelihood()
-        return loo(self.tree)
+        return loo(self)
 
     def resample(self, num_samples: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
         """Draws of a variational fit resampled by Pareto-smoothed importance weights: arrays (1, num_samples, *event)."""

@@ -47,6 +47,7 @@ class Site:
     discrete: whether the support is countable; enumerable: whether it is finite and the engine can enumerate it.
     subsampled: whether it stands in a plate that draws a minibatch.
     source: the data keyword whose array an observed site is, where it is one; bounds: that array's known support.
+    circular: whether it is an unknown angle, or angles, with no ends.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Site:
     distribution: str = ""
     source: str = ""
     bounds: Bounds | None = None
+    circular: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import baselines, chains, guides, learners, unbounded
+from probgen.diagnostics import baselines, chains, convention, guides, learners, unbounded
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.every import complete, finite, gradient
 from probgen.diagnostics.evidence import (
     Evidence,
+    Looked,
     Scalars,
     Weights,
     going_on,
     has_draws,
+    looked_at,
     scalars,
     smoothed_weights,
     varying,
     with_summaries,
 )
+from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
@@ -34,12 +37,12 @@ if TYPE_CHECKING:
     from probgen.result import Fit
 
 __all__ = [
-    "SEVERITY", "Evidence", "Finding", "Scalars", "Verdict", "Weights", "diagnose", "loss_drop", "r_hat", "scalars",
-    "smoothed_weights", "varying",
+    "SEVERITY", "Evidence", "Finding", "Looked", "Scalars", "Verdict", "Weights", "convention", "diagnose", "looked_at",
+    "loss_drop", "r_hat", "scalars", "smoothed_weights", "varying",
 ]  # fmt: skip
 
-CHAIN_CHECKS = (*chains.CHECKS, gradient, modes)
-LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient)
+CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
+LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 
 def diagnose(fit: Fit) -> Verdict:
@@ -54,10 +57,12 @@ def _findings(fit: Fit) -> list[Finding]:
         message = f"there are no draws: the run stopped in its warm-up, at step {fit.num_steps}"
         return [Finding("draws", "fail", 0.0, 1.0, message, going_on(fit))]
     records = {k: v[:, fit.num_warmup :] for k, v in fit.records.items() if k != "z"}
-    every = scalars(fit) if has_draws(fit) else Scalars((), np.zeros((0, 1, 1)))
+    looked = looked_at(fit) if has_draws(fit) else Looked(Scalars((), np.zeros((0, 1, 1))), 0, 0)
+    every = looked.scalars
     if isinstance(fit.target, Conditional) and not learned:
         every = with_summaries(fit, every)
-    evidence = Evidence(fit, every.pick(varying(every.draws)), fit.records if learned else records)
+        every = every.pick(varying(every.draws))
+    evidence = Evidence(fit, every, fit.records if learned else records, looked.told)
     checks = (finite, *(LEARNER_CHECKS if learned else CHAIN_CHECKS), complete)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ's, on chains that do not move: the checks name them

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from probgen.diagnostics import convention, fresh
 from probgen.diagnostics.evidence import Evidence
-from probgen.diagnostics.verdict import Finding, grade
+from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
+
+FEWEST = 4  # draws of a chain below which its halves say nothing
 
 
 def _r_hat(evidence: Evidence) -> Finding | None:
@@ -21,8 +24,17 @@ def _r_hat(evidence: Evidence) -> Finding | None:
     if not names:
         return None
     value, name = _worst(r_hat(draws), names, np.nanargmax, np.inf)
-    message = f"largest R-hat {value:.3f} ({name}); at most 1.01"
+    if draws.shape[2] < FEWEST:
+        return _too_few(evidence, "r_hat", "R-hat", value, 1.01)
+    message = f"largest R-hat {beside(value, 1.01, '.3f')} ({name}); at most 1.01{evidence.told}"
     return Finding("r_hat", grade(value, 1.01, 1.05), value, 1.01, message, _more(evidence))
+
+
+def _too_few(evidence: Evidence, check: str, what: str, value: float, bar: float) -> Finding:
+    """Of chains too short, or too still, for a number."""
+    count = evidence.fit.z.shape[1]
+    message = f"the {what} cannot be estimated from {count} draws a chain; take 100 or more"
+    return Finding(check, "fail", value, bar, message, _more(evidence))
 
 
 def r_hat(draws: np.ndarray) -> np.ndarray:
@@ -41,27 +53,30 @@ def _worst(values: np.ndarray, names: tuple[str, ...], arg: Callable[[Any], Any]
     return float(values[index]) if np.isfinite(values[index]) else missing, names[index]
 
 
-def _ess_of(evidence: Evidence, kind: str, **keywords: Any) -> Finding | None:
-    from arviz_stats.base import array_stats
-
+def _ess_of(evidence: Evidence, kind: str, of: Callable[[np.ndarray], Any]) -> Finding | None:
     names, draws = evidence.scalars
     if not names:
         return None
-    value, name = _worst(array_stats.ess(draws, method=kind, **keywords), names, np.nanargmin, np.nan)
+    value, name = _worst(of(draws), names, np.nanargmin, np.nan)
     bar = 100.0 * draws.shape[1]
+    if not np.isfinite(value):
+        return _too_few(evidence, f"ess_{kind}", f"{kind} ESS", value, bar)
     status = grade(-value, -bar, -bar / 4)
-    message = f"smallest {kind} ESS {value:.0f} ({name}); at least {bar:.0f}, 100 a chain"
+    shown = beside(value, bar, ".0f")
+    message = f"smallest {kind} ESS {shown} ({name}); at least {bar:.0f}, 100 a chain{evidence.told}"
     return Finding(f"ess_{kind}", status, value, bar, message, _more(evidence))
 
 
 def _ess_bulk(evidence: Evidence) -> Finding | None:
     """The smallest effective sample size of the bulk."""
-    return _ess_of(evidence, "bulk")
+    from arviz_stats.base import array_stats
+
+    return _ess_of(evidence, "bulk", array_stats.ess)
 
 
 def _ess_tail(evidence: Evidence) -> Finding | None:
-    """The smallest effective sample size of the 5 % and 95 % quantiles."""
-    return _ess_of(evidence, "tail", prob=(0.05, 0.95))
+    """The smallest effective sample size of the tails' quantiles, those of `fit.summary()`."""
+    return _ess_of(evidence, "tail", convention.tail_ess)
 
 
 def _mcse(evidence: Evidence) -> Finding | None:
@@ -72,7 +87,9 @@ def _mcse(evidence: Evidence) -> Finding | None:
     if not names:
         return None
     value, name = _worst(array_stats.mcse(draws) / draws.std(axis=(1, 2), ddof=1), names, np.nanargmax, np.nan)
-    message = f"largest error of a mean {value:.3f} sd ({name}); at most 0.1 sd"
+    if not np.isfinite(value):
+        return _too_few(evidence, "mcse", "error of a mean", value, 0.1)
+    message = f"largest error of a mean {beside(value, 0.1, '.3f')} sd ({name}); at most 0.1 sd{evidence.told}"
     return Finding("mcse", grade(value, 0.1, np.inf), value, 0.1, message, _more(evidence))
 
 
@@ -96,7 +113,7 @@ def _bfmi(evidence: Evidence) -> Finding | None:
         return None
     values = array_stats.bfmi(evidence.records["energy"])
     value = float(values.min()) if np.isfinite(values).all() else np.nan
-    message = f"smallest BFMI {value:.2f} (chain {int(np.argmin(values))}); at least 0.3"
+    message = f"smallest BFMI {beside(value, 0.3, '.2f')} (chain {int(np.argmin(values))}); at least 0.3"
     remedy = "reparametrise: a heavy tail or a funnel is explored too slowly along the energy; num_warmup=2000 may help"
     return Finding("bfmi", grade(-value, -0.3, -0.2), value, 0.3, message, remedy)
 
@@ -107,26 +124,55 @@ def _tree_depth(evidence: Evidence) -> Finding | None:
     if limit is None or "tree_depth" not in evidence.records:
         return None
     share = float((evidence.records["tree_depth"] >= limit).mean())
-    message = f"{share:.2%} of trajectories were cut at max_tree_depth={limit}; none should be"
+    message = f"{beside(share, 0.0, '.2%')} of trajectories were cut at max_tree_depth={limit}; none should be"
     remedy = f"max_tree_depth={limit + 2}, or rescale or reparametrise strongly correlated unknowns"
     return Finding("tree_depth", grade(share, 0.0, 0.05), share, 0.0, message, remedy)
 
 
 def _stuck(evidence: Evidence) -> Finding | None:
-    """Chains that stand still: the longest run of equal draws, as a share of the chain."""
-    z = evidence.fit.z
+    """Chains that stand still: the longest run of equal draws, as a share of the chain.
+
+    Draws from exact conditionals may repeat for good reasons: units that are certain stay as they are. There a long
+    stand-still counts only where the chains stand apart, or at a point that others beat; see `_settled`.
+    """
+    fit, z = evidence.fit, evidence.fit.z
     if z.shape[1] < 2:
         return None
+    remedy = "start='uniform' or another seed if the start is bad; num_warmup=2000 if the step size is"
+    accepted = evidence.records["acceptance_rate"].mean(axis=1) if "acceptance_rate" in evidence.records else None
+    finite = isinstance(fit.target, Conditional)
+    if accepted is not None and not fit.inference.bias and accepted.min() < 0.01 and not finite:
+        worst, value = int(accepted.argmin()), float(accepted.min())
+        message = f"chain {worst} accepts {value:.1%} of its proposals: it does not move; at least 1 %"
+        return Finding("stuck", "fail", value, 0.01, message, remedy)
     runs = np.array([_longest_run((chain[1:] == chain[:-1]).all(axis=1)) for chain in z])
     worst, share = int(runs.argmax()), float(runs.max() / z.shape[1])
-    status = grade(share, max(0.1, 20 / z.shape[1]), 0.5)
-    message = f"longest stand-still {share:.0%} of the draws (chain {worst}); at most 10 %"
-    accepted = evidence.records["acceptance_rate"].mean(axis=1) if "acceptance_rate" in evidence.records else None
-    if accepted is not None and not evidence.fit.inference.bias and accepted.min() < 0.01:
-        worst, status = int(accepted.argmin()), "fail"
-        message = f"chain {worst} accepts {accepted[worst]:.1%} of its proposals; it does not move"
-    remedy = "start='uniform' or another seed if the start is bad; num_warmup=2000 if the step size is"
-    return Finding("stuck", status, share, 0.1, message, remedy)
+    bar = max(0.1, 20 / z.shape[1])
+    if finite and share > bar:
+        return _settled(evidence, share)
+    message = f"longest stand-still {beside(share, bar, '.0%')} of the draws (chain {worst}); at most {100 * bar:.3g} %"
+    return Finding("stuck", grade(share, bar, 0.5), share, bar, message, remedy)
+
+
+def _settled(evidence: Evidence, share: float) -> Finding:
+    """Of chains of finite unknowns that hardly move: whether all of them stand at the same point."""
+    z, lp = evidence.fit.z, evidence.records.get("lp")
+    points = {tuple(point) for point in z[:, -1].tolist()}
+    remedy = "inference='tempering', which crosses between modes"
+    still = f"draws stand still for {share:.0%} of the run"
+    all_finite = all(v.levels for v in evidence.fit.target.variables)  # type: ignore[attr-defined]
+    if len(points) == 1 and lp is not None and all_finite:
+        value = fresh.missed(evidence.fit)
+        found = f"{fresh.NUM_CHAINS} chains from new starts found {beside(value, 0.01, '.1%')} of the mass elsewhere"
+        message = f"{still}, at one point; {found}; at most 1 %"
+        return Finding("stuck", grade(value, 0.01, 0.01), value, 0.01, message, remedy)
+    if (z[:, -1:] != z).any(axis=(1, 2)).all():
+        message = f"{still}, as units that are certain do; all chains have moved"
+        return Finding("stuck", "pass", None, None, message, remedy)
+    if len(z) == 1:
+        return Finding("stuck", "warn", None, None, f"{still}, and there is no other chain to compare", "num_chains=4")
+    heights = "" if lp is None else f", {np.ptp(lp[:, -1]):.3g} nats apart"
+    return Finding("stuck", "fail", None, None, f"{still}: chains stand at {len(points)} points{heights}", remedy)
 
 
 def _longest_run(same: np.ndarray) -> int:
@@ -140,7 +186,7 @@ def _swaps(evidence: Evidence) -> Finding | None:
     if "swap_rate" not in evidence.records:
         return None
     value = float(np.nanmin(evidence.records["swap_rate"].mean(axis=(0, 1))))
-    message = f"the rarest swap of two temperatures is accepted {value:.1%} of the time; at least 10 %"
+    message = f"the rarest swap of two temperatures is accepted {beside(value, 0.1, '.1%')} of the time; at least 10 %"
     remedy = f"num_temperatures={2 * evidence.settings.get('num_temperatures', 8)}"
     return Finding("swaps", grade(-value, -0.1, -0.02), value, 0.1, message, remedy)
 

@@ -39,7 +39,7 @@ def complete(evidence: Evidence) -> Finding | None:
     fit = evidence.fit
     done, total = fit.num_steps, fit.inference.total_steps
     if fit.complete:
-        return Finding("complete", "pass", float(done), float(total), f"all {done} steps were done", going_on(fit))
+        return Finding("complete", "pass", float(done), float(done), f"all {done} steps were done", going_on(fit))
     message = f"the run was stopped at step {done} of {total}"
     return Finding("complete", "warn", float(done), float(total), message, going_on(fit))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from probgen.algorithm import Learner
+from probgen.diagnostics import screen
 from probgen.target import Continuous
 
 if TYPE_CHECKING:
@@ -29,6 +29,20 @@ class Scalars(NamedTuple):
         return Scalars(tuple(self.names[i] for i in index), self.draws[index])
 
 
+class Looked(NamedTuple):
+    """The scalars that are checked in full, how many there are in all, how many vary, and whether all that vary are checked."""
+
+    scalars: Scalars
+    total: int
+    varying: int
+
+    @property
+    def told(self) -> str:
+        """How the rest was looked at; nothing where there is no rest."""
+        count = len(self.scalars.names)
+        return "" if count == self.varying else f"; the worst {count:,} of {self.varying:,} by a quick look at all"
+
+
 class Weights(NamedTuple):
     """Pareto-smoothed importance weights, normalised: (chain * draw,), and the tail's shape estimate k-hat."""
 
@@ -43,6 +57,7 @@ class Evidence:
     fit: Fit
     scalars: Scalars
     records: Mapping[str, np.ndarray]
+    told: str = ""  # of scalars that had a quick look alone
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -58,21 +73,83 @@ class Evidence:
         return smoothed_weights(self.fit)
 
 
-def scalars(fit: Fit) -> Scalars:
-    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables.
+UNKNOWNS, DERIVED = 1000, 200  # scalars of latent and of deterministic sites that are checked in full
 
-    Without finite unknowns that were summed out, and what depends on them: given the others they are drawn exactly and anew, so
-    that chains which agree on the others agree on them.
+
+def scalars(fit: Fit) -> Scalars:
+    """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables; see `judged`."""
+    parts = [_component(fit, key, value, None) for key, value in judged(fit).items()]
+    names = tuple(name for part in parts for name in part.names)
+    return Scalars(names, np.concatenate([p.draws for p in parts]) if parts else np.zeros((0, *fit.z.shape[:2])))
+
+
+def looked_at(fit: Fit) -> Looked:
+    """The scalars that vary and that checks look at in full, in the program's order; made once and kept with the fit."""
+    kept = vars(fit)
+    if "_looked" not in kept:
+        kept["_looked"] = _look(fit)
+    return kept["_looked"]
+
+
+def _look(fit: Fit) -> Looked:
+    sites = judged(fit)
+    latent = set(fit.target.named("latent"))
+    flat = {key: value.reshape(*value.shape[:2], -1) for key, value in sites.items()}
+    looks = {key: screen.look(value) for key, value in flat.items()}
+    parts = []
+    for inside, most in ((True, UNKNOWNS), (False, DERIVED)):
+        group = [key for key in flat if (key in latent) == inside]
+        joined = screen.Look(*(np.concatenate([np.zeros(0, bool), *(looks[k][i] for k in group)]) for i in range(3)))
+        joined = joined._replace(varies=joined.varies.astype(bool))
+        few = UNKNOWNS + DERIVED if sum(v.shape[2] for v in flat.values()) <= UNKNOWNS + DERIVED else most
+        chosen, start = screen.worst(joined, few), 0
+        for key in group:
+            size = flat[key].shape[2]
+            rows = chosen[(chosen >= start) & (chosen < start + size)] - start
+            parts.append((key, _component(fit, key, sites[key], rows)))
+            start += size
+    order = list(flat)
+    picked = [part for key, part in sorted(parts, key=lambda pair: order.index(pair[0]))]
+    names = tuple(name for part in picked for name in part.names)
+    draws = np.concatenate([p.draws for p in picked]) if picked else np.zeros((0, *fit.z.shape[:2]))
+    varies = sum(int(found.varies.sum()) for found in looks.values())
+    return Looked(Scalars(names, draws), sum(v.shape[2] for v in flat.values()), varies)
+
+
+def judged(fit: Fit) -> dict[str, np.ndarray]:
+    """The draws by which chains are judged: `unwrapped`, without finite unknowns that were summed out and what depends on them.
+
+    Given the others these are drawn exactly and anew, so that chains which agree on the others agree on them.
     """
-    names, draws = [], []
     summed = fit.target.summed if isinstance(fit.target, Continuous) else ()
-    for key, value in fit.draws.items():
-        if key in summed:
-            continue
-        labels = [_labels(fit, key, axis, size) for axis, size in enumerate(value.shape[2:])]
-        names += [f"{key}[{', '.join(index)}]" if index else key for index in product(*labels)]
-        draws.append(np.moveaxis(value.reshape(*value.shape[:2], -1), -1, 0).astype(float))
-    return Scalars(tuple(names), np.concatenate(draws) if draws else np.zeros((0, *fit.z.shape[:2])))
+    return {key: value for key, value in unwrapped(fit).items() if key not in summed}
+
+
+def unwrapped(fit: Fit) -> dict[str, np.ndarray]:
+    """The draws of all sites, angles within pi of their circular mean: where the circle is cut must not matter."""
+    angles = {site.name for site in fit.target.sites if site.circular}
+    return {key: _around_mean(value) if key in angles else value for key, value in fit.draws.items()}
+
+
+def _around_mean(angles: np.ndarray) -> np.ndarray:
+    """Angles (chain, draw, *event), each within pi of the circular mean of its scalar."""
+    middle = np.arctan2(np.sin(angles).mean(axis=(0, 1)), np.cos(angles).mean(axis=(0, 1)))
+    return middle + wrapped(angles - middle)
+
+
+def wrapped(angles: np.ndarray) -> np.ndarray:
+    """Angles taken to [-pi, pi)."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
+
+
+def _component(fit: Fit, key: str, value: np.ndarray, rows: np.ndarray | None) -> Scalars:
+    """The scalars of one site, or those of the given rows: their names, and draws (scalar, chain, draw)."""
+    shape, flat = value.shape[2:], value.reshape(*value.shape[:2], -1)
+    labels = [_labels(fit, key, axis, size) for axis, size in enumerate(shape)]
+    rows = np.arange(flat.shape[2]) if rows is None else rows
+    where = np.transpose(np.unravel_index(rows, shape)) if shape else [()] * len(rows)
+    names = [f"{key}[{', '.join(labels[i][j] for i, j in enumerate(index))}]" if shape else key for index in where]
+    return Scalars(tuple(names), np.moveaxis(flat[..., rows], -1, 0).astype(float))
 
 
 def with_summaries(fit: Fit, found: Scalars) -> Scalars:

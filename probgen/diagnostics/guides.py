@@ -9,19 +9,41 @@ import numpy as np
 
 from probgen.diagnostics.every import sites_of
 from probgen.diagnostics.evidence import Evidence
-from probgen.diagnostics.verdict import Finding, grade
+from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.points import free
 from probgen.target import Conditional
 
+EVEN = 0.95, 10.0  # effective share, and largest weight over the mean, of weights that are nearly equal
+USABLE = (
+    0.8  # effective share from which a heavy tail is a warning: the squared distance chi^2 of p from q is then 0.25
+)
+
 
 def _k_hat(evidence: Evidence) -> Finding | None:
-    """How heavy the tail of the importance weights p/q is: whether the guide covers the posterior."""
+    """How heavy the tail of the importance weights p/q is: whether the guide covers the posterior.
+
+    Of weights that are nearly equal the tail is a wrinkle, whatever its shape: with so large an effective share no mean or
+    variance that the guide's draws give can be far off.
+    """
     if "log_q" not in evidence.fit.answer:
         return None
     value = np.nan if evidence.weights is None else evidence.weights.khat
-    message = f"k-hat of the importance weights {value:.2f}; at most 0.5, unusable above 0.7"
     remedy = "fit.resample() up to 0.7; above it a richer guide (full rank, flow), or inference='nuts'"
-    return Finding("k_hat", grade(value, 0.5, 0.7), value, 0.5, message, remedy)
+    message = f"k-hat of the importance weights {beside(value, 0.5, '.2f')}; at most 0.5, unusable above 0.7"
+    status = grade(value, 0.5, 0.7)
+    if evidence.weights is not None and status != "pass":
+        share, largest = _evenness(evidence.weights.weights)
+        if share >= EVEN[0] and largest <= EVEN[1]:
+            message = f"the importance weights are nearly equal: the largest is {largest:.1f} times the mean; at most {EVEN[1]:.0f}"
+            return Finding("k_hat", "pass", largest, EVEN[1], message, remedy)
+        if status == "fail" and share >= USABLE:
+            status, message = "warn", f"{message}, unless 80 % of the draws stay effective, here {share:.0%}"
+    return Finding("k_hat", status, value, 0.5, message, remedy)
+
+
+def _evenness(weights: np.ndarray) -> tuple[float, float]:
+    """The effective share of normalised weights, and the largest over their mean."""
+    return float(1 / (weights @ weights) / weights.size), float(weights.max() * weights.size)
 
 
 def _weights(evidence: Evidence) -> Finding | None:
@@ -30,7 +52,7 @@ def _weights(evidence: Evidence) -> Finding | None:
         return None
     weights = evidence.weights.weights
     value = float(1 / (weights @ weights) / weights.size)
-    message = f"weighted, {value:.1%} of the draws are effective; at least 5 %"
+    message = f"weighted, {beside(value, 0.05, '.1%')} of the draws are effective; at least 5 %"
     return Finding("weights", grade(-value, -0.05, -0.01), value, 0.05, message, "a richer guide, or inference='nuts'")
 
 
@@ -41,12 +63,16 @@ def _guide_sd(evidence: Evidence) -> Finding | None:
     _, ratios, error = _weighted(evidence)
     off = abs(np.log(ratios))
     index = int(np.argmax(off))
-    value, excess = float(np.exp(off[index])), float(np.exp(off[index] - 2 * error))
+    value, allowed = float(np.exp(off[index])), np.exp(2 * error)
+    bar = round(float(1.25 * allowed), 2)
     word = "small" if ratios[index] > 1 else "large"
-    where = _of_site(evidence, index, 2 * error)
-    message = f"an sd of the guide is too {word} by a factor of {value:.2f}{where}; at most 1.25"
+    where = _of_site(evidence, index)
+    shown = beside(value, bar, ".2f")
+    message = (
+        f"an sd of the guide is too {word} by a factor of {shown}{where}; at most {bar:.2f}, 1.25 beyond the noise"
+    )
     remedy = "fit.resample(), a richer guide (full rank, flow), or inference='nuts'"
-    return Finding("guide_sd", grade(excess, 1.25, 1.5), value, 1.25, message, remedy)
+    return Finding("guide_sd", grade(value, bar, 1.5 * allowed), value, bar, message, remedy)
 
 
 def _guide_mean(evidence: Evidence) -> Finding | None:
@@ -55,15 +81,18 @@ def _guide_mean(evidence: Evidence) -> Finding | None:
         return None
     shifts, _, error = _weighted(evidence)
     index = int(np.argmax(abs(shifts)))
-    value = float(abs(shifts[index]))
-    message = f"a mean of the guide is off by {value:.2f} sd{_of_site(evidence, index, 3 * error)}; at most 0.3"
+    value, bar = float(abs(shifts[index])), round(float(0.3 + 3 * error), 2)
+    shown = beside(value, bar, ".2f")
+    message = (
+        f"a mean of the guide is off by {shown} sd{_of_site(evidence, index)}; at most {bar:.2f}, 0.3 beyond the noise"
+    )
     remedy = "fit.resample(), more steps, or a richer guide"
-    return Finding("guide_mean", grade(value - 3 * error, 0.3, 1.0), value, 0.3, message, remedy)
+    return Finding("guide_mean", grade(value, bar, 1.0 + 3 * error), value, bar, message, remedy)
 
 
-def _of_site(evidence: Evidence, coordinate: int, noise: float) -> str:
+def _of_site(evidence: Evidence, coordinate: int) -> str:
     site = sites_of(evidence.fit.target, free(evidence.fit.target)[[coordinate]])[0]  # type: ignore[arg-type]
-    return f" (site {site}; noise {noise:.2f})"
+    return f" (site {site})"
 
 
 def _weighted(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, float]:
@@ -95,10 +124,17 @@ def _learner_bias(evidence: Evidence) -> Finding | None:
     if not text:
         return None
     khat = None if evidence.weights is None else evidence.weights.khat
-    small = khat is not None and khat <= 0.5
-    measured = "" if khat is None else f"; here k-hat is {khat:.2f}"
+    share, largest = (0.0, np.inf) if evidence.weights is None else _evenness(evidence.weights.weights)
+    even = share >= EVEN[0] and largest <= EVEN[1]
     remedy = "a richer guide, or inference='nuts'"
-    return Finding("bias", "pass" if small else "warn", khat, 0.5, text.rstrip(".") + measured, remedy)
+    if khat is None:
+        return Finding("bias", "warn", None, None, text.rstrip("."), remedy)
+    if even:
+        return Finding(
+            "bias", "pass", None, None, text.rstrip(".") + "; here the importance weights are nearly equal", remedy
+        )
+    message = f"{text.rstrip('.')}; here k-hat is {beside(khat, 0.5, '.2f')}, at most 0.5"
+    return Finding("bias", "pass" if khat <= 0.5 else "warn", khat, 0.5, message, remedy)
 
 
 CHECKS = (_k_hat, _weights, _guide_sd, _guide_mean, _point, _learner_bias)

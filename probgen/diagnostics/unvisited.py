@@ -1,53 +1,137 @@
-"""Modes that the search for starting points found, and whether the draws came near."""
+"""Modes that hold mass and that no draw came near, of samplers and of guides.
+
+Where modes may lie is known from the search for starting points, where a sampler made one, and from `search`. A far end counts
+by the mass around it, estimated with the normal that fits there; what was visited counts by the draws' own evidence.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
+from scipy.special import logsumexp
+
+from probgen.diagnostics import search
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, grade
+from probgen.points import AtPoints
+from probgen.target import Continuous
 
 SMALLEST_MODE = 0.01  # share of the mass below which a mode may be missed
+NUM_MASS = 256  # draws of the normal around an end
+MOST_ENDS = 6  # far ends whose mass is estimated
+STATIONARY = 0.3  # sds from its top within which a climb has ended
+
+
+class Visited(NamedTuple):
+    """Draws (chain, draw, dim), their mean (dim,) and a root of their covariance (dim, dim), and the log of their mass."""
+
+    z: np.ndarray
+    mean: np.ndarray
+    root: np.ndarray
+    log_mass: float
+
+    def white(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., dim) in units of the draws' sds."""
+        return np.linalg.solve(self.root, (points - self.mean).reshape(-1, len(self.mean)).T).T.reshape(points.shape)
+
+
+class Far(NamedTuple):
+    """A mode that was not visited: where (dim,), the log of its mass, and whether it is a permutation of a visited one."""
+
+    z: np.ndarray
+    log_mass: float
+    symmetric: bool
 
 
 def modes(evidence: Evidence) -> Finding | None:
-    """Modes that the search for starting points found and no draw came near."""
+    """Modes that climbs from far apart found and no draw came near."""
     fit = evidence.fit
-    starts = fit.starts
-    if not np.size(starts.get("elbos", ())) or "lp" not in evidence.records or not np.isfinite(fit.z).all():
+    if not isinstance(fit.target, Continuous) or fit.z.shape[2] == 0 or not np.isfinite(fit.z).all():
         return None
-    share = unvisited_mass(fit.z, evidence.records["lp"], starts["ends"], starts["elbos"])
-    remedy = (
-        "num_chains=16 and another seed; or reparametrise, or break the symmetry between the modes (ordered parameters)"
+    if fit.z.shape[:2] == (1, 1):
+        return _of_point(evidence)
+    if fit.target.points:
+        evidence = _at_points(evidence)
+        fit = evidence.fit
+    if fit.z.shape[0] * fit.z.shape[1] < 100:
+        return None
+    visited = _visited(evidence)
+    found = search.found(fit)
+    ends = found.z
+    if visited is None or not len(ends) + np.size(fit.starts.get("elbos", ())):
+        return None
+    heaviest = _heaviest(evidence, visited, ends)
+    if heaviest is None or (share := _share(heaviest.log_mass, visited.log_mass)) == 0:
+        message = f"no mode was found that the draws do not visit, in {found.told}"
+        return Finding("modes", "pass", 0.0, SMALLEST_MODE, message, _remedy(evidence))
+    message = f"a mode that was not visited holds at least about {share:.1%} of the mass; at most {SMALLEST_MODE:.0%}"
+    if share <= SMALLEST_MODE:
+        return Finding("modes", "pass", share, SMALLEST_MODE, message, _remedy(evidence))
+    if heaviest.symmetric:
+        twin = "; it is a visited mode with its entries exchanged (symmetric, as of a mixture's labels)"
+        remedy = "harmless for what does not name the labels; else break the symmetry: ordered parameters"
+        return Finding("modes", "warn", share, SMALLEST_MODE, message + twin, remedy)
+    where = _where(evidence, heaviest.z)
+    return Finding("modes", "fail", share, SMALLEST_MODE, f"{message}; its centre is near {where}", _remedy(evidence))
+
+
+def _at_points(evidence: Evidence) -> Evidence:
+    """The same of the unknowns alone, the program's parameters where they were learned."""
+    fit = evidence.fit
+    kept = vars(fit)
+    if "_unknowns" not in kept:
+        target: Any = fit.target
+        unknowns = AtPoints(target, fit.z[0, 0][target.point_index])
+        kept["_unknowns"] = SimpleNamespace(
+            target=unknowns, z=fit.z[..., unknowns.free], answer=fit.answer, records=fit.records, starts={}, seed=fit.seed,
+            inference=fit.inference,
+        )  # fmt: skip
+    return replace(evidence, fit=kept["_unknowns"])
+
+
+def _share(mass: float, rest: float) -> float:
+    """exp(mass) as a share of the sum of both."""
+    return float(1 / (1 + np.exp(np.clip(rest - mass, -700, 700))))
+
+
+def _remedy(evidence: Evidence) -> str:
+    if evidence.fit.answer:
+        return "inference='nuts' or 'tempering'; a guide sees one mode: or break the symmetry (ordered parameters)"
+    return (
+        "num_chains=16 and another seed, or inference='tempering'; or reparametrise, or break the symmetry between the "
+        "modes (ordered parameters)"
     )
-    found = "no mode was found that the draws do not visit"
-    if share > 0:
-        found = f"a mode holding at least about {share:.1%} of the mass was not visited; at most {SMALLEST_MODE:.0%}"
-    return Finding("modes", grade(share, SMALLEST_MODE, SMALLEST_MODE), share, SMALLEST_MODE, found, remedy)
 
 
-def unvisited_mass(z: np.ndarray, lp: np.ndarray, ends: np.ndarray, elbos: np.ndarray) -> float:
-    """About the least share of the mass in the heaviest mode that no draw came near; 0 where every mode was visited.
+def _where(evidence: Evidence, z: np.ndarray) -> str:
+    """The first few unknowns at a point, by their names in the program."""
+    values = evidence.fit.target.constrain(z[None, None])  # type: ignore[attr-defined]
+    latent = [k for k in evidence.fit.target.named("latent") if k in values][:2]
+    return ", ".join(f"{k} = {np.array2string(values[k].ravel()[:3], precision=3)[1:-1].strip()}" for k in latent)
 
-    z: draws (chain, draw, dim); lp: their log densities (chain, draw). ends: (..., dim), centres of the best normal
-    approximations along paths up the density; elbos: (...), their ELBOs, in nats, whose exponential bounds the mass
-    around an end from below.
-    """
-    ends, elbos = ends.reshape(-1, z.shape[-1]), elbos.ravel()
-    usable = np.isfinite(elbos) & np.isfinite(ends).all(axis=1)
-    ends, elbos, flat = ends[usable], elbos[usable], z.reshape(-1, z.shape[-1])
-    if len(flat) < 100 or not len(ends):
-        return 0.0
+
+def _visited(evidence: Evidence) -> Visited | None:
+    """What the draws say of the mass where they are; None where they do not vary or their densities are unknown."""
+    fit = evidence.fit
+    flat = fit.z.reshape(-1, fit.z.shape[-1]).astype(float)
     scale, directions = np.linalg.eigh(np.atleast_2d(np.cov(flat, rowvar=False)))
-    if scale.max() <= 0:
-        return 0.0
+    if not scale.max() > 0:
+        return None
     scale = np.maximum(scale, 1e-12 * scale.max())
-    whitened = [(x - flat.mean(axis=0)) @ directions / np.sqrt(scale) for x in (ends, z)]
-    far = _far(*whitened)
-    if not far.any():
-        return 0.0
-    visited = _log_mass(whitened[1].reshape(flat.shape), lp.ravel()) + 0.5 * np.log(scale).sum()
-    return float(1 / (1 + np.exp(np.clip(visited - elbos[far].max(), -700, 700))))
+    bare = Visited(fit.z.astype(float), flat.mean(axis=0), directions * np.sqrt(scale), 0.0)
+    if "log_q" in fit.answer:
+        mass = logsumexp(fit.answer["log_p"] - fit.answer["log_q"]) - np.log(len(flat))
+    else:
+        lp = evidence.records.get("lp")
+        rows = slice(None)
+        if lp is None or "gradient_noise" in evidence.records:  # no densities, or those of minibatches
+            rows = np.linspace(0, len(flat) - 1, min(len(flat), 512)).astype(int)
+            lp, _ = search.evaluator(fit.target)(flat[rows])
+        mass = _log_mass(bare.white(flat)[rows], np.ravel(lp)) + 0.5 * np.log(scale).sum()
+    return bare._replace(log_mass=float(mass)) if np.isfinite(mass) else None
 
 
 def _log_mass(whitened: np.ndarray, lp: np.ndarray) -> float:
@@ -55,7 +139,6 @@ def _log_mass(whitened: np.ndarray, lp: np.ndarray) -> float:
 
     whitened: (draw, dim), lp: (draw,). Source: Geweke 1999, doi:10.1080/07474939908800428, the modified harmonic mean.
     """
-    from scipy.special import logsumexp
     from scipy.stats import chi2
 
     dim, square = whitened.shape[1], (whitened**2).sum(axis=1)
@@ -63,6 +146,80 @@ def _log_mass(whitened: np.ndarray, lp: np.ndarray) -> float:
     inside = square <= edge
     log_g = -0.5 * (square[inside] + dim * np.log(2 * np.pi)) - chi2.logcdf(edge, dim)
     return float(np.log(len(lp)) - logsumexp(log_g - lp[inside]))
+
+
+def _heaviest(evidence: Evidence, visited: Visited, ends: np.ndarray) -> Far | None:
+    """The heaviest far mode, of the search and of the starts."""
+    candidates = [_mass_around(evidence, visited, end) for end in _distinct(visited, ends)]
+    starts = evidence.fit.starts
+    if np.size(starts.get("elbos", ())):
+        centres, elbos = starts["ends"].reshape(-1, len(visited.mean)), np.ravel(starts["elbos"])
+        usable = np.isfinite(elbos) & np.isfinite(centres).all(axis=1)
+        usable[usable] = _far(visited.white(centres[usable]), visited.white(visited.z))
+        if usable.any():
+            best = int(np.argmax(np.where(usable, elbos, -np.inf)))
+            candidates.append(
+                Far(centres[best], float(elbos[best]), _is_twin(evidence, visited, centres[best], elbos[best]))
+            )
+    return max(candidates, key=lambda far: far.log_mass, default=None)
+
+
+def _distinct(visited: Visited, ends: np.ndarray) -> list[np.ndarray]:
+    """Far ends, the highest first, no two within a tenth of an sd of the draws."""
+    if not len(ends):
+        return []
+    whitened = visited.white(ends)
+    found: list[int] = []
+    for i in np.flatnonzero(_far(whitened, visited.white(visited.z))):
+        if all(np.linalg.norm(whitened[i] - whitened[j]) > 0.1 for j in found):
+            found.append(int(i))
+    return [ends[i] for i in found]
+
+
+def _mass_around(evidence: Evidence, visited: Visited, end: np.ndarray) -> Far:
+    """The mass nearer to an end than to the draws, by importance sampling from the normal that fits at the end."""
+    evaluate, dim = search.evaluator(evidence.fit.target), len(end)
+    root = search.curvature_root(evaluate, end)
+    noise = np.random.default_rng(evidence.fit.seed).normal(size=(NUM_MASS, dim))
+    points = end + noise @ root.T
+    values, gradients = evaluate(np.concatenate([points, end[None]]))
+    if not np.linalg.norm(gradients[-1] @ root) < STATIONARY:  # a climb under way, in a long tail: no mode
+        return Far(end, -np.inf, False)
+    values = values[:-1]
+    log_q = -0.5 * ((noise**2).sum(axis=1) + dim * np.log(2 * np.pi)) - np.linalg.slogdet(root)[1]
+    ours = np.linalg.norm(noise, axis=1) < np.linalg.norm(visited.white(points), axis=1)
+    ratios = np.where(ours & np.isfinite(values), values - log_q, -np.inf)
+    mass = float(logsumexp(ratios) - np.log(NUM_MASS)) if np.isfinite(ratios).any() else -np.inf
+    return Far(end, mass, _is_twin(evidence, visited, end, mass))
+
+
+def _is_twin(evidence: Evidence, visited: Visited, end: np.ndarray, mass: float) -> bool:
+    """Whether a mode is one near the draws with entries of its sites exchanged, as labels of a mixture can be."""
+    ends = search.found(evidence.fit).z
+    near = ends[~_far(visited.white(ends), visited.white(visited.z))] if len(ends) else ends
+    if not len(near):
+        return False
+    values = evidence.fit.target.constrain(np.concatenate([end[None], near])[:, None])  # type: ignore[attr-defined]
+    latent = [values[k] for k in evidence.fit.target.named("latent") if k in values]
+    rows = [np.sort(v.reshape(len(v), -1), axis=1) for v in latent]
+    same = [np.isclose(r[1:], r[:1], rtol=1e-2, atol=1e-2 * abs(r).max()).all(axis=1) for r in rows]
+    return bool(np.logical_and.reduce(same).any())
+
+
+def _of_point(evidence: Evidence) -> Finding:
+    """Of a point estimate: whether climbs from far apart found a higher density."""
+    fit = evidence.fit
+    evaluate, point = search.evaluator(fit.target), fit.z[0, 0].astype(float)
+    ends = search.found(fit)
+    value = float(evaluate(point[None])[0][0])
+    above = float(ends.value.max(initial=-np.inf) - value)
+    message = f"{ends.told} found no higher density"
+    remedy = "another seed: the climb ended at a lower mode; or inference='nuts'"
+    bar = 0.01
+    if above > bar:
+        where = _where(evidence, ends.z[int(np.argmax(ends.value))])
+        message = f"the log density is {above:.3g} nats higher near {where}; at most {bar}"
+    return Finding("modes", grade(max(above, 0.0), bar, bar), max(above, 0.0), bar, message, remedy)
 
 
 def _far(ends: np.ndarray, draws: np.ndarray) -> np.ndarray:

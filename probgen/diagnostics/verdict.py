@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 Status = Literal["pass", "warn", "fail"]
 SEVERITY: Mapping[str, int] = {"pass": 0, "warn": 1, "fail": 2}
 
@@ -84,3 +86,15 @@ def _html_remedy(finding: Finding) -> str:
 def grade(value: float, warn: float, fail: float) -> Status:
     """The status of a number that is better the smaller it is; NaN fails."""
     return "pass" if value <= warn else "warn" if value <= fail else "fail"
+
+
+def beside(value: float, bar: float, form: str) -> str:
+    """A number as text, with as many more digits as it takes to stand on its own side of the bar."""
+    digits = int(form[1:-1])
+    scale = 0.01 if form.endswith("%") else 1.0
+    for more in range(digits, digits + 6):
+        text = f"{value:.{more}{form[-1]}}"
+        told = float(text.rstrip("%").replace(",", "")) * scale
+        if not np.isfinite(value) or ((told <= bar) == (value <= bar) and (told >= bar) == (value >= bar)):
+            return text
+    return f"{value!r}"

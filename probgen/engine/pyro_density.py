@@ -28,6 +28,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Transform, biject_to
 
+from probgen.engine import pyro_edges
 from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
 from probgen.target import Site
@@ -125,8 +126,11 @@ class Unknowns(Messenger):
         super().__init__()
         self.give, self.indices = give, indices or {}
         self.log_jacobian: torch.Tensor | float = 0.0
+        self.observed: dict[str, torch.Tensor] = {}  # of sites with obs_mask
 
     def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and msg["name"].endswith(pyro_edges.OBSERVED):
+            self.observed[msg["name"].removesuffix(pyro_edges.OBSERVED)] = msg["value"]
         if msg["done"] or not is_latent(msg) or is_discrete(msg["fn"]):
             return
         transform, scale = bijection(msg), 1.0
@@ -142,7 +146,12 @@ class Unknowns(Messenger):
                 f"The support of site {msg['name']!r} depends on a finite latent site, so that cannot be summed out.\n"
                 "Scale a variable of fixed support instead."
             )
-        self.log_jacobian = self.log_jacobian + scale * transform.log_abs_det_jacobian(u, value).sum()
+        jacobian: Any = transform.log_abs_det_jacobian(u, value)
+        if pyro_edges.is_filler(msg):
+            jacobian = pyro_edges.filled(msg, u, jacobian)
+            known = self.observed.get(msg["name"].removesuffix(pyro_edges.UNOBSERVED))
+            value = value if known is None else torch.where(pyro_edges.missing(msg), value, known)
+        self.log_jacobian = self.log_jacobian + scale * jacobian.sum()
         msg["value"], msg["done"] = value, True
 
 
@@ -192,6 +201,8 @@ def is_enumerable(fn: Any) -> bool:
 
 def bijection(msg: Any) -> Transform:
     """The bijection from R^n to the support of a site; ValueError that names a site without one."""
+    if pyro_edges.is_angle(msg["fn"]):
+        return pyro_edges.to_angles(msg["fn"])
     try:
         return biject_to(msg["fn"].support)
     except NotImplementedError as error:
@@ -271,7 +282,7 @@ class Structure:
         with ExitStack() as stack:
             if self.plates and not any(isinstance(handler, Minibatch) for handler in handlers):
                 stack.enter_context(whole_plates())
-            for handler in handlers:
+            for handler in (pyro_edges.Edges(), *handlers):
                 stack.enter_context(handler)
             return poutine.trace(program).get_trace(**self.static, **dict(zip(self.arrays, tensors, strict=True)))
 
@@ -376,6 +387,7 @@ def _site(node: Any, plates: Mapping[str, Any], source: str = "") -> Site:
         distribution=type(innermost(node["fn"])).__name__,
         source=source,
         bounds=bounds_of(node) if source else None,
+        circular=_kind(node) == "latent" and pyro_edges.is_angle(node["fn"]),
     )
 
 

@@ -24,6 +24,7 @@ from numpyro.infer.util import log_density as joint_log_density
 
 from probgen.data import bounds, on_the_line
 from probgen.engine import energy, indices
+from probgen.engine.edges import Edges, Shown, is_angle
 from probgen.engine.energy import Block
 from probgen.target import Site, Variable
 
@@ -109,7 +110,7 @@ class Structure:
     def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on its data, with a key for programs that ask for one."""
         known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
-        return handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0))
+        return Edges(handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0)))
 
     def filled(self, arrays: Mapping[str, Any], z: Any) -> tuple[dict[str, Any], Any]:
         """Unconstrained values with known reals put in, and the log density of what stands in their place in z: N(0, 1)."""
@@ -125,7 +126,9 @@ class Structure:
             values, aside = self.filled(arrays, z)
             return aside + energy.collapsed(functools.partial(self.joint, arrays), values, bits)
         program = (
-            self.closed(arrays) if key is None else handlers.seed(lambda: self.program(**arrays, **self.static), key)
+            self.closed(arrays)
+            if key is None
+            else Edges(handlers.seed(lambda: self.program(**arrays, **self.static), key))
         )
         program = FullPlates(program) if full else program
         values, aside = self.filled(arrays, z)
@@ -149,7 +152,7 @@ class Structure:
         values, _ = self.filled(arrays, z)
         program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
         program = handlers.substitute(program, substitute_fn=functools.partial(put, finite or {}))
-        trace = handlers.trace(program).get_trace()
+        trace = handlers.trace(Shown(program)).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
 
 
@@ -222,7 +225,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     found: dict[str, Any] = {}
 
     def look(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        seeded = handlers.seed(lambda: program(**arrays, **settings_of), jax.random.key(0))
+        seeded = Edges(handlers.seed(lambda: program(**arrays, **settings_of), jax.random.key(0)))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         trace = handlers.trace(Steps(started)).get_trace()
         if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
@@ -344,7 +347,9 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
             raise ValueError(
                 f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}."
             ) from None
-    return Site(key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution)
+    return Site(
+        key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution, circular=is_angle(fn.support)
+    )
 
 
 def _levels(support: Any) -> int | None:

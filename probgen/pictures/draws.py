@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probgen.diagnostics import Scalars, smoothed_weights
+from probgen.diagnostics import Scalars, convention, smoothed_weights
 from probgen.pictures.learned import loss
 from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
 from probgen.target import Conditional
@@ -70,10 +70,10 @@ def _ess_growth(fit: Fit, shown: Scalars) -> Figure | None:
         return None
     cuts = np.linspace(draws // 10, draws, 10).astype(int)
     picture, panels = grid(2, 2, 2.6)
-    kinds: list[tuple[str, dict[str, Any]]] = [("bulk", {}), ("tail", {"prob": (0.05, 0.95)})]
-    for panel, (kind, keywords) in zip(panels, kinds, strict=True):
+    kinds: list[tuple[str, Callable[[Any], Any]]] = [("bulk", array_stats.ess), ("tail", convention.tail_ess)]
+    for panel, (kind, of) in zip(panels, kinds, strict=True):
         with np.errstate(all="ignore"):
-            sizes = [array_stats.ess(close.draws[..., :cut], method=kind, **keywords) for cut in cuts]
+            sizes = [of(close.draws[..., :cut]) for cut in cuts]
         for name, line, colour in zip(close.names, np.transpose(sizes), COLOURS, strict=False):
             panel.plot(cuts * chains, line, color=colour, marker="o", ms=2.5, lw=1, label=name)
         panel.axhline(100 * chains, color=BAD, lw=0.8, ls="--")
@@ -102,7 +102,7 @@ def _energy(fit: Fit, shown: Scalars) -> Figure | None:
 
 
 def forest(groups: Sequence[tuple[str, Sequence[str], dict[str, np.ndarray]]]) -> Figure | None:
-    """Medians with 50 % and 94 % intervals, a panel a site.
+    """Medians with 50 % intervals and those of ArviZ's `stats.ci_prob`, a panel a site.
 
     groups: for every panel the title, the names of its scalars, and for each fit their draws (scalar, draw).
     """
@@ -126,7 +126,8 @@ def forest(groups: Sequence[tuple[str, Sequence[str], dict[str, np.ndarray]]]) -
 
 
 def _intervals(panel: Any, draws: np.ndarray, shift: float, colour: str, label: str) -> None:
-    low, quarter, middle, three, high = np.quantile(draws, [0.03, 0.25, 0.5, 0.75, 0.97], axis=1)
+    (low, high), (quarter, three) = convention.interval(draws), convention.interval(draws, 0.5)
+    middle = np.median(draws, axis=1)
     at = np.arange(len(draws)) + shift
     panel.hlines(at, low, high, color=colour, lw=1)
     panel.hlines(at, quarter, three, color=colour, lw=3)
@@ -243,13 +244,18 @@ def _importance(fit: Fit, shown: Scalars) -> Figure | str | None:
     return picture
 
 
-PICTURES: tuple[tuple[str, str, Callable[[Fit, Scalars], Figure | str | None]], ...] = (
+def intervals() -> str:
+    """The note of a forest plot."""
+    return f"Medians with 50 % and {convention.per_cent()} intervals."
+
+
+PICTURES: tuple[tuple[str, str | Callable[[], str], Callable[[Fit, Scalars], Figure | str | None]], ...] = (
     ("Loss", "Minus the bound on the log evidence.", lambda fit, shown: loss(fit)),
     ("Importance weights", "Narrow is good: a long right tail means that the guide misses mass.", _importance),
     ("Chains", f"The {CLOSE} scalars that mix worst. Even ranks, inside the band, mean that chains agree.", _traces),
     ("Effective sample size", "A straight line means that more draws help; the dashed line is the bar.", _ess_growth),
     ("Energy", "The two should be alike.", _energy),
-    ("Posterior", "Medians with 50 % and 94 % intervals.", _forest),
+    ("Posterior", intervals, _forest),
     ("Means", "Of every site, light to dark.", _marginals),
     ("Pairs", "At most four scalars, one of each site first; red crosses are divergent transitions.", _pairs),
     ("Posterior predictive check", "Data drawn from the posterior, as distribution functions.", _predictive),
