@@ -259,13 +259,18 @@ def _converged(records: Mapping[str, np.ndarray]) -> bool:
 
 def _ranked(study: _Study, rows: list[dict[str, np.ndarray]], seed: int) -> list[_Ranked | str]:
     """Every simulation's ranks; on a CPU a thread a core for NumPyro, after a first one that traces everything."""
+
+    def job(given: tuple[Mapping[str, np.ndarray], int]) -> _Ranked | str:
+        with runtime.several():
+            return study.rank(*given)
+
     seeds = np.random.SeedSequence(seed).generate_state(len(rows) + 1)[1:]
     jobs = [(row, int(s) >> 1) for row, s in zip(rows, seeds, strict=True)]
     if study.target.engine != "numpyro" or runtime.accelerator():
         return [study.rank(*job) for job in jobs]
-    first = study.rank(*jobs[0])
     with ThreadPoolExecutor(runtime.cores()) as pool:
-        return [first, *pool.map(lambda job: study.rank(*job), jobs[1:])]
+        first = pool.submit(job, jobs[0]).result()
+        return [first, *pool.map(job, jobs[1:])]
 
 
 def _summarised(study: _Study, found: list[_Ranked | str]) -> SBC:
