@@ -16,7 +16,6 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from jax import lax
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding, PartitionSpec
 
-from probgen import runtime
+from probgen import runtime, watch
 from probgen.algorithm import Inference, Sampler
 from probgen.engine import pools
 
@@ -108,8 +107,11 @@ def _compiled(
     text = "" if runtime.accelerator() else lowered.as_text()
     rows = pools.rows(text)
     options = OPTIONS.get(make, {}) | (pools.one_by_one() if rows else {})
-    with runtime.no_compile_cache() if file or rows else contextlib.nullcontext():
-        executable = lowered.compile(compiler_options=options)
+    with (
+        runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
+        watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
+    ):
+        executable = _in_a_thread(lambda: lowered.compile(compiler_options=options))
     kept = None
     if file or (rows and "callback" not in text):
         with contextlib.suppress(Exception):  # code that cannot be written down
@@ -118,6 +120,17 @@ def _compiled(
         with contextlib.suppress(Exception):  # a full disk
             _write(file, (kept, shape[0], rows))
     return Code(executable, kept if rows else None, shape[0], rows)
+
+
+def _in_a_thread(job: Callable[[], Any]) -> Any:
+    """The result of a job in a thread with this one's precision, so that Ctrl-C need not wait for XLA."""
+    wide = jax.config.jax_enable_x64
+
+    def scoped() -> Any:
+        with jax.enable_x64(wide):
+            return job()
+
+    return watch.apart([scoped])[0]
 
 
 def _spread(leaf: Any) -> Any:
@@ -314,17 +327,20 @@ class Executor:
         """Arrays (chain, ...) where they belong."""
         return jax.device_put(chains, self.spread) if self.spread else chains
 
-    def _each(self, code: Code, arguments: Callable[[int], tuple[Any, ...]]) -> list[Any]:
+    def _each(self, code: Code, arguments: Callable[[int], tuple[Any, ...]], what: str) -> list[Any]:
         """The code of every chain, a thread a core."""
 
         def scoped(chain: int) -> Any:
-            with runtime.in_precision(self.precision):
+            with runtime.in_precision(self.precision), watch.doing(f"{what} of chain {chain}"):
                 return jax.block_until_ready(code(*arguments(chain), narrow=self.narrow))
 
-        if self.workers == 1 or code.alone:
-            return [scoped(chain) for chain in range(self.num_chains)]
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(scoped, range(self.num_chains)))
+        jobs = [functools.partial(scoped, chain) for chain in range(self.num_chains)]
+        return watch.apart(jobs, 1 if code.alone else self.workers)
+
+    def _all(self, code: Code, *arguments: Any, what: str) -> Any:
+        """The code of all chains at once, in a thread that Ctrl-C can leave."""
+        with watch.doing(what):
+            return _in_a_thread(lambda: jax.block_until_ready(code(*arguments)))
 
     def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
         with runtime.tracing(self.precision):
@@ -337,27 +353,27 @@ class Executor:
             if self.vectorised:
                 many = self._placed(jax.vmap(jax.random.fold_in, (0, None))(self.keys, start))
                 code = self._code(init_many, many)
-                self.states = jax.block_until_ready(self._placed(code(self.target.arrays, many)))
+                self.states = self._placed(self._all(code, self.target.arrays, many, what="the start of the chains"))
                 return
             keys = [jax.random.fold_in(key, start) for key in self.keys]
         code = self._code(init, keys[0])
-        self.states = self._each(code, lambda c: (self.target.arrays, keys[c]))
+        self.states = self._each(code, lambda c: (self.target.arrays, keys[c]), "the start")
 
     def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
         """Steps start..start+num_steps-1 of every chain: records (chain, step, ...)."""
         stop = start + min(num_steps, self.capacity)
-        span = np.int32(start), np.int32(stop)
+        span, what = (np.int32(start), np.int32(stop)), f"steps {start} to {stop - 1}"
         if self.vectorised:
             with runtime.in_precision(self.precision):
                 keys = self._placed(self.keys)
                 settings = {"capacity": self.capacity, "blocks": self.blocks}
                 code = self._code(chunk_many, keys, self.states, *span, **settings)
-                states, found = jax.block_until_ready(code(self.target.arrays, keys, self.states, *span))
+                states, found = self._all(code, self.target.arrays, keys, self.states, *span, what=what)
                 self.states, records = self._placed(states), found._asdict()
         else:
             code = self._code(chunk, self.keys[0], self.states[0], *span, capacity=self.capacity)
             given = lambda c: (self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
-            states, parts = zip(*self._each(code, given), strict=True)
+            states, parts = zip(*self._each(code, given, what), strict=True)
             self.states, records = list(states), {k: np.stack([getattr(p, k) for p in parts]) for k in parts[0]._fields}
         return {k: np.asarray(v)[:, : stop - start] for k, v in records.items()}
 
@@ -366,7 +382,7 @@ class Executor:
         key = jax.random.fold_in(self.keys[0], 2**31 - 2)
         with runtime.in_precision(self.precision):
             state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
-            found = self._code(answer, key, state)(self.target.arrays, key, state)
+            found = self._all(self._code(answer, key, state), self.target.arrays, key, state, what="the answer")
         return {k: np.asarray(v) for k, v in (found if isinstance(found, dict) else found._asdict()).items()}
 
     def read(self, field: str) -> np.ndarray:
