@@ -255,7 +255,7 @@ import os, signal, threading, jax, jax.numpy as jnp
 from probgen import watch
 
 def long(x):
-    for i in range(300):
+    for i in range(100):
         x = jnp.sin(x @ x) + jnp.cumsum(x, axis=i % 2) * i
     return x
 

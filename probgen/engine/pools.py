@@ -114,13 +114,9 @@ def alone() -> Iterator[None]:
 def rows(lowered: str) -> int:
     """Rows of the largest matrix that LAPACK gets in a lowered program (StableHLO); 0 where it calls no LAPACK."""
     calls = re.findall(r"@lapack_.*", lowered)
-    sizes = [int(size) for call in calls for shape in re.findall(r"tensor<([\dx]+)x\w", call) for size in _last(shape)]
+    first = [found.group(1) for call in calls if (found := re.search(r": \(tensor<([\dx]+)x\w", call))]
+    sizes = [int(size) for shape in first for size in shape.split("x")[-2:]]  # what comes before is a batch
     return max(sizes, default=1) if calls else 0
-
-
-def _last(shape: str) -> list[str]:
-    """The sizes of a shape such as "64x20x20", its batch apart."""
-    return shape.split("x")[-2:]
 
 
 ONE_BY_ONE = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
