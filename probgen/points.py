@@ -22,7 +22,7 @@ class AtPoints(Continuous):
     """
 
     def __init__(self, target: Continuous, points: Any) -> None:
-        self.target, self.points = target, points
+        self.target, self.theta = target, points
         self.engine, self.ops, self.free = target.engine, target.ops, free(target)
         self.dim, self.precision = len(self.free), target.precision  # type: ignore[attr-defined]
         self.sites, self.data = target.sites, target.data
@@ -31,7 +31,7 @@ class AtPoints(Continuous):
     def whole(self, u: Any) -> Any:
         """The target's flat points: (..., unknown) -> (..., dim)."""
         xp = self.ops.xp
-        points = xp.broadcast_to(self.points, (*u.shape[:-1], len(self.points)))
+        points = xp.broadcast_to(self.theta, (*u.shape[:-1], len(self.theta)))
         return xp.concatenate([points, u], -1)[..., self._order]
 
     def log_density(self, u: Any) -> Any:

@@ -8,9 +8,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen import catalog, engine, runtime, scales, seal
+from probgen import catalog, engine, runtime, scales, seal, watch
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -106,6 +104,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
 
 
+@watch.interruptible()
 def fit(
     program: Program,
     data: Mapping[str, Any] | np.ndarray | str | None = None,
@@ -249,6 +248,7 @@ def _held(precision: str | None, program: Program, data: Any) -> str | None:
     return "float64" if scales.need_double(given(program, data)) else precision
 
 
+@watch.interruptible()
 def resume(out: str | Path, program: Program | None = None, *, progress: bool | None = None) -> Fit:
     """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
 
@@ -395,14 +395,11 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
             run.find_starts(executor)
         else:
             executor.restore(run.state)
-        with _interruptible() as interrupted:
-            for records in _chunks(run, executor, progress):
-                run.add(records)
-                run.seconds = time.perf_counter() - begun
-                if run.store:
-                    run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
-                if interrupted():
-                    break
+        for records in _chunks(run, executor, progress):
+            run.add(records)
+            run.seconds = time.perf_counter() - begun
+            if run.store:
+                run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
         answer: dict[str, np.ndarray] = {}
         if isinstance(run.algorithm, Learner):
             answer = executor.answer()
@@ -422,42 +419,36 @@ def _settled(fit: Fit) -> Fit:
     return fit
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C waits for the end of the chunk, so that draws and state belong together; a second one does not wait."""
-    pressed: list[int] = []
-
-    def press(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[str, np.ndarray]]:
-    """Records of chunk after chunk, sized by the clock to about half a second, with a progress bar."""
+    """Records of chunk after chunk, sized by the clock to about half a second, with a progress bar.
+
+    Ctrl-C waits for the end of a chunk, so that draws and state belong together, but for the first one; a second Ctrl-C
+    does not wait.
+    """
     from tqdm.auto import tqdm
 
     total, size = run.algorithm.total_steps, 16
     disable = None if progress is None else not progress
-    with tqdm(total=total, initial=run.step, disable=disable, unit="step", desc=run.algorithm.name) as bar:
-        while not run.over:
-            tick = time.perf_counter()
-            records = executor.advance(run.step, min(size, total - run.step))
-            rate = next(iter(records.values())).shape[1] / (time.perf_counter() - tick)
-            before = run.step
-            yield records
-            size = int(np.clip(rate * max(0.5, run.seconds / 50), 1, 16 * size))
-            bar.update(run.step - before)
-            bar.set_postfix(_headline(run, records), refresh=False)
+    with (
+        watch.interruptible() as ctrl_c,
+        tqdm(total=total, initial=run.step, disable=disable, unit="step", desc=run.algorithm.name) as bar,
+    ):
+        if ctrl_c.pressed:  # of a run within a run
+            raise KeyboardInterrupt
+        ctrl_c.keeps = bool(run.step)
+        try:
+            while not run.over and not ctrl_c.pressed:
+                tick = time.perf_counter()
+                records = executor.advance(run.step, min(size, total - run.step))
+                ctrl_c.keeps = True
+                rate = next(iter(records.values())).shape[1] / (time.perf_counter() - tick)
+                before = run.step
+                yield records
+                size = int(np.clip(rate * max(0.5, run.seconds / 50), 1, 16 * size))
+                bar.update(run.step - before)
+                bar.set_postfix(_headline(run, records), refresh=False)
+        finally:
+            ctrl_c.keeps = False
 
 
 def _headline(run: Run, records: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +23,26 @@ def cores() -> int:
 # Two batched LAPACK calls that XLA's CPU client runs at once wait for free threads of the pool that they occupy: with few threads
 # they can wait for ever. So it runs one operation after the other, each on all threads; releases that lack the flag would
 # stop at it, and get more threads, which costs a third of the speed of matrix products.
-if cores() < 8 and "xla_cpu_scheduler_type" not in os.environ.get("XLA_FLAGS", ""):
-    if version("jaxlib").startswith("0.10."):
-        one_by_one = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_by_one}".strip()
-    else:
-        os.environ.setdefault("NPROC", "8")
+_FLAG = "xla_cpu_scheduler_type"
+
+
+def _ordered() -> bool:
+    """Whether XLA runs one operation after the other in this process; asks for it where that is not too late."""
+    if _FLAG in os.environ.get("XLA_FLAGS", ""):
+        return "MEMORY_OPTIMIZED" in os.environ["XLA_FLAGS"]
+    if not version("jaxlib").startswith("0.10."):
+        if cores() < 8:
+            os.environ.setdefault("NPROC", "8")
+        return cores() >= 8
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    late = bridge is not None and bridge.backends_are_initialized()
+    if cores() < 8 and not late:
+        flag = f"--{_FLAG}=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    return cores() >= 8 or not late
+
+
+ORDERED = _ordered()
 
 
 def accelerator() -> bool:
@@ -57,12 +73,56 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def jax_scope(precision: str) -> Iterator[None]:
+def in_precision(precision: str) -> Iterator[None]:
     """JAX in the given precision ("float32" or "float64"), in this thread, for the time of the block."""
     import jax
 
     with jax.enable_x64(precision == "float64"):
         yield
+
+
+_tracing = threading.RLock()
+
+
+@contextlib.contextmanager
+def tracing(precision: str) -> Iterator[None]:
+    """The same, in one thread at a time: NumPyro's stack of handlers is the process's, and two traces would mix."""
+    with _tracing, in_precision(precision):
+        yield
+
+
+@contextlib.contextmanager
+def jax_scope(precision: str) -> Iterator[None]:
+    """`tracing`, for what is computed beside a run's chains.
+
+    In a second thread it is computed on a pool of one thread, where LAPACK never waits; see `engine.pools`.
+    """
+    import jax
+
+    from probgen.engine import pools
+
+    main = threading.current_thread() is threading.main_thread()
+    apart = not (main and ORDERED) and pools.possible()
+    with tracing(precision), jax.default_device(pools.side()) if apart else contextlib.nullcontext():
+        yield
+
+
+_here = threading.local()
+
+
+def one_of_several() -> bool:
+    """Whether this thread fits one of several programs at once."""
+    return getattr(_here, "several", False)
+
+
+@contextlib.contextmanager
+def several() -> Iterator[None]:
+    """What this thread fits in the block is one of several fits at once, which share the cores."""
+    before, _here.several = one_of_several(), True
+    try:
+        yield
+    finally:
+        _here.several = before
 
 
 @contextlib.contextmanager

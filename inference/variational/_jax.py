@@ -31,7 +31,7 @@ def parts(settings: Guide, dim: int, precision: str) -> Parts:
     """The guide of some settings, its static rest made once: masks and permutations are constants of compiled code."""
 
     def make() -> Parts:
-        with runtime.jax_scope(precision):
+        with runtime.in_precision(precision):
             guide = settings.jax_guide(jax.random.key(0), dim)
             arrays, static = eqx.partition(guide, eqx.is_inexact_array)
             flat, unravel = ravel_pytree(arrays)

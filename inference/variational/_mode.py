@@ -70,7 +70,7 @@ class Climb(Learner[Continuous]):
         ops, xp = target.ops, target.ops.xp
         k_points, k_start = ops.split(key, 2)
         unknowns = AtPoints(target, target.first_points(k_points))
-        u = xp.zeros(0, unknowns.points.dtype)
+        u = xp.zeros(0, unknowns.theta.dtype)
         if unknowns.dim:
             start = _start.find(k_start, unknowns, "pathfinder")
             ends = xp.concatenate([start.ends, start.z[None]])

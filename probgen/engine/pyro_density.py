@@ -11,6 +11,7 @@ where finite latent sites are summed out by Pyro's enumeration.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,18 @@ def scoped(
     seed: of torch's generators inside.
     validate: Pyro's and torch's validation inside; None leaves it as the caller has it.
     params: the whole parameter store inside (a state of it, filled by what the program adds); none by default.
+
+    One thread at a time: these globals, and Pyro's stack of handlers, are the process's.
     """
+    with _one_thread, _scoped(precision, seed, validate, params):
+        yield
+
+
+_one_thread = threading.RLock()
+
+
+@contextmanager
+def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> Iterator[None]:
     settings, default, threads = pyro.settings.get(), torch.get_default_dtype(), torch.get_num_threads()
     grad, devices = torch.is_grad_enabled(), range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices), pyro.get_param_store().scope(params):

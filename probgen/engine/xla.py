@@ -16,7 +16,6 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,55 @@ from jax import lax
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding, PartitionSpec
 
-from probgen import runtime
+from probgen import runtime, watch
 from probgen.algorithm import Inference, Sampler
+from probgen.engine import pools
 from probgen.reads import is_library, reads_of
 
 # ---- compiled code that outlives the process ---------------------------------------------------------------------
 
 
 class Code:
-    """A function of pytrees, compiled: `code(*arguments)`."""
+    """A function of pytrees, compiled: `code(*arguments)`.
 
-    def __init__(self, executable: Any, shape: Any):
-        self.executable, self.shape = executable, shape
+    rows: of the largest matrix that it hands to LAPACK, 0 where it calls none. With LAPACK it runs in a pool that no other
+    execution has; `narrow` ones are for chains at once, and `pools` says why.
+    """
 
-    def __call__(self, *arguments: Any) -> Any:
-        return jax.tree.unflatten(self.shape, self.executable(*jax.tree.leaves(arguments)))
+    def __init__(self, executable: Any, kept: Any, shape: Any, rows: int):
+        self.executable, self.kept, self.shape, self.rows = executable, kept, shape, rows
+        self._loaded: dict[pools.Pool, Any] = {}
+
+    @property
+    def pooled(self) -> bool:
+        return bool(self.rows and self.kept and pools.possible())
+
+    @property
+    def alone(self) -> bool:
+        """Whether no two executions of it may run at once: it calls LAPACK, and there are no pools for it."""
+        return bool(self.rows) and not self.pooled and not runtime.accelerator()
+
+    def __call__(self, *arguments: Any, narrow: bool = False) -> Any:
+        leaves = jax.tree.leaves(arguments)
+        if self.pooled:
+            return jax.tree.unflatten(self.shape, self._apart(leaves, narrow))
+        with pools.alone() if self.alone else contextlib.nullcontext():
+            out = jax.tree.unflatten(self.shape, self._here()(*leaves))
+            return jax.block_until_ready(out) if self.alone else out
+
+    def _apart(self, leaves: list[Any], narrow: bool) -> Any:
+        """The outputs of an execution in a pool, as arrays of JAX's own client."""
+        few = narrow or self.rows < pools.LARGE
+        with pools.leased(narrow) as pool, pools.one_blas_thread if few else contextlib.nullcontext():
+            if pool not in self._loaded:
+                self._loaded[pool] = _loaded(self.kept, [pool.device])
+            out = jax.block_until_ready(self._loaded[pool](*jax.device_put(leaves, pool.device)))
+            return jax.block_until_ready(jax.device_put(out, jax.devices()[0]))
+
+    def _here(self) -> Any:
+        if self.executable is None:
+            self.executable = _loaded(self.kept, jax.devices()[:1])
+        return self.executable
 
 
 def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Code:
@@ -81,12 +114,33 @@ def _compiled(
         return tuple(out)
 
     lowered = jax.jit(flat).lower(*leaves)
-    with runtime.no_compile_cache() if file else contextlib.nullcontext():
-        code = Code(lowered.compile(compiler_options=OPTIONS.get(make)), shape[0])
-    if file:
-        with contextlib.suppress(Exception):  # a full disk, code that cannot be written down
-            _write(file, code)
-    return code
+    text = "" if runtime.accelerator() else lowered.as_text()
+    rows = pools.rows(text)
+    options = OPTIONS.get(make, {}) | (pools.one_by_one() if rows else {})
+    with (
+        runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
+        watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
+    ):
+        executable = _in_a_thread(lambda: lowered.compile(compiler_options=options))
+    kept = None
+    if file or (rows and "callback" not in text):
+        with contextlib.suppress(Exception):  # code that cannot be written down
+            kept = serialize_executable.serialize(executable)
+    if file and kept:
+        with contextlib.suppress(Exception):  # a full disk
+            _write(file, (kept, shape[0], rows))
+    return Code(executable, kept if rows else None, shape[0], rows)
+
+
+def _in_a_thread(job: Callable[[], Any]) -> Any:
+    """The result of a job in a thread with this one's precision, so that Ctrl-C need not wait for XLA."""
+    wide = jax.config.jax_enable_x64
+
+    def scoped() -> Any:
+        with jax.enable_x64(wide):
+            return job()
+
+    return watch.apart([scoped])[0]
 
 
 def _spread(leaf: Any) -> Any:
@@ -141,18 +195,25 @@ def _ready() -> None:
     jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), np.float32))
 
 
-def _read(file: Path, devices: list[Any]) -> Code:
-    payload, inputs, outputs, shape = pickle.loads(file.read_bytes())
+def _loaded(kept: Any, devices: list[Any]) -> Any:
+    """The executable on devices of one client."""
     _ready()
-    load = functools.partial(serialize_executable.deserialize_and_load, execution_devices=devices)
-    return Code(load(payload, inputs, outputs), shape)
+    load = serialize_executable.deserialize_and_load
+    return load(*kept, backend=devices[0].client, execution_devices=devices)
 
 
-def _write(file: Path, code: Code) -> None:
-    kept = pickle.dumps((*serialize_executable.serialize(code.executable), code.shape))
+def _read(file: Path, devices: list[Any]) -> Code:
+    """The code of a file; with LAPACK it is loaded where it will run."""
+    kept, shape, rows = pickle.loads(file.read_bytes())
+    if rows and len(devices) == 1:
+        return Code(None, kept, shape, rows)
+    return Code(_loaded(kept, devices), None, shape, rows)
+
+
+def _write(file: Path, found: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-        part.write(kept)
+        part.write(pickle.dumps(found))
     os.replace(part.name, file)
 
 
@@ -246,11 +307,14 @@ class Executor:
         many = runtime.accelerator() or (inference.steady and num_chains >= MANY)
         self.vectorised = inference.together or (many and isinstance(inference, Sampler))
         self.workers = min(num_chains, runtime.cores())
+        self.narrow = self.workers > 1 or runtime.one_of_several()
         self.spread = runtime.spread(num_chains) if self.vectorised and isinstance(inference, Sampler) else None
+        if self.spread and not runtime.accelerator() and self._calls_lapack():
+            self.spread = None  # devices of a CPU share one pool of threads, where LAPACK's calls wait for each other
         if self.spread:
             everywhere = NamedSharding(self.spread.mesh, PartitionSpec())
             self.target = jax.device_put(target, everywhere)
-        with runtime.jax_scope(self.precision):
+        with runtime.in_precision(self.precision):
             key, chains = jax.random.key(seed), range(num_chains)
             fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number
             self.keys = _folded(key, np.arange(num_chains)) if self.vectorised else [fold(key, c) for c in chains]
@@ -260,63 +324,77 @@ class Executor:
             self.capacity = int(np.clip(2**24 // (num_chains * (target.dim + 8)), 1, 1024))
         self.blocks = 1 if self.spread or runtime.accelerator() else _blocks(num_chains)
 
+    def _calls_lapack(self) -> bool:
+        """Whether a step of one chain does."""
+        with runtime.tracing(self.precision):
+            key = jax.random.key(0)
+            state = jax.eval_shape(self.kernel.init, key, self.target)
+            step = jax.jit(lambda key, state, arrays: self.kernel.step(key, state, self._on(arrays)))
+            return bool(pools.rows(step.lower(key, state, self.target.arrays).as_text()))
+
+    def _on(self, arrays: Any) -> Any:
+        return type(self.target)(self.target.structure, arrays)
+
     def _placed(self, chains: Any) -> Any:
         """Arrays (chain, ...) where they belong."""
         return jax.device_put(chains, self.spread) if self.spread else chains
 
-    def _each(self, job: Callable[[int], Any], chains: range) -> list[Any]:
-        """The job of every chain, a thread a core."""
+    def _each(self, code: Code, arguments: Callable[[int], tuple[Any, ...]], what: str) -> list[Any]:
+        """The code of every chain, a thread a core."""
 
         def scoped(chain: int) -> Any:
-            with runtime.jax_scope(self.precision):
-                return jax.block_until_ready(job(chain))
+            with runtime.in_precision(self.precision), watch.doing(f"{what} of chain {chain}"):
+                return jax.block_until_ready(code(*arguments(chain), narrow=self.narrow))
 
-        if self.workers == 1:
-            return [scoped(chain) for chain in chains]
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(scoped, chains))
+        jobs = [functools.partial(scoped, chain) for chain in range(self.num_chains)]
+        return watch.apart(jobs, 1 if code.alone else self.workers)
+
+    def _all(self, code: Code, *arguments: Any, what: str) -> Any:
+        """The code of all chains at once, in a thread that Ctrl-C can leave."""
+        with watch.doing(what):
+            return _in_a_thread(lambda: jax.block_until_ready(code(*arguments)))
 
     def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
-        with runtime.jax_scope(self.precision):
+        with runtime.tracing(self.precision):
             return compiled(make, self.kernel, self.target, *arguments, **settings)
 
     def init(self) -> None:
         """A state for every chain."""
         start = 2**31 - 1  # a step number that no run reaches
-        with runtime.jax_scope(self.precision):
+        with runtime.in_precision(self.precision):
             if self.vectorised:
                 many = self._placed(jax.vmap(jax.random.fold_in, (0, None))(self.keys, start))
                 code = self._code(init_many, many)
-                self.states = jax.block_until_ready(self._placed(code(self.target.arrays, many)))
+                self.states = self._placed(self._all(code, self.target.arrays, many, what="the start of the chains"))
                 return
             keys = [jax.random.fold_in(key, start) for key in self.keys]
         code = self._code(init, keys[0])
-        self.states = self._each(lambda c: code(self.target.arrays, keys[c]), range(self.num_chains))
+        self.states = self._each(code, lambda c: (self.target.arrays, keys[c]), "the start")
 
     def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
         """Steps start..start+num_steps-1 of every chain: records (chain, step, ...)."""
         stop = start + min(num_steps, self.capacity)
-        span = np.int32(start), np.int32(stop)
+        span, what = (np.int32(start), np.int32(stop)), f"steps {start} to {stop - 1}"
         if self.vectorised:
-            with runtime.jax_scope(self.precision):
+            with runtime.in_precision(self.precision):
                 keys = self._placed(self.keys)
                 settings = {"capacity": self.capacity, "blocks": self.blocks}
                 code = self._code(chunk_many, keys, self.states, *span, **settings)
-                states, found = jax.block_until_ready(code(self.target.arrays, keys, self.states, *span))
+                states, found = self._all(code, self.target.arrays, keys, self.states, *span, what=what)
                 self.states, records = self._placed(states), found._asdict()
         else:
             code = self._code(chunk, self.keys[0], self.states[0], *span, capacity=self.capacity)
-            run = lambda c: code(self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
-            states, parts = zip(*self._each(run, range(self.num_chains)), strict=True)
+            given = lambda c: (self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
+            states, parts = zip(*self._each(code, given, what), strict=True)
             self.states, records = list(states), {k: np.stack([getattr(p, k) for p in parts]) for k in parts[0]._fields}
         return {k: np.asarray(v)[:, : stop - start] for k, v in records.items()}
 
     def answer(self) -> dict[str, np.ndarray]:
         """What a learner reads off its final state."""
         key = jax.random.fold_in(self.keys[0], 2**31 - 2)
-        with runtime.jax_scope(self.precision):
+        with runtime.in_precision(self.precision):
             state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
-            found = self._code(answer, key, state)(self.target.arrays, key, state)
+            found = self._all(self._code(answer, key, state), self.target.arrays, key, state, what="the answer")
         return {k: np.asarray(v) for k, v in (found if isinstance(found, dict) else found._asdict()).items()}
 
     def read(self, field: str) -> np.ndarray:
@@ -332,7 +410,7 @@ class Executor:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """The inverse of `state`."""
-        with runtime.jax_scope(self.precision):
+        with runtime.tracing(self.precision):
             key = jax.random.key(0)
             one = jax.eval_shape(self.kernel.init, key, self.target)
             shapes = [one] * self.num_chains

@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from probgen import catalog, engine, runtime
+from probgen import catalog, engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler, fitting
 from probgen.diagnostics import Finding, Verdict
 from probgen.model import Model
@@ -117,6 +116,7 @@ class SBC:
         return picture
 
 
+@watch.interruptible()
 def sbc(
     program: str | Model | Callable[..., Any],
     inference: str | Inference = "nuts",
@@ -263,13 +263,17 @@ def _converged(records: Mapping[str, np.ndarray]) -> bool:
 
 def _ranked(study: _Study, rows: list[dict[str, np.ndarray]], seed: int) -> list[_Ranked | str]:
     """Every simulation's ranks; on a CPU a thread a core for NumPyro, after a first one that traces everything."""
+
+    def job(given: tuple[Mapping[str, np.ndarray], int]) -> _Ranked | str:
+        with runtime.several():
+            return study.rank(*given)
+
     seeds = np.random.SeedSequence(seed).generate_state(len(rows) + 1)[1:]
     jobs = [(row, int(s) >> 1) for row, s in zip(rows, seeds, strict=True)]
     if study.target.engine != "numpyro" or runtime.accelerator():
         return [study.rank(*job) for job in jobs]
-    first = study.rank(*jobs[0])
-    with ThreadPoolExecutor(runtime.cores()) as pool:
-        return [first, *pool.map(lambda job: study.rank(*job), jobs[1:])]
+    work = [functools.partial(job, given) for given in jobs]
+    return watch.apart(work[:1]) + watch.apart(work[1:], runtime.cores())
 
 
 def _summarised(study: _Study, found: list[_Ranked | str]) -> SBC:

@@ -1,0 +1,176 @@
+"""What a run is doing: Ctrl-C at any moment, work in threads that can be left, and a word when nothing moves for a minute."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger("probgen")
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+class CtrlC:
+    """The handler of SIGINT while a program is fitted.
+
+    Before there are draws, KeyboardInterrupt is raised at once; but not within XLA's compiler, which makes Python crash at its
+    end. While it `keeps` draws, the first Ctrl-C is noted, so that draws and state belong together; a second one raises.
+    """
+
+    def __init__(self) -> None:
+        self.keeps = self.pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.keeps and not self.pressed:
+            self.pressed = True
+        elif _compiles(frame):
+            again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            raise KeyboardInterrupt
+
+
+def _compiles(frame: FrameType | None) -> bool:
+    """Whether a frame is inside of XLA's compiler."""
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(os.path.join("jax", "_src", "compiler.py")):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[CtrlC]:
+    """Handle SIGINT for the time of the block; left alone in a second thread, and where the user has a handler.
+
+    Within another such block it is that block's handler.
+    """
+    ctrl_c, handler = CtrlC(), signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or handler is not signal.default_int_handler:
+        yield handler if main and isinstance(handler, CtrlC) else ctrl_c
+        return
+    signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        yield ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# ---- work in threads that can be left ----------------------------------------------------------------------------------
+
+
+def apart(jobs: Sequence[Callable[[], Any]], workers: int = 1) -> list[Any]:
+    """The results of jobs, run by a few threads; raises the first error of a job.
+
+    KeyboardInterrupt leaves at once: what has begun ends by itself, the rest is dropped. XLA cannot be stopped within an
+    execution or a compilation, and Python cannot end in good order beside one; see `_leave`.
+    """
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for i in range(len(jobs)):
+        waiting.put(i)
+    results: list[Any] = [None] * len(jobs)
+    errors: list[BaseException] = []
+    left, over = threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while not left.is_set() and not errors:
+                i = waiting.get_nowait()
+                try:
+                    results[i] = jobs[i]()
+                except BaseException as error:
+                    errors.append(error)
+        over.release()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            over.acquire()
+    except BaseException:
+        left.set()
+        _leave(threads)
+        raise
+    if errors:
+        raise errors[0]
+    return results
+
+
+_left: list[threading.Thread] = []
+
+
+def _leave(threads: list[threading.Thread]) -> None:
+    if not _left:
+        atexit.register(_end)
+    _left.extend(threads)
+
+
+def _end() -> None:
+    """At the end of Python: where work that was left goes on still, end as by Ctrl-C; Python would crash beside it."""
+    deadline = time.monotonic() + 1.0
+    for thread in _left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in _left):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+# ---- the watchdog ------------------------------------------------------------------------------------------------------
+
+PATIENCE = 60.0  # seconds without progress before a word
+_doing: dict[int, tuple[str, float]] = {}  # what is being done, and since when
+_number = itertools.count()
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """What the block does, as it is told where it takes more than a minute."""
+    i = next(_number)
+    _doing[i] = (what, time.monotonic())
+    _start()
+    try:
+        yield
+    finally:
+        del _doing[i]
+
+
+_watcher: threading.Thread | None = None
+_starting = threading.Lock()
+
+
+def _start() -> None:
+    global _watcher
+    if _watcher is None or not _watcher.is_alive():  # a fork has no threads
+        with _starting:
+            if _watcher is None or not _watcher.is_alive():
+                _watcher = threading.Thread(target=_watch, daemon=True, name="probgen-watch")
+                _watcher.start()
+
+
+def _watch() -> None:
+    """Tells of everything that takes long: after a minute, then after twice as long each time."""
+    told: dict[int, float] = {}
+    while True:
+        time.sleep(PATIENCE / 12)
+        now, current = time.monotonic(), dict(_doing)
+        told = {i: when for i, when in told.items() if i in current}
+        for i, (what, since) in current.items():
+            if now - since >= told.get(i, PATIENCE):
+                told[i] = 2 * (now - since)
+                log.warning("No progress for %.0f s: %s. Ctrl-C stops the run.", now - since, what)
