@@ -308,7 +308,7 @@ def test_what_cannot_be_held_is_refused_by_its_name(engine):
     program, change = attribute_of_a_class(engine)
     target, _ = lines(program, engine)
     change()
-    with pytest.raises(Changed, match=r"reads Settings.scale, which changed after it was fitted"):
+    with pytest.raises(Changed, match=r"program reads Settings, which changed after it was fitted"):
         target.predict({"b": np.full((1, 5), 2.0)}, {"y": None}, 0)
 
 
