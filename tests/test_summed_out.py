@@ -170,7 +170,7 @@ def fitted(kind, engine, inference=None):
         if inference == "mean_field":
             settings = {"num_steps": 300}
         program = globals()[f"{kind}_{engine}"]
-        FITS[kind, engine, inference] = pg.fit(program, DATA[kind], inference, seed=3, progress=False, **settings)
+        FITS[kind, engine, inference] = pg.fit(program, DATA[kind], inference, seed=7, progress=False, **settings)
     return FITS[kind, engine, inference]
 
 
@@ -470,14 +470,16 @@ def sum_by_hand(program, shapes, levels):
     from numpyro import handlers
     from numpyro.infer.util import log_density
 
-    total = []
-    units = [(name, int(np.prod(shape)), shape) for name, shape in shapes.items()]
-    for state in itertools.product(*[levels[name] for name, size, _ in units for _ in range(size)]):
+    @jax.jit
+    def at_state(state):
         values, at = {"m": jnp.zeros(())}, 0
         for name, size, shape in units:
-            values[name], at = jnp.array(state[at : at + size]).reshape(shape), at + size
-        total.append(float(log_density(handlers.seed(program, jax.random.key(0)), (), {}, values)[0]))
-    return special.logsumexp(total)
+            values[name], at = state[at : at + size].reshape(shape), at + size
+        return log_density(handlers.seed(program, jax.random.key(0)), (), {}, values)[0]
+
+    units = [(name, int(np.prod(shape)), shape) for name, shape in shapes.items()]
+    states = itertools.product(*[levels[name] for name, size, _ in units for _ in range(size)])
+    return special.logsumexp([float(at_state(jnp.array(state))) for state in states])
 
 
 def scanned(step):
