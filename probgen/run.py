@@ -204,7 +204,9 @@ def _begun(target: Target, answer: Mapping[str, np.ndarray]) -> Target:
     """The target whose parameters begin at learned ones."""
     if not isinstance(target, Learnable):
         raise TypeError("init is for programs with parameters that are learned from rows; this one has none.")
-    return target.begun(answer)
+    found = target.begun(answer)
+    found.notes = target.notes
+    return found
 
 
 def meant(word: str, program: Program, data: Any = None, engine_name: str | None = None) -> tuple[str, dict[str, Any]]:

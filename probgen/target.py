@@ -95,7 +95,6 @@ class Target:
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
-    notes: tuple[str, ...] = ()  # what a user should know of how the program was read
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
 
     def named(self, kind: str) -> tuple[str, ...]:

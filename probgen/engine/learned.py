@@ -288,7 +288,12 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return note(self)
+        return (*vars(self).get("_notes", ()), *note(self))
+
+    @notes.setter
+    def notes(self, notes: tuple[str, ...]) -> None:
+        own = note(self)
+        self._notes = tuple(n for n in notes if n not in own)
 
     @property
     def rest(self) -> dict[str, Any]:
