@@ -398,7 +398,7 @@ def test_learners_see_changes_too(engine):
     exec(text, space)
     x, found, fits = 5 + X, [], []
     for space["SHIFT"] in (0.0, 3.0):
-        fits.append(pg.fit(space["program"], {"x": x}, "mle", num_steps=3000, progress=False))
+        fits.append(pg.fit(space["program"], {"x": x}, "mle", num_steps=1500, learning_rate=0.05, progress=False))
         found.append(float(fits[-1].parameters["loc"]))
     assert found == pytest.approx([5, 2], abs=0.1)
     drawn = [fit.sample(2000)["x"].mean() for fit in fits]
