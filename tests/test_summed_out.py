@@ -75,7 +75,7 @@ def mixture_pyro(x, y=None):
     weight, shift = pyro.sample("weight", dist.Beta(2.0, 2.0)), pyro.sample("shift", dist.Normal(2.0, 1.0))
     with pyro.plate("row", len(x)):
         z = pyro.sample("z", dist.Bernoulli(weight))
-        loc = pyro.deterministic("loc", shift * z + x)
+        loc = pyro.deterministic("loc", shift * z + x, event_dim=0)
         pyro.sample("y", dist.Normal(loc, 0.7), obs=y)
 
 
