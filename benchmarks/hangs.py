@@ -139,7 +139,16 @@ def lines(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
 
 def watched(name: str, size: int, given: argparse.Namespace) -> tuple[int, int, int]:
     """Runs that ended, hung, failed of one program and size."""
-    words = [sys.executable, __file__, "--child", name, str(size), "--rounds", str(given.rounds), *["--late"] * given.late]
+    words = [
+        sys.executable,
+        __file__,
+        "--child",
+        name,
+        str(size),
+        "--rounds",
+        str(given.rounds),
+        *["--late"] * given.late,
+    ]
     env = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     ended = 0
@@ -163,7 +172,9 @@ def main() -> None:
     parser.add_argument("--programs", nargs="+", default=names, choices=names)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds without a line after which a run counts as hung")
+    parser.add_argument(
+        "--limit", type=float, default=300.0, help="seconds without a line after which a run counts as hung"
+    )
     parser.add_argument("--late", action="store_true", help="start JAX before probgen is imported")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
