@@ -101,11 +101,11 @@ def test_code_that_cannot_be_loaded_elsewhere_runs_one_chain_after_the_other():
         + """
 def called(x, y=None):
     a = E.sample("a", dist.LogNormal(0, 0.5))
-    double, shape = lambda v: 2 * np.asarray(v, "float64"), jax.ShapeDtypeStruct((), "float64")
+    double, shape = lambda v: 2 * np.asarray(v), jax.ShapeDtypeStruct((), a.dtype)
     twice = jax.pure_callback(double, shape, jax.lax.stop_gradient(a), vmap_method="sequential")
     E.sample("y", dist.MultivariateNormal(jnp.zeros(len(x)), (a + 0 * twice) * jnp.eye(len(x))), obs=y)
 
-fit = pg.fit(called, data, "random_walk", num_warmup=100, num_samples=20, num_chains=4, progress=False)
+fit = pg.fit(called, data, "random_walk", num_warmup=100, num_samples=20, num_chains=4, progress=False, precision="float32")
 print(fit.draws["a"].shape)
 """
     )
