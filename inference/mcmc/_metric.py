@@ -81,14 +81,15 @@ class LowRank(NamedTuple):
         """A new diagonal, then the directions that it leaves badly scaled.
 
         The directions are the leading singular vectors of the scaled draws and of the scaled gradients; a stretch between
-        1/sqrt(2) and sqrt(2) is left at 1, being noise.
+        1/sqrt(2) and sqrt(2) is left at 1, being noise. A window of few draws has fewer of them: directions in use fill up.
         """
         scale = Diagonal(self.scale).update(xp, draws, gradients).scale
         n, half = len(draws), self.vectors.shape[1] // 2
         white = (draws - draws.mean(0)) / scale
         pulled = (gradients - gradients.mean(0)) * scale
         leading = [xp.linalg.svd(m, full_matrices=False)[2][:half].T for m in (white, pulled)]
-        basis, _ = xp.linalg.qr(xp.concatenate(leading, axis=1))
+        kept = self.vectors[:, : 2 * half - sum(v.shape[1] for v in leading)]
+        basis, _ = xp.linalg.qr(xp.concatenate([*leading, kept], axis=1))
         identity = xp.eye(basis.shape[1], dtype=draws.dtype)
         a = _shrink((white @ basis).T @ (white @ basis) / n, n, identity)
         b = _shrink((pulled @ basis).T @ (pulled @ basis) / n, n, identity)
