@@ -26,4 +26,4 @@ def digits():
     return {"x": found.data / 16, "y": found.target}
 
 
-model = Model(program=softmax_regression, data=digits, dims={"W": ["feature", "class"], "b": ["class"]})
+model = Model(program=softmax_regression, data=digits, dims={"W": ["feature", "class"], "b": ["class"]}, by_row=True)

@@ -21,7 +21,7 @@ from probgen.data import check_support
 from probgen.engine import energy, indices
 from probgen.engine.energy import Block
 from probgen.engine.numpyro import NumpyroTarget, prepare
-from probgen.engine.structure import MEASURES, settings, structure_of
+from probgen.engine.structure import MEASURES, Free, settings, structure_of
 from probgen.grey import is_grey, loosened, note
 from probgen.target import START, Learnable, Target, Variable, check_begun
 
@@ -89,8 +89,10 @@ def labels(site: str, tree: Any) -> list[str]:
 def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> dict[str, tuple[Any, Any]]:
     """Every parameter site's initial value and its constraint, the program run once with a key."""
     started = handlers.substitute(handlers.seed(lambda: program(**data), key), substitute_fn=init_to_uniform)
-    trace = handlers.trace(started).get_trace()  # started, so that measures without draws do no harm
-    sites = {name: site for name, site in trace.items() if site["type"] == "param"}
+    free = Free()
+    with free:
+        trace = handlers.trace(started).get_trace()  # started, so that measures without draws do no harm
+    sites = {name: trace[name] for name in trace if name in free.names}
     return {k: (site["value"], site["kwargs"].get("constraint", constraints.real)) for k, site in sites.items()}
 
 

@@ -39,8 +39,15 @@ class Registered(Messenger):
         self.found: dict[str, Parameter] = {}
         self.values: dict[str, torch.Tensor] = {}
         self.roots: list[nn.Module] = []
+        self.fixed: set[str] = set()  # by handlers of the program's own, such as poutine.substitute
+
+    def _pyro_param(self, msg: Any) -> None:
+        if msg["value"] is not None:
+            self.fixed.add(msg["name"])
 
     def _pyro_post_param(self, msg: Any) -> None:
+        if msg["name"] in self.fixed:
+            return
         name, module, attribute = msg["name"], None, ""
         constraint = msg["kwargs"].get("constraint") or constraints.real
         frame: Any = sys._getframe()

@@ -49,7 +49,7 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
         raise
     if bound or not structure.learnable:
         return of_structure(structure, arrays)
-    if by_row is None and (target := _same_by_row(structure, rows)):
+    if by_row is None and (target := _same_by_row(structure, arrays, rows)):
         return target
     return with_points(structure, arrays, rows if by_row is None else lambda: None)
 
@@ -64,13 +64,13 @@ def with_points(structure: Structure, arrays: Arrays, rows: Callable[[], Any]) -
     return of_structure(found, arrays, notes)
 
 
-def _same_by_row(structure: Structure, rows: Callable[[], Any]) -> Target | None:
+def _same_by_row(structure: Structure, arrays: Arrays, rows: Callable[[], Any]) -> Target | None:
     """The target of one row, where that is an energy or means the same as the program on its whole data."""
     energy = any(site.distribution in MEASURES for site in structure.sites)
     if not energy and any(site.kind == "latent" for site in structure.sites):
         return None
     target = rows()
-    if target is None or energy or _is_sum(structure, target):
+    if target is None or energy or _is_sum(structure, arrays, target):
         return target
     return None
 
@@ -78,22 +78,22 @@ def _same_by_row(structure: Structure, rows: Callable[[], Any]) -> Target | None
 _sums: weakref.WeakKeyDictionary[Structure, bool] = weakref.WeakKeyDictionary()  # what was found of programs
 
 
-def _is_sum(structure: Structure, target: Any) -> bool:
+def _is_sum(structure: Structure, arrays: Arrays, target: Any) -> bool:
     """Whether the log density of two rows, run at once, is the sum of theirs, at parameters in general position."""
     if structure not in _sums:
-        _sums[structure] = _adds_up(structure, target)
+        _sums[structure] = _adds_up(structure, arrays, target)
     return _sums[structure]
 
 
-def _adds_up(structure: Structure, target: Any) -> bool:
+def _adds_up(structure: Structure, arrays: Arrays, target: Any) -> bool:
     if target.num_rows < 2:
         return True
     some, sites = target.rows(slice(2)), target.keywords
-    two = {k: some[sites[k]].astype(target.arrays[k].dtype) if k not in target.grey else some[sites[k]] for k in sites}
+    two = {k: some[site] if site in target.grey else arrays[k][:2] for k, site in sites.items()}
     rng, begun = np.random.default_rng(0), target.initial(jax.random.key(0))
     parameters = {k: v + 0.1 * jnp.asarray(rng.normal(size=v.shape), v.dtype) for k, v in begun.items()}
-    arrays = {**target.rest, **two, **{k: some[k] for k in target.inputs}}
-    both = _joint(target.structure.one.program, arrays, structure.static, parameters)
+    two = {**target.rest, **two, **{k: some[k] for k in target.inputs}}
+    both = _joint(target.structure.one.program, two, structure.static, parameters)
     if both is None:
         return False
     single = sum(target.joint(parameters, jax.tree.map(lambda v, i=i: v[i], some)) for i in (0, 1))

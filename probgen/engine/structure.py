@@ -26,6 +26,7 @@ from probgen.data import bounds, on_the_line
 from probgen.engine import energy, indices
 from probgen.engine.edges import Edges, Shown, is_angle
 from probgen.engine.energy import Block
+from probgen.pinned import Pinned
 from probgen.target import Site, Variable
 
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
@@ -57,6 +58,18 @@ class Steps(numpyro.primitives.Messenger):
             stack = numpyro.primitives._PYRO_STACK
             if any(isinstance(handler, enumeration.LocalNamedMessenger) for handler in stack):
                 msg["infer"] = {**msg["infer"], SCAN: True}
+
+
+class Free(numpyro.primitives.Messenger):
+    """Effect handler: notes the parameters that no handler inside of it has given a value, such as `handlers.substitute`."""
+
+    def __init__(self, fn: Any = None) -> None:
+        self.names: set[str] = set()
+        super().__init__(fn)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "param" and msg["value"] is None:
+            self.names.add(msg["name"])
 
 
 class Widened(numpyro.primitives.Messenger):
@@ -200,7 +213,8 @@ def _forget_other_precision(program: Callable[..., Any], precision: str) -> None
     JAX keeps NumPy arrays that a function closes over in the precision of a trace that lives on, and then cannot compile the
     function in another one.
     """
-    program = getattr(program, "base", program)
+    while not isinstance(program, Pinned) and hasattr(program, "program"):  # a program of an engine's about the user's
+        program = program.program
     with contextlib.suppress(TypeError):  # a callable without weak references
         if _precisions.get(program, precision) != precision:
             jax.clear_caches()
@@ -227,7 +241,9 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     def look(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         seeded = Edges(handlers.seed(lambda: program(**arrays, **settings_of), jax.random.key(0)))
         started = handlers.substitute(seeded, substitute_fn=init_to_uniform)
-        trace = handlers.trace(Steps(started)).get_trace()
+        free = Free()
+        with free:
+            trace = handlers.trace(Steps(started)).get_trace()
         if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
             raise ValueError(
                 f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
@@ -235,7 +251,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
             )
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
         found.update(plates=_plates(trace))
-        found.update(learnable=any(site["type"] == "param" for site in trace.values()))
+        found.update(learnable=bool(free.names))
         halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
         full = handlers.trace(FullPlates(started)).get_trace() if halved else trace
         return {

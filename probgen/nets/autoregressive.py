@@ -299,7 +299,8 @@ class Made(Vector):
         seen = seen if self.direct is None else seen + self.direct[:, j] * bit
         degrees = self.degrees
         size = int(np.bincount(degrees).max())
-        start = jnp.asarray(np.searchsorted(degrees, 1 + np.arange(self.shape[0])).astype(np.int32))[i]
+        starts = np.searchsorted(degrees, 1 + np.arange(self.shape[0]))
+        start = jnp.asarray(np.minimum(starts, len(degrees) - size).astype(np.int32))[i]  # the last has no units
         own = lambda array: lax.dynamic_slice_in_dim(array, start, size)  # noqa: E731  of the units of degree i + 1
         settled, total, new = own(jnp.asarray(degrees)) == i + 1, own(sums), []
         for layer, value in enumerate(values):
