@@ -65,7 +65,8 @@ def programs(request):
 
 @pytest.mark.parametrize(("name", "word"), [("rows", "mle"), ("latent", "svi")])
 def test_rows_are_drawn_as_bits_and_it_is_told(programs, name, word):
-    fit = pg.fit(programs[name], {"x": GREY}, word, **SETTINGS)
+    declared = {"by_row": True} if name == "latent" else {}
+    fit = pg.fit(programs[name], {"x": GREY}, word, **declared, **SETTINGS)
     assert fit.target.notes == (
         "Grey levels of x are drawn as bits at every step (dynamic binarisation); likelihoods are of drawn bits.",
     )
@@ -118,7 +119,7 @@ def test_what_is_no_probability_is_refused(programs, name, word):
 
 def test_the_collection_follows_the_same_rule():
     """A VAE of the collection and the same rows in a program of one's own: the same words."""
-    own = pg.fit(numpyro_latent, {"x": GREY}, "svi", **SETTINGS)
+    own = pg.fit(numpyro_latent, {"x": GREY}, "svi", by_row=True, **SETTINGS)
     theirs = pg.fit("vae", {"x": GREY, "dim": 4, "num_latents": 2, "width": 8}, "svi", **SETTINGS)
     assert own.target.notes == theirs.target.notes
     assert own.log_prob(num_particles=5).kind == theirs.log_prob(num_particles=5).kind
