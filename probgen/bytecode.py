@@ -19,7 +19,8 @@ class Names(NamedTuple):
     """Of a code object and those nested in it.
 
     digest: of what it does, without file names and line numbers.
-    paths: globals that are read, with the attributes taken of them: ("cfg", "scale").
+    paths: globals that are read, with the attributes taken of them: ("cfg", "scale"); taken: the same of enclosing functions'
+    variables.
     imports: (level, module, name or "") of imports inside.
     words: all names of globals and attributes.
     rebinds: whether it assigns globals; cells: variables of enclosing functions that it assigns; stores: whether it assigns
@@ -28,6 +29,7 @@ class Names(NamedTuple):
 
     digest: bytes
     paths: frozenset[Path]
+    taken: frozenset[Path]
     imports: frozenset[tuple[int, str, str]]
     words: frozenset[str]
     rebinds: bool
@@ -53,6 +55,7 @@ def names_of(code: types.CodeType) -> Names:
 def _examined(code: types.CodeType) -> Names:
     inner = [names_of(c) for c in code.co_consts if isinstance(c, types.CodeType)]
     paths: set[Path] = set()
+    taken: set[Path] = set()
     imports: set[tuple[int, str, str]] = set()
     opcodes = set()
     cells = set()
@@ -61,6 +64,8 @@ def _examined(code: types.CodeType) -> Names:
         opcodes.add(i.opname)
         if i.opname.startswith("LOAD_") and (i.opname == "LOAD_NAME" or "GLOBAL" in i.opname):
             paths.add((str(i.argval), *_attributes(instructions[at + 1 :])))
+        elif i.opname.startswith("LOAD_") and i.opname.endswith("DEREF"):
+            taken.add((str(i.argval), *_attributes(instructions[at + 1 :])))
         elif i.opname == "IMPORT_NAME":
             imports |= set(_imported(instructions, at))
         elif i.opname == "STORE_DEREF" and i.argval in code.co_freevars:
@@ -68,6 +73,7 @@ def _examined(code: types.CodeType) -> Names:
     return Names(
         _digest(code, inner),
         frozenset(paths).union(*(n.paths for n in inner)),
+        frozenset(taken).union(*(n.taken for n in inner)),
         frozenset(imports).union(*(n.imports for n in inner)),
         frozenset(code.co_names).union(*(n.words for n in inner)),
         bool(opcodes & {"STORE_GLOBAL", "DELETE_GLOBAL"}) or any(n.rebinds for n in inner),

@@ -11,6 +11,7 @@ import numpy as np
 
 from probgen.data import check_support
 from probgen.inputs import OutOfRange
+from probgen.pinned import Changed
 from probgen.target import Site
 
 FAULTS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, AssertionError, RuntimeError)
@@ -61,7 +62,7 @@ def data_on(
     observed = kept(program, sites, own, data)
     try:
         return _data_on(program, sites, own, data, shapes_on)
-    except OutOfRange:
+    except (OutOfRange, Changed):
         raise
     except FAULTS as error:
         works = lambda some: _data_on(program, sites, own, some, shapes_on)  # noqa: E731
@@ -84,7 +85,7 @@ def _data_on(
             check_spread(sites, own, given, found)
             check_unmoved(found, shapes_on, given, held)
             return given, held
-        except OutOfRange:
+        except (OutOfRange, Changed):
             raise
         except FAULTS as error:
             fault = error
@@ -106,7 +107,7 @@ def check_likelihood(
     check_support(tuple(s for s in sites if s.source in data), data)
     try:
         check_spread(sites, own, data, shapes_on(data))
-    except OutOfRange:
+    except (OutOfRange, Changed):
         raise
     except FAULTS as error:
         raise misfit(own, data, (), error, shapes_on) from error

@@ -53,6 +53,12 @@ _OF_CLASSES = frozenset((
 ))  # fmt: skip
 
 
+def _only_written(name: str, value: Any, names: Names) -> bool:
+    """Whether a variable of an enclosing function is but a list or set that the code appends to, as a counter of its runs is."""
+    paths, words = [path for path in names.taken if path[0] == name], ONLY_WRITE.get(type(value), ())
+    return bool(paths) and all(len(path) > 1 and path[1] in words for path in paths)
+
+
 @dataclass
 class Reads:
     """parts: a digest of everything that is read, by its name in the program; unknown: what has no content to compare.
@@ -173,7 +179,7 @@ class _Walk:
             except ValueError:
                 self.note(name, b"empty")
             else:
-                if content is not function:
+                if content is not function and not _only_written(name, content, names):
                     self.read(name if own else f"{label}: {name}", content, names)
         defaults, code = function.__defaults__ or (), function.__code__
         positional = code.co_varnames[: code.co_argcount]

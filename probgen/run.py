@@ -175,7 +175,12 @@ def asked(
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
         settings = suggested | settings
-    algorithm = catalog.inference(inference, settings)
+    try:
+        algorithm = catalog.inference(inference, settings)
+    except TypeError as error:
+        if inference in WHOLE and "batch_size" in settings:
+            raise TypeError(f"{error}\n{WHOLE_DATA}") from None
+        raise
     store = Store(out) if out is not None else None
     if store:
         store.check_free(overwrite)
@@ -229,6 +234,8 @@ def meant(word: str, program: Program, data: Any = None, engine_name: str | None
     return word, {k: v for k, v in model.settings.items() if k in known}
 
 
+WHOLE = ("svi", "guided_svi", "maximum_likelihood")
+WHOLE_DATA = "The program is read on its whole data, without batches of rows: by_row=True if it says what one row is like."
 READINGS = {"svi": {"rows": "amortised_svi", "guide": "guided_svi"}, "mle": {"points": "maximum_likelihood"}}
 
 

@@ -46,11 +46,14 @@ def read_as(
     program: Callable[..., Any], data: Mapping[str, Any], name: str | None = None, by_row: bool | None = None
 ) -> str:
     """What a program is read as: "rows" to learn parameters from, "points" (parameters on the whole data) or "unknowns" alone."""
+    from probgen.algorithm import Incompatible
     from probgen.data import check
     from probgen.target import Learnable
 
     try:
         target = load(name or detect(program)).prepare(program, check(program, data), "float32", by_row)
+    except Incompatible:  # of rows that cannot be learned from
+        return "rows"
     except (TypeError, ValueError, IndexError, RuntimeError):  # what is wrong is told when the target is made
         return "unknowns"
     return "rows" if isinstance(target, Learnable) else "points" if target.points else "unknowns"

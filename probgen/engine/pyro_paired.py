@@ -19,7 +19,7 @@ from probgen.engine.pyro_kernel import OPS, Key
 from probgen.engine.pyro_learned import looked, sample_nodes
 from probgen.engine.pyro_parameters import Parameter, given
 from probgen.engine.pyro_target import PyroContinuous
-from probgen.engine.pyro_whole import Whole
+from probgen.engine.pyro_whole import Whole, registered
 
 
 class PyroGuided(PyroContinuous):
@@ -39,7 +39,7 @@ class PyroGuided(PyroContinuous):
 
     def _looked_at(self) -> tuple[dict[str, Parameter], list[Any], bool]:
         """Parameters of program and guide, the modules that hold them, and whether the guide draws a point mass."""
-        _, own = looked(self._base, self._arguments, self.precision)
+        own = registered(self._base, self._arguments, self.precision)
         try:
             with whole_plates():
                 trace, seen = looked(self.author_guide, self._seen, self.precision)
@@ -62,7 +62,7 @@ class PyroGuided(PyroContinuous):
         return np.concatenate([np.zeros(0), *(values[k].cpu().numpy().ravel() for k in self._parameters)]).astype(float)
 
     def _begun(self, seed: int) -> dict[str, torch.Tensor]:
-        _, own = looked(self._base, self._arguments, self.precision, seed)
+        own = registered(self._base, self._arguments, self.precision, seed)
         _, guide = looked(self.author_guide, self._seen, self.precision, seed)
         self._shapes = {k: v.shape for k, v in (guide.values | own.values).items()}
         return guide.values | own.values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -12,8 +13,11 @@ from pyro.distributions import TorchDistribution
 from torch import nn
 from torch.distributions import biject_to, constraints, transform_to
 
-from probgen.engine.pyro_learned import looked
-from probgen.engine.pyro_parameters import Learned, Parameter, given
+from probgen.engine.pyro_density import Unknowns, scoped, whole_plates
+from probgen.engine.pyro_graph import LinAlgError
+from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
+
+TRIES = 5  # points at which a program is looked at
 
 
 class PointMeasure(TorchDistribution):
@@ -65,7 +69,7 @@ class Whole:
 
     def initial(self, data: Mapping[str, Any], precision: str, seed: int) -> dict[str, torch.Tensor]:
         """Where the program says that its parameters begin: unconstrained, by name."""
-        _, seen = looked(self.program, data, precision, seed)
+        seen = registered(self.program, data, precision, seed)
         constrained = {p.name: transform_to(p.constraint)(seen.values[p.name]) for p in self.parameters}
         return {p.name: biject_to(p.constraint).inv(constrained[p.name]) for p in self.parameters}
 
@@ -79,11 +83,31 @@ class Whole:
         return getattr(self.program, "__name__", "program")
 
 
+def registered(program: Callable[..., Any], data: Mapping[str, Any], precision: str, seed: int = 0) -> Registered:
+    """The parameters that a program registers, its unknowns at small unconstrained values: priors may have no draws.
+
+    Tried at a few points, in case the program's own arithmetic fails at one.
+    """
+    for attempt in range(TRIES):
+        rng, seen = np.random.default_rng(attempt), Registered()
+        give = Unknowns(
+            lambda _, shape, rng=rng: torch.as_tensor(rng.uniform(-0.5, 0.5, shape)).to(getattr(torch, precision))
+        )
+        try:
+            with scoped(precision, seed=seed), torch.no_grad(), seen, whole_plates(), give:
+                program(**data)
+            return seen
+        except (ValueError, ArithmeticError, LinAlgError):
+            if attempt == TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
 def whole(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:
     """The program with its parameters as sites; itself where it has none, or where they are data already."""
     if isinstance(program, Learned):
         return program
-    _, seen = looked(program, data, precision)
+    seen = registered(program, data, precision)
     if not seen.found:
         return program
     parameters = list(seen.found.values())
