@@ -116,7 +116,7 @@ def fit(
     progress: bool | None = None,
     precision: str | None = None,
     engine: str | None = None,
-    guide: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | str | None = None,
     by_row: bool | None = None,
     init: LearnedFit | str | Path | None = None,
     **settings: Any,
@@ -134,7 +134,7 @@ def fit(
     precision: "float64" or "float32"; by default the algorithm's own, else "float64" on a CPU and "float32" on an accelerator;
         never "float32" where that would round away what rows of data say.
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
-    guide: the author's own program that draws the unknowns, for "svi".
+    guide: the author's own program that draws the unknowns, for "svi"; or the name of a family of ours, a setting of "svi".
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
     init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.
@@ -166,11 +166,13 @@ def asked(
     overwrite: bool = False,
     precision: str | None = None,
     engine: str | None = None,
-    guide: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | str | None = None,
     by_row: bool | None = None,
     **settings: Any,
 ) -> tuple[Inference, Store | None, str, Model, Target]:
     """What `fit` is asked for, checked, before anything runs: algorithm, directory, precision, model and target; see there."""
+    if isinstance(guide, str):  # a family of ours, by its name: a setting of "svi"
+        settings, guide = {**settings, "guide": guide}, None
     program = _declared(program, guide, by_row)
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
@@ -235,7 +237,9 @@ def meant(word: str, program: Program, data: Any = None, engine_name: str | None
 
 
 WHOLE = ("svi", "guided_svi", "maximum_likelihood")
-WHOLE_DATA = "The program is read on its whole data, without batches of rows: by_row=True if it says what one row is like."
+WHOLE_DATA = (
+    "The program is read on its whole data, without batches of rows: by_row=True if it says what one row is like."
+)
 READINGS = {"svi": {"rows": "amortised_svi", "guide": "guided_svi"}, "mle": {"points": "maximum_likelihood"}}
 
 

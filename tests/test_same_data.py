@@ -81,7 +81,10 @@ def program(x=None):
 @pytest.fixture(scope="module")
 def latent():
     """Models with a hidden site, as autoencoders are, learned by two bounds and on other rows."""
-    program, settings = program_of("numpyro", CODES), {"num_steps": 40, "batch_size": 20, "progress": False, "by_row": True}
+    program, settings = (
+        program_of("numpyro", CODES),
+        {"num_steps": 40, "batch_size": 20, "progress": False, "by_row": True},
+    )
     rows = np.random.default_rng(0).normal(size=40)
     fits = {word: pg.fit(program, {"x": rows}, word, **settings) for word in ("svi", "iwae")}
     return fits | {"moved": pg.fit(program, {"x": rows + 1}, "svi", **settings)}

@@ -12,7 +12,7 @@ from numpyro.infer import init_to_uniform
 
 from probgen import prediction
 from probgen.engine import indices
-from probgen.engine.structure import Widened, supported
+from probgen.engine.structure import SCAN, Widened, supported
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -58,8 +58,11 @@ def _shapes(
         return {} if free else supported(trace, {s.name for s in target.sites if s.bounds})
 
     jaxpr, good = jax.make_jaxpr(look, return_shape=True)(arrays)
+    series = {k for k, plates in target.structure.plates if SCAN in plates and k in target.structure.finite}
     for name, draws in latent.items():
         here = found["sites"].get(name)
+        if name in series:  # goes on from its last state, see `rows`
+            continue
         if here != tuple(draws.shape[2:]):
             raise ValueError(
                 f"Site {name!r} has draws of shape {tuple(draws.shape[2:])} in the fit, and would be of shape {here}: "
