@@ -111,7 +111,7 @@ class NumpyroGuided(NumpyroContinuous):
         log_q, parts = jnp.zeros((), self.precision), []
         for name in self.structure.shapes:
             if name in self.points:
-                parts.append(jnp.ravel(self._point_of(name, named)))
+                parts.append(jnp.ravel(named[name]))
                 continue
             transform = biject_to(told[name]["fn"].support)
             u = transform.inv(values[name])
@@ -119,9 +119,6 @@ class NumpyroGuided(NumpyroContinuous):
             log_q += jnp.sum(transform.log_abs_det_jacobian(u, values[name]))
             parts.append(jnp.ravel(u))
         return jnp.concatenate(parts), log_q
-
-    def _point_of(self, name: str, named: Mapping[str, Any]) -> Any:
-        return named[name]
 
 
 @functools.lru_cache(maxsize=64)
