@@ -69,13 +69,18 @@ class Arranged:
 
     def given(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their names in the user's program as leaves; leaves as they are."""
-        places = {**dict(self.layout.kwargs), **{_positional(self.program, i): n for i, n in enumerate(self.layout.args)}}
+        places = {
+            **dict(self.layout.kwargs),
+            **{_positional(self.program, i): n for i, n in enumerate(self.layout.args)},
+        }
         found: dict[str, Any] = {}
         for name, value in data.items():
             if name in places and places[name][0] != "leaf":
                 node, leaves = flattened(name, value)
                 if node != places[name]:
-                    raise ValueError(f"Data {name!r} has another form than the fit's: {_told(node)}, not {_told(places[name])}.")
+                    raise ValueError(
+                        f"Data {name!r} has another form than the fit's: {_told(node)}, not {_told(places[name])}."
+                    )
                 found |= leaves
             else:
                 found[places[name][1] if name in places else name] = value
@@ -104,7 +109,9 @@ def taken_apart(
     Raises TypeError where the arguments do not fit the program's parameters.
     """
     if not isinstance(kwargs, Mapping):
-        raise TypeError(f"kwargs is a {type(kwargs).__name__}; expected a mapping from the program's parameters to values.")
+        raise TypeError(
+            f"kwargs is a {type(kwargs).__name__}; expected a mapping from the program's parameters to values."
+        )
     if isinstance(args, str) or not isinstance(args, Sequence):
         raise TypeError(f"args is a {type(args).__name__}; expected a tuple of the program's positional arguments.")
     placed, named = _by_name(program, list(args), dict(kwargs))
@@ -253,7 +260,11 @@ def _signature(program: Callable[..., Any], layout: Layout) -> inspect.Signature
     """Of the leaves: those that are whole parameters, with their defaults, and whatever else there is."""
     known = {p.name: p for p in _parameters(program)}
     whole = [name for name, node in layout.kwargs if node[0] == "leaf" and name in known]
-    rest = [p for p in known.values() if p.name not in dict(layout.kwargs) and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    rest = [
+        p
+        for p in known.values()
+        if p.name not in dict(layout.kwargs) and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
     rest = rest[len([p for p in rest if p.kind is p.POSITIONAL_OR_KEYWORD][: len(layout.args)]) :]
     own = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, default=known[k].default) for k in whole]
     own += [p.replace(kind=p.KEYWORD_ONLY) for p in rest]

@@ -25,7 +25,7 @@ def check(program: Callable[..., Any], data: Mapping[str, Any], precision: str =
 
     Lists, series and tensors become arrays; Python's numbers, booleans, strings and None stay as they are, and what is `Fixed`.
     NaN and infinite numbers pass: see `missing` for those that reach a density. Raises TypeError for an unknown or missing name;
-    ValueError for masked or empty arrays, for what is no number or none in that precision, naming the array and the first bad index.
+    ValueError for masked or empty arrays, and for what is no number or none in that precision, naming array and first bad index.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"data is a {type(data).__name__}; expected a mapping from the program's parameters to arrays.")

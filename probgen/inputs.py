@@ -21,7 +21,8 @@ def read(name: str, value: Any, unknown: bool = False, finite: bool = True) -> n
     """A user's array, series, tensor, list or number as a NumPy array of booleans, integers or floats.
 
     name: what the user calls it, for messages. unknown: whether entries may be missing; they are NaN then, and the array is of
-    floats. finite: whether NaN and infinities are refused. Raises ValueError, naming the array and the first bad index, for what is missing, not finite, empty or no number.
+    floats. finite: whether NaN and infinities are refused. Raises ValueError, naming the array and the first bad index, for what is
+    missing, not finite, empty or no number.
     """
     if not unknown:
         refuse_masked(name, value)

@@ -118,7 +118,7 @@ def _remember(program: Any, arrays: list[str], names: frozenset[str]) -> None:
 
 
 def is_look(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that a program looked at an array which it has no values of, or is no NumPy array."""
+    """Whether an error, or one behind it, says that a program looked at an array that has no values, or is none of NumPy's."""
     return any(map(_says_look, _chain(error)))
 
 

@@ -1,4 +1,4 @@
-"""Data that are NaN or infinite: a program may handle them (imputation, masks, open bounds), but they must not reach its density."""
+"""Data that are NaN or infinite: a program may handle them (imputation, masks, open bounds); they must not reach its density."""
 
 from __future__ import annotations
 

@@ -143,6 +143,8 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
             raise ValueError(told) from error
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
+    if levels and chosen.as_numbers(target, tuple(levels)):
+        raise ValueError(looking.unreadable(data))
     target.notes = (*target.notes, *looking.told(used, levels))
     target.levels = levels
     return target
@@ -170,8 +172,8 @@ def fit(
     """Fit a program to data by any algorithm that its structure allows.
 
     program: a plain NumPyro or Pyro program, a Model, a name in the catalogue, or what a learned fit's `condition` gives.
-    data: mapping from the program's parameters to what it takes: arrays of any library, containers of arrays, settings, words, tables,
-        functions; for a model that learns from rows also an array (row, ...) or the name of a data set (`probgen.data`);
+    data: mapping from the program's parameters to what it takes: arrays of any library, containers of arrays, settings, words,
+        tables, functions; for a model that learns from rows also an array (row, ...) or the name of a data set (`probgen.data`);
         by default the model's own data.
     args, kwargs: the same as the program would be called with.
     inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it.

@@ -109,8 +109,14 @@ def _renewed(fit: Fit, name: str, value: Any, own: Any) -> Any:
     """A new datum as the fit's own was given: as it is, as codes of words, or as an array."""
     if type(own) is Fixed:
         return Fixed(value)
-    if isinstance(own, np.ndarray) and is_words(value):
-        return _codes(name, np.asarray(value), list(fit.model.coords.get(name, ())))
+    levels = fit.model.coords.get(name, ())
+    if (
+        isinstance(own, np.ndarray)
+        and is_words(value)
+        and all(isinstance(word, str) for word in levels)
+        and len(levels)
+    ):
+        return _codes(name, np.asarray(value), list(levels))
     if isinstance(own, np.ndarray) and value is not None and np.isfinite(own).all():
         return read(name, value)
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -76,7 +75,7 @@ def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
         yield from _roots(thing.func, seen)
     elif isinstance(thing, types.MethodType):
         yield from _roots(thing.__func__, seen)
-        yield from _method_roots(type(thing.__self__), seen)
+        yield from _object_roots(thing.__self__, seen)
     elif isinstance(thing, Arranged):
         yield from _roots(thing.program, seen)
     elif isinstance(thing, types.FunctionType):
@@ -88,12 +87,15 @@ def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
         kind = thing if isinstance(thing, type) else type(thing)
         yield kind.__module__.partition(".")[0]
         if not isinstance(thing, type):
-            yield from _method_roots(kind, seen)
+            yield from _object_roots(thing, seen)
 
 
-def _method_roots(kind: type, seen: set[int]) -> Iterator[str]:
-    """Of all methods of a class of the user's: one may call the others."""
-    for base in kind.__mro__:
+def _object_roots(thing: Any, seen: set[int]) -> Iterator[str]:
+    """Of the functions that an object of a user's class holds, and of all its methods: one may call the others."""
+    for part in getattr(thing, "__dict__", {}).values():
+        if isinstance(part, types.FunctionType | types.MethodType | functools.partial):
+            yield from _roots(part, seen)
+    for base in type(thing).__mro__:
         if base.__module__.partition(".")[0] in KNOWN:
             yield base.__module__.partition(".")[0]
         elif not is_library(base.__module__):
