@@ -1,6 +1,6 @@
 """What a program is given beside arrays: settings, and data that it takes as they are.
 
-`Fixed` holds a datum that is no argument of compiled code: a table, a function, words, or an array at whose values the program looks
+`Fixed` holds a datum that is no argument of compiled code: a table, a function, words, or an array at whose values a program looks
 in Python. It is known by its content, so that compiled code is found again for the same content, and made anew for another.
 """
 
