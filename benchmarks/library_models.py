@@ -194,7 +194,7 @@ def stand_ins() -> None:
     )
     made = {
         "baseball": {
-            s: (players[:, 1].astype(int), players[:, 2].astype(int), players[:, 0]) for s in ("train", "test")
+            s: (players[:, 1].astype(int), players[:, 2].astype(int), list(players[:, 0])) for s in ("train", "test")
         },
         "boston_housing": {s: (rng.normal(size=(n, 13)), rng.normal(size=n)) for s in ("train", "test")},
         "covtype": {"train": (rng.normal(size=(n, 54)), bits(n).astype("int32"))},
