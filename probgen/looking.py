@@ -150,7 +150,8 @@ def unreadable(given: Mapping[str, Any]) -> str:
     """Why the first of the data that is no array of finite numbers is none; empty where all are."""
     for name, value in given.items():
         value = plain(value)
-        if not (is_setting(value) or callable(value) or isinstance(value, Mapping)):
+        like = hasattr(value, "__array__") or isinstance(value, list | tuple | set)
+        if like and not is_setting(value) and not callable(value):
             try:
                 read(name, value)
             except ValueError as error:
