@@ -138,7 +138,8 @@ def hook(library: str, seen: Seen) -> None:
             return run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
 
         def svi_init(self: Any, rng_key: Any, *args: Any, **kwargs: Any) -> Any:
-            seen.take("svi", self.model, self.guide, args, {k: v for k, v in kwargs.items() if k != "init_params"})
+            given = {**self.static_kwargs, **{k: v for k, v in kwargs.items() if k != "init_params"}}
+            seen.take("svi", self.model, self.guide, args, given)
             return init(self, rng_key, *args, **kwargs)
 
         def svi_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
@@ -186,7 +187,7 @@ def stand_ins() -> None:
     from numpyro.examples import datasets
 
     rng = np.random.default_rng(0)
-    n, days = 200, np.array([f"{2000 + i // 250}-01-01" for i in range(500)])
+    n, days = 200, [f"{2000 + i // 250}-01-01" for i in range(500)]
     bits = lambda *shape: (rng.uniform(size=shape) < 0.3).astype("uint8")  # noqa: E731
     chords = {s: (np.full(8, 12), bits(8, 12, 88)) for s in ("train", "test", "valid")}
     players = np.array(
@@ -219,9 +220,9 @@ def stand_ins() -> None:
     datasets._load = load
 
 
-def runnable(code: str) -> str:
-    """Code without a notebook's commands and without the check of the library's version."""
-    left_out = ("%", "!", "assert numpyro.__version__", "assert pyro.__version__")
+def runnable(code: str, notebook: bool = False) -> str:
+    """Code without the check of the library's version, and without a notebook's commands."""
+    left_out = ("assert numpyro.__version__", "assert pyro.__version__", *(("%", "!") if notebook else ()))
     return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(left_out))
 
 
@@ -256,7 +257,7 @@ def library_cells(file: Path, space: dict[str, Any]) -> None:
         if cell["cell_type"] != "code":
             continue
         try:
-            exec(compile(runnable("".join(cell["source"])), str(file), "exec"), space)
+            exec(compile(runnable("".join(cell["source"]), True), str(file), "exec"), space)
         except (Exception, SystemExit) as error:
             print("\nENDS " + json.dumps(f"{type(error).__name__}: {str(error)[:200]}"), flush=True)
 
