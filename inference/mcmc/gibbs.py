@@ -3,7 +3,9 @@
     x_B ~ p(x_B | x_rest),   for bits logit p(x_i = 1 | x_rest) = d log p / dx_i
 
 The conditionals are derivatives of the program's own log density, and the blocks come from the sparsity of its Hessian
-(`probgen.engine.energy`). Geman and Geman 1984 (doi:10.1109/TPAMI.1984.4767596).
+(`probgen.engine.energy`). Where that does not describe every unknown (reals with bounds, a finite support of any kind), the finite
+ones are drawn from exact conditionals in turn with Hamiltonian steps of the reals (`_turns`).
+Geman and Geman 1984 (doi:10.1109/TPAMI.1984.4767596).
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Sampler, positive
+from probgen.inference.mcmc import _turns
+from probgen.inference.mcmc.hmc import HMC
 from probgen.target import Conditional
 
 
@@ -36,7 +40,8 @@ class Gibbs(Sampler[Conditional]):
     thinning: sweeps through all unknowns for every draw.
     blocks: sites to be drawn together, `(("v",), ("h1", "h2"))`; by default found from the density.
     conditionals: "gradient", or "evaluation" of the density at every value of one unit after the other for the sites that
-        its derivatives do not describe.
+        its derivatives do not describe; by default what the program needs, and of an energy the gradient.
+    target_accept: of the Hamiltonian steps of reals that are not conditionally normal.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
@@ -46,26 +51,44 @@ class Gibbs(Sampler[Conditional]):
     num_warmup: int = 200
     thinning: int = 1
     blocks: tuple[tuple[str, ...], ...] = ()
-    conditionals: Literal["gradient", "evaluation"] = "gradient"
+    conditionals: Literal["auto", "gradient", "evaluation"] = "auto"
+    target_accept: float = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "thinning")
-        if self.conditionals not in ("gradient", "evaluation"):
-            raise ValueError(f"conditionals is {self.conditionals!r}; known: gradient, evaluation")
+        if self.conditionals not in ("auto", "gradient", "evaluation"):
+            raise ValueError(f"conditionals is {self.conditionals!r}; known: auto, gradient, evaluation")
+
+    @property
+    def _hmc(self) -> HMC:
+        """How the reals move, where they have no conditional that is drawn from."""
+        return HMC(num_warmup=self.num_warmup, target_accept=self.target_accept)
 
     def kernel(self) -> Gibbs:
-        return replace(self, num_samples=1, num_chains=1, num_warmup=0)
+        return replace(self, num_samples=1, num_chains=1)
 
     def prepare(self, target: Any) -> Any:
-        return target.blocked(self.blocks, self.conditionals == "evaluation")
+        from probgen.engine.energy import NotConditional
 
-    def init(self, key: Any, target: Any) -> State:
+        try:
+            return target.blocked(self.blocks, self.conditionals == "evaluation")
+        except (NotConditional, TypeError, IndexError):  # a finite unknown that is used as an index, for one
+            if self.blocks or self.conditionals != "auto" or target.is_energy:
+                raise
+        return target.in_turns()
+
+    def init(self, key: Any, target: Any) -> Any:
+        if target.takes_turns:
+            return _turns.begin(key, target, self._hmc)
         values = target.start(key)
         return State(values, target.joint(values))
 
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
+    def step(self, key: Any, state: Any, target: Any) -> tuple[Any, Any]:
         import jax
+
+        if target.takes_turns:
+            return _turns.step(key, state, target, self._hmc, self.thinning)
 
         def one(i: Any, values: Any) -> Any:
             return target.sweep(jax.random.fold_in(key, i), values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ from numpyro import handlers
 from numpyro.infer.util import log_density as joint_log_density
 
 from probgen import runtime
-from probgen.engine import assignments, energy, enumeration, pointwise, rows
-from probgen.engine.structure import SCAN, FullPlates, Structure, biject, put
+from probgen.engine import assignments, energy, enumeration, pointwise, rows, states
+from probgen.engine.structure import SCAN, FullPlates, Structure, biject, put, with_loose
 
 AT_ONCE = 1 << 22  # numbers that the factors of the draws of one chunk hold
 _SALT = 0x5EED  # of the keys, which no kernel has
@@ -89,8 +90,8 @@ def _weight(target: Any) -> int:
     structure: Structure = target.structure
     if structure not in _weights:
         site_sizes = sum(int(np.prod(site.shape)) for site in structure.sites) + 1
-        if structure.blocks:
-            _weights[structure] = site_sizes
+        if structure.blocks or structure.by_state:
+            _weights[structure] = site_sizes * (states.count(structure) if structure.by_state else 1)
         else:
             sizes = jax.eval_shape(lambda z: _sizes(structure, target.arrays, z), jnp.zeros(structure.dim))
             _weights[structure] = site_sizes + sum(int(np.prod(found.shape)) for found in sizes)
@@ -108,13 +109,14 @@ def _sizes(structure: Structure, arrays: Any, z: Any) -> list[Any]:
 def _factors(structure: Structure, arrays: Any, z: Any) -> enumeration.Factors:
     values, _ = structure.filled(arrays, z)
     program = handlers.substitute(FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(biject, values))
-    return enumeration.gathered(program, structure.plate_nesting)
+    return enumeration.gathered(program, structure.plate_nesting, structure.loose)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _drawn(structure: Structure, arrays: Any, keys: Any, z: Any) -> dict[str, Any]:
     def one(key: Any, z: Any) -> dict[str, Any]:
         finite = _bits(structure, arrays, key, z) if structure.blocks else None
+        finite = states.drawn(structure, arrays, key, z) if structure.by_state else finite
         finite = finite or assignments.drawn(_factors(structure, arrays, z), key, structure.finite)
         return {**structure.constrain(arrays, z, finite), **finite}
 
@@ -174,7 +176,7 @@ def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mappi
 
     structure: Structure = target.structure
     posterior = kept(target, posterior, data)
-    if structure.blocks:
+    if structure.blocks or structure.by_state:
         return _of_bits(target, posterior, data)
     given = as_arrays(data, target.precision)
     arrays = {k: v for k, v in given.items() if hasattr(v, "shape")}
@@ -203,7 +205,7 @@ def _terms(structure: Structure, static: tuple, arrays: Any, values: Any) -> dic
         run = handlers.seed(lambda: structure.program(**arrays, **dict(static)), jax.random.key(0))
         reals = {k: v for k, v in values.items() if k not in finite}
         program = handlers.substitute(FullPlates(run), substitute_fn=functools.partial(put, reals))
-        factors = enumeration.gathered(program, structure.plate_nesting)
+        factors = enumeration.gathered(program, structure.plate_nesting, structure.loose)
         groups = (factors.plain, *(chain.factors for chain in factors.chains))
         parts: dict[str, set[str]] = {}
         for key, factor in ((k, f) for group in groups for k, f in group.items()):
@@ -228,23 +230,36 @@ def _of_bits(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str
 # ---- what enumeration follows ------------------------------------------------------------------------------------
 
 
-def check(target: Any) -> None:
-    """ValueError where the factors of the enumerated program are not those of the program; once for a structure."""
-    structure: Structure = target.structure
+def checked(structure: Structure, arrays: Any) -> Structure:
+    """The structure whose finite unknowns enumeration follows: itself, or with dimensions without a plate as plates; see `loose`.
+
+    Raises ValueError where the factors of the enumerated program are not those of the program; looked at once for a structure.
+    """
+    try:
+        return _check(structure, arrays)
+    except ValueError:
+        if (found := with_loose(structure)) is not None:
+            with contextlib.suppress(ValueError):
+                return _check(found, arrays)
+        raise
+
+
+def _check(structure: Structure, arrays: Any) -> Structure:
     if structure in _checked:
-        return
-    with runtime.jax_scope(target.precision):
+        return structure
+    with runtime.jax_scope(structure.precision):
         keys = jax.random.split(jax.random.key(_SALT), rows.TRIALS)
         try:
-            pairs = np.asarray(_both(structure, target.arrays, keys))
+            pairs = np.asarray(_both(structure, arrays, keys))
         except enumeration.NotSummable:
             raise
         except Exception as error:  # of NumPyro or of the program, whose finite values have dimensions of their own
             raise enumeration.NotSummable(
                 f"The finite unknowns cannot be summed out: {error}\n{enumeration.HINT}"
             ) from error
-        rows.check_factors(pairs, target.precision)
+        rows.check_factors(pairs, structure.precision)
     _checked.add(structure)
+    return structure
 
 
 _checked: weakref.WeakSet[Structure] = weakref.WeakSet()
@@ -257,6 +272,7 @@ def _both(structure: Structure, arrays: Any, keys: Any) -> Any:
     def one(key: Any) -> Any:
         z = 0.3 * jax.random.normal(key, (structure.dim,))
         factors, held, values = _factors(structure, arrays, z), {}, {}
+        enumeration.log_sum(factors)  # for what it raises
         for i, (name, shape) in enumerate(structure.finite.items()):
             held_here, values[name] = pointwise.anywhere(factors, name, shape, jax.random.fold_in(key, i))
             held |= held_here

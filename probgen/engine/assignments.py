@@ -26,14 +26,14 @@ from probgen.engine.enumeration import LOG_SUM, PREVIOUS, PRODUCT, Chain, Factor
 Indices = dict[str, Any]  # of finite sites, as tensors of Funsor over their plates
 
 
-def drawn(factors: Factors, key: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """One joint draw of all finite sites: their values, in the sites' `shapes`."""
+def drawn(factors: Factors, key: Any, shapes: Mapping[str, tuple[int, ...]], numbered: bool = False) -> dict[str, Any]:
+    """One joint draw of all finite sites: their values, in the sites' `shapes`; `numbered`: their indices in the supports."""
     first, later = jax.random.split(key)
     over = [over_time(chain) for chain in factors.chains]
     found = _by_adjoint(factors.plain, over, factors.summed, factors.plates, first)
     for i, chain in enumerate(factors.chains):
         found |= _along(chain, found, jax.random.fold_in(later, i))
-    return {name: _joined(factors.trace, found, name, shape) for name, shape in shapes.items()}
+    return {name: _joined(factors.trace, found, name, shape, numbered) for name, shape in shapes.items()}
 
 
 def _by_adjoint(
@@ -158,7 +158,7 @@ def tensor(data: Any, axes: Mapping[str, int], size: Any) -> Any:
     return funsor.Tensor(data, OrderedDict((name, funsor.Bint[n]) for name, n in axes.items()), size)
 
 
-def _joined(trace: Mapping[str, Any], found: Indices, name: str, shape: tuple[int, ...]) -> Any:
+def _joined(trace: Mapping[str, Any], found: Indices, name: str, shape: tuple[int, ...], numbered: bool) -> Any:
     """The values of a site: those of a scan's first steps, and of the others after them."""
     parts = sorted((k for k in found if root(k) == name), key=len, reverse=True)
     values = support(trace[parts[0]]["fn"])
@@ -168,7 +168,7 @@ def _joined(trace: Mapping[str, Any], found: Indices, name: str, shape: tuple[in
         index = jnp.concatenate([piece.reshape(-1, *shape[1:]) for piece in pieces])
     else:
         index = jnp.reshape(pieces[0], shape)
-    return index.astype(jnp.int32) if values is None else values[index]
+    return index.astype(jnp.int32) if values is None or numbered else values[index]
 
 
 def root(name: str) -> str:

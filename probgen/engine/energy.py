@@ -260,6 +260,14 @@ def find_blocks(
     if evaluate:
         smooth = tuple(v for v in smooth if not v.levels or _affine(joint, data, variables, v))
     check_conditional(joint, data, variables, smooth)
+    found = smooth_blocks(joint, data, variables, smooth, groups)
+    return (*found, *(Block((v.name,), tuple(range(v.size)), True) for v in variables if v not in smooth))
+
+
+def smooth_blocks(
+    joint: Joint, data: Any, variables: tuple[Variable, ...], smooth: Sequence[Variable], groups: Any = ()
+) -> list[Block]:
+    """Blocks of the sites whose conditionals follow from derivatives of f."""
     interacts = _interactions(joint, data, variables, smooth)
     whole = [v.name for v in smooth if (v.name, v.name) not in interacts]
     chosen = _named_groups(groups, whole, interacts)
@@ -271,9 +279,7 @@ def find_blocks(
         else:
             chosen.append((name,))
     found = [Block(group) for group in chosen]
-    found += [Block((v.name,), _colours(joint, data, variables, v)) for v in smooth if v.name not in whole]
-    found += [Block((v.name,), tuple(range(v.size)), True) for v in variables if v not in smooth]
-    return tuple(found)
+    return found + [Block((v.name,), _colours(joint, data, variables, v)) for v in smooth if v.name not in whole]
 
 
 def _affine(joint: Joint, data: Any, variables: Sequence[Variable], v: Variable) -> bool:

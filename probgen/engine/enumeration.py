@@ -9,23 +9,26 @@ finite sites outside of it, or twice over those that come before the first Marko
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import funsor
-import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 from numpyro import handlers
 from numpyro.contrib.control_flow.scan import scan_wrapper
-from numpyro.contrib.funsor import enum
+from numpyro.contrib.funsor import enum, enum_messenger
 from numpyro.contrib.funsor import trace as packed_trace
 from numpyro.contrib.funsor.infer_util import _get_shift, _shift_name, plate_to_enum_plate
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_identically_one
+
+from probgen.engine import loose
+from probgen.engine.supports import listable, support_of
 
 LOG_SUM, PRODUCT = funsor.ops.logaddexp, funsor.ops.add
 PREVIOUS = "_PREV_"  # NumPyro's name of a scan's site one step before
@@ -91,23 +94,6 @@ class Indices(numpyro.primitives.Messenger):
             msg["value"] = jnp.asarray(values)[msg["value"]]
 
 
-def listable(fn: Distribution) -> bool:
-    """Whether a distribution's values can be listed."""
-    return bool(fn.support.is_discrete and fn.has_enumerate_support)
-
-
-def support_of(fn: Distribution) -> tuple | None:
-    """The values of a finite support, as nested tuples; None where they are 0, 1, ..."""
-    with jax.ensure_compile_time_eval():
-        values = fn.enumerate_support(expand=False)
-        table = np.asarray(values).reshape(len(values), *fn.event_shape)
-    return None if np.array_equal(table, np.arange(len(table))) else _nested(table.tolist())
-
-
-def _nested(values: Any) -> Any:
-    return tuple(map(_nested, values)) if isinstance(values, list) else values
-
-
 # ---- factors -----------------------------------------------------------------------------------------------------
 
 
@@ -146,10 +132,32 @@ class Factors(NamedTuple):
     trace: Mapping[str, Any]
 
 
-def gathered(program: Callable[[], Any], nesting: int) -> Factors:
-    """The factors of a program whose continuous sites have values; nesting: its dimensions of plates."""
-    with handlers.block(), plate_to_enum_plate():
-        trace = packed_trace(enum(Indices(program), -nesting - 1)).get_trace()
+_alone = threading.RLock()
+
+
+@contextlib.contextmanager
+def _own_dimensions() -> Iterator[None]:
+    """NumPyro's one stack of names and dimensions as new: an enumeration that failed, ours or the user's, leaves its names on it,
+    and the next one of any program stops at them (KeyError)."""
+    stack = enum_messenger._DIM_STACK
+    with _alone:
+        before = dict(vars(stack))
+        vars(stack).update(vars(enum_messenger.DimStack()))
+        try:
+            yield
+        finally:
+            vars(stack).update(before)
+
+
+def gathered(program: Callable[[], Any], nesting: int, is_loose: bool = False) -> Factors:
+    """The factors of a program whose continuous sites have values.
+
+    nesting: its dimensions of plates; is_loose: whether those without a plate are taken for one, see `loose`.
+    """
+    with _own_dimensions(), handlers.block(), plate_to_enum_plate():
+        kind = loose.tracer(nesting) if is_loose else packed_trace
+        with loose.in_scans(kind):
+            trace = kind(enum(Indices(program), -nesting - 1)).get_trace()
     sites = {k: site for k, site in trace.items() if site["type"] == "sample"}
     plates = {f.name for site in sites.values() for f in site["cond_indep_stack"] if f.dim is not None}
     summed = frozenset(k for k, site in sites.items() if not site["is_observed"] and _enumerated(site))

@@ -313,6 +313,21 @@ class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
 class NumpyroConditional(NumpyroTarget, Conditional):
     """Bits, levels and reals by blocks. A site that is known in part has its values and where they hold in the data."""
 
+    takes_turns = False  # whether its finite unknowns and its reals are drawn in turn; see `turns`
+
+    @property
+    def is_energy(self) -> bool:
+        """Whether it is an energy of finite units: measures of bits and levels, and factors."""
+        unknown = [site for site in self.sites if site.kind == "latent"]
+        return all(site.discrete and site.distribution in MEASURES for site in unknown)
+
+    def in_turns(self) -> NumpyroConditional:
+        """The target whose finite unknowns and reals, of any support, are drawn in turn; `energy.NotConditional` where a support
+        has no list of values."""
+        from probgen.engine import turns
+
+        return turns.in_turns(self)
+
     @property
     def variables(self) -> tuple[Variable, ...]:  # type: ignore[override]
         return self.structure.variables
@@ -391,6 +406,19 @@ class NumpyroMixed(NumpyroConditional, Mixed):
             raise energy.NotConditional(
                 f"Site {held[0]!r} is known in part and cannot be summed out: use inference='gibbs'."
             )
+        from probgen.engine import states
+
+        try:
+            return self._summed_out()
+        except ValueError as error:
+            if not 0 < states.count(self.structure) <= states.LARGEST:
+                told = str(error)
+                raise type(error)(told if "gibbs" in told else f"{told}\nOr draw them: inference='gibbs'.") from error
+        self.notes = (*self.notes, states.note(self.structure))
+        return NumpyroContinuous(states.with_states(self.structure), self.arrays)
+
+    def _summed_out(self) -> NumpyroContinuous:
+        """The finite unknowns summed out by enumeration, or as bits that do not interact; ValueError where neither can be."""
         bits = {v.name for v in self.variables if v.kind == "bits" and v.event}
         for site in self.sites:
             if site.kind == "latent" and site.discrete and not site.enumerable and site.name not in bits:
@@ -398,8 +426,7 @@ class NumpyroMixed(NumpyroConditional, Mixed):
         if not bits:
             from probgen.engine import assigned
 
-            assigned.check(self)
-            return NumpyroContinuous(self.structure, self.arrays)
+            return NumpyroContinuous(assigned.checked(self.structure, self.arrays), self.arrays)
         blocks, every = self.blocked().structure.blocks, {v.name for v in self.variables if v.levels}
         if not any(every <= set(block.sites) for block in blocks if block.colours is None):
             raise energy.NotConditional(f"The bits of {', '.join(sorted(every))} interact: use inference='gibbs'.")

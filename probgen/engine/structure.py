@@ -9,7 +9,7 @@ import math
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from probgen.data import bounds, on_the_line
 from probgen.engine import energy, indices
 from probgen.engine.edges import Edges, Shown, is_angle
 from probgen.engine.energy import Block
+from probgen.engine.supports import supports_of, variables_of
 from probgen.pinned import Pinned
 from probgen.target import Site, Variable
 
@@ -101,6 +102,10 @@ class Structure:
     plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
     looked_up: indices.Known | None = None  # the indices that depend on data alone, and
     in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
+    supports: Mapping[str, Any] = field(default_factory=dict)  # of finite unknowns: the shape of their units and a unit's values
+    loose: bool = False  # whether dimensions without a plate are taken for plates in enumeration; see `loose`
+    dimensions: tuple[int, tuple[tuple[str, frozenset[str]], ...]] = (0, ())  # then: how many, and the plates of every site
+    by_state: bool = False  # whether the finite unknowns are summed out state by state; see `states`
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -134,6 +139,10 @@ class Structure:
         return values, aside
 
     def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
+        if self.by_state:
+            from probgen.engine import states
+
+            return states.log_sum(self, arrays, z)
         if self.blocks:  # of bits that do not interact given the reals
             bits = [v for v in self.variables if v.levels]
             values, aside = self.filled(arrays, z)
@@ -149,7 +158,7 @@ class Structure:
             from probgen.engine import enumeration
 
             program = handlers.substitute(program, substitute_fn=functools.partial(_unconstrain_reparam, values))
-            return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting))
+            return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting, self.loose))
         with handlers.block():  # a density inside another program has no sites there
             return aside - potential_energy(program, (), {}, values)
 
@@ -227,6 +236,15 @@ def with_blocks(structure: Structure, blocks: tuple[Block, ...]) -> Structure:
     return structure if structure.blocks == blocks else dataclasses.replace(structure, blocks=blocks)
 
 
+@functools.lru_cache(maxsize=64)
+def with_loose(structure: Structure) -> Structure | None:
+    """The structure whose dimensions without a plate are taken for plates; None where it has none."""
+    nesting, plates = structure.dimensions
+    if structure.loose or not nesting:
+        return None
+    return dataclasses.replace(structure, plate_nesting=nesting, plates=plates, loose=True)
+
+
 def with_guide(structure: Structure, guide: tuple[Any, ...]) -> Structure:
     """The structure with program and guide as functions of their parameters."""
     return dataclasses.replace(structure, guide=guide)
@@ -249,11 +267,12 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
                 f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
                 "holds it.\nUse a network without it, such as one with layer normalisation."
             )
-        found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=_variables(trace))
-        found.update(plates=_plates(trace))
+        found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=variables_of(trace))
+        found.update(plates=_plates(trace), dimensions=_dimensions(trace))
         found.update(learnable=bool(free.names))
         halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
         full = handlers.trace(FullPlates(started)).get_trace() if halved else trace
+        found.update(supports=supports_of(full))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
@@ -267,7 +286,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
         found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
-        in_support=tuple(sorted(observed)),
+        in_support=tuple(sorted(observed)), supports=found["supports"],
+        dimensions=found["dimensions"],
     )  # fmt: skip
 
 
@@ -288,25 +308,6 @@ def _anywhere(fn: Any) -> bool:
     )  # fmt: skip
 
 
-def _variables(trace: Mapping[str, Any]) -> tuple[Variable, ...]:
-    """The unknown sites as bits, levels or reals; "other" where their support is something else."""
-    found = []
-    for key, site in trace.items():
-        if site["type"] == "sample" and not site["is_observed"]:
-            support, shape = site["fn"].support, jnp.shape(site["value"])
-            while isinstance(support, constraints.independent):
-                support = support.base_constraint
-            if support is constraints.boolean:
-                found.append(Variable(key, shape, "bits", 2, site["fn"].event_dim > 0))
-            elif levels := _levels(support):
-                found.append(Variable(key, shape, "levels", levels))
-            elif support in (constraints.real, constraints.real_vector, constraints.real_matrix):
-                found.append(Variable(key, shape, "reals"))
-            else:
-                found.append(Variable(key, shape, "other"))
-    return tuple(found)
-
-
 def index_of(shapes: Mapping[str, tuple[int, ...]], points: tuple[str, ...]) -> np.ndarray:
     """Where the named sites lie in the flat point: (coordinate,)."""
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()]).tolist()
@@ -323,6 +324,16 @@ def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
             scan = {SCAN} if {"_scan_current_index", SCAN} & set(site["infer"]) else set()
             found.append((key, frozenset(frame.name for frame in site["cond_indep_stack"]) | scan))
     return tuple(found)
+
+
+def _dimensions(trace: Mapping[str, Any]) -> tuple[int, tuple[tuple[str, frozenset[str]], ...]]:
+    """How many dimensions the sites have, and the plates of every site with those of dimensions that have none."""
+    if not any(site["type"] == "sample" and site["fn"].support.is_discrete for site in trace.values()):
+        return 0, ()
+    from probgen.engine import loose
+
+    nesting, names = loose.found(trace)
+    return nesting, tuple((k, own | names[k]) for k, own in _plates(trace)) if nesting else ()
 
 
 def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:
@@ -366,20 +377,6 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
             ) from None
     return Site(
         key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution, circular=is_angle(fn.support)
-    )
-
-
-def _levels(support: Any) -> int | None:
-    """How many values a unit takes where they are 0, 1, ...; None for other supports."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    high = getattr(support, "upper_bound", None)
-    if support is constraints.boolean:
-        return 2
-    return (
-        high + 1
-        if support.is_discrete and getattr(support, "lower_bound", None) == 0 and isinstance(high, int)
-        else None
     )
 
 

@@ -1,0 +1,83 @@
+"""Rows without a plate: dimensions of a program's sites that stand in none are taken for plates while finite unknowns are enumerated.
+
+    z ~ Categorical(w).expand([n]),  y ~ Normal(m[z], s)         a mixture whose rows no plate holds
+    t ~ DiscreteUniform(0, n),  y ~ Poisson(where(i < t, a, b))  a change point of a whole series
+
+NumPyro asks for a plate about every such dimension: without it its enumeration stops (KeyError at the next plate), or the program's
+own arrays meet the dimension of an unknown. Whether the dimensions are independent, as those of plates are, is checked by
+`assigned.check` at random values of all unknowns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from numpyro import handlers
+from numpyro.contrib import funsor as enumerating
+from numpyro.contrib.funsor.enum_messenger import NamedMessenger
+from numpyro.primitives import CondIndepStackFrame
+
+NAME = "_dim_{}_{}"  # of the plate of a dimension and a size
+
+
+def frames(shape: tuple[int, ...], stack: Any, nesting: int) -> list[CondIndepStackFrame]:
+    """Plates for the dimensions of a batch shape, up to `nesting` of them, that have none on the stack."""
+    taken = {frame.dim for frame in stack}
+    dims = range(-1, -min(nesting, len(shape)) - 1, -1)
+    return [CondIndepStackFrame(NAME.format(-d, shape[d]), d, shape[d]) for d in dims if shape[d] > 1 and d not in taken]
+
+
+def batch_of(site: Mapping[str, Any]) -> tuple[int, ...]:
+    """The batch shape of a site, that of one step where it stands in a scan."""
+    shape = tuple(site["fn"].batch_shape)
+    return shape[1:] if "_scan_current_index" in site["infer"] else shape
+
+
+def found(trace: Mapping[str, Any]) -> tuple[int, dict[str, frozenset[str]]]:
+    """Of a trace: its dimensions with those that no plate holds, 0 where there are none; and the names of these by site."""
+    sites = {k: site for k, site in trace.items() if site["type"] == "sample"}
+    nesting = max((len(batch_of(site)) for site in sites.values()), default=0)
+    names = {
+        k: frozenset(f.name for f in frames(batch_of(site), site["cond_indep_stack"], nesting))
+        for k, site in sites.items()
+    }
+    return (nesting, names) if any(names.values()) else (0, {})
+
+
+def tracer(nesting: int) -> type:
+    """NumPyro's trace of enumerated programs, with plates for dimensions that have none."""
+
+    class Loose(enumerating.trace):
+        def postprocess_message(self, msg: dict[str, Any]) -> None:
+            if msg["type"] != "sample":
+                return super().postprocess_message(msg)
+            fn, value = msg["fn"], msg["value"]
+            shape = lax.broadcast_shapes(
+                tuple(fn.batch_shape), jnp.shape(value)[: jnp.ndim(value) - fn.event_dim]
+            )
+            own = frames(shape, msg["cond_indep_stack"], nesting)
+            msg["cond_indep_stack"] = [*msg["cond_indep_stack"], *own]
+            bare = list(shape)
+            for frame in own:
+                bare[frame.dim] = 1  # no name is asked for it: a later plate may have the dimension
+            names = NamedMessenger._get_dim_to_name(tuple(bare))
+            names |= {frame.dim: frame.name for frame in own}
+            msg["infer"]["dim_to_name"] = names
+            msg["infer"]["name_to_dim"] = {name: dim for dim, name in names.items()}
+            return handlers.trace.postprocess_message(self, msg)
+
+    return Loose
+
+
+@contextlib.contextmanager
+def in_scans(kind: type) -> Iterator[None]:
+    """NumPyro's scans trace their steps by the module's own class: by this one for the time being."""
+    before, enumerating.trace = enumerating.trace, kind
+    try:
+        yield
+    finally:
+        enumerating.trace = before
