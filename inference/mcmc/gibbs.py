@@ -48,7 +48,7 @@ class Gibbs(Sampler[Conditional]):
     together: ClassVar[bool] = True
     precision: ClassVar[str] = "float32"
 
-    num_warmup: int = 200
+    num_warmup: int = 400
     thinning: int = 1
     blocks: tuple[tuple[str, ...], ...] = ()
     conditionals: Literal["auto", "gradient", "evaluation"] = "auto"
@@ -68,13 +68,19 @@ class Gibbs(Sampler[Conditional]):
     def kernel(self) -> Gibbs:
         return replace(self, num_samples=1, num_chains=1)
 
+    def precision_on(self, target: Any) -> str | None:
+        """Single precision for energies, whose units are many; a posterior's reals are drawn as other samplers draw them."""
+        reals = [site for site in target.sites if site.kind == "latent" and not site.discrete]
+        return self.precision if target.is_energy or not reals else None
+
     def prepare(self, target: Any) -> Any:
         from probgen.engine.energy import NotConditional
 
         try:
             return target.blocked(self.blocks, self.conditionals == "evaluation")
         except (NotConditional, TypeError, IndexError):  # a finite unknown that is used as an index, for one
-            if self.blocks or self.conditionals != "auto" or target.is_energy:
+            bits = target.is_energy and all(v.levels for v in target.variables)  # maybe many: not unit by unit unasked
+            if self.blocks or self.conditionals != "auto" or bits:
                 raise
         return target.in_turns()
 

@@ -17,10 +17,11 @@ from numpyro.distributions import biject_to
 from numpyro.infer import Predictive, init_to_uniform
 from numpyro.infer.util import log_likelihood
 
-from probgen import runtime
+from probgen import runtime, scales
 from probgen.algorithm import Incompatible
 from probgen.data import check_support
 from probgen.engine import energy
+from probgen.engine.lifted import NARROWED, Typed, of_types, reason
 from probgen.engine.structure import (
     FLAT,
     KNOWN,
@@ -33,7 +34,7 @@ from probgen.engine.structure import (
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
-from probgen.pinned import Watched, pinned
+from probgen.pinned import pinned
 from probgen.target import (
     Conditional,
     Continuous,
@@ -317,9 +318,8 @@ class NumpyroConditional(NumpyroTarget, Conditional):
 
     @property
     def is_energy(self) -> bool:
-        """Whether it is an energy of finite units: measures of bits and levels, and factors."""
-        unknown = [site for site in self.sites if site.kind == "latent"]
-        return all(site.discrete and site.distribution in MEASURES for site in unknown)
+        """Whether it is an energy: measures of bits, levels and reals, and factors."""
+        return all(site.distribution in MEASURES for site in self.sites if site.kind == "latent")
 
     def in_turns(self) -> NumpyroConditional:
         """The target whose finite unknowns and reals, of any support, are drawn in turn; `energy.NotConditional` where a support
@@ -523,10 +523,25 @@ def prepare(
 
     data: NumPy arrays, which enter compiled code as arguments, and static settings (numbers, strings, None).
     by_row: whether the program says one row of its data; None: as the data show, see `reading`.
+    A program that fixes types of 32 bits where double precision is asked for runs in single, and the target's notes say so.
     Raises ValueError where the program has no unknowns, does not run on the data, or has unknowns that no algorithm here
     can treat.
     """
-    program = pinned(program, Watched)
+    program = pinned(program, Typed)
+    try:
+        return _prepared(program, data, precision, by_row)
+    except Exception as error:
+        if precision != "float64" or not of_types(error) or scales.need_double(data):
+            raise
+        try:
+            target = _prepared(program, data, "float32", by_row)
+        except Exception:
+            raise error from None
+        target.notes = (*target.notes, NARROWED.format(reason(error)))
+        return target
+
+
+def _prepared(program: Callable[..., Any], data: Mapping[str, Any], precision: str, by_row: bool | None) -> Target:
     arrays = {k: v for k, v in as_arrays(data, precision).items() if isinstance(v, np.ndarray)}
     static = {k: v for k, v in data.items() if k not in arrays}
     from probgen.engine import reading
@@ -557,7 +572,7 @@ def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parame
     """The program with its named parameters as data; see `learned`."""
     from probgen.engine import learned
 
-    return learned.with_parameters(pinned(program, Watched), data, parameters, precision)
+    return learned.with_parameters(pinned(program, Typed), data, parameters, precision)
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
@@ -582,7 +597,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     from probgen.engine import amortised
     from probgen.engine.learned import NumpyroLearnable
 
-    guide, critic = (None if each is None else pinned(each, Watched) for each in (guide, critic))
+    guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
     if not isinstance(target, NumpyroLearnable):
         target.author_guide = guide
         return target
