@@ -7,7 +7,7 @@ Both leave p(k, z | y) as it is, and so does one after the other. Neal 2011 (arX
 The scales of p(z | k, y) may differ by orders of magnitude from one k to the next (an effect that is in the model, or is not), so
 that no one step size suits. A trajectory that is rejected is tried again with a finer step, by delayed rejection:
 
-    z2 at step e / 8 is accepted with probability min(1, p(z2, r2) (1 - a(z2, r2)) / (p(z, r) (1 - a(z, r))))
+    z2 at step e / 16 is accepted with probability min(1, p(z2, r2) (1 - a(z2, r2)) / (p(z, r) (1 - a(z, r))))
 
 a(.) the probability that a trajectory at step e from there is accepted. Modi, Barnett and Carpenter 2023 (arXiv:2110.00610).
 """
@@ -21,7 +21,7 @@ from probgen.inference.mcmc._hamiltonian import ENERGY_ERROR, Point, leapfrog
 from probgen.inference.mcmc._hamiltonian import State as Chain
 from probgen.inference.mcmc.hmc import HMC
 
-FINER = 8
+FINER = 16
 
 
 class Turn(NamedTuple):
