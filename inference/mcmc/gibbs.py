@@ -76,11 +76,14 @@ class Gibbs(Sampler[Conditional]):
     def prepare(self, target: Any) -> Any:
         from probgen.engine.energy import NotConditional
 
+        asked = self.blocks or self.conditionals != "auto"
+        if not asked and target.suits_turns:
+            return target.in_turns()
         try:
             return target.blocked(self.blocks, self.conditionals == "evaluation")
         except (NotConditional, TypeError, IndexError):  # a finite unknown that is used as an index, for one
             bits = target.is_energy and all(v.levels for v in target.variables)  # maybe many: not unit by unit unasked
-            if self.blocks or self.conditionals != "auto" or bits:
+            if asked or bits:
                 raise
         return target.in_turns()
 

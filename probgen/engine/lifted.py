@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpyro
 from numpyro.contrib.control_flow.scan import scan_wrapper
 
+from probgen.engine import forms
 from probgen.pinned import Watched
 
 WIDE = {"float32": "float64", "int32": "int64"}
@@ -23,12 +24,22 @@ NARROWED = "The program fixes types of 32 bits ({}): it runs in float32, as NumP
 
 
 class Lifted(numpyro.primitives.Messenger):
-    """Effect handler: the carry of a scan has the run's types, and keeps them."""
+    """Effect handler: the carry of a scan has the run's types, and keeps them; see `forms` for sites."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "control_flow" and msg["fn"] is scan_wrapper:
             step, carry, *rest = msg["args"]
             msg["args"] = (_keeping(step), jax.tree.map(_lifted, carry), *rest)
+        elif msg["type"] == "sample" and msg["is_observed"] and msg["value"] is not None:
+            forms.observe(msg)
+
+
+class Settled(numpyro.primitives.Messenger):
+    """Effect handler: what a program draws from a point mass is no unknown."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
+            forms.settle(msg)
 
 
 def _lifted(leaf: Any) -> Any:
@@ -58,10 +69,18 @@ def _as(new: Any, old: Any) -> Any:
 
 
 class Typed(Watched):
-    """A program of the user's, run with the run's types."""
+    """A program of the user's, or a guide, run with the run's types."""
 
     def __call__(self, *given: Any, **data: Any) -> Any:
         with Lifted():
+            return super().__call__(*given, **data)
+
+
+class Modelled(Typed):
+    """A program of the user's, not a guide, whose draws from point masses are its parameters."""
+
+    def __call__(self, *given: Any, **data: Any) -> Any:
+        with Settled():
             return super().__call__(*given, **data)
 
 

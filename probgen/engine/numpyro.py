@@ -20,8 +20,8 @@ from numpyro.infer.util import log_likelihood
 from probgen import runtime, scales
 from probgen.algorithm import Incompatible
 from probgen.data import check_support
-from probgen.engine import energy
-from probgen.engine.lifted import NARROWED, Typed, of_types, reason
+from probgen.engine import energy, one_by_one
+from probgen.engine.lifted import NARROWED, Modelled, Typed, of_types, reason
 from probgen.engine.structure import (
     FLAT,
     KNOWN,
@@ -321,6 +321,16 @@ class NumpyroConditional(NumpyroTarget, Conditional):
         """Whether it is an energy: measures of bits, levels and reals, and factors."""
         return all(site.distribution in MEASURES for site in self.sites if site.kind == "latent")
 
+    @property
+    def suits_turns(self) -> bool:
+        """Whether it is a posterior with levels, or with sites that are computed from its unknowns: those are drawn in turn at once,
+        and exactly."""
+        from probgen.engine.learned import Learned
+
+        if self.is_energy or isinstance(self.structure.program, Learned) or self.known:
+            return False
+        return bool(self.named("deterministic")) or any(v.kind == "levels" for v in self.variables)
+
     def in_turns(self) -> NumpyroConditional:
         """The target whose finite unknowns and reals, of any support, are drawn in turn; `energy.NotConditional` where a support
         has no list of values."""
@@ -486,11 +496,15 @@ def _gradients(target: Any, points: Any) -> tuple[Any, Any]:
 # Compiled functions of their own within kernels, so that a program is traced once and not at every place of use.
 @functools.partial(jax.jit, static_argnums=0)
 def _log_density(structure: Structure, arrays: Any, z: Any) -> Any:
+    if structure.transforms:
+        return one_by_one.log_density(functools.partial(structure.log_density, arrays), z)
     return structure.log_density(arrays, z)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
+    if structure.transforms:
+        return one_by_one.value_and_grad(functools.partial(structure.log_density, arrays), z)
     return jax.value_and_grad(functools.partial(structure.log_density, arrays))(z)
 
 
@@ -501,6 +515,8 @@ def _joint(structure: Structure, arrays: Any, values: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _constrain(structure: Structure, arrays: Any, draws: Any) -> dict[str, Any]:
+    if structure.transforms:
+        return lax.map(lambda chain: lax.map(functools.partial(structure.constrain, arrays), chain), draws)
     return jax.vmap(jax.vmap(functools.partial(structure.constrain, arrays)))(draws)
 
 
@@ -527,7 +543,7 @@ def prepare(
     Raises ValueError where the program has no unknowns, does not run on the data, or has unknowns that no algorithm here
     can treat.
     """
-    program = pinned(program, Typed)
+    program = pinned(program, Modelled)
     try:
         return _prepared(program, data, precision, by_row)
     except Exception as error:
@@ -572,7 +588,7 @@ def with_parameters(program: Callable[..., Any], data: Mapping[str, Any], parame
     """The program with its named parameters as data; see `learned`."""
     from probgen.engine import learned
 
-    return learned.with_parameters(pinned(program, Typed), data, parameters, precision)
+    return learned.with_parameters(pinned(program, Modelled), data, parameters, precision)
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
