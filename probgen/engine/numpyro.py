@@ -20,7 +20,7 @@ from numpyro.infer.util import log_likelihood
 from probgen import runtime, scales
 from probgen.algorithm import Incompatible
 from probgen.data import check_support
-from probgen.engine import energy, one_by_one
+from probgen.engine import energy, one_by_one, pieces
 from probgen.engine.lifted import NARROWED, Modelled, Typed, of_types, reason
 from probgen.engine.structure import (
     FLAT,
@@ -131,7 +131,12 @@ class NumpyroTarget(Target):
         return f"{self.sites}"
 
     def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
-        return FullPlates(lambda: self.structure.program(**data))
+        return FullPlates(lambda: self.structure.program(**data), told=True)
+
+    def _on(self, data: Mapping[str, Any]) -> Callable[[], Any]:
+        """The program on data, its plates as it says."""
+        arrays = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in as_arrays(data, self.precision).items()}
+        return lambda: self.structure.program(**arrays)
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
@@ -175,6 +180,8 @@ class NumpyroTarget(Target):
 
         with runtime.jax_scope(self.precision):
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            if self.structure.part:
+                return pieces.predicted(self._on(data), self.structure.part, latent, self.named("observed"), seed)
             program = prediction.program_on(self, latent, as_arrays(data, self.precision))
             predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
             return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
@@ -188,6 +195,8 @@ class NumpyroTarget(Target):
 
         with runtime.jax_scope(self.precision):
             latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            if self.structure.part:
+                return pieces.likelihoods(self._on(data), self.structure.part, latent, self.named("observed"))
             prediction.check_likelihood(self, latent, data := as_arrays(data, self.precision))
             program = handlers.seed(self._closed(data), jax.random.key(0))
             terms = log_likelihood(program, latent, batch_ndims=2)
@@ -497,14 +506,14 @@ def _gradients(target: Any, points: Any) -> tuple[Any, Any]:
 @functools.partial(jax.jit, static_argnums=0)
 def _log_density(structure: Structure, arrays: Any, z: Any) -> Any:
     if structure.transforms:
-        return one_by_one.log_density(functools.partial(structure.log_density, arrays), z)
+        return one_by_one.log_density(structure.log_density, arrays, z)
     return structure.log_density(arrays, z)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
     if structure.transforms:
-        return one_by_one.value_and_grad(functools.partial(structure.log_density, arrays), z)
+        return one_by_one.value_and_grad(structure.log_density, arrays, z)
     return jax.value_and_grad(functools.partial(structure.log_density, arrays))(z)
 
 

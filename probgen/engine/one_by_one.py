@@ -33,17 +33,23 @@ def _inside(values: Any) -> list[Any]:
     return found
 
 
-def log_density(f: Callable[[Any], Any], z: Any) -> Any:
+Density = Callable[[Any, Any], Any]  # of data and a point
+
+
+def log_density(f: Density, arrays: Any, z: Any) -> Any:
     """f at z (dim,), with a gradient; of many points under `jax.vmap` one after the other."""
 
     @jax.custom_vjp
-    def value(z: Any) -> Any:
-        return sequential_vmap(f)(z)
+    def value(arrays: Any, z: Any) -> Any:
+        return sequential_vmap(lambda arrays, z: f(arrays, z))(arrays, z)
 
-    value.defvjp(lambda z: value_and_grad(f, z), lambda gradient, cotangent: (gradient * cotangent,))
-    return value(z)
+    def forward(arrays: Any, z: Any) -> tuple[Any, Any]:
+        return value_and_grad(f, arrays, z)
+
+    value.defvjp(forward, lambda gradient, cotangent: (None, gradient * cotangent))
+    return value(arrays, z)
 
 
-def value_and_grad(f: Callable[[Any], Any], z: Any) -> tuple[Any, Any]:
+def value_and_grad(f: Density, arrays: Any, z: Any) -> tuple[Any, Any]:
     """f and its gradient at z (dim,); of many points one after the other."""
-    return sequential_vmap(jax.value_and_grad(f))(z)
+    return sequential_vmap(lambda arrays, z: jax.value_and_grad(lambda z: f(arrays, z))(z))(arrays, z)

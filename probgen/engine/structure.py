@@ -23,7 +23,7 @@ from numpyro.infer.util import _unconstrain_reparam, potential_energy
 from numpyro.infer.util import log_density as joint_log_density
 
 from probgen.data import bounds, on_the_line
-from probgen.engine import energy, indices, one_by_one
+from probgen.engine import energy, indices, one_by_one, pieces
 from probgen.engine.edges import Edges, Shown, is_angle
 from probgen.engine.energy import Block
 from probgen.engine.supports import supports_of, variables_of
@@ -32,8 +32,8 @@ from probgen.target import Site, Variable
 
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
 FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
-MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {} ({}).
-Take the length from the plate's indices, or learn from minibatches: inference='svi' or 'sgld'."""
+MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {}.
+Take the length from the plate's indices."""
 SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
@@ -61,7 +61,7 @@ class FullPlates(numpyro.primitives.Messenger):
             if not (self.told and self.plates):
                 raise
             name, (size, part) = next(iter(self.plates.items()))
-            raise ValueError(MINIBATCH.format(name, part, size, error)) from error
+            raise ValueError(MINIBATCH.format(name, part, size)) from error
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "plate" and msg["value"] is None:
@@ -125,6 +125,7 @@ class Structure:
     supports: Mapping[str, Any] = field(default_factory=dict)  # of finite unknowns: the shape of their units and a unit's values
     loose: bool = False  # whether dimensions without a plate are taken for plates in enumeration; see `loose`
     dimensions: tuple[int, tuple[tuple[str, frozenset[str]], ...]] = (0, ())  # then: how many, and the plates of every site
+    part: Any = None  # the plate of a program that runs on minibatches alone; see `pieces`
     transforms: bool = False  # whether it has a Fourier transform; see `one_by_one`
     by_state: bool = False  # whether the finite unknowns are summed out state by state; see `states`
 
@@ -149,7 +150,9 @@ class Structure:
     def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on its data, with a key for programs that ask for one."""
         known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
-        return Edges(handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0)))
+        run = lambda: self.program(**known, **self.static)  # noqa: E731
+        run = pieces.Piece(run, self.part) if self.part else run
+        return Edges(handlers.seed(run, jax.random.key(0)))
 
     def filled(self, arrays: Mapping[str, Any], z: Any) -> tuple[dict[str, Any], Any]:
         """Unconstrained values with known reals put in, and the log density of what stands in their place in z: N(0, 1)."""
@@ -173,8 +176,11 @@ class Structure:
             if key is None
             else Edges(handlers.seed(lambda: self.program(**arrays, **self.static), key))
         )
-        program = FullPlates(program, told=True) if full else program
+        program = FullPlates(program) if full else program
         values, aside = self.filled(arrays, z)
+        if self.part and full:
+            run = lambda: self.program(**arrays, **self.static)  # noqa: E731
+            return pieces.log_density(Edges(handlers.seed(run, jax.random.key(0))), self.part, values) + aside
         if self.discrete:
             from probgen.engine import enumeration
 
@@ -197,18 +203,6 @@ class Structure:
         program = handlers.substitute(program, substitute_fn=functools.partial(put, finite or {}))
         trace = handlers.trace(Shown(program)).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
-
-
-def whole_trace(program: Callable[..., Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The trace of a program with plates that draw minibatches made whole; that of a minibatch, `part`, where it does not run so, and
-    its unknowns are not those of rows."""
-    try:
-        return handlers.trace(FullPlates(program)).get_trace()
-    except (TypeError, ValueError) as error:
-        rows = [k for k, s in part.items() if s["type"] == "sample" and not s["is_observed"] and _in_minibatch(s)]
-        if rows or isinstance(error, jax.errors.JAXTypeError):
-            raise
-        return part
 
 
 def _kept(site: Site) -> bool:
@@ -304,7 +298,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(plates=_plates(trace), dimensions=_dimensions(trace))
         found.update(learnable=bool(free.names))
         halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
-        full = whole_trace(started, trace) if halved else trace
+        full, found["part"] = pieces.whole(started, trace, FullPlates) if halved else (trace, None)
         found.update(supports=supports_of(full))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
@@ -320,7 +314,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
         found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
         in_support=tuple(sorted(observed)), supports=found["supports"],
-        dimensions=found["dimensions"], transforms=one_by_one.transforms(jaxpr),
+        dimensions=found["dimensions"], transforms=one_by_one.transforms(jaxpr), part=found["part"],
     )  # fmt: skip
 
 
