@@ -242,9 +242,9 @@ def asked(
     precision = precision or _held(algorithm.precision, program, data) or default_precision(program)
     read = _read_for(algorithm, program)
     model, target = conditioned(read, data, engine, precision)
-    if own and algorithm.precision and (better := _on(algorithm, target) or default_precision(program)) != precision:
-        if better == "float64":
-            precision, (model, target) = better, conditioned(read, data, engine, better)
+    better = (_on(algorithm, target) or default_precision(program)) if own and algorithm.precision else precision
+    if precision == "float32" and better == "float64":
+        precision, (model, target) = better, conditioned(read, data, engine, better)
     if (taken := getattr(target, "precision", precision)) != precision:
         if not own:
             raise ValueError(f"The program does not run in {precision}; leave precision out.\n{target.notes[-1]}")

@@ -75,7 +75,9 @@ def by_numpyro(program, target, z):
     """NumPyro's own log density in its own precision, at the constrained values of z."""
     from numpyro.infer.util import potential_energy
 
-    return -float(potential_energy(program, (), {"y": jnp.asarray(Y, jnp.float32)}, target.structure.unravel(jnp.asarray(z))))
+    return -float(
+        potential_energy(program, (), {"y": jnp.asarray(Y, jnp.float32)}, target.structure.unravel(jnp.asarray(z)))
+    )
 
 
 @pytest.mark.parametrize("program", [reals_in_the_carry, closed_over, loop, branch])

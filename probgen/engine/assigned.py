@@ -16,7 +16,8 @@ from numpyro.infer.util import log_density as joint_log_density
 
 from probgen import runtime
 from probgen.engine import assignments, energy, enumeration, pointwise, rows, states
-from probgen.engine.structure import SCAN, FullPlates, Structure, biject, put, with_loose
+from probgen.engine.messengers import SCAN, FullPlates
+from probgen.engine.structure import Structure, biject, put, with_loose
 
 AT_ONCE = 1 << 22  # numbers that the factors of the draws of one chunk hold
 _SALT = 0x5EED  # of the keys, which no kernel has

@@ -1,8 +1,8 @@
 """Sites of NumPyro programs in forms that the library takes, and what they mean: unobserved point masses, labels as floats, shapes.
 
-    x = sample("x", Delta(v))                  is v: a deterministic site, and no unknown
-    sample("y", Categorical(p), obs=[0., 2.])  labels that a table gave as floats
-    sample("y", Normal(m, s), obs=y)           y of shape (3,) where m has (1, 3)
+x = sample("x", Delta(v))                  is v: a deterministic site, and no unknown
+sample("y", Categorical(p), obs=[0., 2.])  labels that a table gave as floats
+sample("y", Normal(m, s), obs=y)           y of shape (3,) where m has (1, 3)
 """
 
 from __future__ import annotations

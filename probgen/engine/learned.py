@@ -20,8 +20,9 @@ from probgen import runtime
 from probgen.data import check_support
 from probgen.engine import energy, indices
 from probgen.engine.energy import Block
+from probgen.engine.messengers import Free
 from probgen.engine.numpyro import NumpyroTarget, prepare
-from probgen.engine.structure import MEASURES, Free, settings, structure_of
+from probgen.engine.structure import MEASURES, settings, structure_of
 from probgen.fixed import is_setting, plain
 from probgen.grey import is_grey, loosened, note
 from probgen.target import START, Learnable, Target, Variable, check_begun

@@ -2,8 +2,8 @@
 
     scan(step, jnp.ones(2, jnp.int32), y)       with a Bernoulli in the carry, whose draws then have 64 bits
 
-NumPyro's scans get their first carry in the run's own types, and each step's as those of the first. What cannot be lifted (a loop of
-`jax.lax`, whose carry the program makes itself) runs in single precision, as NumPyro runs it, and the fit's notes say so.
+NumPyro's scans get their first carry in the run's own types, and each step's as those of the first. What cannot be lifted (a loop
+of `jax.lax`, whose carry the program makes itself) runs in single precision, as NumPyro runs it, and the fit's notes say so.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def of_types(error: BaseException) -> bool:
     if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
         return False
     text = str(error)
-    return isinstance(error, TypeError | ValueError) and any(word in text for word in ("dtype", "float32", "int32", "types"))
+    return isinstance(error, TypeError | ValueError) and any(
+        word in text for word in ("dtype", "float32", "int32", "types")
+    )
 
 
 def reason(error: BaseException) -> str:

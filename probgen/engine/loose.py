@@ -1,4 +1,4 @@
-"""Rows without a plate: dimensions of a program's sites that stand in none are taken for plates while finite unknowns are enumerated.
+"""Rows without a plate: dimensions of sites that stand in none are taken for plates while finite unknowns are enumerated.
 
     z ~ Categorical(w).expand([n]),  y ~ Normal(m[z], s)         a mixture whose rows no plate holds
     t ~ DiscreteUniform(0, n),  y ~ Poisson(where(i < t, a, b))  a change point of a whole series
@@ -28,7 +28,9 @@ def frames(shape: tuple[int, ...], stack: Any, nesting: int) -> list[CondIndepSt
     """Plates for the dimensions of a batch shape, up to `nesting` of them, that have none on the stack."""
     taken = {frame.dim for frame in stack}
     dims = range(-1, -min(nesting, len(shape)) - 1, -1)
-    return [CondIndepStackFrame(NAME.format(-d, shape[d]), d, shape[d]) for d in dims if shape[d] > 1 and d not in taken]
+    return [
+        CondIndepStackFrame(NAME.format(-d, shape[d]), d, shape[d]) for d in dims if shape[d] > 1 and d not in taken
+    ]
 
 
 def batch_of(site: Mapping[str, Any]) -> tuple[int, ...]:
@@ -56,9 +58,7 @@ def tracer(nesting: int) -> type:
             if msg["type"] != "sample":
                 return super().postprocess_message(msg)
             fn, value = msg["fn"], msg["value"]
-            shape = lax.broadcast_shapes(
-                tuple(fn.batch_shape), jnp.shape(value)[: jnp.ndim(value) - fn.event_dim]
-            )
+            shape = lax.broadcast_shapes(tuple(fn.batch_shape), jnp.shape(value)[: jnp.ndim(value) - fn.event_dim])
             own = frames(shape, msg["cond_indep_stack"], nesting)
             msg["cond_indep_stack"] = [*msg["cond_indep_stack"], *own]
             bare = list(shape)

@@ -22,12 +22,12 @@ from probgen.algorithm import Incompatible
 from probgen.data import check_support
 from probgen.engine import energy, one_by_one, pieces
 from probgen.engine.lifted import NARROWED, Modelled, Typed, of_types, reason
+from probgen.engine.messengers import FullPlates
 from probgen.engine.structure import (
     FLAT,
     KNOWN,
     MEASURES,
     PARTLY,
-    FullPlates,
     Structure,
     index_of,
     parts,
@@ -135,7 +135,9 @@ class NumpyroTarget(Target):
 
     def _on(self, data: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on data, its plates as it says."""
-        arrays = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in as_arrays(data, self.precision).items()}
+        arrays = {
+            k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in as_arrays(data, self.precision).items()
+        }
         return lambda: self.structure.program(**arrays)
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
@@ -332,8 +334,7 @@ class NumpyroConditional(NumpyroTarget, Conditional):
 
     @property
     def suits_turns(self) -> bool:
-        """Whether it is a posterior with levels, or with sites that are computed from its unknowns: those are drawn in turn at once,
-        and exactly."""
+        """Whether it is a posterior with levels, or with sites computed from its unknowns: rows of levels are drawn at once so."""
         from probgen.engine.learned import Learned
 
         if self.is_energy or isinstance(self.structure.program, Learned) or self.known:

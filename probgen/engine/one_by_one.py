@@ -1,7 +1,7 @@
 """Densities with a Fourier transform, at many points one after the other.
 
-XLA's runtime for CPUs (jaxlib 0.10) stops at a transform of many rows whose layout in memory it has chosen itself (a failed check of
-FftThunk's input layout): what is vectorised over points meets that, a transform of one point does not.
+XLA's runtime for CPUs (jaxlib 0.10) stops at a transform of many rows whose layout in memory it has chosen itself (a failed check
+of FftThunk's input layout): what is vectorised over points meets that, a transform of one point does not.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ import numpyro
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution
 
+from probgen.engine.messengers import FullPlates
 from probgen.engine.numpyro import NumpyroTarget
-from probgen.engine.structure import FullPlates, Structure, biject, structure_of
+from probgen.engine.structure import Structure, biject, structure_of
 
 TOLERANCE = 1e-3  # of the log density of two rows against the sum of theirs
 

@@ -15,8 +15,9 @@ from numpyro.infer import Trace_ELBO
 
 from probgen.data import check_drawn, taken
 from probgen.engine.learned import Learned, initial_arrays, wrapped
+from probgen.engine.messengers import FullPlates
 from probgen.engine.numpyro import NumpyroContinuous
-from probgen.engine.structure import FullPlates, Structure, settings, with_guide
+from probgen.engine.structure import Structure, settings, with_guide
 from probgen.engine.whole import Whole
 
 

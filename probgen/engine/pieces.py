@@ -1,7 +1,7 @@
 """Programs that run on a minibatch of rows alone: `w = jnp.ones(size)` in a plate that draws `size` rows.
 
-Their log density on all rows is that of one minibatch after the other, whose rows are given, and not drawn: sites in the plate count
-with weight 1, the others with the first minibatch only.
+Their log density on all rows is that of one minibatch after the other, whose rows are given, and not drawn: sites in the plate
+count with weight 1, the others with the first minibatch only.
 """
 
 from __future__ import annotations

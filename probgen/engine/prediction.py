@@ -12,7 +12,8 @@ from numpyro.infer import init_to_uniform
 
 from probgen import prediction
 from probgen.engine import indices
-from probgen.engine.structure import SCAN, Widened, supported
+from probgen.engine.messengers import SCAN, Widened
+from probgen.engine.structure import supported
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -16,7 +16,8 @@ from numpyro import handlers
 
 from probgen import runtime
 from probgen.engine.learned import NumpyroLearnable
-from probgen.engine.structure import FullPlates, biject
+from probgen.engine.messengers import FullPlates
+from probgen.engine.structure import biject
 
 POINTS = 2
 QUICKLY = {"xla_backend_optimization_level": 0}  # it runs twice

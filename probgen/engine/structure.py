@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from numpyro import handlers
 from numpyro.distributions import MaskedDistribution, Unit, biject_to, constraints
 from numpyro.infer import init_to_uniform
@@ -26,15 +24,13 @@ from probgen.data import bounds, on_the_line
 from probgen.engine import energy, indices, one_by_one, pieces
 from probgen.engine.edges import Edges, Shown, is_angle
 from probgen.engine.energy import Block
+from probgen.engine.messengers import SCAN, Free, FullPlates, Steps
 from probgen.engine.supports import supports_of, variables_of
 from probgen.pinned import Pinned
 from probgen.target import Site, Variable
 
 KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
 FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
-MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {}.
-Take the length from the plate's indices."""
-SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MEASURES = ("Bits", "Levels", "Reals", "ImproperUniform")  # with log density 0, and no constant
 
 
@@ -42,66 +38,6 @@ def parts(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Of sites known in part: where (booleans) and what, in the sites' shapes."""
     known = {k.removesuffix(KNOWN): v for k, v in arrays.items() if k.endswith(KNOWN)}
     return {k: (v, arrays[k + VALUE]) for k, v in known.items()}
-
-
-class FullPlates(numpyro.primitives.Messenger):
-    """Effect handler: plates that would draw a minibatch take their whole range.
-
-    told: whether the error of a program whose arrays have a minibatch's length says so.
-    """
-
-    def __init__(self, fn: Any = None, told: bool = False) -> None:
-        super().__init__(fn)
-        self.told, self.plates = told, {}  # type: ignore[var-annotated]
-
-    def __call__(self, *given: Any, **data: Any) -> Any:
-        try:
-            return super().__call__(*given, **data)
-        except (TypeError, ValueError) as error:
-            if not (self.told and self.plates):
-                raise
-            name, (size, part) = next(iter(self.plates.items()))
-            raise ValueError(MINIBATCH.format(name, part, size)) from error
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "plate" and msg["value"] is None:
-            size, part = msg["args"][:2]
-            if part not in (None, size):
-                self.plates[msg["name"]] = (size, part)
-            msg["args"], msg["value"] = (size, None), jnp.arange(size)
-
-
-class Steps(numpyro.primitives.Messenger):
-    """Effect handler: marks the sites of a loop over `numpyro.contrib.funsor.markov`, as those of a scan are."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and (enumeration := sys.modules.get("numpyro.contrib.funsor.enum_messenger")):
-            stack = numpyro.primitives._PYRO_STACK
-            if any(isinstance(handler, enumeration.LocalNamedMessenger) for handler in stack):
-                msg["infer"] = {**msg["infer"], SCAN: True}
-
-
-class Free(numpyro.primitives.Messenger):
-    """Effect handler: notes the parameters that no handler inside of it has given a value, such as `handlers.substitute`."""
-
-    def __init__(self, fn: Any = None) -> None:
-        self.names: set[str] = set()
-        super().__init__(fn)
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "param" and msg["value"] is None:
-            self.names.add(msg["name"])
-
-
-class Widened(numpyro.primitives.Messenger):
-    """Effect handler: the distribution of an observed site takes the shape of its data, where no plate says it."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and msg["is_observed"] and msg["value"] is not None and not msg["cond_indep_stack"]:
-            fn, shape = msg["fn"], jnp.shape(msg["value"])
-            batch = shape[: len(shape) - fn.event_dim]
-            if batch != fn.batch_shape and type(fn).__name__ != "Unit":
-                msg["fn"] = fn.expand(batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +58,14 @@ class Structure:
     plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
     looked_up: indices.Known | None = None  # the indices that depend on data alone, and
     in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
-    supports: Mapping[str, Any] = field(default_factory=dict)  # of finite unknowns: the shape of their units and a unit's values
+    supports: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of finite unknowns: the shape of their units and a unit's values
     loose: bool = False  # whether dimensions without a plate are taken for plates in enumeration; see `loose`
-    dimensions: tuple[int, tuple[tuple[str, frozenset[str]], ...]] = (0, ())  # then: how many, and the plates of every site
+    dimensions: tuple[int, tuple[tuple[str, frozenset[str]], ...]] = (
+        0,
+        (),
+    )  # then: how many, and the plates of every site
     part: Any = None  # the plate of a program that runs on minibatches alone; see `pieces`
     transforms: bool = False  # whether it has a Fourier transform; see `one_by_one`
     by_state: bool = False  # whether the finite unknowns are summed out state by state; see `states`

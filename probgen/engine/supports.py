@@ -95,7 +95,7 @@ def supports_of(trace: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], tu
     """Of the finite unknowns whose values can be listed: the shape of their units, and the values of one."""
     found = {}
     for key, site in trace.items():
-        if site["type"] == "sample" and not site["is_observed"] and site["fn"].support.is_discrete:
-            if unit := unit_of(site["fn"], jnp.shape(site["value"])):
-                found[key] = unit
+        unknown = site["type"] == "sample" and not site["is_observed"]
+        if unknown and site["fn"].support.is_discrete and (unit := unit_of(site["fn"], jnp.shape(site["value"]))):
+            found[key] = unit
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ from numpyro.infer.util import potential_energy
 from probgen import runtime
 from probgen.engine import energy, enumeration, rows
 from probgen.engine.energy import Block, NotConditional, Values
+from probgen.engine.messengers import FullPlates
 from probgen.engine.numpyro import NumpyroMixed
-from probgen.engine.structure import FullPlates, Structure, biject, put, with_blocks, with_loose
+from probgen.engine.structure import Structure, biject, put, with_blocks, with_loose
 from probgen.target import Variable
 
 FEW = 8  # units of a site that are drawn one after the other without looking for something faster
@@ -33,9 +34,7 @@ WIDEST = 1 << 20  # numbers of the factors of an enumeration
 STARTS = 16  # values of the finite unknowns of which a chain takes the likeliest
 NOT_LISTED = """The values of site {!r} ({}) cannot be listed: they depend on an unknown or on data.
 Give it a support of plain numbers."""
-EACH = (
-    "{} {} drawn unit after unit, each by the log density at all of its values: a sweep takes {} evaluations of the density."
-)
+EACH = "{} {} drawn unit after unit, each by the log density at all of its values: a sweep takes {} evaluations of the density."
 
 
 # ---- values ------------------------------------------------------------------------------------------------------
@@ -70,15 +69,11 @@ def value_of(structure: Structure, v: Variable, index: Any, smooth: bool = False
     return index if values == tuple(range(v.levels)) or not values else jnp.asarray(values)[index]
 
 
-def density(
-    structure: Structure, arrays: Any, indices: Values, z: Any, smooth: frozenset[str] = frozenset()
-) -> Any:
+def density(structure: Structure, arrays: Any, indices: Values, z: Any, smooth: frozenset[str] = frozenset()) -> Any:
     """The log density of finite unknowns at indices and of the reals at z (dim,), in nats, log-Jacobian included: ()."""
     finite = {v.name: value_of(structure, v, indices[v.name], v.name in smooth) for v in finite_of(structure)}
     real, aside = structure.filled(arrays, z)
-    program = handlers.substitute(
-        FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(put, finite)
-    )
+    program = handlers.substitute(FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(put, finite))
     with handlers.block():
         return aside - potential_energy(program, (), {}, real)
 
@@ -318,9 +313,7 @@ def _sizes(structure: Structure, arrays: Any, indices: Values, z: Any, names: tu
 def _factors(structure: Structure, arrays: Any, z: Any, rest: Values) -> enumeration.Factors:
     """The factors of the program with its reals at z, and some finite sites at values."""
     values, _ = structure.filled(arrays, z)
-    program = handlers.substitute(
-        FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(biject, values)
-    )
+    program = handlers.substitute(FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(biject, values))
     program = handlers.substitute(program, substitute_fn=functools.partial(put, rest))
     return enumeration.gathered(program, structure.plate_nesting, structure.loose)
 
