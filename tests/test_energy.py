@@ -148,13 +148,18 @@ def test_an_energy_that_is_not_affine_names_its_bit_and_the_way_out(program):
     assert fit.draws["a"].mean((0, 1)) == pytest.approx(exact, abs=0.015)
 
 
-def test_a_support_that_has_no_conditional_is_named():
+def test_a_bounded_real_beside_bits_is_named_by_gradients_and_drawn_in_turn():
     def program():
         s = numpyro.sample("scale", dist.HalfNormal(1.0))
-        numpyro.factor("energy", s * numpyro.sample("b", bits(2)).sum())
+        numpyro.factor("energy", s * (numpyro.sample("b", bits(2)).sum() - 1.0))
 
     with pytest.raises(ValueError, match="'scale' is neither bits, levels nor unbounded reals"):
-        pg.fit(program, {}, "gibbs")
+        pg.fit(program, {}, "gibbs", conditionals="gradient")
+    fit = pg.fit(program, {}, "gibbs", num_chains=50, num_samples=400, progress=False)
+    s = np.linspace(0, 12, 20_001)
+    weights = np.exp(-(s**2) / 2 + s * np.array([[-1.0], [0.0], [1.0]])).sum(1) * [1, 2, 1]  # of 0, 1 and 2 bits
+    share = [(fit.draws["b"].sum(-1) == count).mean() for count in range(3)]
+    np.testing.assert_allclose(share, weights / weights.sum(), atol=0.02)
 
 
 def gaussian(W, precision=2.0):

@@ -125,3 +125,53 @@ def test_dimensions_without_a_plate_are_independent_rows_where_they_are(plated):
     assert got == pytest.approx(logsumexp(parts, axis=1).sum() + prior, abs=1e-9)
     (block,) = turns.structure.blocks
     assert block.colours is None  # all rows at once
+
+
+def sprinkler(wet=None):
+    rain = numpyro.sample("rain", dist.Bernoulli(0.2))
+    on = numpyro.sample("on", dist.Categorical(jnp.array([[0.6, 0.4], [0.99, 0.01]])[rain]))
+    numpyro.deterministic("both", rain * on)
+    numpyro.sample("wet", dist.Bernoulli(jnp.array([[0.01, 0.8], [0.9, 0.99]])[rain, on]), obs=wet)
+
+
+def test_a_network_of_finite_unknowns_alone():
+    fit = pg.fit(sprinkler, {"wet": np.array(1)}, "gibbs", seed=3, **QUIET)
+    rain, on, wet = np.array([0.8, 0.2]), np.array([[0.6, 0.4], [0.99, 0.01]]), np.array([[0.01, 0.8], [0.9, 0.99]])
+    p = rain[:, None] * on * wet
+    p /= p.sum()
+    for name, exact in (("rain", p[1].sum()), ("on", p[:, 1].sum()), ("both", p[1, 1])):
+        draws = fit.draws[name]
+        assert abs(draws.mean() - exact) < 4.5 * errors(draws) + 1e-4
+    assert fit.diagnose().status == "pass"
+
+
+def test_pointwise_terms_of_rows_with_their_own_finite_unknowns_are_those_of_the_sum():
+    """The terms of draws in turn are log sum_k p(y_i, k | rest), as those of the summed-out program are."""
+    from scipy.stats import norm
+
+    fit = pg.fit(mixture(True), {"y": ROWS}, "gibbs", num_warmup=50, num_samples=20, num_chains=2, **QUIET)
+    m, s = fit.draws["m"], fit.draws["s"]
+    parts = norm.logpdf(ROWS[:, None], m[..., None, :], s[..., None, None]) + np.log([0.4, 0.6])
+    np.testing.assert_allclose(fit.log_likelihood()["y"], logsumexp(parts, axis=-1), rtol=1e-6)
+
+
+def included(size):
+    def program(x, y=None):
+        with numpyro.plate("effects", size):
+            b, d = numpyro.sample("b", dist.Normal(0, 2)), numpyro.sample("d", dist.Bernoulli(0.5))
+        s = numpyro.sample("s", dist.HalfNormal(1))
+        with numpyro.plate("rows", 20):
+            numpyro.sample("y", dist.Normal(x @ (b * d), s), obs=y)
+
+    return program
+
+
+def test_more_states_than_can_be_summed_over_are_drawn():
+    x = RNG.normal(size=(20, 12))
+    data = {"x": x, "y": x[:, 0]}
+    with pytest.raises(ValueError, match=r"(?s)cannot be summed out.*inference='gibbs'"):
+        pg.fit(included(12), data, "nuts", **QUIET)
+    (block,) = conditioned(included(12), data)[1].in_turns().structure.blocks
+    assert block.evaluated
+    assert len(block.colours) == 12
+    assert conditioned(included(3), {"x": x[:, :3], "y": x[:, 0]})[1].marginalise().structure.by_state

@@ -426,15 +426,18 @@ class NumpyroMixed(NumpyroConditional, Mixed):
             raise energy.NotConditional(
                 f"Site {held[0]!r} is known in part and cannot be summed out: use inference='gibbs'."
             )
-        from probgen.engine import states
+        from probgen.engine import enumeration, states
 
         try:
             return self._summed_out()
         except ValueError as error:
+            if enumeration.BACKWARD in str(error):  # where steps are numbered from the end, draws are, too
+                raise
             if not 0 < states.count(self.structure) <= states.LARGEST:
                 told = str(error)
                 raise type(error)(told if "gibbs" in told else f"{told}\nOr draw them: inference='gibbs'.") from error
-        self.notes = (*self.notes, states.note(self.structure))
+        told = states.note(self.structure)
+        self.notes = (*(note for note in self.notes if note != told), told)
         return NumpyroContinuous(states.with_states(self.structure), self.arrays)
 
     def _summed_out(self) -> NumpyroContinuous:

@@ -25,7 +25,7 @@ from probgen import runtime
 from probgen.engine import energy, enumeration, rows
 from probgen.engine.energy import Block, NotConditional, Values
 from probgen.engine.messengers import FullPlates
-from probgen.engine.numpyro import NumpyroMixed
+from probgen.engine.numpyro import NumpyroContinuous, NumpyroMixed
 from probgen.engine.structure import Structure, biject, put, with_blocks, with_loose
 from probgen.target import Variable
 
@@ -189,6 +189,20 @@ class NumpyroTurns(NumpyroMixed):
             found = {k: np.asarray(v) for k, v in found.items()}
         return {site.name: found[site.name] for site in self.sites if site.name in found}
 
+    def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        from probgen.engine import assigned
+
+        return super().predict(assigned.kept(self, posterior, data), data, seed)
+
+    def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """See `Fit.log_likelihood`: finite unknowns of a row's own are summed out, where enumeration follows all of them."""
+        from probgen.engine import assigned
+
+        if all(map(_together, self.structure.blocks)) and len(self.structure.blocks) == 1:
+            summed = NumpyroContinuous(with_blocks(self.structure, ()), self.arrays)
+            return assigned.log_likelihood(summed, posterior, data)
+        return super().log_likelihood(assigned.kept(self, posterior, data), data)
+
     def blocked(self, groups: Any = (), evaluate: bool = False) -> NumpyroTurns:
         return self
 
@@ -296,7 +310,9 @@ def _enumerable(structure: Structure, arrays: Any, names: tuple[str, ...]) -> bo
             return False
         keys = jax.random.split(jax.random.key(0), rows.TRIALS)
         rows.check_factors(np.asarray(_both(structure, names, arrays, keys)), structure.precision)
-    except Exception:  # of NumPyro or of the program, whose values then have dimensions that it does not know
+    except Exception as error:  # of NumPyro or of the program, whose values then have dimensions that it does not know
+        if enumeration.BACKWARD in str(error):
+            raise NotConditional(enumeration.BACKWARD) from error
         return False
     return True
 

@@ -29,7 +29,7 @@ def enumerated_sites(target: Conditional) -> tuple[list[Any], list[Any]]:
     Raises TooLarge where more than 25 units, or a real one, would have to be enumerated.
     """
     structure = target.structure  # type: ignore[attr-defined]
-    whole = [b for b in structure.blocks if b.colours is None]
+    whole = [b for b in structure.blocks if b.colours is None and not b.evaluated]
     choices = []
     for block in [None, *whole]:
         summed = [v for v in target.variables if block and v.name in block.sites]
