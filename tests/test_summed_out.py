@@ -648,7 +648,7 @@ def test_rows_without_a_plate_are_summed_over_as_rows():
     from probgen.engine import numpyro as engine
 
     def loose(y):
-        k = numpyro.sample("k", dist.Categorical(jnp.ones(3)))
+        k = numpyro.sample("k", dist.Categorical(jnp.ones(3) / 3))
         m = numpyro.sample("m", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(m + k, 1.0), obs=y)
 
