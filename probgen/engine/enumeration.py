@@ -28,10 +28,10 @@ from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_identically_one
 
 from probgen.engine import loose
+from probgen.engine.loose import PREVIOUS
 from probgen.engine.supports import listable, support_of
 
 LOG_SUM, PRODUCT = funsor.ops.logaddexp, funsor.ops.add
-PREVIOUS = "_PREV_"  # NumPyro's name of a scan's site one step before
 BACKWARD = """scan(..., reverse=True) over finite unknowns is summed in the wrong order by NumPyro.
 Reverse the data and scan forward."""
 
@@ -154,10 +154,9 @@ def gathered(program: Callable[[], Any], nesting: int, is_loose: bool = False) -
 
     nesting: its dimensions of plates; is_loose: whether those without a plate are taken for one, see `loose`.
     """
-    with _own_dimensions(), handlers.block(), plate_to_enum_plate():
-        kind = loose.tracer(nesting) if is_loose else packed_trace
-        with loose.in_scans(kind):
-            trace = kind(enum(Indices(program), -nesting - 1)).get_trace()
+    kind = loose.tracer(loose.of_program(program, nesting)) if is_loose else packed_trace
+    with _own_dimensions(), handlers.block(), plate_to_enum_plate(), loose.in_scans(kind):
+        trace = kind(enum(Indices(program), -nesting - 1)).get_trace()
     sites = {k: site for k, site in trace.items() if site["type"] == "sample"}
     plates = {f.name for site in sites.values() for f in site["cond_indep_stack"] if f.dim is not None}
     summed = frozenset(k for k, site in sites.items() if not site["is_observed"] and _enumerated(site))

@@ -11,7 +11,7 @@ own arrays meet the dimension of an unknown. Whether the dimensions are independ
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from numpyro.contrib import funsor as enumerating
 from numpyro.contrib.funsor.enum_messenger import NamedMessenger
 from numpyro.primitives import CondIndepStackFrame
 
+PREVIOUS = "_PREV_"  # NumPyro's name of a scan's site one step before
 NAME = "_dim_{}_{}"  # of the plate of a dimension and a size
 
 
@@ -50,22 +51,45 @@ def found(trace: Mapping[str, Any]) -> tuple[int, dict[str, frozenset[str]]]:
     return (nesting, names) if any(names.values()) else (0, {})
 
 
-def tracer(nesting: int) -> type:
-    """NumPyro's trace of enumerated programs, with plates for dimensions that have none."""
+def of_program(program: Callable[[], Any], nesting: int) -> dict[str, list[CondIndepStackFrame]]:
+    """By site, the plates that its dimensions without one get: those of the program run once with values of its unknowns."""
+    with handlers.block():
+        trace = handlers.trace(program).get_trace()
+    sites = {k: site for k, site in trace.items() if site["type"] == "sample"}
+    return {k: frames(batch_of(site), site["cond_indep_stack"], nesting) for k, site in sites.items()}
+
+
+def tracer(own: Mapping[str, list[CondIndepStackFrame]]) -> type:
+    """NumPyro's trace of enumerated programs, with plates for dimensions that have none; own: those of every site."""
+
+    def of(msg: Mapping[str, Any]) -> list[CondIndepStackFrame]:
+        name = msg["name"]
+        while name.startswith(PREVIOUS):
+            name = name[len(PREVIOUS) :]
+        taken = {frame.dim for frame in msg["cond_indep_stack"]}
+        return [frame for frame in own.get(name, ()) if frame.dim not in taken]
 
     class Loose(enumerating.trace):
+        def process_message(self, msg: dict[str, Any]) -> None:
+            if (
+                msg["type"] == "sample"
+            ):  # an enumerated state has one value for all units, as long as nothing tells them apart
+                fn, shape = msg["fn"], tuple(msg["fn"].batch_shape)
+                for frame in of(msg):
+                    shape = lax.broadcast_shapes(shape, (frame.size, *(1,) * (-frame.dim - 1)))
+                msg["fn"] = fn if shape == tuple(fn.batch_shape) else fn.expand(shape)
+
         def postprocess_message(self, msg: dict[str, Any]) -> None:
             if msg["type"] != "sample":
                 return super().postprocess_message(msg)
-            fn, value = msg["fn"], msg["value"]
+            fn, value, mine = msg["fn"], msg["value"], of(msg)
             shape = lax.broadcast_shapes(tuple(fn.batch_shape), jnp.shape(value)[: jnp.ndim(value) - fn.event_dim])
-            own = frames(shape, msg["cond_indep_stack"], nesting)
-            msg["cond_indep_stack"] = [*msg["cond_indep_stack"], *own]
+            msg["cond_indep_stack"] = [*msg["cond_indep_stack"], *mine]
             bare = list(shape)
-            for frame in own:
+            for frame in mine:
                 bare[frame.dim] = 1  # no name is asked for it: a later plate may have the dimension
             names = NamedMessenger._get_dim_to_name(tuple(bare))
-            names |= {frame.dim: frame.name for frame in own}
+            names |= {frame.dim: frame.name for frame in mine}
             msg["infer"]["dim_to_name"] = names
             msg["infer"]["name_to_dim"] = {name: dim for dim, name in names.items()}
             return handlers.trace.postprocess_message(self, msg)
