@@ -21,8 +21,8 @@ def bits_in_the_carry(y=None):
     p = numpyro.sample("p", dist.Beta(1, 1))
 
     def step(carry, y):
-        z = numpyro.sample("z", dist.Bernoulli(jnp.where(carry == 1, p, 0.3)).to_event(1))
-        numpyro.sample("y", dist.Normal(z.sum(), 1), obs=y)
+        z = numpyro.sample("z", dist.Bernoulli(jnp.where(carry == 1, p, 0.3)))
+        numpyro.sample("y", dist.Normal(1.0 * z, 1), obs=y)
         return z, None
 
     scan(step, jnp.ones(2, jnp.int32), y)
@@ -93,18 +93,24 @@ def test_the_density_is_numpyros(program):
     assert ours == pytest.approx(by_numpyro(program, target, z), rel=1e-5)
 
 
-def test_a_state_in_the_carry_is_summed_out():
-    """Against the forward recursion of the chain of two states."""
-    target = conditioned(one_state, {"y": Y})[1].marginalise()
+@pytest.mark.parametrize(
+    ("program", "series"), [(one_state, Y[:, None]), (bits_in_the_carry, np.stack([Y, Y[::-1]], 1))]
+)
+def test_a_state_in_the_carry_is_summed_out(program, series):
+    """Against the forward recursion of a chain of two states; of two such chains, whose rows no plate holds."""
+    target = conditioned(program, {"y": series if series.shape[1] > 1 else Y})[1].marginalise()
     assert target.precision == "float64"
+    assert not target.structure.by_state
     with jax.enable_x64(True):
         ours = float(target.log_density(jnp.zeros(1)))  # p = 1/2
-    alpha, total = np.array([0.0, 1.0]), 0.0
-    for y in Y:
-        alpha = alpha @ np.array([[0.7, 0.3], [0.5, 0.5]])
-        alpha = alpha * np.exp(-0.5 * (y - np.arange(2)) ** 2) / np.sqrt(2 * np.pi)
-        total, alpha = total + np.log(alpha.sum()), alpha / alpha.sum()
-    assert ours == pytest.approx(total + np.log(0.25), abs=1e-9)  # the uniform prior's log-Jacobian at 1/2
+    total = np.log(0.25)  # the uniform prior's log-Jacobian at 1/2
+    for row in series.T:
+        alpha = np.array([0.0, 1.0])
+        for y in row:
+            alpha = alpha @ np.array([[0.7, 0.3], [0.5, 0.5]])
+            alpha = alpha * np.exp(-0.5 * (y - np.arange(2)) ** 2) / np.sqrt(2 * np.pi)
+        total += np.log(alpha.sum())
+    assert ours == pytest.approx(total, abs=1e-9)
 
 
 @pytest.mark.parametrize("inference", ["nuts", "gibbs"])
