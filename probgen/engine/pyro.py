@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from probgen.engine import pyro_data
+from probgen.engine import pyro_data, pyro_types
 from probgen.engine.pyro_bounded import guided
 from probgen.engine.pyro_codes import as_numbers
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
@@ -68,7 +68,13 @@ def prepare(
     Raises ValueError where an unknown has neither a bijection nor a finite support.
     A second call with data of the same shapes neither traces nor compiles, unless the program reads the data's values.
     """
-    program = pinned(program)
+    return pyro_types.in_one_type(lambda p, kind: _prepared(p, data, kind, by_row), pinned(program), precision)
+
+
+def _prepared(
+    program: Callable[..., Any], data: Mapping[str, Any], precision: str, by_row: bool | None = None
+) -> Target:
+    """The target of a program whose tensors have the types that it needs."""
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,11 +27,12 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
-from torch.distributions import Transform, biject_to
+from torch.distributions import Distribution, Transform, biject_to
 
 from probgen.engine import pyro_edges
 from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
+from probgen.engine.pyro_types import is_lifted, lifting
 from probgen.target import Site
 
 Tensors = Sequence[torch.Tensor]
@@ -65,6 +66,7 @@ _one_thread = threading.RLock()
 @contextmanager
 def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> Iterator[None]:
     settings, default, threads = pyro.settings.get(), torch.get_default_dtype(), torch.get_num_threads()
+    checks = Distribution._validate_sample
     grad, devices = torch.is_grad_enabled(), range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices), pyro.get_param_store().scope(params):
         try:
@@ -74,13 +76,20 @@ def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> It
                 torch.cuda.manual_seed_all(seed)
             if validate is not None:
                 pyro.settings.set(**dict.fromkeys(_VALIDATION, validate))
+            if validate is False:  # distributions that were made before keep their own validation
+                Distribution._validate_sample = _accept  # type: ignore[method-assign]
             yield
         finally:
+            Distribution._validate_sample = checks  # type: ignore[method-assign]
             torch.set_default_dtype(default)
             torch.set_grad_enabled(grad)
             pyro.settings.set(**settings)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+
+
+def _accept(distribution: Distribution, value: torch.Tensor) -> None:
+    """Stands for the check of a value against a support, which reads the value into Python."""
 
 
 @contextmanager
@@ -275,7 +284,14 @@ class Structure:
 
     def scope(self, seed: int = 0) -> Any:
         """A scope for runs of this program."""
-        return scoped(self.precision, seed=seed, params=self.params)
+        if not is_lifted(self.program):
+            return scoped(self.precision, seed=seed, params=self.params)
+        return self._lifted(seed)
+
+    @contextmanager
+    def _lifted(self, seed: int) -> Iterator[None]:
+        with scoped(self.precision, seed=seed, params=self.params), lifting(getattr(torch, self.precision)):
+            yield
 
     @cached_property
     def enumerated(self) -> Callable[..., Any]:
@@ -329,7 +345,8 @@ def examine(
     """
     device = next((tensor.device for tensor in tensors if tensor.is_cuda), torch.device("cpu"))
     structure = Structure(program, arrays, static, precision, device)
-    with scoped(precision, validate=None, params=structure.params):
+    lift = lifting(getattr(torch, precision)) if is_lifted(program) else nullcontext()
+    with scoped(precision, validate=None, params=structure.params), lift:
         trace, shapes = _first_trace(structure, tensors)
         held = lambda node: source_of(node["value"], arrays, tensors) if node["is_observed"] else ""  # noqa: E731
         structure.sites = tuple(_site(node, structure.plates, held(node)) for node in _sample_nodes(trace))
@@ -382,7 +399,7 @@ def _kind(node: Any) -> str:
     fn = innermost(node["fn"])
     if isinstance(fn, dist.Unit):
         return "factor"
-    if node["infer"].get("_deterministic") or (isinstance(fn, dist.Delta) and not node["is_observed"]):
+    if node["infer"].get("_deterministic") or pyro_edges.is_point(node):
         return "deterministic"
     return "observed" if node["is_observed"] else "latent"
 

@@ -35,6 +35,7 @@ from probgen.algorithm import Incompatible
 from probgen.data import bounds, check_support, on_host, on_the_line, taken
 from probgen.engine import pyro_data
 from probgen.engine.pyro_density import innermost, scoped
+from probgen.engine.pyro_edges import is_point
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
@@ -98,9 +99,9 @@ def _rows_with(
     few, more = some(FEW), some(FEW + 2)
     try:
         trace, seen = looked(program, {**static, **few}, precision)
-        if not seen.found or not in_rows(nodes := sample_nodes(trace), FEW):
+        if not seen.found or not in_rows(nodes := _drawn_nodes(trace), FEW):
             return None
-        if not in_rows(sample_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
+        if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
             return None
     except Exception:
         return None
@@ -186,7 +187,13 @@ def sample_nodes(trace: Any) -> dict[str, Any]:
         name: n
         for name, n in trace.nodes.items()
         if n["type"] == "sample" and not isinstance(n["fn"], _Subsample) and not n["infer"].get("_deterministic")
+        if not (n["is_observed"] and is_point(n))
     }
+
+
+def _drawn_nodes(trace: Any) -> dict[str, Any]:
+    """The sample sites of a program's trace, without those that only name what is computed."""
+    return {name: n for name, n in sample_nodes(trace).items() if not is_point(n)}
 
 
 def in_rows(nodes: Mapping[str, Any], count: int) -> bool:

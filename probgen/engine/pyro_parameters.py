@@ -19,6 +19,8 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 from torch.distributions import constraints, transform_to
 
+from probgen.engine.pyro_types import Lifted
+
 _MODULE, _ATTRIBUTE = pyro.module.__code__, PyroModule.__getattr__.__code__
 
 
@@ -133,7 +135,7 @@ class Learned:
     @property
     def base(self) -> Callable[..., Any]:
         """The program as its author wrote it."""
-        return self.program
+        return self.program.program if isinstance(self.program, Lifted) else self.program
 
     @property
     def parameters(self) -> tuple[str, ...]:
