@@ -59,7 +59,7 @@ def to_angles(fn: Any) -> Transform:
 
 
 class Edges(Messenger):
-    """Distributions as they can be differentiated at their edges, and observations with the leading axes of theirs of length one."""
+    """Distributions that can be differentiated at their edges, and observations with all axes of their site."""
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["fn"] = _edged(msg["fn"])
