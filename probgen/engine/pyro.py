@@ -29,7 +29,7 @@ from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
 from probgen.engine.pyro_whole import whole
-from probgen.pinned import Pinned, pinned
+from probgen.pinned import innermost_pin, pinned
 from probgen.target import Target
 
 name = "pyro"
@@ -167,7 +167,7 @@ def _examine(
     z = torch.full((structure.dim,), 0.1, dtype=getattr(torch, precision), device=structure.device)
     with structure.scope(), torch.no_grad(), Watch(tensors) as watch:
         structure.log_density(z, tensors)
-    structure.reads_data, structure.is_random = watch.reads, watch.random
-    if isinstance(program, Pinned):
-        program.settle()
+    structure.reads_data, structure.is_random, structure.largest = watch.reads, watch.random, watch.largest
+    if (held := innermost_pin(program)) is not None:
+        held.settle()
     return structure

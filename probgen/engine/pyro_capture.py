@@ -30,7 +30,7 @@ _INDEXING = (
     torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
     torch.ops.aten._index_put_impl_.default,
 )  # fmt: skip
-_SMALL = 1 << 15  # elements of the largest array below which one thread is faster than a team
+SMALL = 1 << 15  # elements of the largest array below which one thread is faster than a team
 _READS = ("_local_scalar_dense", "data-dependent", "trying to get value out of a tracing tensor")
 REMEDY = "Write choices between values of tensors with torch.where, not with Python's if"
 
@@ -129,7 +129,7 @@ def compiled(graph: torch.fx.GraphModule, z: torch.Tensor, arguments: Tensors) -
 
     largest = max(node.meta["val"].numel() for node in graph.graph.nodes if hasattr(node.meta.get("val"), "numel"))
     options: dict[str, Any] = {"size_asserts": False, "compile_threads": cores()}
-    if largest < _SMALL:
+    if largest < SMALL:
         options["cpp.threads"] = 1
     return compile_fx(graph, [z, *arguments], config_patches=options)  # type: ignore[return-value]
 

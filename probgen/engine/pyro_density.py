@@ -253,7 +253,7 @@ class Structure:
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
         of its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`;
-        checked: whether enumeration was found to follow the program.
+        checked: whether enumeration was found to follow the program; largest: numbers of the largest array that it computes.
     """
 
     program: Callable[..., Any]
@@ -270,6 +270,7 @@ class Structure:
     gradients: dict[str, Any] = field(default_factory=dict)
     reads_data: bool = False
     is_random: bool = False
+    largest: int = 1 << 30
     evaluator: Any = None
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)

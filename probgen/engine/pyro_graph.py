@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from probgen.engine import pyro_capture
-from probgen.engine.pyro_capture import MASKS, Derived, eager_value_and_grad
+from probgen.engine.pyro_capture import MASKS, SMALL, Derived, eager_value_and_grad
 
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
@@ -33,15 +33,34 @@ _LARGEST = 1500  # operations of a graph that a C++ compiler is given: half a mi
 _POINTS = 3  # random points at which a captured graph is compared with the program
 
 
+class threads_for:
+    """A scope for work on arrays of at most so many numbers: one thread for small ones.
+
+    A team of threads whose members wait for each other, as on a busy machine, takes a hundred times longer for a small matrix.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self.before = torch.get_num_threads() if largest < SMALL else 1
+
+    def __enter__(self) -> None:
+        if self.before > 1:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *error: Any) -> None:
+        if self.before > 1:
+            torch.set_num_threads(self.before)
+
+
 class Watch:
     """Notes whether a computation reads values of the given tensors into Python, or draws random numbers.
 
     with Watch(tensors) as watch: ...
-    watch.reads, watch.random
+    watch.reads, watch.random, watch.largest
     """
 
     def __init__(self, tensors: Tensors) -> None:
         self.reads = self.random = False
+        self.largest = max((t.numel() for t in tensors), default=0)  # numbers of the largest array
         self.derived = Derived(tensors)
         self._modes: tuple[Any, ...] = (_Calls(self), _Dispatch(self))
 
@@ -57,6 +76,7 @@ class Watch:
     def note(self, func: Any, arguments: Any, result: Any) -> None:
         """Take note of one operation."""
         self.random |= torch.Tag.nondeterministic_seeded in func.tags
+        self.largest = max(self.largest, getattr(result, "numel", int)())
         if not self.derived.has(arguments):
             return
         if func is torch.ops.aten.index.Tensor:  # boolean masks select as many rows as they have ones
@@ -101,12 +121,19 @@ class Gradient:
     scope: makes the context in which the density may be run.
     frozen: whether the data are constants of the graph, because the density reads their values into Python.
     obstacle: why the density cannot be captured, where that is known beforehand.
+    largest: numbers of its largest array.
     """
 
     def __init__(
-        self, density: Density, scope: Callable[[], Any], *, frozen: bool = False, obstacle: str | None = None
+        self,
+        density: Density,
+        scope: Callable[[], Any],
+        *,
+        frozen: bool = False,
+        obstacle: str | None = None,
+        largest: int = SMALL,
     ) -> None:
-        self.density, self.scope, self.frozen, self.obstacle = density, scope, frozen, obstacle
+        self.density, self.scope, self.frozen, self.obstacle, self.largest = density, scope, frozen, obstacle, largest
         self._compiled: Callable[..., Pair] | None = None
         self._is_ready = False
 
@@ -119,11 +146,12 @@ class Gradient:
         """Value and gradient at z: (dim,) -> (), (dim,) in float64; NaN where a factorisation fails."""
         self.prepare(z, tensors, *extra)
         try:
-            if self._compiled is not None:
-                value, gradient = self._graph(z, tensors, extra)
-            else:
-                with self.scope():
-                    value, gradient = self._eager(z, tensors, extra)
+            with threads_for(self.largest):
+                if self._compiled is not None:
+                    value, gradient = self._graph(z, tensors, extra)
+                else:
+                    with self.scope():
+                        value, gradient = self._eager(z, tensors, extra)
         except LinAlgError:
             return np.float64(np.nan), np.full(len(z), np.nan)
         return np.float64(value.item()), np.asarray(gradient.cpu().numpy(), np.float64)

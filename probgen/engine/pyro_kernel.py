@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from probgen.engine.pyro_capture import SMALL
 from probgen.engine.pyro_density import scoped
+from probgen.engine.pyro_graph import threads_for
 
 Key = np.ndarray  # two 64-bit integers
 
@@ -191,7 +193,7 @@ class Executor:
 
     def init(self) -> None:
         """Make the state of every chain."""
-        with scoped(self.target.precision), np.errstate(all="ignore"):
+        with scoped(self.target.precision), self._threads(), np.errstate(all="ignore"):
             self._states = [self.kernel.init(OPS.fold_in(key, _INIT), self.target) for key in self._keys]
 
     def advance(self, start: int, n: int) -> dict[str, np.ndarray]:
@@ -200,11 +202,14 @@ class Executor:
         The states change only when every chain is done: interrupted, the call can be repeated, bit for bit.
         """
         states = self._initialised()
-        with scoped(self.target.precision), np.errstate(all="ignore"):
+        with scoped(self.target.precision), self._threads(), np.errstate(all="ignore"):
             runs = [self._chain(key, state, start, n) for key, state in zip(self._keys, states, strict=True)]
         infos = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
         self._states = [run[0] for run in runs]
         return infos
+
+    def _threads(self) -> threads_for:
+        return threads_for(getattr(self.target, "largest", SMALL))
 
     def _chain(self, key: Key, state: Any, start: int, n: int) -> tuple[Any, dict[str, np.ndarray]]:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""

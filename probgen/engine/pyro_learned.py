@@ -40,7 +40,7 @@ from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
 from probgen.grey import is_grey, loosened, note
-from probgen.pinned import Pinned, check_pins, pinned
+from probgen.pinned import check_pins, innermost_pin, pinned
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
@@ -131,8 +131,8 @@ def _rows_with(
     check_support(tuple(loosened(s, s.name in grey) for s in sites if s.source), values)
     rows = tuple((k, site) for site, k in visible.items())
     inputs = tuple(k for k in sliced if k not in visible.values())
-    if isinstance(program, Pinned):
-        program.given(functools.partial(identities, tuple(seen.found.values())))
+    if (held := innermost_pin(program)) is not None:
+        held.given(functools.partial(identities, tuple(seen.found.values())))
     structure = Learning(
         program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,

@@ -213,6 +213,11 @@ class PyroContinuous(PyroTarget, Continuous):
 
         return PyroGuided(self, self.author_guide)
 
+    @property
+    def largest(self) -> int:
+        """Numbers of the largest array of the density."""
+        return self.structure.largest
+
     def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
         return self._gradient("full")(self._point(z), self.tensors)
@@ -227,7 +232,7 @@ class PyroContinuous(PyroTarget, Continuous):
         A few points go one by one through the compiled graph, many at once through an eager, vectorised run.
         """
         gradient, points = self._gradient("full"), self._point(z)
-        if len(points):
+        if 0 < len(points) <= _FEW:
             gradient.prepare(points[0], self.tensors)
         if not (gradient.is_compiled and len(points) <= _FEW):
             with torch.no_grad(), suppress(LinAlgError):
@@ -311,7 +316,11 @@ class PyroContinuous(PyroTarget, Continuous):
             check_pins(self)
             obstacle = "it draws random numbers" if structure.is_random else None
             gradients[name] = Gradient(
-                structure.log_density, structure.scope, frozen=structure.reads_data, obstacle=obstacle
+                structure.log_density,
+                structure.scope,
+                frozen=structure.reads_data,
+                obstacle=obstacle,
+                largest=structure.largest,
             )
         return gradients[name]
 

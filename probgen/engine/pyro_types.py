@@ -19,6 +19,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from probgen.pinned import Pinned
+
 REALS = (torch.float32, torch.float64)
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 MIXED = re.compile(r"dtype|scalar type|\b(Double|Float|ComplexDouble|ComplexFloat)\b")
@@ -55,10 +57,26 @@ def lifted(program: Any) -> Lifted:
     """The program with its tensors lifted, the same object every time."""
     if isinstance(program, Lifted):
         return program
+    if not isinstance(program, Pinned):
+        return Lifted(program)
     found = vars(program).get("_lifted")
     if found is None:
         found = vars(program)["_lifted"] = Lifted(program)
     return found
+
+
+def in_its_type(program: Any, run: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """The program, lifted where it mixes types, and what `run` of it gives."""
+    try:
+        return program, run(program)
+    except (RuntimeError, ValueError) as error:
+        if not is_mixed(error):
+            raise
+        first = error
+    with suppress(Exception):
+        found = lifted(program)
+        return found, run(found)
+    raise first
 
 
 def in_one_type(prepare: Callable[[Any, str], Any], program: Any, precision: str) -> Any:
