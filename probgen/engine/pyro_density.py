@@ -29,7 +29,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Distribution, Transform, biject_to
 
-from probgen.engine import pyro_edges
+from probgen.engine import pyro_edges, pyro_minibatch
 from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
 from probgen.engine.pyro_types import is_lifted, lifting
@@ -249,6 +249,7 @@ class Structure:
     arrays: names of the data that are tensors, in the order of `tensors` everywhere; static: all other data.
     blocks: the continuous latent sites; finite: those that are summed out, to the left of `nesting` plate dimensions.
     plates: name -> (size, subsample_size) of the plates that draw minibatches.
+    tiles: minibatches that make up the whole, of a program that does not run on all rows at once; see `pyro_minibatch`.
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
@@ -271,6 +272,7 @@ class Structure:
     reads_data: bool = False
     is_random: bool = False
     largest: int = 1 << 30
+    tiles: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
     evaluator: Any = None
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
@@ -310,10 +312,28 @@ class Structure:
         program = self.enumerated if enumerate_finite and self.finite else self.program
         with ExitStack() as stack:
             if self.plates and not any(isinstance(handler, Minibatch) for handler in handlers):
-                stack.enter_context(whole_plates())
+                if self.tiles:
+                    handlers = (*handlers, Minibatch(self.pieces()[0]))
+                else:
+                    stack.enter_context(whole_plates())
             for handler in (pyro_edges.Edges(), *handlers):
                 stack.enter_context(handler)
             return poutine.trace(program).get_trace(**self.static, **dict(zip(self.arrays, tensors, strict=True)))
+
+    def values(
+        self, tensors: Tensors, names: Sequence[str], *handlers: Messenger, densities: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Values of sites on all rows, or their unscaled log densities, in runs under handlers."""
+        found = pyro_minibatch.Whole()
+        for rows in self.pieces():
+            trace = self.trace(tensors, *handlers, *([Minibatch(rows)] if rows else []))
+            if densities:
+                trace.compute_log_prob()
+            for name in [name for name in names if name in trace.nodes]:
+                node = trace.nodes[name]
+                part = node["unscaled_log_prob"] if densities else node["value"]
+                found.put(name, node, part, rows, 0 if densities else node["fn"].event_dim)
+        return found.values
 
     def unknowns(self, z: torch.Tensor, indices: Indices | None = None) -> Unknowns:
         """The handler that puts the values of the flat point z: (dim,)."""
@@ -329,12 +349,20 @@ class Structure:
 
         rows: indices of a minibatch, one tensor for each of `plates`; with them the value is an unbiased estimate.
         """
+        if self.tiles and not rows:
+            return torch.stack([self.log_density(z, tensors, *tile) for tile in self.tiles]).mean(0)
         indices = dict(zip(self.plates, rows, strict=True)) if rows else {}
         unknowns = self.unknowns(z, indices)
         handlers = (unknowns, Minibatch(indices)) if rows else (unknowns,)
         trace = self.trace(tensors, *handlers, enumerate_finite=True)
+        if rows and self.finite:
+            return pyro_minibatch.log_prob(trace, self.evaluator, self.plates) + unknowns.log_jacobian
         total = self.evaluator.log_prob(trace) if self.finite else trace.log_prob_sum()
         return total + unknowns.log_jacobian
+
+    def pieces(self) -> list[dict[str, torch.Tensor]]:
+        """Rows of the minibatches that make up the whole data; one piece, with no plates, where the program runs on all rows."""
+        return [dict(zip(self.plates, tile, strict=True)) for tile in self.tiles] or [{}]
 
 
 def examine(
@@ -348,10 +376,12 @@ def examine(
     structure = Structure(program, arrays, static, precision, device)
     lift = lifting(getattr(torch, precision)) if is_lifted(program) else nullcontext()
     with scoped(precision, validate=None, params=structure.params), lift:
-        trace, shapes = _first_trace(structure, tensors)
+        trace, shapes = _first_trace_at_all(structure, tensors)
         held = lambda node: source_of(node["value"], arrays, tensors) if node["is_observed"] else ""  # noqa: E731
         structure.sites = tuple(_site(node, structure.plates, held(node)) for node in _sample_nodes(trace))
         _refuse(trace, structure.sites)
+        if structure.tiles:
+            structure.sites = pyro_minibatch.on_all_rows(structure.sites, trace, structure.plates)
         start = 0
         for name, shape in shapes.items():
             structure.blocks[name] = Block(start, start + int(np.prod(shape)), shape)
@@ -361,6 +391,23 @@ def examine(
         if structure.finite:
             _prepare_enumeration(structure, tensors, trace)
     return structure
+
+
+def _first_trace_at_all(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """The first trace on all rows; on a minibatch, where the program runs on nothing else."""
+    try:
+        return _first_trace(structure, tensors)
+    except (ValueError, RuntimeError) as error:
+        if not structure.plates:
+            raise
+        first = error
+    try:
+        structure.tiles = [tuple(torch.arange(b).to(structure.device) for _, b in structure.plates.values())]
+        found = _first_trace(structure, tensors)
+    except (ValueError, RuntimeError):
+        raise first from None
+    structure.tiles = pyro_minibatch.cover(structure.plates, structure.device)
+    return found
 
 
 def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -373,7 +420,7 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
             return torch.as_tensor(rng.uniform(-0.5, 0.5, shape), dtype=torch.get_default_dtype()).to(structure.device)
 
         try:
-            with whole_plates(structure.plates):
+            with nullcontext() if structure.tiles else whole_plates(structure.plates):
                 trace = structure.trace(tensors, Unknowns(give))
             check_first(trace, structure.arrays, tensors)
             trace.compute_log_prob()
