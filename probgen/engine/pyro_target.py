@@ -226,11 +226,9 @@ class PyroContinuous(PyroTarget, Continuous):
     def log_density_batch(self, z: Any) -> np.ndarray:
         """The log density at many points: (batch, dim) -> (batch,).
 
-        A few points go one by one through the compiled graph, many at once through an eager, vectorised run.
+        A few points go one by one through the compiled graph, where there is one; many at once through an eager, vectorised run.
         """
         gradient, points = self._gradient("full"), self._point(z)
-        if 0 < len(points) <= _FEW:
-            gradient.prepare(points[0], self.tensors)
         if not (gradient.is_compiled and len(points) <= _FEW):
             with torch.no_grad(), suppress(LinAlgError):
                 return self.torch_log_density_batch(points).cpu().numpy().astype(np.float64)
