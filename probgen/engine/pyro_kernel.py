@@ -23,6 +23,7 @@ Key = np.ndarray  # two 64-bit integers
 
 _MASK = (1 << 64) - 1
 _INIT, _ANSWER = 1 << 63, (1 << 63) + 1  # folded into a chain's key: no step has these numbers
+AT_ONCE = 2000  # rows of a batch, where an algorithm does not say
 _local = threading.local()
 
 
@@ -190,6 +191,8 @@ class Executor:
         self.kernel, self.target = inference.kernel().on("pyro"), target
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
         self._states: list[Any] | None = None
+        of = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
+        self._largest = of(getattr(inference, "batch_size", None) or AT_ONCE) if callable(of) else of
 
     def init(self) -> None:
         """Make the state of every chain."""
@@ -209,7 +212,7 @@ class Executor:
         return infos
 
     def _threads(self) -> threads_for:
-        return threads_for(getattr(self.target, "largest", SMALL))
+        return threads_for(self._largest)
 
     def _chain(self, key: Key, state: Any, start: int, n: int) -> tuple[Any, dict[str, np.ndarray]]:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""

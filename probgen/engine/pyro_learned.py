@@ -18,7 +18,7 @@ import copy
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ from probgen.data import bounds, check_support, on_host, on_the_line, taken
 from probgen.engine import pyro_data
 from probgen.engine.pyro_density import innermost, scoped
 from probgen.engine.pyro_edges import is_point
+from probgen.engine.pyro_graph import SMALL, Watch
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
@@ -289,6 +290,16 @@ class PyroLearnable(Learnable):
     def dim(self) -> int:
         """How many parameters there are."""
         return len(self.parameters)
+
+    def largest(self, rows: int) -> int:
+        """Numbers of the largest array of a batch of so many rows, or of a parameter."""
+        arrays = self.batch(torch.arange(FEW) % self.num_rows)
+        data = taken(self.structure.program, {**self.structure.static, **self._named(arrays)})
+        with suppress(Exception), Watch(()) as watch:  # what fails is told where it is run
+            values = looked(self.structure.program, data, self.precision)[1].values
+            weights = max((v.numel() for v in values.values()), default=0)
+            return max(weights, watch.largest // FEW * rows)
+        return SMALL
 
     def initial(self, seed: int) -> dict[str, torch.Tensor]:
         """The parameters before learning, unconstrained: drawn anew, or what a module of the user's holds."""
