@@ -186,10 +186,13 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         taken.author_guide = target.author_guide
         found = inference.prepare(taken)
         unused = target.author_guide is not None and not inference.takes_guide
-        found.notes = (*target.notes, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
+        told = (*dict.fromkeys((*target.notes, *found.notes)),)
+        found.notes = (*told, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
         return found
     names = " or ".join(map(repr, alternatives()[:3]))
     hint = f"\nTry inference={names}." if names else ""
+    if target.engine == "pyro" and target.offers == "Discrete":
+        raise Incompatible(f"{inference.name} cannot be run: {FINITE}")
     if target.engine not in inference.engines:
         engines = " and ".join(inference.engines)
         raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
@@ -199,6 +202,12 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
     raise Incompatible(
         f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
     )
+
+
+FINITE = (
+    "all of this Pyro program's are finite, which only 'gibbs' takes, and that is for NumPyro programs.\n"
+    "Write it for NumPyro, or ask pyro.infer.infer_discrete."
+)
 
 
 def _points_left(inference: Inference, target: Target) -> str:

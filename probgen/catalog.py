@@ -40,7 +40,14 @@ def _find(group: str, word: str, what: str) -> Any:
     if word not in known:
         raise ValueError(f"Unknown {what} {word!r}.{closest(word, known)}\nKnown: {', '.join(sorted(known))}.")
     module, _, attribute = known[word].partition(":")
-    loaded = importlib.import_module(module)
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in ("pyro", "torch"):
+            raise
+        raise ModuleNotFoundError(
+            f"The {what} {word!r} needs torch and pyro-ppl: pip install 'probgen[pyro]'", name=error.name
+        ) from error
     return getattr(loaded, attribute) if attribute else loaded
 
 
@@ -94,6 +101,7 @@ def matrix(engine: str | None = None, program: Callable[..., Any] | None = None)
     """Which inference fits which model, derived from the types: an xarray.DataArray of booleans (model, inference).
 
     engine: only models of that engine; program: one program of your own instead of the collection.
+    Models of an engine that is not installed are left out; they are in the table's attribute "left_out".
     """
     import numpy as np
     import xarray as xr
@@ -102,11 +110,18 @@ def matrix(engine: str | None = None, program: Callable[..., Any] | None = None)
 
     names = sorted(modules("probgen.models")) if program is None else [getattr(program, "__name__", "program")]
     words = list(modules("probgen.inference"))
-    rows, kept = [], []
+    rows, kept, left_out = [], [], []
     for name in names:
-        _, target = conditioned(name if program is None else program, None, engine=None)
+        try:
+            _, target = conditioned(name if program is None else program, None, engine=None)
+        except ModuleNotFoundError as error:
+            if program is not None or error.name not in ("pyro", "torch"):
+                raise
+            left_out.append(name)
+            continue
         if engine in (None, target.engine):
             fits = set(algorithms_for(target, target.engine))
             rows.append([word in fits for word in words])
             kept.append(name)
-    return xr.DataArray(np.array(rows, bool), coords={"model": kept, "inference": words}, dims=("model", "inference"))
+    cells, coords = np.array(rows, bool).reshape(len(kept), len(words)), {"model": kept, "inference": words}
+    return xr.DataArray(cells, coords=coords, dims=("model", "inference"), attrs={"left_out": left_out})

@@ -188,6 +188,8 @@ class Matrix:
             print(" " * width + "".join(f" {letter}" for letter in row))
         for name, row in zip(models, table.values, strict=True):
             print(f"{name:{width}}" + "".join(" x" if fits else " ." for fits in row))
+        if left_out := table.attrs["left_out"]:
+            print(f"\nLeft out, for they need torch and pyro-ppl (pip install 'probgen[pyro]'): {', '.join(left_out)}.")
         return 0
 
 

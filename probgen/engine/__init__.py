@@ -22,7 +22,8 @@ def load(name: str) -> types.ModuleType:
         return importlib.import_module(f"probgen.engine.{name}")
     except ModuleNotFoundError as error:
         if name == "pyro" and error.name in ("pyro", "torch"):
-            raise ModuleNotFoundError("Pyro programs need torch and pyro-ppl: pip install 'probgen[pyro]'") from error
+            message = "Pyro programs need torch and pyro-ppl: pip install 'probgen[pyro]'"
+            raise ModuleNotFoundError(message, name=error.name) from error
         raise
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from probgen.engine import pyro_data
+from probgen.engine import pyro_data, pyro_types
 from probgen.engine.pyro_bounded import guided
 from probgen.engine.pyro_codes import as_numbers
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
@@ -29,7 +29,7 @@ from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
 from probgen.engine.pyro_whole import whole
-from probgen.pinned import Pinned, pinned
+from probgen.pinned import innermost_pin, pinned
 from probgen.target import Target
 
 name = "pyro"
@@ -68,7 +68,13 @@ def prepare(
     Raises ValueError where an unknown has neither a bijection nor a finite support.
     A second call with data of the same shapes neither traces nor compiles, unless the program reads the data's values.
     """
-    program = pinned(program)
+    return pyro_types.in_one_type(lambda p, kind: _prepared(p, data, kind, by_row), pinned(program), precision)
+
+
+def _prepared(
+    program: Callable[..., Any], data: Mapping[str, Any], precision: str, by_row: bool | None = None
+) -> Target:
+    """The target of a program whose tensors have the types that it needs."""
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
@@ -161,7 +167,7 @@ def _examine(
     z = torch.full((structure.dim,), 0.1, dtype=getattr(torch, precision), device=structure.device)
     with structure.scope(), torch.no_grad(), Watch(tensors) as watch:
         structure.log_density(z, tensors)
-    structure.reads_data, structure.is_random = watch.reads, watch.random
-    if isinstance(program, Pinned):
-        program.settle()
+    structure.reads_data, structure.is_random, structure.largest = watch.reads, watch.random, watch.largest
+    if (held := innermost_pin(program)) is not None:
+        held.settle()
     return structure

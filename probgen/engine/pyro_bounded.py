@@ -37,8 +37,9 @@ from probgen.engine.pyro_learned import (
     sample_nodes,
     traced,
 )
+from probgen.engine.pyro_names import looked_at
 from probgen.engine.pyro_parameters import Parameter, given
-from probgen.pinned import Pinned, check_pins, pinned
+from probgen.pinned import check_pins, innermost_pin, pinned
 from probgen.target import Bounded, Variable
 
 Rows = Mapping[str, Any]
@@ -263,7 +264,11 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
     program = pinned(program)
     data = {**target.structure.static, **target._named(target.batch(torch.arange(FEW) % target.num_rows))}
     try:
-        trace, seen = looked(program, taken(program, data), target.precision)
+        program, (trace, seen), notes = looked_at(
+            program,
+            lambda guide: looked(guide, taken(guide, data), target.precision),
+            {p.name: p for p in target.structure.parameters},
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"The guide does not run on rows: {error}") from error
     nodes = sample_nodes(trace)
@@ -275,7 +280,9 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         )
     refuse_batch_norm(seen.roots)
     beside = tuple(k for k, n in nodes.items() if n["is_observed"])
-    if isinstance(program, Pinned):
-        program.given(functools.partial(identities, tuple(seen.found.values())))
+    if (held := innermost_pin(program)) is not None:
+        held.given(functools.partial(identities, tuple(seen.found.values())))
     found = Guide(program, tuple(seen.found.values()), tuple(seen.roots), beside)
-    return PyroBounded(target.structure, target.tensors, target.data, found)
+    bounded = PyroBounded(target.structure, target.tensors, target.data, found)
+    bounded.notes = (*bounded.notes, *notes)
+    return bounded

@@ -46,7 +46,9 @@ def bounds_of(node: Any) -> Any:
 
 def source_of(value: Any, arrays: Sequence[str], tensors: Sequence[torch.Tensor]) -> str:
     """The keyword whose tensor a value is; nothing where it is none."""
-    return next((k for k, v in zip(arrays, tensors, strict=True) if v is value), "")
+    base = getattr(value, "_base", None)
+    held = (value, base) if base is not None and base.numel() == value.numel() and value.is_contiguous() else (value,)
+    return next((k for k, v in zip(arrays, tensors, strict=True) if any(v is x for x in held)), "")
 
 
 def check(structure: Any, tensors: Sequence[torch.Tensor]) -> None:

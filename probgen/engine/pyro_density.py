@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,11 +27,12 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
-from torch.distributions import Transform, biject_to
+from torch.distributions import Distribution, Transform, biject_to
 
-from probgen.engine import pyro_edges
+from probgen.engine import pyro_edges, pyro_minibatch
 from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
+from probgen.engine.pyro_types import is_lifted, lifting
 from probgen.target import Site
 
 Tensors = Sequence[torch.Tensor]
@@ -65,6 +66,7 @@ _one_thread = threading.RLock()
 @contextmanager
 def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> Iterator[None]:
     settings, default, threads = pyro.settings.get(), torch.get_default_dtype(), torch.get_num_threads()
+    checks = Distribution._validate_sample
     grad, devices = torch.is_grad_enabled(), range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices), pyro.get_param_store().scope(params):
         try:
@@ -74,13 +76,20 @@ def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> It
                 torch.cuda.manual_seed_all(seed)
             if validate is not None:
                 pyro.settings.set(**dict.fromkeys(_VALIDATION, validate))
+            if validate is False:  # distributions that were made before keep their own validation
+                Distribution._validate_sample = _accept  # type: ignore[method-assign]
             yield
         finally:
+            Distribution._validate_sample = checks  # type: ignore[method-assign]
             torch.set_default_dtype(default)
             torch.set_grad_enabled(grad)
             pyro.settings.set(**settings)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+
+
+def _accept(distribution: Distribution, value: torch.Tensor) -> None:
+    """Stands for the check of a value against a support, which reads the value into Python."""
 
 
 @contextmanager
@@ -240,11 +249,12 @@ class Structure:
     arrays: names of the data that are tensors, in the order of `tensors` everywhere; static: all other data.
     blocks: the continuous latent sites; finite: those that are summed out, to the left of `nesting` plate dimensions.
     plates: name -> (size, subsample_size) of the plates that draw minibatches.
+    tiles: minibatches that make up the whole, of a program that does not run on all rows at once; see `pyro_minibatch`.
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
         of its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`;
-        checked: whether enumeration was found to follow the program.
+        checked: whether enumeration was found to follow the program; largest: numbers of the largest array that it computes.
     """
 
     program: Callable[..., Any]
@@ -261,6 +271,8 @@ class Structure:
     gradients: dict[str, Any] = field(default_factory=dict)
     reads_data: bool = False
     is_random: bool = False
+    largest: int = 1 << 30
+    tiles: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
     evaluator: Any = None
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
@@ -275,7 +287,14 @@ class Structure:
 
     def scope(self, seed: int = 0) -> Any:
         """A scope for runs of this program."""
-        return scoped(self.precision, seed=seed, params=self.params)
+        if not is_lifted(self.program):
+            return scoped(self.precision, seed=seed, params=self.params)
+        return self._lifted(seed)
+
+    @contextmanager
+    def _lifted(self, seed: int) -> Iterator[None]:
+        with scoped(self.precision, seed=seed, params=self.params), lifting(getattr(torch, self.precision)):
+            yield
 
     @cached_property
     def enumerated(self) -> Callable[..., Any]:
@@ -293,10 +312,28 @@ class Structure:
         program = self.enumerated if enumerate_finite and self.finite else self.program
         with ExitStack() as stack:
             if self.plates and not any(isinstance(handler, Minibatch) for handler in handlers):
-                stack.enter_context(whole_plates())
+                if self.tiles:
+                    handlers = (*handlers, Minibatch(self.pieces()[0]))
+                else:
+                    stack.enter_context(whole_plates())
             for handler in (pyro_edges.Edges(), *handlers):
                 stack.enter_context(handler)
             return poutine.trace(program).get_trace(**self.static, **dict(zip(self.arrays, tensors, strict=True)))
+
+    def values(
+        self, tensors: Tensors, names: Sequence[str], *handlers: Messenger, densities: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Values of sites on all rows, or their unscaled log densities, in runs under handlers."""
+        found = pyro_minibatch.Whole()
+        for rows in self.pieces():
+            trace = self.trace(tensors, *handlers, *([Minibatch(rows)] if rows else []))
+            if densities:
+                trace.compute_log_prob()
+            for name in [name for name in names if name in trace.nodes]:
+                node = trace.nodes[name]
+                part = node["unscaled_log_prob"] if densities else node["value"]
+                found.put(name, node, part, rows, 0 if densities else node["fn"].event_dim)
+        return found.values
 
     def unknowns(self, z: torch.Tensor, indices: Indices | None = None) -> Unknowns:
         """The handler that puts the values of the flat point z: (dim,)."""
@@ -312,12 +349,20 @@ class Structure:
 
         rows: indices of a minibatch, one tensor for each of `plates`; with them the value is an unbiased estimate.
         """
+        if self.tiles and not rows:
+            return torch.stack([self.log_density(z, tensors, *tile) for tile in self.tiles]).mean(0)
         indices = dict(zip(self.plates, rows, strict=True)) if rows else {}
         unknowns = self.unknowns(z, indices)
         handlers = (unknowns, Minibatch(indices)) if rows else (unknowns,)
         trace = self.trace(tensors, *handlers, enumerate_finite=True)
+        if rows and self.finite:
+            return pyro_minibatch.log_prob(trace, self.evaluator, self.plates) + unknowns.log_jacobian
         total = self.evaluator.log_prob(trace) if self.finite else trace.log_prob_sum()
         return total + unknowns.log_jacobian
+
+    def pieces(self) -> list[dict[str, torch.Tensor]]:
+        """Rows of the minibatches that make up the whole data; one piece, with no plates, where the program runs on all rows."""
+        return [dict(zip(self.plates, tile, strict=True)) for tile in self.tiles] or [{}]
 
 
 def examine(
@@ -329,11 +374,14 @@ def examine(
     """
     device = next((tensor.device for tensor in tensors if tensor.is_cuda), torch.device("cpu"))
     structure = Structure(program, arrays, static, precision, device)
-    with scoped(precision, validate=None, params=structure.params):
-        trace, shapes = _first_trace(structure, tensors)
+    lift = lifting(getattr(torch, precision)) if is_lifted(program) else nullcontext()
+    with scoped(precision, validate=None, params=structure.params), lift:
+        trace, shapes = _first_trace_at_all(structure, tensors)
         held = lambda node: source_of(node["value"], arrays, tensors) if node["is_observed"] else ""  # noqa: E731
         structure.sites = tuple(_site(node, structure.plates, held(node)) for node in _sample_nodes(trace))
         _refuse(trace, structure.sites)
+        if structure.tiles:
+            structure.sites = pyro_minibatch.on_all_rows(structure.sites, trace, structure.plates)
         start = 0
         for name, shape in shapes.items():
             structure.blocks[name] = Block(start, start + int(np.prod(shape)), shape)
@@ -343,6 +391,23 @@ def examine(
         if structure.finite:
             _prepare_enumeration(structure, tensors, trace)
     return structure
+
+
+def _first_trace_at_all(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """The first trace on all rows; on a minibatch, where the program runs on nothing else."""
+    try:
+        return _first_trace(structure, tensors)
+    except (ValueError, RuntimeError) as error:
+        if not structure.plates:
+            raise
+        first = error
+    try:
+        structure.tiles = [tuple(torch.arange(b).to(structure.device) for _, b in structure.plates.values())]
+        found = _first_trace(structure, tensors)
+    except (ValueError, RuntimeError):
+        raise first from None
+    structure.tiles = pyro_minibatch.cover(structure.plates, structure.device)
+    return found
 
 
 def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -355,7 +420,7 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
             return torch.as_tensor(rng.uniform(-0.5, 0.5, shape), dtype=torch.get_default_dtype()).to(structure.device)
 
         try:
-            with whole_plates(structure.plates):
+            with nullcontext() if structure.tiles else whole_plates(structure.plates):
                 trace = structure.trace(tensors, Unknowns(give))
             check_first(trace, structure.arrays, tensors)
             trace.compute_log_prob()
@@ -382,7 +447,7 @@ def _kind(node: Any) -> str:
     fn = innermost(node["fn"])
     if isinstance(fn, dist.Unit):
         return "factor"
-    if node["infer"].get("_deterministic") or (isinstance(fn, dist.Delta) and not node["is_observed"]):
+    if node["infer"].get("_deterministic") or pyro_edges.is_point(node):
         return "deterministic"
     return "observed" if node["is_observed"] else "latent"
 

@@ -59,10 +59,32 @@ def to_angles(fn: Any) -> Transform:
 
 
 class Edges(Messenger):
-    """Distributions as they can be differentiated at their edges."""
+    """Distributions that can be differentiated at their edges, and observations with all axes of their site."""
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["fn"] = _edged(msg["fn"])
+        if msg["is_observed"] and isinstance(msg["value"], torch.Tensor) and not msg["infer"].get("_deterministic"):
+            msg["value"] = _filled_up(msg["value"], msg["fn"])
+
+
+def _filled_up(value: torch.Tensor, fn: Any) -> torch.Tensor:
+    """Values (3,) of a distribution of shape (1, 3) as (1, 3), which broadcasting means; all others as they are."""
+    shape, own = tuple(fn.shape()) if hasattr(fn, "batch_shape") else (), tuple(value.shape)
+    extra = len(shape) - len(own)
+    if extra > 0 and shape[extra:] == own and set(shape[:extra]) == {1}:
+        return value.reshape(shape)
+    return value
+
+
+def is_point(node: Any) -> bool:
+    """Whether a site only names a computed value: an unobserved Delta, or what a reparametrisation puts in a site's place."""
+    fn, masked = node["fn"], False
+    while isinstance(fn, WRAPPERS):
+        masked |= isinstance(fn, dist.MaskedDistribution) and fn._mask is False
+        fn = fn.base_dist
+    if not isinstance(fn, dist.Delta):
+        return False
+    return not node["is_observed"] or masked or fn.v is node["value"]
 
 
 def is_filler(msg: Any) -> bool:

@@ -3,24 +3,24 @@
 `make_fx` captures value and gradient as a graph of tensor operations with the data as arguments, and Inductor compiles
 it; called without Dynamo's guards it costs about 10 us on a small regression, against 1,000 us for eager Pyro. A graph
 has no Python in it, so what the program decides in Python from the values of tensors cannot be captured: the compiled
-gradient is compared with the eager one before it is used, and where it cannot serve the eager one does, with a warning.
+gradient is compared with the eager one before it is used. Where the compiler fails the graph is run as it is, some five times
+faster than eager Pyro; where there is no graph the eager gradient serves, with a warning that says why.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
-from probgen.runtime import cores
+from probgen.engine import pyro_capture
+from probgen.engine.pyro_capture import MASKS, SMALL, Derived, eager_value_and_grad
 
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
@@ -28,42 +28,39 @@ Density = Callable[..., torch.Tensor]
 Tensors = Sequence[torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
 
-_MASKS = (torch.bool, torch.uint8)
-_INDEXING = (
-    torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
-    torch.ops.aten._index_put_impl_.default,
-)  # fmt: skip
-_SMALL = 1 << 15  # elements of the largest array below which one thread is faster than a team
+SLOW = "The gradient of this program is not compiled, so that every step takes as long as Pyro's own: {}."
+_LARGEST = 1500  # operations of a graph that a C++ compiler is given: half a minute or so
 _POINTS = 3  # random points at which a captured graph is compared with the program
 
 
-class Derived:
-    """The tensors that were computed from some given ones."""
+class threads_for:
+    """A scope for work on arrays of at most so many numbers: one thread for small ones.
 
-    def __init__(self, tensors: Tensors) -> None:
-        self._known = WeakIdKeyDictionary()
-        self.add(tensors)
+    A team of threads whose members wait for each other, as on a busy machine, takes a hundred times longer for a small matrix.
+    """
 
-    def add(self, values: Any) -> None:
-        """Add every tensor in a nest."""
-        for leaf in tree_leaves(values):
-            if isinstance(leaf, torch.Tensor):
-                self._known[leaf] = True
+    def __init__(self, largest: int) -> None:
+        self.before = torch.get_num_threads() if largest < SMALL else 1
 
-    def has(self, values: Any) -> bool:
-        """Whether any tensor in a nest is one of them."""
-        return any(isinstance(leaf, torch.Tensor) and leaf in self._known for leaf in tree_leaves(values))
+    def __enter__(self) -> None:
+        if self.before > 1:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *error: Any) -> None:
+        if self.before > 1:
+            torch.set_num_threads(self.before)
 
 
 class Watch:
     """Notes whether a computation reads values of the given tensors into Python, or draws random numbers.
 
     with Watch(tensors) as watch: ...
-    watch.reads, watch.random
+    watch.reads, watch.random, watch.largest
     """
 
     def __init__(self, tensors: Tensors) -> None:
         self.reads = self.random = False
+        self.largest = max((t.numel() for t in tensors), default=0)  # numbers of the largest array
         self.derived = Derived(tensors)
         self._modes: tuple[Any, ...] = (_Calls(self), _Dispatch(self))
 
@@ -79,10 +76,11 @@ class Watch:
     def note(self, func: Any, arguments: Any, result: Any) -> None:
         """Take note of one operation."""
         self.random |= torch.Tag.nondeterministic_seeded in func.tags
+        self.largest = max(self.largest, getattr(result, "numel", int)())
         if not self.derived.has(arguments):
             return
         if func is torch.ops.aten.index.Tensor:  # boolean masks select as many rows as they have ones
-            self.reads |= any(i is not None and i.dtype in _MASKS for i in arguments[0][1])
+            self.reads |= any(i is not None and i.dtype in MASKS for i in arguments[0][1])
         else:
             self.reads |= bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
         self.derived.add(result)
@@ -116,46 +114,6 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Constants(TorchDispatchMode):
-    """Evaluates, while a graph is captured, what its arguments do not reach and what a compiler could not.
-
-    Values read of constants, like the indices of a sequential plate, are what they are. Boolean masks become integer
-    indices, for a compiler does not know their number of ones: the distributions of triangular matrices have such.
-    With `fold`, every operation on constants becomes a constant.
-    """
-
-    def __init__(self, arguments: Tensors, fold: bool) -> None:
-        super().__init__()
-        self.derived, self.fold = Derived(arguments), fold
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        derived = self.derived.has((args, kwargs))
-        if not derived and (self.fold or torch.Tag.data_dependent_output in func.tags):
-            with disable_proxy_modes_tracing():
-                return func(*args, **(kwargs or {}))
-        if func in _INDEXING:
-            args = (args[0], [index for mask in args[1] for index in self._indices(mask)], *args[2:])
-        result = func(*args, **(kwargs or {}))
-        if derived:
-            self.derived.add(result)
-        return result
-
-    def _indices(self, index: torch.Tensor | None) -> Tensors:
-        if index is None or index.dtype not in _MASKS or self.derived.has(index):
-            return (index,)  # type: ignore[return-value]
-        with disable_proxy_modes_tracing():
-            return index.nonzero(as_tuple=True)
-
-
-def eager_value_and_grad(function: Callable[..., torch.Tensor], z: torch.Tensor, *arguments: torch.Tensor) -> Pair:
-    """A function and its gradient in z by autograd: (dim,) -> (), (dim,)."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        value = function(z, *arguments)
-        (gradient,) = torch.autograd.grad(value, z, materialize_grads=True, allow_unused=True)
-    return value.detach(), gradient.detach()
-
-
 class Gradient:
     """Value and gradient of a density at NumPy points, compiled at the first call, or eager where that fails.
 
@@ -163,12 +121,19 @@ class Gradient:
     scope: makes the context in which the density may be run.
     frozen: whether the data are constants of the graph, because the density reads their values into Python.
     obstacle: why the density cannot be captured, where that is known beforehand.
+    largest: numbers of its largest array.
     """
 
     def __init__(
-        self, density: Density, scope: Callable[[], Any], *, frozen: bool = False, obstacle: str | None = None
+        self,
+        density: Density,
+        scope: Callable[[], Any],
+        *,
+        frozen: bool = False,
+        obstacle: str | None = None,
+        largest: int = SMALL,
     ) -> None:
-        self.density, self.scope, self.frozen, self.obstacle = density, scope, frozen, obstacle
+        self.density, self.scope, self.frozen, self.obstacle, self.largest = density, scope, frozen, obstacle, largest
         self._compiled: Callable[..., Pair] | None = None
         self._is_ready = False
 
@@ -181,11 +146,12 @@ class Gradient:
         """Value and gradient at z: (dim,) -> (), (dim,) in float64; NaN where a factorisation fails."""
         self.prepare(z, tensors, *extra)
         try:
-            if self._compiled is not None:
-                value, gradient = self._graph(z, tensors, extra)
-            else:
-                with self.scope():
-                    value, gradient = self._eager(z, tensors, extra)
+            with threads_for(self.largest):
+                if self._compiled is not None:
+                    value, gradient = self._graph(z, tensors, extra)
+                else:
+                    with self.scope():
+                        value, gradient = self._eager(z, tensors, extra)
         except LinAlgError:
             return np.float64(np.nan), np.full(len(z), np.nan)
         return np.float64(value.item()), np.asarray(gradient.cpu().numpy(), np.float64)
@@ -216,44 +182,35 @@ class Gradient:
             try:
                 with self.scope(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    self._compiled = self._compile(z, tensors, extra)
-                    self._check(z, tensors, extra)
+                    self._compiled = self._fastest(z, tensors, extra)
             except Exception as error:
-                self._compiled, obstacle = None, f"{type(error).__name__}: {_first_line(error)}"
+                self._compiled, obstacle = None, pyro_capture.reason(error)
         self._is_ready = True
         if obstacle is not None:
-            warnings.warn(
-                "The gradient of this program cannot be compiled and is computed eagerly, some 50 times slower "
-                f"({obstacle}).\nWrite choices between values of tensors with torch.where, not with Python's if.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            warnings.warn(SLOW.format(obstacle), RuntimeWarning, stacklevel=4)
 
-    def _compile(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> Callable[..., Pair]:
-        """The compiled graph of value and gradient: `(z, *tensors, *extra)`, or `(z, *extra)` with frozen data."""
-        from torch._inductor.compile_fx import compile_fx
-
+    def _fastest(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> Callable[..., Pair]:
+        """The compiled graph; the graph itself where a compiler fails at it or would take minutes. Both are checked."""
         arguments = extra if self.frozen else (*tensors, *extra)
+        graph = pyro_capture.captured(self._function(len(tensors), tensors), z, arguments, self.frozen)
+        if len(graph.graph.nodes) <= _LARGEST:
+            with suppress(Exception):
+                self._compiled = pyro_capture.compiled(graph, z, arguments)
+                self._check(z, tensors, extra)
+                return self._compiled
+        self._compiled = pyro_capture.interpreted(graph, z, arguments)
+        self._check(z, tensors, extra)
+        return self._compiled
+
+    def _function(self, count: int, tensors: Tensors) -> Callable[..., torch.Tensor]:
+        """The density as a function of the graph's arguments: `(z, *tensors, *extra)`, or `(z, *extra)` with frozen data."""
 
         def function(point: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
             if self.frozen:
                 return self.density(point, tensors, *given)
-            return self.density(point, given[: len(tensors)], *given[len(tensors) :])
+            return self.density(point, given[:count], *given[count:])
 
-        def pair(point: torch.Tensor, *given: torch.Tensor) -> Pair:
-            with _Constants((point, *given), fold=self.frozen):
-                return eager_value_and_grad(function, point, *given)
-
-        graph = make_fx(pair)(z, *arguments)
-        for node in graph.graph.find_nodes(op="get_attr"):
-            constant = getattr(graph, node.target)
-            delattr(graph, node.target)
-            graph.register_buffer(node.target, constant.detach())  # a parameter here is a constant
-        largest = max(node.meta["val"].numel() for node in graph.graph.nodes if hasattr(node.meta.get("val"), "numel"))
-        options: dict[str, Any] = {"size_asserts": False, "compile_threads": cores()}
-        if largest < _SMALL:
-            options["cpp.threads"] = 1
-        return compile_fx(graph, [z, *arguments], config_patches=options)  # type: ignore[return-value]
+        return function
 
     def _check(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> None:
         """Compare the graph with the program at random points, on these data and on others of their shapes."""
@@ -280,8 +237,3 @@ class Gradient:
             scale = float(other.nan_to_num(0.0, 0.0, 0.0).abs().max()) if other.numel() else 0.0
             if not torch.allclose(one, other, rtol=tolerance, atol=tolerance * max(scale, 1.0), equal_nan=True):
                 raise ArithmeticError(f"the captured graph's {name} differs from the program's")
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, at most 120 characters."""
-    return (str(error).strip().splitlines() or [""])[0][:120]

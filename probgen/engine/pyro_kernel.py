@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from probgen.engine.pyro_capture import SMALL
 from probgen.engine.pyro_density import scoped
+from probgen.engine.pyro_graph import threads_for
 
 Key = np.ndarray  # two 64-bit integers
 
 _MASK = (1 << 64) - 1
 _INIT, _ANSWER = 1 << 63, (1 << 63) + 1  # folded into a chain's key: no step has these numbers
+AT_ONCE = 2000  # rows of a batch, where an algorithm does not say
 _local = threading.local()
 
 
@@ -188,10 +191,12 @@ class Executor:
         self.kernel, self.target = inference.kernel().on("pyro"), target
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
         self._states: list[Any] | None = None
+        of = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
+        self._largest = of(getattr(inference, "batch_size", None) or AT_ONCE) if callable(of) else of
 
     def init(self) -> None:
         """Make the state of every chain."""
-        with scoped(self.target.precision), np.errstate(all="ignore"):
+        with scoped(self.target.precision), self._threads(), np.errstate(all="ignore"):
             self._states = [self.kernel.init(OPS.fold_in(key, _INIT), self.target) for key in self._keys]
 
     def advance(self, start: int, n: int) -> dict[str, np.ndarray]:
@@ -200,11 +205,14 @@ class Executor:
         The states change only when every chain is done: interrupted, the call can be repeated, bit for bit.
         """
         states = self._initialised()
-        with scoped(self.target.precision), np.errstate(all="ignore"):
+        with scoped(self.target.precision), self._threads(), np.errstate(all="ignore"):
             runs = [self._chain(key, state, start, n) for key, state in zip(self._keys, states, strict=True)]
         infos = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
         self._states = [run[0] for run in runs]
         return infos
+
+    def _threads(self) -> threads_for:
+        return threads_for(self._largest)
 
     def _chain(self, key: Key, state: Any, start: int, n: int) -> tuple[Any, dict[str, np.ndarray]]:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""

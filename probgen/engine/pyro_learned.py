@@ -18,7 +18,7 @@ import copy
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,13 @@ from probgen.algorithm import Incompatible
 from probgen.data import bounds, check_support, on_host, on_the_line, taken
 from probgen.engine import pyro_data
 from probgen.engine.pyro_density import innermost, scoped
+from probgen.engine.pyro_edges import is_point
+from probgen.engine.pyro_graph import SMALL, Watch
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
 from probgen.grey import is_grey, loosened, note
-from probgen.pinned import Pinned, check_pins, pinned
+from probgen.pinned import check_pins, innermost_pin, pinned
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
@@ -98,9 +100,9 @@ def _rows_with(
     few, more = some(FEW), some(FEW + 2)
     try:
         trace, seen = looked(program, {**static, **few}, precision)
-        if not seen.found or not in_rows(nodes := sample_nodes(trace), FEW):
+        if not seen.found or not in_rows(nodes := _drawn_nodes(trace), FEW):
             return None
-        if not in_rows(sample_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
+        if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
             return None
     except Exception:
         return None
@@ -130,8 +132,8 @@ def _rows_with(
     check_support(tuple(loosened(s, s.name in grey) for s in sites if s.source), values)
     rows = tuple((k, site) for site, k in visible.items())
     inputs = tuple(k for k in sliced if k not in visible.values())
-    if isinstance(program, Pinned):
-        program.given(functools.partial(identities, tuple(seen.found.values())))
+    if (held := innermost_pin(program)) is not None:
+        held.given(functools.partial(identities, tuple(seen.found.values())))
     structure = Learning(
         program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
@@ -186,7 +188,13 @@ def sample_nodes(trace: Any) -> dict[str, Any]:
         name: n
         for name, n in trace.nodes.items()
         if n["type"] == "sample" and not isinstance(n["fn"], _Subsample) and not n["infer"].get("_deterministic")
+        if not (n["is_observed"] and is_point(n))
     }
+
+
+def _drawn_nodes(trace: Any) -> dict[str, Any]:
+    """The sample sites of a program's trace, without those that only name what is computed."""
+    return {name: n for name, n in sample_nodes(trace).items() if not is_point(n)}
 
 
 def in_rows(nodes: Mapping[str, Any], count: int) -> bool:
@@ -282,6 +290,16 @@ class PyroLearnable(Learnable):
     def dim(self) -> int:
         """How many parameters there are."""
         return len(self.parameters)
+
+    def largest(self, rows: int) -> int:
+        """Numbers of the largest array of a batch of so many rows, or of a parameter."""
+        arrays = self.batch(torch.arange(FEW) % self.num_rows)
+        data = taken(self.structure.program, {**self.structure.static, **self._named(arrays)})
+        with suppress(Exception), Watch(()) as watch:  # what fails is told where it is run
+            values = looked(self.structure.program, data, self.precision)[1].values
+            weights = max((v.numel() for v in values.values()), default=0)
+            return max(weights, watch.largest // FEW * rows)
+        return SMALL
 
     def initial(self, seed: int) -> dict[str, torch.Tensor]:
         """The parameters before learning, unconstrained: drawn anew, or what a module of the user's holds."""

@@ -17,6 +17,7 @@ from probgen.data import check_drawn, taken
 from probgen.engine.pyro_density import Given, innermost, whole_plates
 from probgen.engine.pyro_kernel import OPS, Key
 from probgen.engine.pyro_learned import looked, sample_nodes
+from probgen.engine.pyro_names import looked_at
 from probgen.engine.pyro_parameters import Parameter, given
 from probgen.engine.pyro_target import PyroContinuous
 from probgen.engine.pyro_whole import Whole, registered
@@ -42,9 +43,12 @@ class PyroGuided(PyroContinuous):
         own = registered(self._base, self._arguments, self.precision)
         try:
             with whole_plates():
-                trace, seen = looked(self.author_guide, self._seen, self.precision)
+                self.author_guide, (trace, seen), notes = looked_at(
+                    self.author_guide, lambda guide: looked(guide, self._seen, self.precision), own.found
+                )
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"The guide does not run on the data: {error}") from error
+        self.notes = (*self.notes, *notes)
         drawn = {k: n for k, n in sample_nodes(trace).items() if not n["is_observed"]}
         if found := sorted(self.structure.finite & set(drawn)):
             raise ValueError(

@@ -19,16 +19,22 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 from torch.distributions import constraints, transform_to
 
+from probgen.engine.pyro_types import Lifted
+
 _MODULE, _ATTRIBUTE = pyro.module.__code__, PyroModule.__getattr__.__code__
 
 
 class Parameter(NamedTuple):
-    """One of a program's parameters; module and attribute: where it lives, if in a module."""
+    """One of a program's parameters.
+
+    module, attribute: where the unconstrained tensor lives, if in a module; owner: the module that it belongs to, PyroParams too.
+    """
 
     name: str
     constraint: Any
     module: nn.Module | None
     attribute: str
+    owner: nn.Module | None = None
 
 
 class Registered(Messenger):
@@ -48,7 +54,7 @@ class Registered(Messenger):
     def _pyro_post_param(self, msg: Any) -> None:
         if msg["name"] in self.fixed:
             return
-        name, module, attribute = msg["name"], None, ""
+        name, module, attribute, owner = msg["name"], None, "", None
         constraint = msg["kwargs"].get("constraint") or constraints.real
         frame: Any = sys._getframe()
         while frame is not None:
@@ -57,17 +63,18 @@ class Registered(Messenger):
                 root, path = known["nn_module"], known["param_name"]
                 parent, _, attribute = path.rpartition(".")
                 module = root.get_submodule(parent)
+                owner = module
                 self._root(root)
                 break
             if known:
                 module, attribute = known["self"], known["name"]
                 self._root(module)
-                own = module.__dict__.get("_pyro_params", {})
+                owner, own = module, module.__dict__.get("_pyro_params", {})
                 if attribute in own:
                     constraint, module = own[attribute][0], None
                 break
             frame = frame.f_back
-        self.found[name] = Parameter(name, constraint, module, attribute)
+        self.found[name] = Parameter(name, constraint, module, attribute, owner)
         self.values[name] = transform_to(constraint).inv(msg["value"].detach()).clone()
 
     def _root(self, module: nn.Module) -> None:
@@ -133,7 +140,7 @@ class Learned:
     @property
     def base(self) -> Callable[..., Any]:
         """The program as its author wrote it."""
-        return self.program
+        return self.program.program if isinstance(self.program, Lifted) else self.program
 
     @property
     def parameters(self) -> tuple[str, ...]:

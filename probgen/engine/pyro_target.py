@@ -89,8 +89,7 @@ class PyroTarget(Target):
         structure, tensors = self._on(data)
 
         def draw(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            nodes = structure.trace(tensors, *_free(held), Given(given)).nodes
-            return {name: nodes[name]["value"] for name in observed if name in nodes}
+            return structure.values(tensors, observed, *_free(held), Given(given))
 
         flat = self._over_draws(draw, values, seed)
         return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
@@ -100,8 +99,8 @@ class PyroTarget(Target):
         check_pins(self)
         with torch.no_grad(), self.structure.scope():
             give = Unknowns(lambda _, shape: torch.zeros(shape, device=self.structure.device))
-            nodes = self.structure.trace(self.tensors, give).nodes
-        return {name: nodes[name]["value"].cpu().numpy() for name in self.named("observed")}
+            found = self.structure.values(self.tensors, self.named("observed"), give)
+        return {name: value.cpu().numpy() for name, value in found.items()}
 
     def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch).
@@ -116,9 +115,7 @@ class PyroTarget(Target):
         structure, tensors = self._on(data)
 
         def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            trace = structure.trace(tensors, Given(given))
-            trace.compute_log_prob()
-            return {name: trace.nodes[name]["unscaled_log_prob"] for name in observed}
+            return structure.values(tensors, observed, Given(given), densities=True)
 
         flat = self._over_draws(terms, values, 0)
         return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
@@ -130,10 +127,10 @@ class PyroTarget(Target):
         structure, tensors = self._on(data)
         free = () if held is None else _free(held)
         with torch.no_grad(), structure.scope(), pyro_data.in_words(data, prediction.NOTHING_OF_IT):
-            nodes = structure.trace(tensors, *free, Given(dict(given))).nodes
-        if missing := [name for name in self.named("observed") if name not in nodes]:
+            found = structure.values(tensors, self.named("observed"), *free, Given(dict(given)))
+        if missing := [name for name in self.named("observed") if name not in found]:
             raise ValueError(f"The program has no site {missing[0]!r} on these data.")
-        return {name: tuple(nodes[name]["value"].shape) for name in self.named("observed")}
+        return {name: tuple(value.shape) for name, value in found.items()}
 
     def _on(self, data: Mapping[str, Any]) -> tuple[Structure, Tensors]:
         """The program's structure with other data in place of its own: sites and blocks stay those of the fit."""
@@ -213,6 +210,11 @@ class PyroContinuous(PyroTarget, Continuous):
 
         return PyroGuided(self, self.author_guide)
 
+    @property
+    def largest(self) -> int:
+        """Numbers of the largest array of the density."""
+        return self.structure.largest
+
     def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
         return self._gradient("full")(self._point(z), self.tensors)
@@ -224,11 +226,9 @@ class PyroContinuous(PyroTarget, Continuous):
     def log_density_batch(self, z: Any) -> np.ndarray:
         """The log density at many points: (batch, dim) -> (batch,).
 
-        A few points go one by one through the compiled graph, many at once through an eager, vectorised run.
+        A few points go one by one through the compiled graph, where there is one; many at once through an eager, vectorised run.
         """
         gradient, points = self._gradient("full"), self._point(z)
-        if len(points):
-            gradient.prepare(points[0], self.tensors)
         if not (gradient.is_compiled and len(points) <= _FEW):
             with torch.no_grad(), suppress(LinAlgError):
                 return self.torch_log_density_batch(points).cpu().numpy().astype(np.float64)
@@ -311,7 +311,11 @@ class PyroContinuous(PyroTarget, Continuous):
             check_pins(self)
             obstacle = "it draws random numbers" if structure.is_random else None
             gradients[name] = Gradient(
-                structure.log_density, structure.scope, frozen=structure.reads_data, obstacle=obstacle
+                structure.log_density,
+                structure.scope,
+                frozen=structure.reads_data,
+                obstacle=obstacle,
+                largest=structure.largest,
             )
         return gradients[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -86,21 +87,28 @@ class Whole:
 def registered(program: Callable[..., Any], data: Mapping[str, Any], precision: str, seed: int = 0) -> Registered:
     """The parameters that a program registers, its unknowns at small unconstrained values: priors may have no draws.
 
-    Tried at a few points, in case the program's own arithmetic fails at one.
+    Tried at a few points, in case the program's own arithmetic fails at one, on all rows of plates, and on minibatches.
     """
     for attempt in range(TRIES):
-        rng, seen = np.random.default_rng(attempt), Registered()
-        give = Unknowns(
-            lambda _, shape, rng=rng: torch.as_tensor(rng.uniform(-0.5, 0.5, shape)).to(getattr(torch, precision))
-        )
         try:
-            with scoped(precision, seed=seed), torch.no_grad(), seen, whole_plates(), give:
-                program(**data)
-            return seen
-        except (ValueError, ArithmeticError, LinAlgError):
+            return _registered(program, data, precision, seed, attempt, whole_plates())
+        except (ValueError, ArithmeticError, LinAlgError) as error:
+            if attempt == 0:
+                with suppress(Exception):
+                    return _registered(program, data, precision, seed, attempt, nullcontext())
             if attempt == TRIES - 1:
-                raise
+                raise error
     raise AssertionError("unreachable")
+
+
+def _registered(
+    program: Callable[..., Any], data: Mapping[str, Any], precision: str, seed: int, attempt: int, plates: Any
+) -> Registered:
+    rng, seen = np.random.default_rng(attempt), Registered()
+    give = Unknowns(lambda _, shape: torch.as_tensor(rng.uniform(-0.5, 0.5, shape)).to(getattr(torch, precision)))
+    with scoped(precision, seed=seed), torch.no_grad(), seen, plates, give:
+        program(**data)
+    return seen
 
 
 def whole(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:
