@@ -182,7 +182,8 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         taken.author_guide = target.author_guide
         found = inference.prepare(taken)
         unused = target.author_guide is not None and not inference.takes_guide
-        found.notes = (*target.notes, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
+        told = (*dict.fromkeys((*target.notes, *found.notes)),)
+        found.notes = (*told, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
         return found
     names = " or ".join(map(repr, alternatives()[:3]))
     hint = f"\nTry inference={names}." if names else ""

@@ -274,7 +274,7 @@ def pins(target: Any) -> list[Pinned]:
     structure = getattr(target, "structure", None)
     found = [getattr(structure, word, None) for word in ("program", "one", "guide", "critic")]
     found += [getattr(target, word, None) for word in ("guide", "author_guide", "base")]
-    return [p for p in map(_innermost, found) if p is not None]
+    return [p for p in map(innermost_pin, found) if p is not None]
 
 
 def check_pins(target: Any) -> None:
@@ -283,7 +283,8 @@ def check_pins(target: Any) -> None:
         pin.check()
 
 
-def _innermost(thing: Any) -> Pinned | None:
+def innermost_pin(thing: Any) -> Pinned | None:
+    """The held program that a program, or a target's, wraps; None where there is none."""
     for _ in range(8):
         if thing is None or isinstance(thing, Pinned):
             return thing
