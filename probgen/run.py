@@ -187,7 +187,8 @@ def fit(
     precision: "float64" or "float32"; by default the algorithm's own, else "float64" on a CPU and "float32" on an accelerator;
         never "float32" where that would round away what rows of data say.
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
-    guide: the author's own program that draws the unknowns, for "svi"; or the name of a family of ours, a setting of "svi".
+    guide: for "svi", the author's own program that draws the unknowns, or an automatic guide of the library, a class or an object;
+        or the name of a family of ours, a setting of "svi".
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
     init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.

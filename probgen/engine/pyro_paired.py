@@ -28,7 +28,6 @@ from probgen.engine.pyro_parameters import Parameter, given
 from probgen.engine.pyro_target import PyroContinuous
 from probgen.engine.pyro_whole import Whole, registered
 
-
 _NORMALS = (normal, multivariate_normal, lowrank_multivariate_normal)  # modules that draw them
 
 
@@ -83,7 +82,9 @@ class PyroGuided(PyroContinuous):
         found = {k: tuple(n["value"].shape) for k, n in drawn.items() if not n["infer"].get("is_auxiliary")}
         check_drawn({k: shapes[k] for k in names}, found)
         mine = sum(n["value"].numel() for n in drawn.values() if n["infer"].get("is_auxiliary"))
-        self._density = not listed and mine <= sum(self.structure.blocks[k].stop - self.structure.blocks[k].start for k in names)
+        self._density = not listed and mine <= sum(
+            self.structure.blocks[k].stop - self.structure.blocks[k].start for k in names
+        )
         point = any(torch.equal(n["value"], again.nodes[k]["value"]) for k, n in drawn.items())
         return seen.found | own.found, [*own.roots, *seen.roots], point
 
