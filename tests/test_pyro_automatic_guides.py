@@ -182,6 +182,12 @@ def test_a_guide_may_draw_finite_unknowns_which_are_then_summed_over():
         with pyro.plate("n", len(y)):
             pyro.sample("k", dist.Categorical(q), infer={"enumerate": "parallel"})
 
-    fit = pg.fit(model, {"y": y}, "svi", guide=guide, **QUICK | {"num_steps": 250, "num_particles": 1, "num_draws": 5})
+    fit = pg.fit(
+        model,
+        {"y": y},
+        "svi",
+        guide=guide,
+        **QUICK | {"num_steps": 250, "num_particles": 1, "num_draws": 5, "block": 5, "learning_rate": 0.05},
+    )
     np.testing.assert_allclose(fit.draws["means"].mean((0, 1)), [y[:20].mean(), y[20:].mean()], atol=0.25)
     assert any("'k' is used in learning" in note for note in fit.notes)
