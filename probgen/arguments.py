@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.autoguides import is_auto, unwrapped
 from probgen.fixed import Fixed, is_setting
 from probgen.inputs import is_numbers
 
@@ -273,7 +274,12 @@ def _signature(program: Callable[..., Any], layout: Layout) -> inspect.Signature
 
 def alike(guide: Callable[..., Any] | None, program: Callable[..., Any]) -> Callable[..., Any] | None:
     """A guide of an arranged program, called with the same arguments: by place, or those of its parameters' names."""
-    if guide is None or not isinstance(program, Arranged) or isinstance(guide, Arranged):
+    if (
+        guide is None
+        or not isinstance(program, Arranged)
+        or isinstance(guide, Arranged)
+        or is_auto(unwrapped(guide)[0])
+    ):
         return guide
     parameters = _parameters(guide)
     if any(p.kind is p.VAR_KEYWORD for p in parameters) or not parameters:

@@ -18,6 +18,7 @@ __all__ = ["check", "check_support", "digits", "load"]
 GREY = """
 Make bits of grey levels (x >= 0.5, or drawn once: probgen.datasets.binarised(x, seed=0)), or give them a density on [0, 1] (Beta).
 Only learners from rows draw bits of them at every step."""
+LISTED = "The guide's distribution of {} is used in learning; draws of it are from its exact conditional."
 
 
 def check(program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64") -> dict[str, Any]:
@@ -93,6 +94,46 @@ def taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any
     if any(p.kind is p.VAR_KEYWORD for p in known):
         return dict(data)
     return {p.name: data[p.name] for p in known if p.name in data}
+
+
+class ByPlace:
+    """A guide whose parameters have other names than the program's, called by those: they stand in the same places."""
+
+    def __init__(self, guide: Callable[..., Any], names: tuple[tuple[str, str], ...]) -> None:
+        self.program, self.names = guide, names  # of the program's parameter, and of the guide's
+
+    def __call__(self, **data: Any) -> Any:
+        return self.program(**{dict(self.names).get(k, k): v for k, v in data.items()})
+
+    def __eq__(self, other: Any) -> bool:
+        return type(other) is ByPlace and (self.program, self.names) == (other.program, other.names)
+
+    def __hash__(self) -> int:
+        return hash((self.program, self.names))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        said, back = inspect.signature(self.program), {own: name for name, own in self.names}
+        return said.replace(parameters=[p.replace(name=back.get(p.name, p.name)) for p in said.parameters.values()])
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.program, "__name__", "guide")
+
+
+def by_place(guide: Callable[..., Any], program: Callable[..., Any]) -> Callable[..., Any]:
+    """A guide that takes the program's data by its names; `SVI.step(*data)` of the libraries gives them to both by their places."""
+    try:
+        own, said = (list(inspect.signature(f).parameters.values()) for f in (guide, program))
+    except (TypeError, ValueError):
+        return guide
+    known = [p.name for p in said]
+    needed = [p for p in own if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    lacking = [p.name for p in needed if p.name not in known]
+    pairs = tuple((name, p.name) for name, p in zip(known, own, strict=False) if name != p.name)
+    if not lacking or not set(lacking) <= {mine for _, mine in pairs} or {mine for _, mine in pairs} & set(known):
+        return guide
+    return ByPlace(guide, pairs)
 
 
 def on_the_line(support: Any) -> Any:

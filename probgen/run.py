@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from probgen import arguments, catalog, engine, fixed, looking, missing, runtime, scales, seal, watch
+from probgen import arguments, catalog, engine, fixed, looking, missing, pairs, runtime, scales, seal, watch
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.arguments import Arranged
+from probgen.autoguides import is_auto, recorded, restored, unwrapped
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
 from probgen.model import Model
@@ -95,6 +96,8 @@ def _model(program: Program) -> Model:
 
 def _declared(program: Program, guide: Callable[..., Any] | None, by_row: bool | None) -> Program:
     """The program with a guide, or with how it is to be read."""
+    if by_row is None and guide is not None and is_auto(unwrapped(guide)[0]):
+        by_row = False  # it draws all unknowns of the program, on its whole data
     said = {k: v for k, v in {"guide": guide, "by_row": by_row}.items() if v is not None}
     if not said:
         return program
@@ -184,7 +187,8 @@ def fit(
     precision: "float64" or "float32"; by default the algorithm's own, else "float64" on a CPU and "float32" on an accelerator;
         never "float32" where that would round away what rows of data say.
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
-    guide: the author's own program that draws the unknowns, for "svi"; or the name of a family of ours, a setting of "svi".
+    guide: for "svi", the author's own program that draws the unknowns, or an automatic guide of the library, a class or an object;
+        or the name of a family of ours, a setting of "svi".
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
     init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.
@@ -226,6 +230,11 @@ def asked(
     if isinstance(guide, str):  # a family of ours, by its name: a setting of "svi"
         settings, guide = {**settings, "guide": guide}, None
     program, data = apart(_declared(program, guide, by_row), data, args, kwargs)
+    if not isinstance(program, Target) and (pair := _model(program)).guide is not None:
+        inference, settings = pairs.as_word(inference, settings)
+        if inference == "svi":
+            found = pairs.read_together(pair, _given(pair, data), engine)
+            program = program if found is pair else found
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
         settings = suggested | settings
@@ -618,7 +627,8 @@ def _companions(program: Program, model: Model) -> dict[str, Any]:
     if isinstance(program, str):
         return {}
     found = {k: getattr(model, k) for k in COMPANIONS}
-    return {k: _reference(v, v) for k, v in found.items() if v is not None}
+    made = {k: recorded(*unwrapped(v), model.program) for k, v in found.items() if v is not None}
+    return {k: made[k] or _reference(v, v) for k, v in found.items() if v is not None}
 
 
 def _at(module: Any, path: str) -> Any:
@@ -629,6 +639,8 @@ def _at(module: Any, path: str) -> Any:
 
 
 def _find_program(reference: Mapping[str, str]) -> Program:
+    if "auto" in reference:
+        return restored(reference)
     if "model" in reference:
         return reference["model"]
     module, name, file = reference["module"], reference["name"], reference["file"]

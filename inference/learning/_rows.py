@@ -128,8 +128,9 @@ class RowLearner(Learner[T]):
         return 1 / xp.maximum(1.0, step + 2.0 - self.averaged_from)
 
     def check_batch(self, target: Any) -> None:
-        """Raise ValueError for a batch larger than the data."""
-        if self.batch_size > target.num_rows:
+        """Raise ValueError for a batch larger than the data; a default is cut to them."""
+        default = type(self).__dataclass_fields__["batch_size"].default
+        if self.batch_size > target.num_rows and self.batch_size != default:
             raise ValueError(
                 f"batch_size is {self.batch_size}; the data have {target.num_rows} rows: use at most that."
             )

@@ -10,12 +10,21 @@ Hoffman, Blei, Wang and Paisley 2013, JMLR 14; Wingate and Weber 2013 (arXiv:130
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible
 from probgen.inference.variational._guide import Anchor, Answer, Guide, Plan, State, evaluated
 from probgen.inference.variational.map import Answer as Point
+from probgen.points import AtPoints
 from probgen.target import Continuous
+
+
+class Elbo(NamedTuple):
+    """A bound and its estimate: see `GuidedSVI`."""
+
+    kind: str
+    num_particles: int
+    alpha: float
 
 
 class _Own:
@@ -25,7 +34,8 @@ class _Own:
     def loss_and_gradient(
         settings: GuidedSVI, key: Any, parameters: Any, anchor: Anchor, target: Any
     ) -> tuple[Any, Any]:
-        return target.guide_loss_and_gradient(key, parameters, settings.num_particles)
+        bound = Elbo(settings.elbo, settings.num_particles, settings.alpha)
+        return target.guide_loss_and_gradient(key, parameters, bound)
 
     @staticmethod
     def draws(settings: GuidedSVI, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
@@ -37,18 +47,34 @@ class GuidedSVI(Guide):
     """The author's guide, learned together with the parameters of the program.
 
     num_particles: draws of the guide a step; minibatches are those of the program's plates, whatever `minibatch` says.
+    elbo: the library's: "trace"; "mean_field", with divergences in closed form; "graph", whose gradients of what has no
+        reparametrisation have less variance; "renyi", the bound of order `alpha` (0 is that of importance weights, IWAE), with two
+        particles or more; "enum" sums finite unknowns out, and is what "trace" means where there are some.
     Learning is in the coordinates of the program: a larger or smaller learning_rate may suit it.
     """
 
     num_particles: int = 4
+    elbo: Literal["trace", "enum", "mean_field", "graph", "renyi"] = "trace"
+    alpha: float = 0.0
     gradient: Literal["path", "total"] = "total"
 
     has_density: ClassVar[bool] = False  # at points other than the guide's own draws
     takes_guide: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.elbo not in (known := ("trace", "enum", "mean_field", "graph", "renyi")):
+            raise ValueError(f"elbo is {self.elbo!r}; known: {', '.join(known)}")
+        if self.elbo == "renyi" and (self.alpha == 1 or self.num_particles < 2):
+            raise ValueError("elbo='renyi' needs two particles or more, and an alpha that is not 1: use elbo='trace'.")
+
     def prepare(self, target: Any) -> Any:
         if target.author_guide is None:
             raise Incompatible("guided_svi needs the author's guide: pg.fit(program, data, 'svi', guide=guide).")
+        finite = [site.name for site in target.sites if site.kind == "latent" and site.discrete]
+        if finite and self.elbo not in ("trace", "enum"):
+            told = f"{finite[0]!r} is finite and is summed out, which elbo={self.elbo!r} does not do"
+            raise Incompatible(f"{told}: use elbo='enum'.")
         return target.paired()
 
     def backend(self, target: Any) -> Any:
@@ -63,8 +89,28 @@ class GuidedSVI(Guide):
         return State(nought, parameters, none, none, parameters, zero, anchor, plan)
 
     def answer(self, key: Any, state: State, target: Any) -> Any:
+        if target.guide_is_laplace:
+            return _about_the_mode(self, key, state, target)
         z, log_q = target.ops.map(
             lambda k: _Own.draws(self, k, state.average, state.anchor, target), target.ops.split(key, 4)
         )
         found: Answer = evaluated(target, z, log_q)
-        return Point(found.z, found.log_p) if target.guide_is_point else found
+        return found if target.guide_has_density else Point(found.z, found.log_p)
+
+
+def _about_the_mode(settings: GuidedSVI, key: Any, state: State, target: Any) -> Answer:
+    """Draws of the normal at a guide's mode, its precision minus the Hessian of the log density of the unknowns there.
+
+    The Hessian is by central differences of the gradient. NaN, which the verdict names, where the guide is at no mode.
+    """
+    ops, xp = target.ops, target.ops.xp
+    mode = target.guide_draws(key, state.average, 1)[0][0]
+    unknowns = AtPoints(target, mode[target.point_index])
+    at, dim = mode[unknowns.free], unknowns.dim
+    width = (1e-4 if mode.dtype == xp.float64 else 1e-2) * xp.eye(dim, dtype=mode.dtype)
+    gradients = unknowns.gradient_batch(xp.concatenate([at + width, at - width]))
+    precision = (gradients[dim:] - gradients[:dim]) / (2 * width[0, 0])
+    root = ops.cholesky(xp.linalg.inv((precision + precision.T) / 2))
+    noise = ops.normal(key, (4, settings.num_draws, dim))
+    log_q = -0.5 * xp.sum(noise**2 + xp.log(2 * xp.pi), axis=-1) - xp.sum(xp.log(xp.diagonal(root)))
+    return evaluated(target, unknowns.whole(at + noise @ root.T), log_q)

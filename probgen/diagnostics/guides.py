@@ -109,12 +109,23 @@ def _weighted(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _point(evidence: Evidence) -> Finding | None:
-    """An answer that is one point."""
+    """An answer that is one point, in all of its unknowns or in some, or draws whose density is not known."""
     if "z" not in evidence.fit.answer or "log_q" in evidence.fit.answer:
         return None
-    message = "a point estimate: its draws carry no uncertainty"
-    finite = isinstance(evidence.fit.target, Conditional)
+    target = evidence.fit.target
+    finite = isinstance(target, Conditional)
     remedy = "inference='gibbs' for a distribution" if finite else "inference='laplace' or 'nuts' for a posterior"
+    z = evidence.fit.z.reshape(-1, evidence.fit.z.shape[-1])
+    z = z if finite else z[:, free(target)]  # type: ignore[arg-type]
+    if not z.size:
+        return None
+    held = np.ptp(z, axis=0) <= 1e-6 * (1 + abs(z[0]))
+    message = "a point estimate: its draws carry no uncertainty"
+    if not held.any():
+        message = "the density of the guide at its draws is not known: nothing tells whether it covers the posterior"
+        return Finding("density", "warn", None, None, message, "a guide with a density, or inference='nuts'")
+    if not held.all():
+        message = f"{held.sum()} of {held.size} unknown coordinates are points: their draws carry no uncertainty"
     return Finding("point", "warn", None, None, message, remedy)
 
 

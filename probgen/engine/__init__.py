@@ -65,6 +65,18 @@ def read_as(
     return "rows" if isinstance(target, Learnable) else "points" if target.points else "unknowns"
 
 
+def pair_by_row(
+    program: Callable[..., Any], guide: Callable[..., Any], data: Mapping[str, Any], name: str | None = None
+) -> bool | int | None:
+    """How program and guide are read together where nothing is declared: by rows, on the whole data, or as the program alone is."""
+    from probgen.data import check
+
+    try:
+        return load(name or detect(program)).pair_by_row(program, guide, check(program, data))
+    except (TypeError, ValueError):  # what is wrong is told when the target is made
+        return None
+
+
 def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
     """Root packages of everything that a callable's code names, following the user's own functions."""
     if id(thing) in seen:

@@ -19,7 +19,8 @@ from numpyro.infer.util import log_likelihood
 
 from probgen import runtime, scales
 from probgen.algorithm import Incompatible
-from probgen.data import check_support
+from probgen.autoguides import is_auto, own_program, unwrapped
+from probgen.data import by_place, check_support
 from probgen.engine import energy, one_by_one, pieces
 from probgen.engine.lifted import NARROWED, Modelled, Typed, of_types, reason
 from probgen.engine.messengers import FullPlates
@@ -623,14 +624,17 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
 
     Another target keeps the guide for algorithms that ask for it.
     """
-    from probgen.engine import amortised
+    from probgen.engine import amortised, batches
     from probgen.engine.learned import NumpyroLearnable
 
-    guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
     if not isinstance(target, NumpyroLearnable):
-        target.author_guide = guide
+        plain = guide is not None and not is_auto(unwrapped(guide)[0])
+        own = own_program(target.structure.program)
+        target.author_guide = by_place(pinned(guide, Typed), own) if plain else guide
         return target
-    found = amortised.guided(target, guide)
+    guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
+    guide = guide and by_place(guide, own_program(target.structure.one.program))
+    found = amortised.guided(target, None if guide is None else batches.guide_of(target, guide))
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found
     from probgen.engine import judged
@@ -643,6 +647,13 @@ def as_numbers(target: Any, names: Any) -> list[str]:
     from probgen.engine import codes
 
     return codes.as_numbers(target, names)
+
+
+def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Mapping[str, Any]) -> bool | int | None:
+    """Whether program and guide are both of batches of rows; see `batches`."""
+    from probgen.engine import batches
+
+    return batches.pair_by_row(program, guide, data)
 
 
 def kind(structure: Structure) -> type[NumpyroTarget]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from probgen.engine import pyro_data, pyro_types
-from probgen.engine.pyro_bounded import guided
+from probgen.engine.pyro_bounded import fits_rows, guided
 from probgen.engine.pyro_codes import as_numbers
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
@@ -30,7 +30,7 @@ from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
 from probgen.engine.pyro_whole import whole
 from probgen.pinned import innermost_pin, pinned
-from probgen.target import Target
+from probgen.target import Learnable, Mixed, Target
 
 name = "pyro"
 
@@ -88,6 +88,21 @@ def _prepared(
         structure = _structure(key, program, arrays, static, tensors, precision)
     pyro_data.check(structure, tensors)
     return target_type(structure)(structure, tensors, dict(data))
+
+
+def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Mapping[str, Any]) -> bool | None:
+    """False where the program is one of batches of rows, and the guide is not but runs on the whole data; else None."""
+    try:
+        target: Any = prepare(program, data, "float32")
+        if not isinstance(target, Learnable) or fits_rows(target, guide):
+            return None
+        target = prepare(program, data, "float32", False)
+        target = target.marginalise() if isinstance(target, Mixed) else target
+        target.author_guide = guide
+        target.paired()
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # what is wrong is told when it is made
+        return None
+    return False
 
 
 def _whole(key: Any, program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:

@@ -19,7 +19,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Independent, TransformedDistribution, kl_divergence
 
-from probgen.data import check_drawn, taken
+from probgen.autoguides import is_auto, own_program, unwrapped
+from probgen.data import by_place, check_drawn, taken
 from probgen.engine.pyro_density import Given
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_learned import (
@@ -250,7 +251,9 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
     Raises ValueError where the guide does not run on rows, or does not draw just the hidden sites, and for a critic.
     """
     if not isinstance(target, PyroLearnable):
-        target.author_guide = program
+        plain = program is not None and not is_auto(unwrapped(program)[0])
+        own = own_program(target.structure.program) if plain else None
+        target.author_guide = by_place(program, own) if plain else program
         return target
     if critic is not None:
         raise ValueError("Pyro programs are learned without a critic; write program, guide and critic for NumPyro.")
@@ -261,7 +264,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         from probgen.nets.pyro_encoder import Encoder
 
         program = Encoder(tuple((v.name, v.shape) for v in hidden.values()), (*target.keywords, *target.inputs))
-    program = pinned(program)
+    program = by_place(pinned(program), own_program(target.structure.program))
     data = {**target.structure.static, **target._named(target.batch(torch.arange(FEW) % target.num_rows))}
     try:
         program, (trace, seen), notes = looked_at(
@@ -278,6 +281,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         raise ValueError(
             "The guide's sites must stand in a plate over the rows, the first axis of each: pyro.plate('row', len(x))."
         )
+    _check_shapes(target, program, seen)
     refuse_batch_norm(seen.roots)
     beside = tuple(k for k, n in nodes.items() if n["is_observed"])
     if (held := innermost_pin(program)) is not None:
@@ -286,3 +290,24 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
     bounded = PyroBounded(target.structure, target.tensors, target.data, found)
     bounded.notes = (*bounded.notes, *notes)
     return bounded
+
+
+def _check_shapes(target: PyroLearnable, program: Callable[..., Any], seen: Any) -> None:
+    """ValueError for a guide with parameters of its own for every row, which batches of rows do not learn."""
+    more = {**target.structure.static, **target._named(target.batch(torch.arange(FEW + 2) % target.num_rows))}
+    again = looked(program, taken(program, more), target.precision)[1]
+    for name, value in seen.values.items():
+        if name not in again.values or again.values[name].shape != value.shape:
+            raise ValueError(
+                f"The guide's parameter {name!r} has an entry for every row, and batches of rows do not learn it.\n"
+                "Say by_row=False, which learns on the whole data."
+            )
+
+
+def fits_rows(target: PyroLearnable, program: Callable[..., Any]) -> bool:
+    """Whether a guide is one of rows, as the target's program is."""
+    try:
+        guided(target, program)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
+    return True

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probgen.engine import learned, whole
+from probgen.engine import batches, learned, whole
 from probgen.engine.numpyro import of_structure
 from probgen.engine.structure import MEASURES, Structure, settings, structure_of
 from probgen.target import Target
@@ -38,7 +38,7 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
     """
     rows = functools.partial(learned.rows_of, program, arrays, static, precision)
     bound = isinstance(program, learned.Learned)  # its parameters are data
-    if by_row and not bound and (target := rows()):
+    if by_row and not bound and (target := batches.rows_of(program, arrays, static, precision) or rows()):
         return target
     try:
         structure = structure_of(program, arrays, static, precision)
