@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen import catalog, engine, runtime, scales, seal, watch
+from probgen import catalog, dims, engine, runtime, scales, seal, watch
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -44,8 +44,10 @@ def conditioned(
         model = Model(program.structure.program)  # type: ignore[attr-defined]
         return model, prepared(model, on_host(program.data), program.engine, precision)
     model = _model(program)
-    checked = check(model.program, _given(model, data), precision)
-    return model, prepared(model, checked, engine, precision)
+    raw = _given(model, data)
+    checked = check(model.program, raw, precision)
+    target = prepared(model, checked, engine, precision)
+    return dims.labelled(model, target, raw), target
 
 
 def _model(program: Program) -> Model:
@@ -507,7 +509,7 @@ def _record(
         "engine": target.engine,
         "by_row": model.by_row,
         "dims": {k: list(v) for k, v in model.dims.items()},
-        "coords": {k: np.asarray(v).tolist() for k, v in model.coords.items()},
+        "coords": dims.to_json(model.coords),
         "inference": {"name": algorithm.name, "settings": algorithm.settings()},
         "seed": seed,
         "precision": precision,
@@ -629,8 +631,8 @@ def _restored(store: Store, program: Program | None) -> Run:
     )  # runs of before it was said are of rows
     chosen = _declared(chosen, None, by_row)
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
-    if not isinstance(chosen, str | Model):
-        model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])
+    named = {"dims": record["dims"], "coords": dims.from_json(record["coords"])}
+    model = dataclasses.replace(model, **{k: {**getattr(model, k), **v} for k, v in named.items()})
     target = fitting(algorithm, target, list)
     target = _begun(target, starts) if starts else target
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -96,6 +97,7 @@ class Target:
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
+    axes: Mapping[str, tuple[str | None, ...]] = MappingProxyType({})  # of sites in plates, the plate of every axis
 
     def named(self, kind: str) -> tuple[str, ...]:
         """Names of the sites of one kind, in the order of the program."""

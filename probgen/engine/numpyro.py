@@ -115,6 +115,10 @@ class NumpyroTarget(Target):
     def points(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(site.name for site in self.sites if site.distribution == FLAT)
 
+    @property
+    def axes(self) -> Mapping[str, tuple[str | None, ...]]:  # type: ignore[override]
+        return dict(self.structure.axes)
+
     def by_row(self) -> Target | None:
         from probgen.engine import learned, one_row
 
@@ -130,7 +134,9 @@ class NumpyroTarget(Target):
         return f"{self.sites}"
 
     def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
-        return FullPlates(lambda: self.structure.program(**data))
+        """The program on data as the fit's kernels give them to it: JAX's arrays, which a plate's or a scan's index can index."""
+        given = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in data.items()}
+        return FullPlates(lambda: self.structure.program(**given))
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
@@ -190,7 +196,8 @@ class NumpyroTarget(Target):
             prediction.check_likelihood(self, latent, data := as_arrays(data, self.precision))
             program = handlers.seed(self._closed(data), jax.random.key(0))
             terms = log_likelihood(program, latent, batch_ndims=2)
-            return {k: np.asarray(v) for k, v in terms.items() if k in self.named("observed")}
+            names = (*self.named("observed"), *self.named("factor"))
+            return {k: np.asarray(v) for k, v in terms.items() if k in names}
 
 
 class NumpyroContinuous(NumpyroTarget, Continuous):

@@ -29,6 +29,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Transform, biject_to
 
+from probgen.dims import aligned
 from probgen.engine import pyro_edges
 from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
@@ -243,7 +244,7 @@ class Structure:
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
-        of its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`;
+        of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: see `Continuous.summed`;
         checked: whether enumeration was found to follow the program.
     """
 
@@ -265,6 +266,7 @@ class Structure:
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     frames: dict[str, frozenset[str]] = field(default_factory=dict)
+    axes: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     reached: tuple[str, ...] | None = None
     checked: bool = False
 
@@ -339,6 +341,7 @@ def examine(
             structure.blocks[name] = Block(start, start + int(np.prod(shape)), shape)
             start = structure.blocks[name].stop
         structure.frames = {node["name"]: _frames(node) for node in _sample_nodes(trace)}
+        structure.axes = {node["name"]: _axes(node) for node in _sample_nodes(trace)}
         structure.finite = frozenset(site.name for site in structure.sites if site.kind == "latent" and site.discrete)
         if structure.finite:
             _prepare_enumeration(structure, tensors, trace)
@@ -370,6 +373,13 @@ def _frames(node: Any) -> frozenset[str]:
     """The names of a site's plates."""
     markov = {MARKOV} if node["infer"].get("_markov_depth") else set()
     return frozenset(frame.name for frame in node["cond_indep_stack"]) | markov
+
+
+def _axes(node: Any) -> tuple[str | None, ...]:
+    """The plate of every axis of a site's value."""
+    frames = [(f.name, f.dim, f.size) for f in node["cond_indep_stack"] if f.vectorized]
+    event = None if _kind(node) == "deterministic" else node["fn"].event_dim
+    return aligned(tuple(node["value"].shape), frames, event)
 
 
 def _sample_nodes(trace: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 
 from probgen import prediction
 from probgen.engine import pyro_assigned, pyro_data
@@ -54,7 +54,7 @@ class PyroTarget(Target):
     def __init__(self, structure: Structure, tensors: Tensors, data: Mapping[str, Any]) -> None:
         self.structure, self.tensors, self.data = structure, tensors, data
         self.sites: tuple[Site, ...] = structure.sites
-        self.dim, self.precision = structure.dim, structure.precision
+        self.dim, self.precision, self.axes = structure.dim, structure.precision, structure.axes
         self.points = tuple(site.name for site in self.sites if site.distribution == FLAT)
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
@@ -66,7 +66,7 @@ class PyroTarget(Target):
         self._refuse_improper(names)
 
         def draw(_: torch.Tensor) -> dict[str, torch.Tensor]:
-            nodes = self.structure.trace(self.tensors, poutine.uncondition()).nodes
+            nodes = self.structure.trace(self.tensors, pyro_data.Unobserved()).nodes
             return {name: nodes[name]["value"] for name in names}
 
         return self._over_draws(draw, torch.zeros(num_samples), seed)
@@ -104,11 +104,11 @@ class PyroTarget(Target):
         return {name: nodes[name]["value"].cpu().numpy() for name in self.named("observed")}
 
     def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch).
+        """Pointwise log likelihood of the observed sites and of factors, in nats: arrays (chain, draw, *batch).
 
         `posterior` has all latent sites.
         """
-        observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
+        names, (chains, draws), values = (*self.named("observed"), *self.named("factor")), *self._flatten(posterior)
         given = {name: value[0] for name, value in values.items()}
         prediction.check_likelihood(
             self.structure.program, self.sites, self.data, data, lambda some: self._shapes(some, given)
@@ -118,7 +118,7 @@ class PyroTarget(Target):
         def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             trace = structure.trace(tensors, Given(given))
             trace.compute_log_prob()
-            return {name: trace.nodes[name]["unscaled_log_prob"] for name in observed}
+            return {name: _unmasked(trace.nodes[name]) for name in names}
 
         flat = self._over_draws(terms, values, 0)
         return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
@@ -177,9 +177,14 @@ class PyroTarget(Target):
         return result
 
 
+def _unmasked(node: Any) -> torch.Tensor:
+    """A site's terms, 0 where a mask (poutine.mask) leaves them out: Pyro's own unscaled ones forget it."""
+    return scale_and_mask(node["unscaled_log_prob"], mask=node["mask"])
+
+
 def _free(held: Sequence[str]) -> tuple[Any, ...]:
     """Handlers under which nothing is observed; sites take the shapes of what was, unless that is `held` to the fit's."""
-    return (poutine.uncondition(),) if held else (poutine.uncondition(), pyro_data.Widened())
+    return (pyro_data.Unobserved(),) if held else (pyro_data.Unobserved(), pyro_data.Widened())
 
 
 def _rows(inputs: Any) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from numpyro.infer.util import _unconstrain_reparam, potential_energy
 from numpyro.infer.util import log_density as joint_log_density
 
 from probgen.data import bounds, on_the_line
+from probgen.dims import aligned
 from probgen.engine import energy, indices
 from probgen.engine.edges import Edges, Shown, is_angle
 from probgen.engine.energy import Block
@@ -101,6 +102,7 @@ class Structure:
     plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
     looked_up: indices.Known | None = None  # the indices that depend on data alone, and
     in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
+    axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()  # of sites in plates, the plate of every axis
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -254,6 +256,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(learnable=bool(free.names))
         halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
         full = handlers.trace(FullPlates(started)).get_trace() if halved else trace
+        found.update(axes=_axes(full))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
@@ -266,7 +269,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
+        found["learnable"], plates=found["plates"], axes=found["axes"], looked_up=indices.of(jaxpr, sorted(abstract)),
         in_support=tuple(sorted(observed)),
     )  # fmt: skip
 
@@ -322,6 +325,17 @@ def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
         if site["type"] == "sample":
             scan = {SCAN} if {"_scan_current_index", SCAN} & set(site["infer"]) else set()
             found.append((key, frozenset(frame.name for frame in site["cond_indep_stack"]) | scan))
+    return tuple(found)
+
+
+def _axes(trace: Mapping[str, Any]) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+    """Of every site in a plate, the plate of every axis of its value."""
+    found = []
+    for key, site in trace.items():
+        frames = [(f.name, f.dim, f.size) for f in site.get("cond_indep_stack") or () if f.dim is not None]
+        if frames and site["type"] in ("sample", "deterministic"):
+            event = site["fn"].event_dim if site["type"] == "sample" else None
+            found.append((key, aligned(jnp.shape(site["value"]), frames, event)))
     return tuple(found)
 
 
