@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from probgen.target import Continuous, Mixed, Target
+from probgen.whole_numbers import settled
 
 T = TypeVar("T", bound=Target, contravariant=True)
 
@@ -95,6 +96,7 @@ class Sampler(Inference[T]):
     num_warmup: adapting steps of each chain, not kept as draws.
     num_samples: draws kept of each chain.
     num_chains: independent chains.
+    thin: transitions between two kept draws: each chain makes num_samples * thin of them after warm-up.
 
     The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
     """
@@ -102,9 +104,10 @@ class Sampler(Inference[T]):
     num_warmup: int = 400
     num_samples: int = 1000
     num_chains: int = 4
+    thin: int = 1
 
     def __post_init__(self) -> None:
-        positive(self, "num_samples", "num_chains")
+        positive(self, "num_samples", "num_chains", "thin")
         if self.num_warmup < 0:
             raise ValueError(f"num_warmup is {self.num_warmup}; it must be 0 or more")
 
@@ -157,7 +160,8 @@ def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
             raise TypeError(
                 f"Unknown setting {word!r} of {inference.name}.{closest(word, known)}\nKnown: {', '.join(known)}."
             )
-    return replace(inference, **keywords) if keywords else inference
+    own = {f.name: getattr(inference, f.name) for f in fields(inference)}
+    return replace(inference, **settled(inference, own | keywords))
 
 
 def offered(inference: Inference | type[Inference], target: type[Target] | Target) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen import whole_numbers
 from probgen.algorithm import Inference, Sampler
 from probgen.grey import as_bits, grey_sites, told
 from probgen.inputs import first, read
@@ -129,14 +130,14 @@ class Fit:
         """
         from probgen.tree import predictive
 
-        return predictive(self, new_data, self.seed + 1 if seed is None else seed)
+        return predictive(self, new_data, self.seed + 1 if seed is None else whole_numbers.seed(seed))
 
     def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
         """New data from the posterior predictive, or draws where nothing is observed: arrays (num_samples, *event)."""
         from probgen.seal import check_seen
 
         check_seen(self.target)
-        rng = np.random.default_rng(self.seed + 2 if seed is None else seed)
+        rng = np.random.default_rng(self.seed + 2 if seed is None else whole_numbers.seed(seed))
         chains, draws = self.z.shape[:2]
         pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)
         chosen = {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}

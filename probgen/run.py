@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen import catalog, dims, engine, runtime, scales, seal, watch
+from probgen import catalog, dims, engine, runtime, scales, seal, watch, whole_numbers
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -144,6 +144,7 @@ def fit(
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
+    seed = whole_numbers.seed(seed)
     algorithm, store, precision, model, target = asked(
         program, data, inference, out=out, overwrite=overwrite, precision=precision, engine=engine, guide=guide, by_row=by_row,
         **settings,

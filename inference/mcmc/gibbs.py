@@ -55,7 +55,7 @@ class Gibbs(Sampler[Conditional]):
             raise ValueError(f"conditionals is {self.conditionals!r}; known: gradient, evaluation")
 
     def kernel(self) -> Gibbs:
-        return replace(self, num_samples=1, num_chains=1, num_warmup=0)
+        return replace(self, num_samples=1, num_chains=1, num_warmup=0 if self.thin == 1 else self.num_warmup)
 
     def prepare(self, target: Any) -> Any:
         return target.blocked(self.blocks, self.conditionals == "evaluation")

@@ -244,7 +244,7 @@ class Structure:
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
-        of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: see `Continuous.summed`;
+        of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: `Continuous.summed`;
         checked: whether enumeration was found to follow the program.
     """
 

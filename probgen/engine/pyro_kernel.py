@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen import thinning
 from probgen.engine.pyro_density import scoped
 
 Key = np.ndarray  # two 64-bit integers
@@ -210,9 +211,14 @@ class Executor:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""
         infos, state = [], _tree_map(lambda x: x.clone() if hasattr(x, "detach") else x, state)
         for i in range(start, start + n):
-            state, info = self.kernel.step(OPS.fold_in(key, i), state, self.target)
+            state, info = self._step(key, i, state)
             infos.append(info if isinstance(info, dict) else info._asdict())
         return state, {name: np.stack([_array(info[name]) for info in infos]) for name in (infos[0] if infos else ())}
+
+    def _step(self, key: Key, i: int, state: Any) -> tuple[Any, Any]:
+        if getattr(self.kernel, "thin", 1) > 1:
+            return thinning.step(self.kernel, key, i, state, self.target)
+        return self.kernel.step(OPS.fold_in(key, i), state, self.target)
 
     def answer(self) -> dict[str, np.ndarray]:
         """What a learner reads off its final state."""

@@ -26,7 +26,7 @@ from jax import lax
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding, PartitionSpec
 
-from probgen import runtime, watch
+from probgen import runtime, thinning, watch
 from probgen.algorithm import Inference, Sampler
 from probgen.engine import pools
 from probgen.reads import is_library, reads_of
@@ -228,6 +228,8 @@ def init(kernel: Inference, target: Any, key: Any) -> Any:
 def chunk(kernel: Inference, target: Any, key: Any, state: Any, start: Any, stop: Any, *, capacity: int) -> Any:
     """Steps start..stop-1 of one chain, at most `capacity`; how a run is cut into chunks changes nothing in it."""
     step = lambda i, s: kernel.step(jax.random.fold_in(key, i), s, target)  # noqa: E731
+    if getattr(kernel, "thin", 1) > 1:
+        step = lambda i, s: thinning.step(kernel, key, i, s, target)  # noqa: E731
     _, shapes = jax.eval_shape(step, start, state)
     records = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), shapes)
 
