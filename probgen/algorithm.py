@@ -40,6 +40,7 @@ class Inference(Generic[T]):
     takes_guide: ClassVar[bool] = False  # whether it learns the author's guide of a program on its whole data
     learns_points: ClassVar[bool] = False  # whether it learns parameters beside unknowns, or parameters alone
     flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
+    begins_anywhere: ClassVar[bool] = False  # whether it can begin at given values of the unknowns
     period: ClassVar[int] = 0  # steps between two looks at the state; 0: none (NumPyro engine)
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 
@@ -100,6 +101,8 @@ class Sampler(Inference[T]):
 
     The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
     """
+
+    begins_anywhere: ClassVar[bool] = True
 
     num_warmup: int = 400
     num_samples: int = 1000

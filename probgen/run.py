@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen import catalog, dims, engine, runtime, scales, seal, watch, whole_numbers
+from probgen import catalog, dims, engine, runtime, scales, seal, starts, watch, whole_numbers
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -120,7 +120,7 @@ def fit(
     engine: str | None = None,
     guide: Callable[..., Any] | str | None = None,
     by_row: bool | None = None,
-    init: LearnedFit | str | Path | None = None,
+    init: Mapping[str, Any] | Fit | str | Path | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit a program to data by any algorithm that its structure allows.
@@ -139,7 +139,8 @@ def fit(
     guide: the author's own program that draws the unknowns, for "svi"; or the name of a family of ours, a setting of "svi".
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
-    init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.
+    init: where it begins. Of a sampler: values by site, {"theta": 10.0}, of the site's shape or one for each chain; or a fit, or
+        its directory, whose draws chains go on from. Of a learner from rows: a learned fit, whose parameters count by name.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
@@ -149,15 +150,22 @@ def fit(
         program, data, inference, out=out, overwrite=overwrite, precision=precision, engine=engine, guide=guide, by_row=by_row,
         **settings,
     )  # fmt: skip
-    if init is not None:
+    begin_at = None
+    if init is not None and isinstance(target, Learnable):
         target = _begun(target, _parameters(init))
+    elif init is not None:
+        begin_at = starts.given(init, target, algorithm, seed)
 
     def begin() -> None:
         if store:
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
+            if begin_at:
+                store.put("begin", begin_at)
 
     with store.writing() if store else contextlib.nullcontext():
-        return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+        run = Run(model, target, algorithm, seed, precision, store)
+        run.begin_at = begin_at
+        return _drive(run, progress, begin)
 
 
 def asked(
@@ -359,6 +367,7 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.state: Mapping[str, np.ndarray] | None = None
         self.starts: Mapping[str, np.ndarray] = {}
+        self.begin_at: starts.Chains | None = None
 
     @property
     def num_chains(self) -> int:
@@ -406,7 +415,7 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
         begun = time.perf_counter() - run.seconds
         if run.state is None:
             begin()
-            executor.init()
+            executor.init(starts.flat(run.begin_at))
             _check_start(run, executor)
             run.find_starts(executor)
         else:
@@ -482,7 +491,7 @@ def _check_start(run: Run, executor: Any) -> None:
     if not isinstance(run.algorithm, Sampler):
         return
     finite = np.isfinite(executor.read("log_density")).reshape(run.num_chains, -1).all(axis=1)
-    if finite.all():
+    if finite.all() or _searched(run, executor, finite):
         return
     bad = []
     with contextlib.suppress(AttributeError):  # of continuous unknowns the sites are known one by one
@@ -495,6 +504,14 @@ def _check_start(run: Run, executor: Any) -> None:
         f"Not finite at the last one tried: {', '.join(bad) or 'their sum'}.\n"
         "Check that the observed data lie in the support of their distributions."
     )
+
+
+def _searched(run: Run, executor: Any, finite: np.ndarray) -> bool:
+    """Whether a search finds starts for the chains that have none; the others keep theirs."""
+    if run.begin_at is not None or (points := starts.found(run.target, run.num_chains, run.seed)) is None:
+        return False
+    executor.init(np.where(finite[:, None], executor.read("z"), points))
+    return bool(np.isfinite(executor.read("log_density")).all())
 
 
 # ---- the record of a run -----------------------------------------------------------------------------------------
@@ -638,6 +655,7 @@ def _restored(store: Store, program: Program | None) -> Run:
     target = _begun(target, starts) if starts else target
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
+    run.begin_at = store.arrays("begin.safetensors")[0] if store.has("begin.safetensors") else None
     return run
 
 

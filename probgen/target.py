@@ -97,6 +97,7 @@ class Target:
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
+    begin_at: Any = None  # where a chain begins, while its first state is made; see `probgen.starts`
     axes: Mapping[str, tuple[str | None, ...]] = MappingProxyType({})  # of sites in plates, the plate of every axis
 
     def named(self, kind: str) -> tuple[str, ...]:
@@ -285,6 +286,10 @@ class Continuous(Unnormalised):
         """The sites at draws (chain, draw, dim), with the `summed` ones: finite unknowns are drawn, for every draw anew, from their
         exact joint conditional given it and the data. Arrays (chain, draw, *event); a function of the draw's place and the seed."""
         return self.constrain(draws)
+
+    def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        """A point z (dim,) with given values of some latent sites, the others anywhere near zero in unconstrained space."""
+        raise NotImplementedError
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites, the inverse of `constrain`."""

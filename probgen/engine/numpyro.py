@@ -30,6 +30,7 @@ from probgen.engine.structure import (
     Structure,
     index_of,
     parts,
+    put,
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
@@ -288,6 +289,11 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         with runtime.jax_scope(self.precision):
             return np.asarray(_unconstrain(self, {k: jnp.asarray(v) for k, v in values.items()}))
 
+    def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        with runtime.jax_scope(self.precision):
+            given = {k: jnp.asarray(v) for k, v in values.items() if k in self.structure.shapes}
+            return np.asarray(_begun_at(self, given, jax.random.key(seed)))
+
     def terms(self, z: Any) -> dict[str, float]:
         """The log density of every site at z, for error messages."""
         with runtime.jax_scope(self.precision):
@@ -344,7 +350,8 @@ class NumpyroConditional(NumpyroTarget, Conditional):
 
     def start(self, key: Any) -> dict[str, Any]:
         """Values to start a chain at: uniform bits and levels, standard normal reals, what is known as it is."""
-        return self.held(energy.anywhere(key, self.variables))
+        drawn = energy.anywhere(key, self.variables)
+        return self.held(drawn | {k: v.astype(drawn[k].dtype) for k, v in (self.begin_at or {}).items()})
 
     def held(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with what is known put in."""
@@ -456,6 +463,18 @@ def _unconstrain(target: Any, values: Mapping[str, Any]) -> Any:
     trace = handlers.trace(program).get_trace()
     names = target.structure.unravel(jnp.zeros(target.dim))
     return ravel_pytree({k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"]) for k in names})[0]
+
+
+@jax.jit
+def _begun_at(target: Any, values: Mapping[str, Any], key: Any) -> Any:
+    def give(site: dict[str, Any]) -> Any:
+        found = put(values, site)
+        return init_to_uniform(site) if found is None else found
+
+    program = handlers.substitute(FullPlates(target.structure.closed(target.arrays, key)), substitute_fn=give)
+    trace = handlers.trace(program).get_trace()
+    points = {k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"]) for k in target.structure.shapes}
+    return jnp.concatenate([jnp.ravel(v) for v in points.values()]).astype(target.precision)
 
 
 @jax.jit

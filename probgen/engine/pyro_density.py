@@ -40,7 +40,9 @@ Indices = Mapping[str, torch.Tensor]
 
 _VALIDATION = ("validate_poutine", "validate_infer", "validate_distributions_pyro", "validate_distributions_torch")
 MARKOV = " markov"  # stands for the steps of a Markov chain where names of plates are told
-_TRIES = 5  # points at which the first trace is tried, in case the program's own arithmetic fails at one
+# How far from zero points lie at which the first trace is tried, in case the program's own arithmetic fails at one, or data lie
+# outside of supports that depend on unknowns.
+_TRIES = (0.5, 0.5, 0.5, 0.5, 0.5, 2.0, 5.0, 5.0, 10.0, 10.0, 10.0, 20.0, 20.0, 20.0)
 
 
 @contextmanager
@@ -350,12 +352,15 @@ def examine(
 
 def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """The trace at a point of small unconstrained values, with its log probabilities, and these values' shapes."""
-    for attempt in range(_TRIES):
+    first: Exception | None = None
+    for attempt, far in enumerate(_TRIES):
         rng, shapes = np.random.default_rng(attempt), {}
 
-        def give(name: str, shape: tuple[int, ...], rng: Any = rng, shapes: dict = shapes) -> torch.Tensor:
+        def give(
+            name: str, shape: tuple[int, ...], rng: Any = rng, shapes: dict = shapes, far: float = far
+        ) -> torch.Tensor:
             shapes[name] = shape
-            return torch.as_tensor(rng.uniform(-0.5, 0.5, shape), dtype=torch.get_default_dtype()).to(structure.device)
+            return torch.as_tensor(rng.uniform(-far, far, shape), dtype=torch.get_default_dtype()).to(structure.device)
 
         try:
             with whole_plates(structure.plates):
@@ -363,10 +368,10 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
             check_first(trace, structure.arrays, tensors)
             trace.compute_log_prob()
             return trace, shapes
-        except (ValueError, ArithmeticError, LinAlgError):
-            if attempt == _TRIES - 1:
-                raise
-    raise AssertionError("unreachable")
+        except (ValueError, ArithmeticError, LinAlgError) as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _frames(node: Any) -> frozenset[str]:

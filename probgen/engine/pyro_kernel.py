@@ -7,6 +7,7 @@ doi:10.1145/2063384.2063405), so that step i of chain c draws the same numbers h
 
 from __future__ import annotations
 
+import copy
 import operator
 import threading
 from collections.abc import Callable, Iterator
@@ -190,10 +191,14 @@ class Executor:
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
         self._states: list[Any] | None = None
 
-    def init(self) -> None:
-        """Make the state of every chain."""
+    def init(self, begin: Any = None) -> None:
+        """Make the state of every chain; begin: where each begins, (chain, dim), by default where its kernel finds a start."""
+        target = copy.copy(self.target)
         with scoped(self.target.precision), np.errstate(all="ignore"):
-            self._states = [self.kernel.init(OPS.fold_in(key, _INIT), self.target) for key in self._keys]
+            self._states = []
+            for chain, key in enumerate(self._keys):
+                target.begin_at = None if begin is None else np.asarray(begin[chain], np.float64)
+                self._states.append(self.kernel.init(OPS.fold_in(key, _INIT), target))
 
     def advance(self, start: int, n: int) -> dict[str, np.ndarray]:
         """Run steps start .. start + n - 1 of every chain; the infos as arrays (chain, n, ...).

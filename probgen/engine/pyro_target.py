@@ -295,6 +295,20 @@ class PyroContinuous(PyroTarget, Continuous):
             float
         )
 
+    def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        check_pins(self)
+        rng, drawn = np.random.default_rng(seed), {}
+
+        def give(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+            drawn[name] = self._point(rng.uniform(-2, 2, shape))
+            return drawn[name]
+
+        given = Given({k: self._point(v) for k, v in values.items() if k in self.structure.blocks}, invert=True)
+        with torch.no_grad(), self.structure.scope():
+            self.structure.trace(self.tensors, Unknowns(give), given)
+        points = drawn | given.unconstrained
+        return np.concatenate([points[n].cpu().numpy().ravel() for n in self.structure.blocks]).astype(float)
+
     def terms(self, z: Any) -> dict[str, float]:
         """The log density of every site at z, in nats, for error messages; finite unknowns at a draw."""
         with torch.no_grad(), self.structure.scope():

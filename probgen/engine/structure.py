@@ -122,10 +122,11 @@ class Structure:
     def discrete(self) -> bool:
         return any(site.discrete for site in self.sites if site.kind == "latent")
 
-    def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
+    def closed(self, arrays: Mapping[str, Any], key: Any = None) -> Callable[[], Any]:
         """The program on its data, with a key for programs that ask for one."""
         known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
-        return Edges(handlers.seed(lambda: self.program(**known, **self.static), jax.random.key(0)))
+        key = jax.random.key(0) if key is None else key
+        return Edges(handlers.seed(lambda: self.program(**known, **self.static), key))
 
     def filled(self, arrays: Mapping[str, Any], z: Any) -> tuple[dict[str, Any], Any]:
         """Unconstrained values with known reals put in, and the log density of what stands in their place in z: N(0, 1)."""
