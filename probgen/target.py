@@ -264,6 +264,15 @@ class Continuous(Unnormalised):
         """The log density at many points: (batch, dim) -> (batch,)."""
         raise NotImplementedError
 
+    def own_value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        """The log density of the unknowns themselves, log p(unknowns, data) without a Jacobian, and its gradient in z."""
+        raise NotImplementedError
+
+    def own_gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same at points (point, dim), for callers outside a kernel: (point,), (point, dim)."""
+        values, gradients = zip(*(self.own_value_and_grad(z) for z in points), strict=True)
+        return np.array(values), np.array(gradients)
+
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and gradients at points (point, dim), for callers outside a kernel: (point,), (point, dim)."""
         values, gradients = zip(*(self.value_and_grad(z) for z in points), strict=True)

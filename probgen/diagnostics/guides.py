@@ -112,7 +112,9 @@ def _point(evidence: Evidence) -> Finding | None:
     """An answer that is one point."""
     if "z" not in evidence.fit.answer or "log_q" in evidence.fit.answer:
         return None
-    message = "a point estimate: its draws carry no uncertainty"
+    space = getattr(evidence.fit.inference, "space", None)
+    where = f" (the mode in {space} space)" if space else ""
+    message = f"a point estimate{where}: its draws carry no uncertainty"
     finite = isinstance(evidence.fit.target, Conditional)
     remedy = "inference='gibbs' for a distribution" if finite else "inference='laplace' or 'nuts' for a posterior"
     return Finding("point", "warn", None, None, message, remedy)

@@ -72,6 +72,11 @@ class Ops:
     key = staticmethod(jax.random.key)
 
     @staticmethod
+    def each(function: Callable[[Any], Any], points: Any) -> Any:
+        """A function of one point at many."""
+        return jax.vmap(function)(points)
+
+    @staticmethod
     def put(array: Any, index: Any, value: Any) -> Any:
         """The array with one entry replaced."""
         return array.at[index].set(value)
@@ -118,7 +123,7 @@ class NumpyroTarget(Target):
 
     @property
     def axes(self) -> Mapping[str, tuple[str | None, ...]]:  # type: ignore[override]
-        return dict(self.structure.axes)
+        return dict(getattr(self.structure, "axes", ()))
 
     def by_row(self) -> Target | None:
         from probgen.engine import learned, one_row
@@ -225,7 +230,10 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
-        text = super().lowered() + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
+        text = (
+            f"{super().lowered()} {self.structure.supports} "
+            + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
+        )
         if self.points:
             begin = lambda arrays, key: type(self)(self.structure, arrays).first_points(key)  # noqa: E731
             text += jax.jit(begin).lower(self.arrays, jax.random.key(0)).as_text()
@@ -236,6 +244,14 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def value_and_grad(self, z: Any) -> tuple[Any, Any]:
         return _value_and_grad(self.structure, self.arrays, z)
+
+    def own_value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        return _own_value_and_grad(self.structure, self.arrays, z)
+
+    def own_gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            values, gradients = _own_gradients(self, jnp.asarray(points))
+            return np.asarray(values), np.asarray(gradients)
 
     def log_density_batch(self, z: Any) -> Any:
         return jax.vmap(self.log_density)(z)
@@ -300,11 +316,13 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
             values = {k: jnp.asarray(v[0, 0]) for k, v in self.constrain(np.asarray(z)[None, None]).items()}
             program = handlers.substitute(FullPlates(self.structure.closed(self.arrays)), data=values)
             trace = handlers.trace(program).get_trace()
-            return {
-                k: float(jnp.sum(site["fn"].log_prob(site["value"])))
-                for k, site in trace.items()
-                if site["type"] == "sample"
-            }
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPyro's, of values outside of supports
+                return {
+                    k: float(jnp.sum(site["fn"].log_prob(site["value"])))
+                    for k, site in trace.items()
+                    if site["type"] == "sample"
+                }
 
 
 class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
@@ -491,6 +509,16 @@ def _log_density(structure: Structure, arrays: Any, z: Any) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
     return jax.value_and_grad(functools.partial(structure.log_density, arrays))(z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _own_value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
+    return jax.value_and_grad(functools.partial(structure.own_density, arrays))(z)
+
+
+@jax.jit
+def _own_gradients(target: Any, points: Any) -> tuple[Any, Any]:
+    return jax.vmap(target.own_value_and_grad)(points)
 
 
 @functools.partial(jax.jit, static_argnums=0)

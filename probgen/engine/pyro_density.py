@@ -39,6 +39,7 @@ Tensors = Sequence[torch.Tensor]
 Indices = Mapping[str, torch.Tensor]
 
 _VALIDATION = ("validate_poutine", "validate_infer", "validate_distributions_pyro", "validate_distributions_torch")
+FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
 MARKOV = " markov"  # stands for the steps of a Markov chain where names of plates are told
 # How far from zero points lie at which the first trace is tried, in case the program's own arithmetic fails at one, or data lie
 # outside of supports that depend on unknowns.
@@ -141,6 +142,7 @@ class Unknowns(Messenger):
         super().__init__()
         self.give, self.indices = give, indices or {}
         self.log_jacobian: torch.Tensor | float = 0.0
+        self.of_bijections: torch.Tensor | float = 0.0  # what of it a density of the unknowns themselves does not have
         self.observed: dict[str, torch.Tensor] = {}  # of sites with obs_mask
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -167,6 +169,8 @@ class Unknowns(Messenger):
             known = self.observed.get(msg["name"].removesuffix(pyro_edges.UNOBSERVED))
             value = value if known is None else torch.where(pyro_edges.missing(msg), value, known)
         self.log_jacobian = self.log_jacobian + scale * jacobian.sum()
+        if not (pyro_edges.is_filler(msg) or pyro_edges.is_angle(msg["fn"]) or type(msg["fn"]).__name__ == FLAT):
+            self.of_bijections = self.of_bijections + scale * jacobian.sum()
         msg["value"], msg["done"] = value, True
 
 
@@ -322,6 +326,13 @@ class Structure:
         trace = self.trace(tensors, *handlers, enumerate_finite=True)
         total = self.evaluator.log_prob(trace) if self.finite else trace.log_prob_sum()
         return total + unknowns.log_jacobian
+
+    def own_density(self, z: torch.Tensor, tensors: Tensors) -> torch.Tensor:
+        """The log density of the unknowns themselves at z, without their bijections' log-Jacobians: (dim,) -> ()."""
+        unknowns = self.unknowns(z)
+        trace = self.trace(tensors, unknowns, enumerate_finite=True)
+        total = self.evaluator.log_prob(trace) if self.finite else trace.log_prob_sum()
+        return total + unknowns.log_jacobian - unknowns.of_bijections
 
 
 def examine(

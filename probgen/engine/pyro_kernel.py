@@ -97,6 +97,11 @@ class Ops:
         return np.array([first, _mix(first ^ ((int(seed) >> 64) & _MASK))], np.uint64)
 
     @staticmethod
+    def each(function: Callable[[Any], Any], points: Any) -> np.ndarray:
+        """A function of one point at many."""
+        return np.array([function(point) for point in points])
+
+    @staticmethod
     def fold_in(key: Key, i: Any) -> Key:
         """The i-th key below a key; `i` may be negative."""
         return np.array(_folded(key, i), np.uint64)

@@ -13,13 +13,12 @@ from pyro.distributions.util import scale_and_mask
 
 from probgen import prediction
 from probgen.engine import pyro_assigned, pyro_data
-from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
+from probgen.engine.pyro_density import FLAT, Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
 from probgen.pinned import check_pins
 from probgen.target import Arrays, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
 
-FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
 _CHUNK = 1 << 22  # numbers that a vectorised run over draws may hold of its largest site
 _FEW = 128  # points up to which a loop over the compiled graph beats an eager vectorised run
 
@@ -222,6 +221,10 @@ class PyroContinuous(PyroTarget, Continuous):
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
         return self._gradient("full")(self._point(z), self.tensors)
 
+    def own_value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
+        """The same of the unknowns themselves, without their bijections' Jacobians."""
+        return self._gradient("own")(self._point(z), self.tensors)
+
     def log_density(self, z: Any) -> np.float64:
         """The log density at z: (dim,) -> ()."""
         return self._gradient("full").value(self._point(z), self.tensors)
@@ -324,14 +327,13 @@ class PyroContinuous(PyroTarget, Continuous):
         return point
 
     def _gradient(self, name: str) -> Gradient:
-        """The gradient of all data ("full") or of a minibatch, shared by all targets of this structure."""
+        """The gradient of all data ("full", or "own" without Jacobians) or of a minibatch; all targets of this structure share it."""
         gradients, structure = self.structure.gradients, self.structure
         if name not in gradients:
             check_pins(self)
             obstacle = "it draws random numbers" if structure.is_random else None
-            gradients[name] = Gradient(
-                structure.log_density, structure.scope, frozen=structure.reads_data, obstacle=obstacle
-            )
+            density = structure.own_density if name == "own" else structure.log_density
+            gradients[name] = Gradient(density, structure.scope, frozen=structure.reads_data, obstacle=obstacle)
         return gradients[name]
 
 

@@ -25,7 +25,7 @@ from numpyro.infer.util import log_density as joint_log_density
 from probgen.data import bounds, on_the_line
 from probgen.dims import aligned
 from probgen.engine import energy, indices
-from probgen.engine.edges import Edges, Shown, is_angle
+from probgen.engine.edges import UNOBSERVED, Edges, Shown, is_angle
 from probgen.engine.energy import Block
 from probgen.pinned import Pinned
 from probgen.target import Site, Variable
@@ -103,6 +103,7 @@ class Structure:
     looked_up: indices.Known | None = None  # the indices that depend on data alone, and
     in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
     axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()  # of sites in plates, the plate of every axis
+    supports: tuple[str, ...] = ()  # of the unknowns, in words
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -155,6 +156,23 @@ class Structure:
             return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting))
         with handlers.block():  # a density inside another program has no sites there
             return aside - potential_energy(program, (), {}, values)
+
+    def own_density(self, arrays: Mapping[str, Any], z: Any) -> Any:
+        """The log density of the unknowns themselves: without the log-Jacobians of their bijections, but for what has none.
+
+        Parameters have a measure that cancels theirs; angles are those of points of the plane.
+        """
+        values, _ = self.filled(arrays, z)
+        program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
+        with handlers.block():
+            trace = handlers.trace(program).get_trace()
+        kept = {site.name for site in self.sites if site.circular or site.distribution == FLAT}
+        kept |= {k for k in values if k.endswith(UNOBSERVED)}
+        jacobian = 0.0
+        for name in (k for k in values if k not in kept):
+            transform = biject_to(trace[name]["fn"].support)
+            jacobian += jnp.sum(transform.log_abs_det_jacobian(values[name], trace[name]["value"]))
+        return self.log_density(arrays, z) - jacobian
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
@@ -257,7 +275,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(learnable=bool(free.names))
         halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
         full = handlers.trace(FullPlates(started)).get_trace() if halved else trace
-        found.update(axes=_axes(full))
+        found.update(axes=_axes(full), supports=_supports(full))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
@@ -270,7 +288,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     unravel = functools.partial(_unravel, shapes_of)
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"], plates=found["plates"], axes=found["axes"], looked_up=indices.of(jaxpr, sorted(abstract)),
+        found["learnable"], plates=found["plates"], axes=found["axes"], supports=found["supports"],
+        looked_up=indices.of(jaxpr, sorted(abstract)),
         in_support=tuple(sorted(observed)),
     )  # fmt: skip
 
@@ -337,6 +356,19 @@ def _axes(trace: Mapping[str, Any]) -> tuple[tuple[str, tuple[str | None, ...]],
         if frames and site["type"] in ("sample", "deterministic"):
             event = site["fn"].event_dim if site["type"] == "sample" else None
             found.append((key, aligned(jnp.shape(site["value"]), frames, event)))
+    return tuple(found)
+
+
+def _supports(trace: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of the unknowns' supports, which say their bijections."""
+    found = []
+    for key, site in trace.items():
+        if site["type"] == "sample" and not site["is_observed"]:
+            support, words = site["fn"].support, [key]
+            while support is not None:
+                words.append(type(support).__name__)
+                support = getattr(support, "base_constraint", None)
+            found.append(" ".join(words))
     return tuple(found)
 
 
