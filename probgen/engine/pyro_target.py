@@ -327,7 +327,7 @@ class PyroContinuous(PyroTarget, Continuous):
         return point
 
     def _gradient(self, name: str) -> Gradient:
-        """The gradient of all data ("full", or "own" without Jacobians) or of a minibatch; all targets of this structure share it."""
+        """The gradient of all data ("full", or "own" without Jacobians) or of a minibatch; targets of a structure share it."""
         gradients, structure = self.structure.gradients, self.structure
         if name not in gradients:
             check_pins(self)
