@@ -21,7 +21,9 @@ T = TypeVar("T", bound=Target, contravariant=True)
 
 
 class Incompatible(TypeError):
-    """The target does not offer what the algorithm needs."""
+    """The target does not offer what the algorithm needs; instead: names of algorithms that it serves."""
+
+    instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,17 +193,24 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         unused = target.author_guide is not None and not inference.takes_guide
         found.notes = (*target.notes, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
         return found
-    names = " or ".join(map(repr, alternatives()[:3]))
-    hint = f"\nTry inference={names}." if names else ""
+    instead = alternatives()
+    hint = f"\nTry inference={' or '.join(map(repr, instead))}." if instead else ""
     if target.engine not in inference.engines:
         engines = " and ".join(inference.engines)
-        raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
+        raise _refused(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}", instead)
     why = "" if target.named("latent") else " It has no unknowns: every site is observed."
     if inference.flat_prior and target.named("latent"):
         why = " Its rows are not independent given its unknowns, or the program does not take a single one."
-    raise Incompatible(
-        f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
+    raise _refused(
+        f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}",
+        instead,
     )
+
+
+def _refused(message: str, instead: list[str]) -> Incompatible:
+    error = Incompatible(message)
+    error.instead = tuple(instead)
+    return error
 
 
 def _points_left(inference: Inference, target: Target) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen import catalog, dims, engine, runtime, scales, seal, starts, watch, whole_numbers
+from probgen import catalog, dims, engine, runtime, scales, seal, starts, suggestions, watch, whole_numbers
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
@@ -110,7 +110,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
 def fit(
     program: Program,
     data: Mapping[str, Any] | np.ndarray | str | None = None,
-    inference: str | Inference = "nuts",
+    inference: str | Inference = suggestions.AUTO,
     *,
     seed: int = 0,
     out: str | Path | None = None,
@@ -128,7 +128,8 @@ def fit(
     program: a plain NumPyro or Pyro program, a Model, a name in the catalogue, or what a learned fit's `condition` gives.
     data: mapping from the program's parameters to arrays and settings; for a model that learns from rows also an array
         (row, ...) or the name of a data set (`probgen.data`); by default the model's own data.
-    inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it.
+    inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it. By default
+        "nuts", or what serves best a program that it does not take: "gibbs", "mle", "svi", ...; "svi" where a guide is given.
     seed: the run is a function of program, data, settings and seed.
     out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.
     overwrite: replace a run that is there already.
@@ -146,10 +147,18 @@ def fit(
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
     seed = whole_numbers.seed(seed)
+    if auto := inference == suggestions.AUTO:
+        said = {"engine": engine, "guide": guide, "by_row": by_row, "precision": precision}
+        inference = suggestions.default(program, data, **said)
     algorithm, store, precision, model, target = asked(
         program, data, inference, out=out, overwrite=overwrite, precision=precision, engine=engine, guide=guide, by_row=by_row,
         **settings,
     )  # fmt: skip
+    if auto and inference not in ("nuts", "svi"):
+        target.notes = (
+            *target.notes,
+            f"No inference was named: {algorithm.name} is the one that serves this program best.",
+        )
     begin_at = None
     if init is not None and isinstance(target, Learnable):
         target = _begun(target, _parameters(init))
@@ -206,7 +215,7 @@ def asked(
             *target.notes,
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
         )
-    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
+    target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm))
     return algorithm, store, precision, model, target
 
 
