@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen import dims, slashes
+from probgen.pinned import Changed
 from probgen.target import Learnable
 
 if TYPE_CHECKING:
@@ -85,11 +87,17 @@ def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
 def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
     """What sites are observed at goes to observed_data, by their names; data that are not that, as they are, to constant_data."""
     arrays = {k: np.asarray(v) for k, v in fit.target.data.items() if not isinstance(v, bool | int | str | None)}
-    sites = [site for site in fit.target.sites if site.kind == "observed"]
-    observed = {site.name: arrays[site.source] for site in sites if site.source}
-    if len(observed) < len(sites) and not isinstance(fit.target, Learnable):
-        observed = fit.target.observed_values()  # type: ignore[attr-defined]
-    sources = {site.source for site in sites} | {k for k in observed if k in arrays and _same(observed[k], arrays[k])}
+    if isinstance(fit.target, Learnable):
+        sources = dict(fit.target.keywords)
+        observed = {site: arrays[k] for k, site in sources.items() if k in arrays}
+    else:
+        sites = [site for site in fit.target.sites if site.kind == "observed"]
+        observed = {site.name: arrays[site.source] for site in sites if site.source}
+        if len(observed) < len(sites):
+            with contextlib.suppress(Changed):  # of a program that is another by now, what is observed by its keyword
+                observed = fit.target.observed_values()
+        sources = {site.source: site.name for site in sites}
+        sources |= {k: k for k in observed if k in arrays and _same(observed[k], arrays[k])}
     groups = {"observed_data": observed, "constant_data": {k: v for k, v in arrays.items() if k not in sources}}
     return {group: data for group, data in groups.items() if data}
 
@@ -121,6 +129,10 @@ def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:
     """Posterior predictive draws as a Dataset; with the fit's own data also kept in its tree."""
     import xarray as xr
 
+    if not fit.target.named("observed"):
+        raise ValueError(
+            "The program observes nothing (no site has obs=), so there is nothing to predict.\nfit.sample(n) gives its own draws."
+        )
     data = merged(fit, new_data)
     found = dataset(fit, fit.target.predict(fit.draws, data, seed))
     if not new_data:

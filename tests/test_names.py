@@ -211,6 +211,8 @@ def test_rows_that_a_mask_leaves_out_are_no_points(masked, factored):
     terms = norm.logpdf(Y[seen], fit.draws["m"][..., None]).reshape(-1, 6)
     assert np.allclose(value, np.log(np.exp(terms).mean(0)))
     same = pg.fit(factored, {"y": Y, "seen": seen}, **LONG)
+    with pytest.raises(ValueError, match="observes nothing"):
+        same.predict()
     for word in (same.loo, same.log_prob, same.log_likelihood):
         with pytest.raises(ValueError, match=r"fit.loo\(var_name='lik'\)"):
             word()
