@@ -152,9 +152,10 @@ def positive(settings: Any, *names: str) -> None:
 
 
 def closest(word: str, known: Any) -> str:
-    """' Did you mean ...?' where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """' Did you mean ...?' where a known word is close, capitals aside, else nothing."""
+    lower = {str(k).lower(): k for k in known}
+    close = difflib.get_close_matches(str(word).lower(), list(lower), n=1)
+    return f" Did you mean {lower[close[0]]!r}?" if close else ""
 
 
 def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:

@@ -103,3 +103,8 @@ def test_the_command_line_needs_no_inference(tmp_path, capsys):
     assert pg.load(tmp_path / "run").inference.name == "mle"
     assert main(["show", "gaussian"]) == 0
     assert "best first: mle" in capsys.readouterr().out
+
+
+def test_capitals_are_no_obstacle_to_a_suggestion():
+    with pytest.raises(ValueError, match=r"Unknown inference 'NUTS'. Did you mean 'nuts'\?"):
+        pg.fit(posterior, {"y": Y}, "NUTS")
