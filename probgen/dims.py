@@ -19,6 +19,7 @@ OURS = ("chain", "draw", "sample", "step")  # dims that a plate may not be calle
 class Axis(NamedTuple):
     """An axis of a datum: its name, where it has one, and the labels along it; own: whether the name is a dim of xarray."""
 
+    size: int
     name: str | None = None
     labels: np.ndarray | None = None
     own: bool = False
@@ -34,16 +35,17 @@ def axes_of(keyword: str, value: Any) -> tuple[Axis, ...]:
         return tuple(_of_xarray(value, dim) for dim in value.dims)
     if package != "pandas" or not hasattr(value, "index"):
         return ()
-    rows = Axis(_word(value.index.name), _labels(value.index))
+    rows = Axis(len(value), _word(value.index.name), _labels(value.index))
     if not hasattr(value, "columns"):
         return (rows,)
-    return rows, Axis(_word(value.columns.name) or f"{keyword}_column", _labels(value.columns))
+    return rows, Axis(value.shape[1], _word(value.columns.name) or f"{keyword}_column", _labels(value.columns))
 
 
 def _of_xarray(value: Any, dim: Any) -> Axis:
     named = isinstance(dim, str) and not dim.startswith("dim_") and dim not in OURS
     held = dim in value.coords and value.coords[dim].ndim == 1
-    return Axis(dim if named else None, _labels(value.coords[dim].to_index()) if held else None, named)
+    labels = _labels(value.coords[dim].to_index()) if held else None
+    return Axis(value.sizes[dim], dim if named else None, labels, named)
 
 
 def _word(name: Any) -> str | None:
@@ -79,6 +81,7 @@ def labelled(model: Model, target: Target, data: Any) -> Model:
     for site in target.sites:
         if (axes := given.get(site.source, ())) and len(axes) == len(site.shape):
             dims[site.name] = [a or b.name for a, b in zip(_filled(dims, site.name, site.shape), axes, strict=True)]
+    _rows(target, dims, given)
     _columns(target, dims, shapes, given)
     for keyword, axes in given.items():
         dims.setdefault(keyword, [found.get(axis.name, axis.name) if axis.name else None for axis in axes])
@@ -104,7 +107,7 @@ def _plates(
             for plate, axis in zip(_filled(plates, site.name, site.shape), axes, strict=True):
                 seen.get(plate, []).append(axis)  # type: ignore[arg-type]
     alone, rows = Counter(sizes.values()), [axes[0] for axes in given.values()]
-    lengths = {k: len(a.labels) for k, axes in given.items() if (a := axes[0]).labels is not None}
+    lengths = {k: axes[0].size for k, axes in given.items() if axes[0].labels is not None}
     for plate, size in sizes.items():  # of rows of inputs, where the sizes leave no doubt
         if not seen[plate] and alone[size] == 1:
             seen[plate] = [a for a, k in zip(rows, given, strict=True) if lengths.get(k) == size]
@@ -118,26 +121,50 @@ def _plates(
     return names, coords
 
 
+def _unnamed(target: Target, dims: Mapping[str, Sequence[str | None]]) -> list[tuple[str, int, int]]:
+    """Name of the site, number and size of every axis of an unknown or deterministic site that has no name yet."""
+    return [
+        (site.name, i, size)
+        for site in target.sites
+        if site.kind in ("latent", "deterministic")
+        for i, (size, dim) in enumerate(zip(site.shape, _filled(dims, site.name, site.shape), strict=True))
+        if not dim
+    ]
+
+
+def _named(dims: dict[str, list[str | None]], name: str, i: int, shape: Shape, dim: str) -> None:
+    dims[name] = list(_filled(dims, name, shape))
+    dims[name][i] = dim
+
+
+def _rows(target: Target, dims: dict[str, list[str | None]], given: Mapping[str, tuple[Axis, ...]]) -> None:
+    """Give axes outside of plates the name of the rows of xarray data, where nothing else that has a name is as long."""
+    shapes = {site.name: site.shape for site in target.sites}
+    known = {(p, n) for k, names in dims.items() if k in shapes for p, n in zip(names, shapes[k], strict=True) if p}
+    known |= {(axis.name, axis.size) for axes in given.values() for axis in axes if axis.name}
+    lengths = Counter(size for _, size in known)
+    unnamed = _unnamed(target, dims)
+    within = Counter((name, size) for name, _, size in unnamed)
+    for rows in {axes[0].name: axes[0] for axes in given.values() if axes[0].own}.values():
+        for name, i, size in unnamed:
+            if size == rows.size and lengths[size] == within[name, size] == 1:
+                _named(dims, name, i, shapes[name], rows.name)  # type: ignore[arg-type]
+
+
 def _columns(
     target: Target, dims: dict[str, list[str | None]], shapes: Mapping[str, Shape], given: Mapping[str, tuple[Axis, ...]]
 ) -> None:  # fmt: skip
     """Name the one axis of an unknown that is as long as the columns of one datum, and as nothing else."""
-    columns = [axis for axes in given.values() for axis in axes[1:] if axis.name and axis.labels is not None]
-    lengths = Counter(len(axis.labels) for axis in {a.name: a for a in columns}.values())
-    unnamed = [
-        (site.name, i, size)
-        for site in target.sites
-        if site.kind == "latent"
-        for i, (size, dim) in enumerate(zip(site.shape, _filled(dims, site.name, site.shape), strict=True))
-        if not dim
-    ]
+    columns = {a.name: a for axes in given.values() for a in axes[1:] if a.name and a.labels is not None}
+    lengths = Counter(axis.size for axis in columns.values())
+    latent = target.named("latent")
+    unnamed = [axis for axis in _unnamed(target, dims) if axis[0] in latent]
     taken = Counter(size for *_, size in unnamed)
     taken += Counter(n for k, names in dims.items() if k in shapes for n, p in zip(shapes[k], names, strict=True) if p)
-    for axis in columns:
-        size = len(axis.labels)  # type: ignore[arg-type]
-        for name, i, _ in [u for u in unnamed if u[2] == size and lengths[size] == taken[size] == 1]:
-            dims[name] = list(_filled(dims, name, shapes[name]))
-            dims[name][i] = axis.name
+    for axis in columns.values():
+        for name, i, size in unnamed:
+            if size == axis.size and lengths[size] == taken[size] == 1:
+                _named(dims, name, i, shapes[name], axis.name)  # type: ignore[arg-type]
 
 
 def _check(model: Model, shapes: Mapping[str, Shape]) -> None:

@@ -114,6 +114,20 @@ def test_labels_of_xarray_and_pandas(program, tmp_path):
     assert list(mine.posterior["b"]["term"].values) == ["first", "second"]
 
 
+def test_rows_of_xarray_name_axes_outside_of_plates():
+    def schools(y, sigma):
+        mu, tau = numpyro.sample("mu", nd.Normal(0, 5)), numpyro.sample("tau", nd.HalfNormal(5))
+        theta = numpyro.sample("theta", nd.Normal(mu, tau).expand([9]))
+        weights = numpyro.sample("weights", nd.Dirichlet(np.ones(2)))
+        numpyro.sample("y", nd.Normal(theta * weights[0], sigma), obs=y)
+
+    y = xr.DataArray(Y, {"school": list("abcdefghi")}, ["school"])
+    model, _ = _conditioned(schools, {"y": y, "sigma": np.ones(9)})
+    assert model.dims == {"y": ["school"], "theta": ["school"]}
+    both = {"y": y, "sigma": xr.DataArray(np.ones(9), {"lab": list("rstuvwxyz")}, ["lab"])}
+    assert "theta" not in _conditioned(schools, both)[0].dims  # of two that are as long, neither
+
+
 def test_labels_where_sizes_leave_doubt_are_left_out():
     square = {"x": pd.DataFrame(np.eye(9), columns=list("abcdefghi")), "y": pd.Series(Y, index=list("rstuvwxyz"))}
     model, _ = _conditioned(numpyro_regression, square)
