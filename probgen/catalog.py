@@ -87,10 +87,11 @@ def algorithms_for(target: Target | type[Target], engine: str) -> list[str]:
     ]
 
 
-def matrix(engine: str | None = None, program: Callable[..., Any] | None = None) -> Any:
-    """Which inference fits which model, each asked whether it takes it: an xarray.DataArray of booleans (model, inference).
+def matrix(engine: str | None = None, program: Callable[..., Any] | None = None, tried: bool = False) -> Any:
+    """Which inference fits which model by its type: an xarray.DataArray of booleans (model, inference).
 
-    engine: only models of that engine; program: one program of your own instead of the collection.
+    engine: only models of that engine; program: one program of your own instead of the collection; tried: whether each algorithm is also
+        asked to take the model, which takes seconds a model, and refuses what types do not say.
     """
     import numpy as np
     import xarray as xr
@@ -104,7 +105,7 @@ def matrix(engine: str | None = None, program: Callable[..., Any] | None = None)
     for name in names:
         _, target = conditioned(name if program is None else program, None, engine=None)
         if engine in (None, target.engine):
-            fits = set(working(target))
+            fits = set(working(target) if tried else algorithms_for(target, target.engine))
             rows.append([word in fits for word in words])
             kept.append(name)
     return xr.DataArray(np.array(rows, bool), coords={"model": kept, "inference": words}, dims=("model", "inference"))
