@@ -1,4 +1,5 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
+# On two cores the tests take half an hour; `make test-slow` runs those that are left out of them, an hour more.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
 PYTHON ?= python3.11
@@ -8,13 +9,16 @@ BIN := .venv/bin
 READY := .venv/ready
 BENCH := .venv/ready-benchmarks
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY) lint
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+test-slow: $(READY)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -90,8 +90,8 @@ def algorithms_for(target: Target | type[Target], engine: str) -> list[str]:
 def matrix(engine: str | None = None, program: Callable[..., Any] | None = None, tried: bool = False) -> Any:
     """Which inference fits which model by its type: an xarray.DataArray of booleans (model, inference).
 
-    engine: only models of that engine; program: one program of your own instead of the collection; tried: whether each algorithm is also
-        asked to take the model, which takes seconds a model, and refuses what types do not say.
+    engine: only models of that engine; program: one program of your own instead of the collection; tried: whether each algorithm
+        is also asked to take the model, which takes seconds a model and refuses what types do not say.
     """
     import numpy as np
     import xarray as xr

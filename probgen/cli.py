@@ -203,7 +203,7 @@ class Fit:
     inference: Annotated[str, arg(aliases=["-i"])] = "nuts"
     """an algorithm of `probgen list`; its settings are further flags, shown by --help. Without it, what serves the model best"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz or .json, or a data set such as digits; the model's own by default"""
+    """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """the model's own settings, in place of its data's, such as num_latents=4 width=64; `probgen show MODEL` lists them"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -362,7 +362,7 @@ class Compare:
     inference: Annotated[tuple[str, ...], arg(aliases=["-i"])] = ()
     """the algorithms to fit the model by, each with its default settings"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz or .json, or a data set such as digits; the model's own by default"""
+    """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
     seed: int = 0
     """of every fit"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -426,24 +426,14 @@ def _program(word: str) -> Any:
 
 
 def _data(path: Path | None) -> dict[str, Any] | str | None:
-    """The arrays and settings of a .npz or .json file, scalar counts and strings being settings; or a data set's name."""
+    """The data of a file, or a data set's name."""
+    from probgen.data_files import read_file
+
     if path is None:
         return None
     if not path.suffix and not path.exists():
         return str(path)
-    if path.suffix == ".json":
-        import json
-
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError(f"{path} holds a {type(found).__name__}; expected an object, name to value.")
-        return found
-    if path.suffix != ".npz":
-        raise ValueError(f"{path}: expected .npz or .json")
-    import numpy as np
-
-    with np.load(path) as arrays:
-        return {k: v.item() if v.ndim == 0 and v.dtype.kind in "iubU" else v for k, v in arrays.items()}
+    return read_file(path)
 
 
 def _with(program: Any, data: Any, words: tuple[str, ...]) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from probgen.datasets import SETS, digits
-from probgen.inputs import check_closed_over, check_range, first, read
+from probgen.fixed import Fixed, is_setting
+from probgen.inputs import check_closed_over, check_range, first, read, refuse_masked
 from probgen.target import Bounds, Site
 
 __all__ = ["check", "check_support", "digits", "load"]
@@ -17,25 +18,33 @@ __all__ = ["check", "check_support", "digits", "load"]
 GREY = """
 Make bits of grey levels (x >= 0.5, or drawn once: probgen.datasets.binarised(x, seed=0)), or give them a density on [0, 1] (Beta).
 Only learners from rows draw bits of them at every step."""
-STATIC = (str, bool, int, type(None))
 
 
 def check(program: Callable[..., Any], data: Mapping[str, Any], precision: str = "float64") -> dict[str, Any]:
     """The data as NumPy arrays and static settings, in the order of the program's parameters.
 
-    Lists, series, tensors and Python floats become arrays; integers, booleans, strings and None stay as they are.
-    Raises TypeError for an unknown or missing name; ValueError for masked, missing, NaN, infinite or empty arrays, for what is no
-    number or none in that precision, naming the array and the first bad index.
+    Lists, series and tensors become arrays; Python's numbers, booleans, strings and None stay as they are, and what is `Fixed`.
+    NaN and infinite numbers pass: see `missing` for those that reach a density. Raises TypeError for an unknown or missing name;
+    ValueError for masked or empty arrays, and for what is no number or none in that precision, naming array and first bad index.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"data is a {type(data).__name__}; expected a mapping from the program's parameters to arrays.")
     check_names(program, data)
     check_closed_over(program)
-    found = {name: value if isinstance(value, STATIC) else read(name, value) for name, value in data.items()}
+    found = {name: _checked(name, value) for name, value in data.items()}
     for name, value in found.items():
-        if isinstance(value, np.ndarray) and precision in ("float32", "float64"):
-            check_range(name, value, precision)
+        if isinstance(value, np.ndarray | float) and precision in ("float32", "float64"):
+            check_range(name, np.asarray(value), precision)
     return found
+
+
+def _checked(name: str, value: Any) -> Any:
+    if type(value) is Fixed:
+        refuse_masked(name, value.value)
+        return value
+    if isinstance(value, np.generic) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
+        return value.item()
+    return value if is_setting(value) else read(name, value, finite=False)
 
 
 def check_names(program: Callable[..., Any], data: Mapping[str, Any]) -> None:
@@ -119,7 +128,7 @@ def check_drawn(hidden: Mapping[str, tuple[int, ...]], drawn: Mapping[str, tuple
 
 def on_host(data: Mapping[str, Any]) -> dict[str, Any]:
     """Data with arrays of any library as NumPy's, settings as they are."""
-    return {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in data.items()}
+    return {k: v if is_setting(v) else np.asarray(v) for k, v in data.items()}
 
 
 def load(name: str) -> np.ndarray:

@@ -17,11 +17,12 @@ DROP = "Leave those rows out, or give them any value in the support and mask the
 LARGEST = {"float32": 2**31, "float64": 2**63}  # above the integers of each precision's programs
 
 
-def read(name: str, value: Any, unknown: bool = False) -> np.ndarray:
+def read(name: str, value: Any, unknown: bool = False, finite: bool = True) -> np.ndarray:
     """A user's array, series, tensor, list or number as a NumPy array of booleans, integers or floats.
 
     name: what the user calls it, for messages. unknown: whether entries may be missing; they are NaN then, and the array is of
-    floats. Raises ValueError, naming the array and the first bad index, for what is missing, not finite, empty or no number.
+    floats. finite: whether NaN and infinities are refused. Raises ValueError, naming the array and the first bad index, for what is
+    missing, not finite, empty or no number.
     """
     if not unknown:
         refuse_masked(name, value)
@@ -29,12 +30,15 @@ def read(name: str, value: Any, unknown: bool = False) -> np.ndarray:
     array = _numbers(name, _plain(name, value))
     if array.size == 0:
         raise ValueError(f"Data {name!r} is empty: its shape is {array.shape}.")
-    if array.dtype.kind == "f" and (bad := np.isinf(array) if unknown else ~np.isfinite(array)).any():
-        raise ValueError(
-            f"Data {name!r} has {int(bad.sum())} value(s) that are NaN or infinite, the first at {name}{first(bad)}."
-        )
+    if finite and array.dtype.kind == "f" and (bad := np.isinf(array) if unknown else ~np.isfinite(array)).any():
+        raise ValueError(not_finite(name, bad))
     own = float if unknown and array.dtype.kind != "f" else array.dtype
     return np.array(array, own)  # of its own: what the caller changes in place later changes no fit
+
+
+def not_finite(name: str, bad: np.ndarray) -> str:
+    """Of an array with values that are NaN or infinite: how many, and the first."""
+    return f"Data {name!r} has {int(bad.sum())} value(s) that are NaN or infinite, the first at {name}{first(bad)}."
 
 
 def refuse_masked(name: str, value: Any) -> None:
@@ -42,6 +46,17 @@ def refuse_masked(name: str, value: Any) -> None:
     if (hole := _hole(value)) is not None:
         index, count = hole
         raise ValueError(f"Data {name!r} is masked at {count} place(s), the first at {name}{place(index)}.\n{DROP}")
+
+
+def is_numbers(value: Any) -> bool:
+    """Whether a value is an array of real numbers, in any library, or a list or tuple of such."""
+    if hasattr(value, "columns") or not (hasattr(value, "__array__") or isinstance(value, list | tuple)):
+        return False
+    try:
+        _numbers("", _plain("", value))
+    except ValueError:
+        return False
+    return True
 
 
 class OutOfRange(ValueError):
@@ -177,7 +192,7 @@ def _hint(array: np.ndarray) -> str:
 def check_range(name: str, array: np.ndarray, precision: str) -> None:
     """Raise ValueError for finite numbers that are none in a program's precision: too large a float or integer."""
     if array.dtype.kind == "f":
-        bad = np.abs(array) > np.finfo(precision).max
+        bad = np.isfinite(array) & (np.abs(array) > np.finfo(precision).max)
         what, instead = f"is infinite in {precision}", "float64'" if precision == "float32" else ""
     elif array.dtype.kind in "iu" and array.dtype.itemsize >= 4:
         limit = LARGEST[precision]

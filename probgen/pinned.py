@@ -16,7 +16,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any
 
+from probgen.arguments import Arranged
 from probgen.bytecode import names_of
+from probgen.fixed import plain
 from probgen.reads import Reads, is_library, reads_of
 
 KEPT = 64  # programs that are found again
@@ -46,7 +48,7 @@ class Pinned:
         self.apart: Callable[[], Collection[int]] = tuple
 
     def __call__(self, *given: Any, **data: Any) -> Any:
-        return self.run(*given, **data)
+        return self.run(*given, **{k: plain(v) for k, v in data.items()})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("program", "run", "reads", "own", "apart"):
@@ -98,6 +100,7 @@ class Pinned:
 
     def watched(self, *given: Any, **data: Any) -> Any:
         """A run between two looks at what the program reads: a change before it is an error, one in it the program's own."""
+        data = {k: plain(v) for k, v in data.items()}
         if not self.reads.mutable:
             return self.run(*given, **data)
         before = self.look()
@@ -117,6 +120,8 @@ class Watched(Pinned):
 
 def pinned(program: Callable[..., Any], kind: type[Pinned] = Pinned) -> Callable[..., Any]:
     """The program held to what it reads now; itself where it is that already, or made by an engine."""
+    if isinstance(program, Arranged):
+        return program.held(lambda inner: pinned(inner, kind))
     if type(program).__module__.partition(".")[0] == "probgen":
         return program
     run = _held(program, {})

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from probgen.data import check_support
+from probgen.fixed import Fixed, is_setting, plain
 from probgen.inputs import OutOfRange
 from probgen.pinned import Changed
 from probgen.target import Site
 
-FAULTS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, AssertionError, RuntimeError)
+FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError, Warning)
 NOTHING_OF_IT = ": the fit has nothing to say of it"
 Shape = tuple[int, ...]
 ShapesOn = Callable[[Mapping[str, Any], tuple[str, ...]], Mapping[str, Shape]]
@@ -33,7 +34,14 @@ def resized(own: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
 
 def changed(own: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     """Whether any datum is another than the fit's."""
-    return any(k not in own or not np.array_equal(own[k], v) for k, v in data.items())
+    return any(k not in own or not _same(own[k], v) for k, v in data.items())
+
+
+def _same(own: Any, value: Any) -> bool:
+    if type(own) is Fixed or type(value) is Fixed:
+        return own == value
+    own, value = np.asarray(own), np.asarray(value)
+    return np.array_equal(own, value, equal_nan=own.dtype.kind == value.dtype.kind == "f")
 
 
 def kept(
@@ -153,7 +161,9 @@ def check_unmoved(
 ) -> None:
     """Raise ValueError where the shapes of what is predicted follow those of what was observed, and not of what is new."""
     for name in held:
-        longer = np.concatenate([data[name], data[name][:1]]) if np.ndim(data[name]) else np.asarray([data[name]] * 2)
+        value = np.asarray(plain(data[name]))
+        longer = np.concatenate([value, value[:1]]) if value.ndim else np.asarray([value] * 2)
+        longer = Fixed(longer) if type(data[name]) is Fixed else longer
         try:
             same = dict(shapes_on({**data, name: longer}, held)) == dict(found)
         except Exception:
@@ -169,7 +179,7 @@ def misfit(
 
     works: raises where the program does not run on data; tried on those that the message tells the user to pass.
     """
-    new = resized(own, data) or [k for k, v in data.items() if not hasattr(v, "shape") and own.get(k) != v]
+    new = resized(own, data) or [k for k, v in data.items() if is_setting(v) and own.get(k) != v]
     sizes = _sizes(own, data, new)
     old = [k for k in data if k not in new and k not in observed and _like(data[k], sizes) is not None]
     tell = lambda names: ", ".join(f"{k}: {shapes(data).get(k, data[k])}" for k in names)  # noqa: E731
@@ -196,7 +206,10 @@ def _like(value: Any, sizes: Mapping[int, int]) -> Any:
     if type(value) is int:
         return sizes.get(value)
     shape = getattr(value, "shape", ())
-    return np.zeros([sizes.get(n, n) for n in shape], value.dtype) if sizes.keys() & set(shape) else None
+    if not sizes.keys() & set(shape):
+        return None
+    found = np.zeros([sizes.get(n, n) for n in shape], np.asarray(plain(value)).dtype)
+    return Fixed(found) if type(value) is Fixed else found
 
 
 def _runs(works: Callable[[dict[str, Any]], Any], data: dict[str, Any]) -> bool:

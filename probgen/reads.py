@@ -97,6 +97,17 @@ def reads_of(program: Callable[..., Any], apart: Collection[int] = ()) -> Reads:
     return walk.found
 
 
+def digest_of(value: Any) -> bytes | None:
+    """A digest of a value's content; None where it has none to compare."""
+    walk = _Walk()
+    try:
+        digest = walk.value(value)
+    except RecursionError:
+        return None
+    rest = Reads(walk.found.parts).mark  # what its functions read
+    return None if walk.found.unknown else _hash(digest, rest or b"")
+
+
 def is_library(module: str | None) -> bool:
     """Whether a module belongs to Python, to probgen, or to an installed package: its code does not change."""
     root = (module or "").partition(".")[0]

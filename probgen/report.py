@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
+from probgen.fixed import is_setting, plain
 from probgen.latent import LatentFit
 from probgen.pictures import density, draws, latent, learned
 from probgen.pictures.draws import MOST
@@ -183,10 +184,10 @@ def _of_run(fit: Fit) -> Iterator[Section]:
 
 def _data_rows(fit: Fit) -> Iterator[Sequence[str]]:
     for key, value in fit.target.data.items():
-        if isinstance(value, bool | int | str | None):
-            yield key, "setting", type(value).__name__, str(value), ""
+        if is_setting(value) and not hasattr(value, "shape"):
+            yield key, "setting", type(plain(value)).__name__, str(plain(value))[:80], ""
         else:
-            array = np.asarray(value)
+            array = np.asarray(plain(value))
             yield (
                 key,
                 "×".join(map(str, array.shape)) or "scalar",

@@ -11,18 +11,35 @@ import importlib.util
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probgen import catalog, dims, engine, runtime, scales, seal, starts, suggestions, watch, whole_numbers
+from probgen import (
+    arguments,
+    catalog,
+    dims,
+    engine,
+    fixed,
+    looking,
+    missing,
+    runtime,
+    scales,
+    seal,
+    starts,
+    suggestions,
+    watch,
+    whole_numbers,
+)  # fmt: skip
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
+from probgen.arguments import Arranged
 from probgen.data import check, check_names, on_host
 from probgen.latent import LatentFit
 from probgen.model import Model
 from probgen.pinned import Pinned, pins
+from probgen.prediction import FAULTS
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
 from probgen.target import START, Bounded, Learnable, Target
@@ -43,11 +60,42 @@ def conditioned(
     if isinstance(program, Target):  # a learned model's
         model = Model(program.structure.program)  # type: ignore[attr-defined]
         return model, prepared(model, on_host(program.data), program.engine, precision)
+    program, data = apart(program, data)
     model = _model(program)
     raw = _given(model, data)
-    checked = check(model.program, raw, precision)
-    target = prepared(model, checked, engine, precision)
+    target = prepared(model, raw, engine, precision)
+    if levels := getattr(target, "levels", None):
+        model = dataclasses.replace(model, coords={**levels, **model.coords})
     return dims.labelled(model, target, raw), target
+
+
+def apart(
+    program: Program, data: Any = None, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> tuple[Program, Any]:
+    """A program whose data are named leaves, and these; both as they are where they are that already. See `arguments`."""
+    if isinstance(program, Target):
+        if args or kwargs:
+            raise TypeError("args and kwargs are for programs; this is a learned model with data.")
+        return program, data
+    model = _model(program)
+    if isinstance(model.program, Arranged):
+        return program, data
+    if args or kwargs is not None:
+        twice = {} if data is None else data
+        if not isinstance(twice, Mapping):
+            raise TypeError("Pass data, or args and kwargs, not both.")
+        if both := sorted({*twice} & {*(kwargs or {})}):
+            raise TypeError(f"{both[0]!r} is in data and in kwargs.")
+        given = model.whole({**twice, **(kwargs or {})})
+    else:
+        given = _given(model, data)
+    if not isinstance(given, Mapping):
+        return program, data
+    found, leaves = arguments.taken_apart(model.program, args, given)
+    if found is model.program:
+        return program, leaves
+    guide, critic = (arguments.alike(each, found) for each in (model.guide, model.critic))
+    return dataclasses.replace(model, program=found, guide=guide, critic=critic, derived=None), leaves
 
 
 def _model(program: Program) -> Model:
@@ -98,12 +146,24 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
     chosen = engine.load(engine_name or engine.detect(model.program))
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision is {precision!r}; known: float32, float64")
-    try:
+    checked = check(model.program, looking.kept(data) if isinstance(data, Mapping) else data, precision)
+
+    def prepare(data: Mapping[str, Any]) -> Target:
         target = chosen.prepare(model.program, data, precision, model.reads_rows)
         return chosen.guided(target, model.guide, model.critic)
-    except (TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
-        shapes = ", ".join(f"{k}: {v.shape}" for k, v in data.items() if isinstance(v, np.ndarray)) or "no arrays"
+
+    try:
+        target, used, levels = looking.settled(model.program, data, precision, prepare)
+    except FAULTS as error:
+        if told := looking.unreadable(data):
+            raise ValueError(told) from error
+        shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
+    if levels and chosen.as_numbers(target, tuple(levels)):
+        raise ValueError(looking.unreadable(data))
+    target.notes = (*target.notes, *looking.told(used, levels))
+    target.levels = levels
+    return target
 
 
 @watch.interruptible()
@@ -112,6 +172,8 @@ def fit(
     data: Mapping[str, Any] | np.ndarray | str | None = None,
     inference: str | Inference = suggestions.AUTO,
     *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -126,8 +188,10 @@ def fit(
     """Fit a program to data by any algorithm that its structure allows.
 
     program: a plain NumPyro or Pyro program, a Model, a name in the catalogue, or what a learned fit's `condition` gives.
-    data: mapping from the program's parameters to arrays and settings; for a model that learns from rows also an array
-        (row, ...) or the name of a data set (`probgen.data`); by default the model's own data.
+    data: mapping from the program's parameters to what it takes: arrays of any library, containers of arrays, settings, words,
+        tables, functions; for a model that learns from rows also an array (row, ...) or the name of a data set (`probgen.data`);
+        by default the model's own data.
+    args, kwargs: the same as the program would be called with.
     inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it. By default
         "nuts", or what serves best a program that it does not take: "gibbs", "mle", "svi", ...; "svi" where a guide is given.
     seed: the run is a function of program, data, settings and seed.
@@ -148,11 +212,18 @@ def fit(
     """
     seed = whole_numbers.seed(seed)
     if auto := inference == suggestions.AUTO:
-        said = {"engine": engine, "guide": guide, "by_row": by_row, "precision": precision}
+        said = {
+            "args": args,
+            "kwargs": kwargs,
+            "engine": engine,
+            "guide": guide,
+            "by_row": by_row,
+            "precision": precision,
+        }
         inference = suggestions.default(program, data, **said)
     algorithm, store, precision, model, target = asked(
-        program, data, inference, out=out, overwrite=overwrite, precision=precision, engine=engine, guide=guide, by_row=by_row,
-        **settings,
+        program, data, inference, args=args, kwargs=kwargs, out=out, overwrite=overwrite, precision=precision, engine=engine,
+        guide=guide, by_row=by_row, **settings,
     )  # fmt: skip
     if auto and inference not in ("nuts", "svi"):
         target.notes = (
@@ -182,6 +253,8 @@ def asked(
     data: Any,
     inference: str | Inference,
     *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     precision: str | None = None,
@@ -193,7 +266,7 @@ def asked(
     """What `fit` is asked for, checked, before anything runs: algorithm, directory, precision, model and target; see there."""
     if isinstance(guide, str):  # a family of ours, by its name: a setting of "svi"
         settings, guide = {**settings, "guide": guide}, None
-    program = _declared(program, guide, by_row)
+    program, data = apart(_declared(program, guide, by_row), data, args, kwargs)
     if isinstance(inference, str):
         inference, suggested = meant(inference, program, data, engine)
         settings = suggested | settings
@@ -216,6 +289,7 @@ def asked(
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
         )
     target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm))
+    missing.check(target)
     return algorithm, store, precision, model, target
 
 
@@ -264,7 +338,7 @@ READINGS = {"svi": {"rows": "amortised_svi", "guide": "guided_svi"}, "mle": {"po
 
 
 def _arrays(target: Target) -> dict[str, np.ndarray]:
-    return {k: np.asarray(v) for k, v in target.data.items() if not isinstance(v, bool | int | str | None)}
+    return fixed.written(target.data)[0]
 
 
 def default_precision(program: Program) -> str:
@@ -282,21 +356,24 @@ def _held(precision: str | None, program: Program, data: Any) -> str | None:
 
 
 @watch.interruptible()
-def resume(out: str | Path, program: Program | None = None, *, progress: bool | None = None) -> Fit:
+def resume(
+    out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None, progress: bool | None = None
+) -> Fit:  # fmt: skip
     """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
 
     program: only for a program that cannot be imported again, such as one typed into a notebook.
+    data: only for data that cannot be kept on disk, such as functions made in a notebook.
     Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
     """
     store = Store(out)
     store.record()  # there is one
     with store.writing():
-        return _drive(_where_it_was(store, program), progress)
+        return _drive(_where_it_was(store, program, data), progress)
 
 
-def _where_it_was(store: Store, program: Program | None) -> Run:
+def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any] | None) -> Run:
     """A run as its last checkpoint left it; raises ChangedRun where its program, data or settings are others."""
-    run = _restored(store, program)
+    run = _restored(store, program, data)
     if changed := _changes(store, run):
         raise seal.ChangedRun(
             f"{store.path} cannot go on: changed since it was begun: {'; '.join(changed)}.\n"
@@ -314,13 +391,13 @@ def _where_it_was(store: Store, program: Program | None) -> Run:
     return run
 
 
-def load(out: str | Path, program: Program | None = None) -> Fit:
+def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None) -> Fit:
     """The Fit of a directory, finished or not.
 
     Where the state cannot be read, all draws on disk are; else those that it counts.
     """
     store = Store(out)
-    run = _restored(store, program)
+    run = _restored(store, program, data)
     if changed := _changes(store, run):
         told = f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs."
         run.target.notes = (*getattr(run.target, "notes", ()), told)
@@ -529,7 +606,8 @@ def _searched(run: Run, executor: Any, finite: np.ndarray) -> bool:
 def _record(
     program: Program, model: Model, algorithm: Inference, target: Target, seed: int, precision: str
 ) -> dict[str, Any]:
-    static = {k: v for k, v in target.data.items() if isinstance(v, bool | int | str | None)}
+    static = fixed.written(target.data)[1]
+    layout = arguments.written(model.program.layout) if isinstance(model.program, Arranged) else None
     record = {
         "probgen": versions()["probgen"],
         "program": _reference(program, model.program) | _companions(program, model),
@@ -541,6 +619,7 @@ def _record(
         "seed": seed,
         "precision": precision,
         "static": static,
+        **({"layout": layout} if layout else {}),
         "versions": versions(),
     }
     return record | {"seal": seal.sealed(record, target, _arrays(target))}
@@ -550,7 +629,7 @@ def _reference(program: Program, function: Callable[..., Any]) -> dict[str, str]
     """How to find a program again: a catalogue name, or the module or file and the name in it."""
     if isinstance(program, str):
         return {"model": program}
-    if isinstance(function, Pinned):
+    if isinstance(function, Pinned | Arranged):
         return _reference(function.program, function.program)
     if base := getattr(function, "base", None):  # a program with learned parameters
         return {**_reference(base, base), "parameters": " ".join(function.parameters)}
@@ -637,14 +716,14 @@ def from_file(path: str | Path, name: str) -> Program:
         raise LookupError(f"{path} has no {name!r}.{closest(name, vars(sys.modules[module]))}") from error
 
 
-def _restored(store: Store, program: Program | None) -> Run:
+def _restored(store: Store, program: Program | None, data: Mapping[str, Any] | None = None) -> Run:
     record = store.record()
     given = store.arrays("data.safetensors")[0]
     arrays = {k: v for k, v in given.items() if not k.endswith(START)}
     starts = {k.removesuffix(START): v for k, v in given.items() if k.endswith(START)}
     algorithm = catalog.inference(record["inference"]["name"], _tuples(record["inference"]["settings"]))
     chosen = program if program is not None else _find_program(record["program"])
-    data = {**arrays, **record["static"]}
+    data = fixed.restored(arrays, record["static"]) if data is None else apart(chosen, data)[1]
     if labels := record["program"].get("parameters"):
         base = catalog.model(chosen).program if isinstance(chosen, str) else chosen
         chosen = engine.load(record["engine"]).with_parameters(base, data, labels.split(" "), record["precision"])
@@ -657,6 +736,8 @@ def _restored(store: Store, program: Program | None) -> Run:
         "by_row", issubclass(algorithm.needs, Learnable) or None
     )  # runs of before it was said are of rows
     chosen = _declared(chosen, None, by_row)
+    if layout := record.get("layout"):
+        chosen = _arranged(_model(chosen), arguments.read(layout))
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     named = {"dims": record["dims"], "coords": dims.from_json(record["coords"])}
     model = dataclasses.replace(model, **{k: {**getattr(model, k), **v} for k, v in named.items()})
@@ -666,6 +747,13 @@ def _restored(store: Store, program: Program | None) -> Run:
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
     run.begin_at = store.arrays("begin.safetensors")[0] if store.has("begin.safetensors") else None
     return run
+
+
+def _arranged(model: Model, layout: arguments.Layout) -> Model:
+    """The model of a program that is called as a run's was, and of its guide."""
+    found = arguments.arranged(model.program, layout)
+    guide, critic = (arguments.alike(each, found) for each in (model.guide, model.critic))
+    return dataclasses.replace(model, program=found, guide=guide, critic=critic, derived=None)
 
 
 def _changes(store: Store, run: Run) -> list[str]:

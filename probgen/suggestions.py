@@ -75,8 +75,10 @@ def default(program: Any, data: Any, **said: Any) -> str:
 
 
 def _target(
-    program: Any, data: Any, engine: Any = None, by_row: Any = None, precision: Any = None, guide: Any = None
-) -> Target:
-    from probgen.run import _declared, conditioned
+    program: Any, data: Any, *, args: Any = (), kwargs: Any = None, engine: Any = None, by_row: Any = None, precision: Any = None,
+    guide: Any = None,
+) -> Target:  # fmt: skip
+    from probgen.run import _declared, apart, conditioned
 
-    return conditioned(_declared(program, None, by_row), data, engine, precision or "float64")[1]
+    program, data = apart(_declared(program, None, by_row), data, args, kwargs)
+    return conditioned(program, data, engine, precision or "float64")[1]

@@ -48,7 +48,7 @@ class Site:
     discrete: whether the support is countable; enumerable: whether it is finite and the engine can enumerate it.
     subsampled: whether it stands in a plate that draws a minibatch.
     source: the data keyword whose array an observed site is, where it is one; bounds: that array's known support.
-    circular: whether it is an unknown angle, or angles, with no ends.
+    circular: whether it is an unknown angle, or angles, with no ends. masked: whether a mask may leave out some of it.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Site:
     source: str = ""
     bounds: Bounds | None = None
     circular: bool = False
+    masked: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen import dims, slashes
+from probgen.arguments import Arranged
+from probgen.fixed import Fixed, arrays_of
+from probgen.inputs import read
+from probgen.looking import is_words
 from probgen.pinned import Changed
 from probgen.target import Learnable
 
@@ -86,13 +90,13 @@ def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
 
 def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
     """What sites are observed at goes to observed_data, by their names; data that are not that, as they are, to constant_data."""
-    arrays = {k: np.asarray(v) for k, v in fit.target.data.items() if not isinstance(v, bool | int | str | None)}
+    arrays = arrays_of(fit.target.data)
     if isinstance(fit.target, Learnable):
         sources = dict(fit.target.keywords)
         observed = {site: arrays[k] for k, site in sources.items() if k in arrays}
     else:
         sites = [site for site in fit.target.sites if site.kind == "observed"]
-        observed = {site.name: arrays[site.source] for site in sites if site.source}
+        observed = {site.name: arrays[site.source] for site in sites if site.source in arrays}
         if len(observed) < len(sites):
             with contextlib.suppress(Changed):  # of a program that is another by now, what is observed by its keyword
                 observed = fit.target.observed_values()
@@ -112,9 +116,34 @@ def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
     from probgen.seal import check_seen
 
     check_seen(fit.target)
-    own = on_host(fit.target.data)
-    data = check(fit.model.program, {**own, **new_data}, fit.precision)
+    own, program = on_host(fit.target.data), fit.model.program
+    new_data = program.given(new_data) if isinstance(program, Arranged) else new_data
+    new = {k: _renewed(fit, k, v, own.get(k)) for k, v in new_data.items()}
+    data = check(program, {**own, **new}, fit.precision)
     return {k: _counted(v, own.get(k)) if k in new_data else v for k, v in data.items()}
+
+
+def _renewed(fit: Fit, name: str, value: Any, own: Any) -> Any:
+    """A new datum as the fit's own was given: as it is, as codes of words, or as an array."""
+    if type(own) is Fixed:
+        return Fixed(value)
+    levels = fit.model.coords.get(name, ())
+    if (
+        isinstance(own, np.ndarray)
+        and is_words(value)
+        and all(isinstance(word, str) for word in levels)
+        and len(levels)
+    ):
+        return _codes(name, np.asarray(value), list(levels))
+    if isinstance(own, np.ndarray) and value is not None and np.isfinite(own).all():
+        return read(name, value)
+    return value
+
+
+def _codes(name: str, words: np.ndarray, levels: list[str]) -> np.ndarray:
+    if new := sorted(set(map(str, words.ravel())) - set(levels)):
+        raise ValueError(f"Data {name!r} has {new[0]!r}; the fit's are {', '.join(levels) or 'numbers'}.")
+    return np.array([levels.index(str(word)) for word in words.ravel()]).reshape(words.shape)
 
 
 def _counted(value: Any, own: Any) -> Any:

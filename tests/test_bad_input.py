@@ -65,7 +65,6 @@ CASES = {
     "labels out of range": (yes_or_no, {"y": np.array([0, 1, 2, 1, 0, 1])}, {}, ValueError, r"integers from 0 to 1; y\[2\] is 2"),
     "a NaN": (line, with_value(3, np.nan), {}, ValueError, r"Data 'y' has 1 value.*NaN or infinite.*y\[3\]"),
     "an infinity": (line, with_value(0, -np.inf), {}, ValueError, r"Data 'y' has 1 value.*y\[0\]"),
-    "a matrix index": (line, {"x": np.where(X == 3, np.nan, X), "y": Y}, {}, ValueError, r"x\[1, 1\]"),
     "an empty array": (line, {"x": X, "y": []}, {}, ValueError, r"Data 'y' is empty"),
     "words": (line, {"x": X, "y": ["a"] * 6}, {}, ValueError, r"Data 'y' has dtype <U1; expected numbers"),
     "a ragged list": (line, {"x": [[1.0], [1.0, 2.0]], "y": Y}, {}, ValueError, r"'x' cannot be read as one array"),

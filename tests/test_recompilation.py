@@ -8,6 +8,7 @@ import pytest
 from conftest import ENGINES, python
 
 import probgen as pg
+from probgen.engine import mappings, xla
 
 RUNS = []  # one entry for each time that a program's body ran
 Y, X = np.linspace(-1, 1, 30), np.linspace(0, 2, 30)
@@ -100,3 +101,18 @@ def test_a_second_process_traces_no_kernel_and_draws_the_same(tmp_path):
     edited = "t.PROGRAMS['numpyro'] = lambda x, y: (t.numpyro_line(x, y), numpyro.factor('more', 1.0))[0]"
     assert child(tmp_path, FIT[0], edited, *FIT[1:])[1] == "True"
     assert len(list((tmp_path / "executables").iterdir())) == 4
+
+
+def test_compiled_code_is_forgotten_before_a_process_runs_out_of_mappings(monkeypatch):
+    """At Linux's limit of mapped pieces of memory LLVM ends the process; a fit maps thousands."""
+    if not mappings.used():
+        pytest.skip("the system does not say what is mapped")
+    settings = {"num_warmup": 20, "num_samples": 20, "num_chains": 1, "progress": False}
+    first = pg.fit("eight_schools", **settings)
+    before = mappings.used()
+    monkeypatch.setattr(mappings, "SHARE", 0.0)
+    assert mappings.relieve(xla._compiled.cache_clear, xla._density.cache_clear)
+    assert mappings.used() < before
+    np.testing.assert_array_equal(pg.fit("eight_schools", **settings).z, first.z)
+    monkeypatch.setattr(mappings, "SHARE", 1.0)
+    assert not mappings.relieve(lambda: pytest.fail("nothing need be forgotten"))

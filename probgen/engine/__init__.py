@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from probgen.arguments import Arranged
+from probgen.reads import is_library
 
 KNOWN = ("numpyro", "pyro")
 
@@ -48,10 +50,13 @@ def read_as(
     """What a program is read as: "rows" to learn parameters from, "points" (parameters on the whole data) or "unknowns" alone."""
     from probgen.algorithm import Incompatible
     from probgen.data import check
+    from probgen.looking import kept, settled
     from probgen.target import Learnable
 
+    check(program, kept(data))
+    prepare = lambda some: load(name or detect(program)).prepare(program, some, "float32", by_row)  # noqa: E731
     try:
-        target = load(name or detect(program)).prepare(program, check(program, data), "float32", by_row)
+        target, _, _ = settled(program, data, "float64", prepare)
     except Incompatible:  # of rows that cannot be learned from
         return "rows"
     except (TypeError, ValueError, IndexError, RuntimeError):  # what is wrong is told when the target is made
@@ -70,6 +75,9 @@ def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
         yield from _roots(thing.func, seen)
     elif isinstance(thing, types.MethodType):
         yield from _roots(thing.__func__, seen)
+        yield from _object_roots(thing.__self__, seen)
+    elif isinstance(thing, Arranged):
+        yield from _roots(thing.program, seen)
     elif isinstance(thing, types.FunctionType):
         root = (thing.__module__ or "").partition(".")[0]
         yield root
@@ -78,9 +86,21 @@ def _roots(thing: Any, seen: set[int]) -> Iterator[str]:
     else:
         kind = thing if isinstance(thing, type) else type(thing)
         yield kind.__module__.partition(".")[0]
-        call = inspect.getattr_static(kind, "__call__", None)
-        if not isinstance(thing, type) and isinstance(call, types.FunctionType):
-            yield from _roots(call, seen)
+        if not isinstance(thing, type):
+            yield from _object_roots(thing, seen)
+
+
+def _object_roots(thing: Any, seen: set[int]) -> Iterator[str]:
+    """Of the functions that an object of a user's class holds, and of all its methods: one may call the others."""
+    for part in getattr(thing, "__dict__", {}).values():
+        if isinstance(part, types.FunctionType | types.MethodType | functools.partial):
+            yield from _roots(part, seen)
+    for base in type(thing).__mro__:
+        if base.__module__.partition(".")[0] in KNOWN:
+            yield base.__module__.partition(".")[0]
+        elif not is_library(base.__module__):
+            for part in vars(base).values():
+                yield from _roots(part, seen) if isinstance(part, types.FunctionType) else ()
 
 
 def _function_roots(function: types.FunctionType, seen: set[int]) -> Iterator[str]:

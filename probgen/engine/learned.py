@@ -22,6 +22,7 @@ from probgen.engine import energy, indices
 from probgen.engine.energy import Block
 from probgen.engine.numpyro import NumpyroTarget, prepare
 from probgen.engine.structure import MEASURES, Free, settings, structure_of
+from probgen.fixed import is_setting, plain
 from probgen.grey import is_grey, loosened, note
 from probgen.target import START, Learnable, Target, Variable, check_begun
 
@@ -113,13 +114,15 @@ def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learne
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
     """Whether the program registers parameters when it is run forward, on the first row of data that it does not take whole."""
     needed = {k for k, p in inspect.signature(program).parameters.items() if p.default is inspect.Parameter.empty}
-    arrays = {k: np.asarray(v) for k, v in data.items() if not isinstance(v, bool | int | str | None) and k in needed}
-    static = {k: v for k, v in data.items() if isinstance(v, bool | int | str | None)}
+    arrays = {k: np.asarray(v) for k, v in data.items() if not is_setting(v) and k in needed}
+    static = {k: v for k, v in data.items() if is_setting(v)}
     whole = {k: np.asarray(v) for k, v in data.items() if k not in static}
-    for given in (arrays, {k: v[0] if v.ndim else v for k, v in arrays.items()}, whole):
+    static = {k: plain(v) for k, v in static.items()}
+    for given in (arrays, {k: v[0] if v.ndim else v for k, v in arrays.items()}, whole, {}):
         found: list[bool] = []
+        closed = static if given else {**static, **data}  # at last as they are, for programs that look at them
         with contextlib.suppress(Exception):
-            jax.eval_shape(lambda a: found.append(bool(initial(program, {**a, **static}, jax.random.key(0)))), given)  # noqa: B023
+            jax.eval_shape(lambda a: found.append(bool(initial(program, {**a, **closed}, jax.random.key(0)))), given)  # noqa: B023
             return found[0]
     return False
 

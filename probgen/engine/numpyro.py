@@ -621,6 +621,13 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     return judged.judged(found, critic)
 
 
+def as_numbers(target: Any, names: Any) -> list[str]:
+    """Which codes of words a program uses as numbers; see `codes`."""
+    from probgen.engine import codes
+
+    return codes.as_numbers(target, names)
+
+
 def kind(structure: Structure) -> type[NumpyroTarget]:
     latent = [site for site in structure.sites if site.kind == "latent"]
     if not latent:

@@ -20,6 +20,7 @@ import torch
 
 from probgen.engine import pyro_data
 from probgen.engine.pyro_bounded import guided
+from probgen.engine.pyro_codes import as_numbers
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
@@ -37,6 +38,7 @@ __all__ = [
     "OPS",
     "Executor",
     "Ops",
+    "as_numbers",
     "guided",
     "has_parameters",
     "name",

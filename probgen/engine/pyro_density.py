@@ -426,6 +426,7 @@ def _site(node: Any, plates: Mapping[str, Any], source: str = "") -> Site:
         source=source,
         bounds=bounds_of(node) if source else None,
         circular=_kind(node) == "latent" and pyro_edges.is_angle(node["fn"]),
+        masked=node["mask"] is not None or "Masked" in type(node["fn"]).__name__,
     )
 
 

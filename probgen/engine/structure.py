@@ -389,7 +389,8 @@ def _sites(trace: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Site]:
             source = next((k for k, v in arrays.items() if v is site["value"]), "")
             masked = isinstance(site["fn"], MaskedDistribution)  # where masked, anything may stand
             limits = bounds(site["fn"].support, constraints) if source and not masked else None
-            sites.append(dataclasses.replace(_sample_site(key, site), source=source, bounds=limits))
+            found = _sample_site(key, site)
+            sites.append(dataclasses.replace(found, source=source, bounds=limits, masked=masked))
     return sites
 
 

@@ -28,7 +28,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from probgen import runtime, thinning, watch
 from probgen.algorithm import Inference, Sampler
-from probgen.engine import pools
+from probgen.engine import mappings, pools
 from probgen.reads import is_library, reads_of
 
 # ---- compiled code that outlives the process ---------------------------------------------------------------------
@@ -100,6 +100,7 @@ def _compiled(
     make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
     own: Any,
 ) -> Code:  # fmt: skip
+    mappings.relieve(_compiled.cache_clear, _density.cache_clear)
     leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
     file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
     if file:

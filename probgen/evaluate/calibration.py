@@ -19,7 +19,9 @@ import numpy as np
 
 from probgen import catalog, engine, runtime, suggestions, watch
 from probgen.algorithm import Inference, Learner, Sampler, fitting
+from probgen.data import on_host
 from probgen.diagnostics import Finding, Verdict
+from probgen.fixed import Fixed, arrays_of, plain
 from probgen.model import Model
 from probgen.target import Continuous, Target
 
@@ -185,10 +187,11 @@ class _Study:
         """The target of simulated data; ValueError where they are not finite."""
         from probgen.run import prepared
 
-        data = {k: v if isinstance(v, bool | int | str | None) else np.asarray(v) for k, v in self.target.data.items()}
+        data = on_host(self.target.data)
         for site, keyword in self.keywords.items():
-            data[keyword] = np.asarray(truth[site], data[keyword].dtype)
-            if not np.isfinite(data[keyword]).all():
+            drawn = np.asarray(truth[site], np.asarray(plain(data[keyword])).dtype)
+            data[keyword] = Fixed(drawn) if type(data[keyword]) is Fixed else drawn
+            if not np.isfinite(drawn).all():
                 raise ValueError(f"the simulated {site!r} is not finite")
         program = getattr(self.target.structure, "program", self.model.program)  # type: ignore[attr-defined]  # as it was
         model = replace(self.model, program=program)
@@ -296,7 +299,7 @@ def _observed_keywords(target: Target) -> dict[str, str]:
             f"The program has the factor {target.named('factor')[0]!r}, which has no draws.\n"
             "Simulation-based calibration needs a program that simulates its data: write the factor as a sample site."
         )
-    arrays = {k: np.asarray(v) for k, v in target.data.items() if not isinstance(v, bool | int | str | None)}
+    arrays = arrays_of(target.data)
     found: dict[str, str] = {}
     for site, value in target.observed_values().items():
         same = [k for k in (site, *arrays) if k in arrays and _same(arrays[k], value) and k not in found.values()]

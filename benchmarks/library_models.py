@@ -1,0 +1,337 @@
+"""How many of the libraries' own example models run here as they are? Examples and notebooks of both, by kind of failure.
+
+    python benchmarks/library_models.py --numpyro ~/numpyro --pyro ~/pyro      # checkouts of the two libraries
+    python benchmarks/library_models.py --numpyro ~/numpyro --files gmm baseball
+
+Each file is executed in a process of its own, its own inference cut down to a few steps. What it hands to the library's MCMC or
+SVI (program, guide, arguments) is handed to `pg.fit` as well. Of continuous posteriors the log density is compared with the
+library's own at a point. Data sets that a file would download are replaced by made ones of the same form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+import types
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import say
+
+STEPS = 4  # of the library's own runs
+SHORT = {"num_warmup": 4, "num_samples": 4, "num_chains": 1}
+# Code that LLVM leaves as it is compiles in a third of the time.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+LIMIT = 240  # seconds for a file
+FOLDERS = {"numpyro": ("examples", "notebooks/source"), "pyro": ("examples", "tutorial/source")}
+BARS = {"numpyro": 0.95, "pyro": 0.85}
+CLOSE = 1e-5  # of log densities, relative; constants of single precision round to 1e-7
+NOT_MODELS = (
+    "conf.py",
+    "cleannb.py",
+    "search_inference.py",
+    "__init__.py",
+    "minipyro.py",
+    "svi_horovod.py",
+    "svi_lightning.py",
+)
+
+
+def files(library: str, root: Path, words: list[str] | None) -> list[Path]:
+    found = [
+        f for folder in FOLDERS[library] for f in sorted((root / folder).rglob("*")) if f.suffix in (".py", ".ipynb")
+    ]
+    found = [f for f in found if f.name not in NOT_MODELS and "utils" not in f.parts]
+    return [f for f in found if not words or any(w in f.stem for w in words)]
+
+
+# ---- in a process of one file ------------------------------------------------------------------------------------------
+
+
+class Seen:
+    """What was handed to the library so far; each program once for each form of its arguments."""
+
+    def __init__(self) -> None:
+        self.done: set[Any] = set()
+
+    def take(self, kind: str, program: Any, guide: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        import probgen as pg
+
+        name = getattr(program, "__name__", type(program).__name__)
+        key = (kind, name, str([type(a) for a in args]), str(sorted(kwargs)))
+        if key in self.done:
+            return
+        self.done.add(key)
+        record = {"model": name, "kind": kind, "seconds": time.perf_counter(), "difference": None}
+        inference, settings = ("nuts", SHORT) if kind == "mcmc" else ("svi", {"num_steps": 20, "guide": guide})
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fit = pg.fit(program, None, inference, args=args, kwargs=kwargs, progress=False, **settings)
+                record["difference"] = difference(fit, program, args, kwargs) if kind == "mcmc" else None
+            record["outcome"] = "runs"
+            if record["difference"] is not None and not record["difference"] < CLOSE:
+                record["outcome"] = "another density"
+        except Exception as error:
+            record |= {"outcome": type(error).__name__, "why": str(error)[:600]}
+            if os.environ.get("TRACE"):
+                traceback.print_exc()
+        record["seconds"] = round(time.perf_counter() - record["seconds"], 1)
+        print("\nRECORD " + json.dumps(record), flush=True)
+
+
+def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> float | None:
+    """Relative difference of our log density at the last draw from the library's; None where it cannot be compared."""
+    from probgen import runtime
+    from probgen.target import Continuous
+
+    target = fit.target
+    if not isinstance(target, Continuous) or getattr(target, "summed", ()) or target.points:
+        return None
+    z = fit.z[0, -1]
+    with contextlib.suppress(Exception):
+        if target.engine == "numpyro":
+            from numpyro.infer.util import potential_energy
+
+            with runtime.jax_scope(fit.precision):
+                ours = float(target.log_density(z))
+                theirs = -float(potential_energy(program, args, kwargs, target.structure.unravel(z)))
+        else:
+            import torch
+            from pyro.infer.mcmc.util import initialize_model
+
+            potential = initialize_model(program, args, kwargs)[1]
+            ours = float(target.log_density(torch.as_tensor(z)))
+            blocks = target.structure.blocks
+            theirs = -float(
+                potential({k: torch.as_tensor(z[b.start : b.stop]).reshape(b.shape) for k, b in blocks.items()})
+            )
+        return abs(ours - theirs) / max(1.0, abs(theirs))
+    return None
+
+
+def hook(library: str, seen: Seen) -> None:
+    """MCMC and SVI of a library show what they are given, and run a few steps only."""
+    if library == "numpyro":
+        from numpyro.infer import MCMC, SVI
+
+        run, init, update = MCMC.run, SVI.init, SVI.run
+
+        def mcmc(
+            self: Any, rng_key: Any, *args: Any, extra_fields: Any = (), init_params: Any = None, **kwargs: Any
+        ) -> Any:
+            model = getattr(self.sampler, "model", None) or getattr(
+                getattr(self.sampler, "inner_kernel", None), "model", None
+            )
+            if model is not None:
+                seen.take("mcmc", model, None, args, kwargs)
+            self.num_warmup, self.num_samples, self.progress_bar = STEPS, STEPS, False
+            return run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
+
+        def svi_init(self: Any, rng_key: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.take("svi", self.model, self.guide, args, {k: v for k, v in kwargs.items() if k != "init_params"})
+            return init(self, rng_key, *args, **kwargs)
+
+        def svi_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
+            return update(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
+
+        MCMC.run, SVI.init, SVI.run = mcmc, svi_init, svi_run
+        stand_ins()
+    else:
+        import pyro
+        from pyro.infer import MCMC, SVI
+
+        run, step = MCMC.run, SVI.step
+
+        def pyro_mcmc(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if (model := getattr(self.kernel, "model", None)) is not None:
+                with fresh(pyro):
+                    seen.take("mcmc", model, None, args, kwargs)
+            self.num_samples, self.warmup_steps = STEPS, STEPS
+            return run(self, *args, **kwargs)
+
+        def pyro_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+            with fresh(pyro):
+                seen.take("svi", self.model, self.guide, args, kwargs)
+            self.steps_done = getattr(self, "steps_done", 0) + 1
+            if self.steps_done > 50 * STEPS:
+                raise SystemExit
+            return step(self, *args, **kwargs)
+
+        MCMC.run, SVI.step = pyro_mcmc, pyro_step
+
+
+@contextlib.contextmanager
+def fresh(pyro: Any) -> Any:
+    """Pyro's parameters as they were before."""
+    kept = pyro.get_param_store().get_state()
+    try:
+        yield
+    finally:
+        pyro.get_param_store().set_state(kept)
+
+
+def stand_ins() -> None:
+    """Made data in the form of NumPyro's data sets."""
+    import numpy as np
+    from numpyro.examples import datasets
+
+    rng = np.random.default_rng(0)
+    n, days = 200, np.array([f"{2000 + i // 250}-01-01" for i in range(500)])
+    bits = lambda *shape: (rng.uniform(size=shape) < 0.3).astype("uint8")  # noqa: E731
+    chords = {s: (np.full(8, 12), bits(8, 12, 88)) for s in ("train", "test", "valid")}
+    players = np.array(
+        [[f"Player{i}", 45, int(rng.integers(8, 20)), 300, int(rng.integers(60, 100))] for i in range(18)]
+    )
+    made = {
+        "baseball": {
+            s: (players[:, 1].astype(int), players[:, 2].astype(int), list(players[:, 0])) for s in ("train", "test")
+        },
+        "boston_housing": {s: (rng.normal(size=(n, 13)), rng.normal(size=n)) for s in ("train", "test")},
+        "covtype": {"train": (rng.normal(size=(n, 54)), bits(n).astype("int32"))},
+        "dipper_vole": {"dipper": (bits(60, 7).astype(int), bits(60).astype(int)), "vole": (bits(60, 6).astype(int),)},
+        "higgs": {s: (rng.normal(size=(n, 28)), bits(n).astype("int32")) for s in ("train", "test")},
+        "jsb_chorales": chords,
+        "lynxhare": {"train": (np.arange(1900, 1921), rng.uniform(5, 70, (21, 2)))},
+        "mnist": {
+            s: (rng.uniform(size=(512, 28, 28)).astype("float32"), rng.integers(0, 10, 512)) for s in ("train", "test")
+        },
+        "SP500": {"train": (days, rng.normal(size=500) / 100)},
+        "ucbadmit": {
+            "train": (np.repeat(np.arange(6), 2), np.tile([1, 0], 6), np.full(12, 300), rng.integers(50, 250, 12))
+        },
+    }
+
+    def load(dset: Any, num_datapoints: int | None = -1) -> Any:
+        if dset.name not in made:
+            raise FileNotFoundError(f"the data set {dset.name} is not here")
+        return made[dset.name]
+
+    datasets._load = load
+
+
+def runnable(code: str) -> str:
+    """Code without a notebook's commands and without the check of the library's version."""
+    left_out = ("%", "!", "assert numpyro.__version__", "assert pyro.__version__")
+    return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(left_out))
+
+
+def child(library: str, file: Path) -> None:
+    """One file, to its end or its first error."""
+    os.environ["CI"] = "1"  # notebooks take fewer steps
+    os.environ.setdefault("MPLBACKEND", "agg")
+    os.chdir(file.parent)
+    sys.path.insert(0, str(file.parent))
+    sys.path.insert(0, str(file.parents[2]))
+    sys.argv = [str(file)]
+    import probgen  # noqa: F401  # before anything starts JAX
+
+    hook(library, Seen())
+    module = types.ModuleType("__main__")
+    module.__file__ = str(file)
+    sys.modules["__main__"] = module
+    if file.suffix == ".ipynb":
+        library_cells(file, vars(module))
+    else:
+        try:
+            exec(compile(runnable(file.read_text()), str(file), "exec"), vars(module))
+        except SystemExit:
+            return
+        except Exception as error:
+            print("\nENDS " + json.dumps(f"{type(error).__name__}: {str(error)[:200]}"), flush=True)
+
+
+def library_cells(file: Path, space: dict[str, Any]) -> None:
+    """A notebook cell by cell: one that fails for want of data or a package leaves the others."""
+    for cell in json.loads(file.read_text())["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        try:
+            exec(compile(runnable("".join(cell["source"])), str(file), "exec"), space)
+        except (Exception, SystemExit) as error:
+            print("\nENDS " + json.dumps(f"{type(error).__name__}: {str(error)[:200]}"), flush=True)
+
+
+# ---- all files -----------------------------------------------------------------------------------------------------------
+
+
+def measured(library: str, root: Path, file: Path) -> list[dict[str, Any]]:
+    """The records of one file; one without models says why."""
+    words = [sys.executable, __file__, "--child", library, str(file)]
+    try:
+        quick = os.environ | {"XLA_FLAGS": f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=quick)
+        out, end = done.stdout, "" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-300:]}"
+    except subprocess.TimeoutExpired as late:
+        out, end = (late.stdout or b"").decode(), f"longer than {LIMIT} s"
+    lines = out.splitlines()
+    found = [json.loads(line[7:]) for line in lines if line.startswith("RECORD ")]
+    ends = [json.loads(line[5:]) for line in lines if line.startswith("ENDS ")]
+    base = {"library": library, "file": str(file.relative_to(root))}
+    if end.startswith("longer") and not ends:
+        found.append({"model": "?", "kind": "?", "outcome": "no end", "why": end})
+    return [base | r for r in found] or [
+        base | {"model": "-", "outcome": "no model", "why": (ends or [end or "none is run"])[0]}
+    ]
+
+
+def report(records: list[dict[str, Any]]) -> str:
+    lines = []
+    for library, bar in BARS.items():
+        own = [r for r in records if r["library"] == library and r["outcome"] != "no model"]
+        if own:
+            kinds = Counter(r["outcome"] for r in own)
+            share = kinds["runs"] / len(own)
+            lines.append(
+                f"{library}: {kinds['runs']} of {len(own)} models run ({share:.0%}; the bar {bar:.0%}); {dict(kinds)}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--numpyro", type=Path, help="a checkout of NumPyro")
+    parser.add_argument("--pyro", type=Path, help="a checkout of Pyro")
+    parser.add_argument(
+        "--files", nargs="+", metavar="WORD", help="files with any of these words in their names (default: all)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=harness.HERE / "library_models.jsonl", help="results (default: %(default)s)"
+    )
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child[0], Path(given.child[1]).resolve())
+        return 0
+    roots = {k: v.resolve() for k, v in (("numpyro", given.numpyro), ("pyro", given.pyro)) if v}
+    if not roots:
+        parser.error("say where a checkout is: --numpyro PATH or --pyro PATH")
+    records: list[dict[str, Any]] = []
+    todo = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
+    for i, (library, root, file) in enumerate(todo):
+        for record in measured(library, root, file):
+            records.append(record)
+            with given.out.open("a") as out:
+                out.write(json.dumps(record) + "\n")
+            why = record.get("why", "").replace("\n", " ")[:110]
+            say(
+                f"[{i + 1}/{len(todo)}] {record['file']}  {record['model']} {record.get('kind', '')}: {record['outcome']} {why}"
+            )
+    print(report(records))
+    shares = {
+        k: [r["outcome"] == "runs" for r in records if r["library"] == k and r["outcome"] != "no model"] for k in roots
+    }
+    return int(any(sum(v) < BARS[k] * len(v) for k, v in shares.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
