@@ -14,6 +14,7 @@ _WORDS = {
     "fit": "probgen.run",
     "resume": "probgen.run",
     "load": "probgen.run",
+    "extend": "probgen.longer",
     "compare": "probgen.comparison",
     "sbc": "probgen.evaluate.calibration",
     "matrix": "probgen.catalog",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from probgen.comparison import compare as compare
     from probgen.evaluate.calibration import sbc as sbc
     from probgen.evaluate.product import product as product
+    from probgen.longer import extend as extend
     from probgen.model import Model as Model
     from probgen.result import Fit as Fit
     from probgen.result import LogProb as LogProb

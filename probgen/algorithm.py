@@ -15,12 +15,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from probgen.target import Continuous, Mixed, Target
+from probgen.whole_numbers import settled
 
 T = TypeVar("T", bound=Target, contravariant=True)
 
 
 class Incompatible(TypeError):
-    """The target does not offer what the algorithm needs."""
+    """The target does not offer what the algorithm needs; instead: names of algorithms that it serves."""
+
+    instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class Inference(Generic[T]):
     takes_guide: ClassVar[bool] = False  # whether it learns the author's guide of a program on its whole data
     learns_points: ClassVar[bool] = False  # whether it learns parameters beside unknowns, or parameters alone
     flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
+    begins_anywhere: ClassVar[bool] = False  # whether it can begin at given values of the unknowns
     period: ClassVar[int] = 0  # steps between two looks at the state; 0: none (NumPyro engine)
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 
@@ -99,16 +103,20 @@ class Sampler(Inference[T]):
     num_warmup: adapting steps of each chain, not kept as draws.
     num_samples: draws kept of each chain.
     num_chains: independent chains.
+    thin: transitions between two kept draws: each chain makes num_samples * thin of them after warm-up.
 
     The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
     """
 
+    begins_anywhere: ClassVar[bool] = True
+
     num_warmup: int = 400
     num_samples: int = 1000
     num_chains: int = 4
+    thin: int = 1
 
     def __post_init__(self) -> None:
-        positive(self, "num_samples", "num_chains")
+        positive(self, "num_samples", "num_chains", "thin")
         if self.num_warmup < 0:
             raise ValueError(f"num_warmup is {self.num_warmup}; it must be 0 or more")
 
@@ -148,9 +156,10 @@ def positive(settings: Any, *names: str) -> None:
 
 
 def closest(word: str, known: Any) -> str:
-    """' Did you mean ...?' where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """' Did you mean ...?' where a known word is close, capitals aside, else nothing."""
+    lower = {str(k).lower(): k for k in known}
+    close = difflib.get_close_matches(str(word).lower(), list(lower), n=1)
+    return f" Did you mean {lower[close[0]]!r}?" if close else ""
 
 
 def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
@@ -161,7 +170,8 @@ def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
             raise TypeError(
                 f"Unknown setting {word!r} of {inference.name}.{closest(word, known)}\nKnown: {', '.join(known)}."
             )
-    return replace(inference, **keywords) if keywords else inference
+    own = {f.name: getattr(inference, f.name) for f in fields(inference)}
+    return replace(inference, **settled(inference, own | keywords))
 
 
 def offered(inference: Inference | type[Inference], target: type[Target] | Target) -> bool:
@@ -189,18 +199,19 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         told = (*dict.fromkeys((*target.notes, *found.notes)),)
         found.notes = (*told, *((f"{inference.name} does not use the program's guide.",) if unused else ()))
         return found
-    names = " or ".join(map(repr, alternatives()[:3]))
-    hint = f"\nTry inference={names}." if names else ""
+    instead = alternatives()
+    hint = f"\nTry inference={' or '.join(map(repr, instead))}." if instead else ""
     if target.engine == "pyro" and target.offers == "Discrete":
-        raise Incompatible(f"{inference.name} cannot be run: {FINITE}")
+        raise _refused(f"{inference.name} cannot be run: {FINITE}", instead)
     if target.engine not in inference.engines:
         engines = " and ".join(inference.engines)
-        raise Incompatible(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}")
+        raise _refused(f"{inference.name} runs on {engines}; this is a {target.engine} program.{hint}", instead)
     why = "" if target.named("latent") else " It has no unknowns: every site is observed."
     if inference.flat_prior and target.named("latent"):
         why = " Its rows are not independent given its unknowns, or the program does not take a single one."
-    raise Incompatible(
-        f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
+    raise _refused(
+        f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}",
+        instead,
     )
 
 
@@ -208,6 +219,12 @@ FINITE = (
     "all of this Pyro program's are finite, which only 'gibbs' takes, and that is for NumPyro programs.\n"
     "Write it for NumPyro, or ask pyro.infer.infer_discrete."
 )
+
+
+def _refused(message: str, instead: list[str]) -> Incompatible:
+    error = Incompatible(message)
+    error.instead = tuple(instead)
+    return error
 
 
 def _points_left(inference: Inference, target: Target) -> str:

@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
-from probgen.algorithm import Inference, Sampler, closest, configure, offered
+from probgen.algorithm import Inference, closest, configure, offered
 from probgen.model import Model
 from probgen.target import Target
 
@@ -85,28 +85,27 @@ def inference(word: str | Inference, settings: dict[str, Any]) -> Inference:
     return configure(word, settings)
 
 
-def algorithms_for(target: Target | type[Target], engine: str, like: Inference | None = None) -> list[str]:
-    """Names of the algorithms that a target can carry; samplers first for one `like` a sampler, learners for a learner."""
-    found = [
+def algorithms_for(target: Target | type[Target], engine: str) -> list[str]:
+    """Names of the algorithms whose types a target offers; see `probgen.suggestions` for those that take it."""
+    return [
         word
         for word in modules("probgen.inference")
         if offered(algorithm(word), target) and engine in algorithm(word).engines
     ]
-    if like is None:
-        return found
-    return sorted(found, key=lambda word: issubclass(algorithm(word), Sampler) != isinstance(like, Sampler))
 
 
-def matrix(engine: str | None = None, program: Callable[..., Any] | None = None) -> Any:
-    """Which inference fits which model, derived from the types: an xarray.DataArray of booleans (model, inference).
+def matrix(engine: str | None = None, program: Callable[..., Any] | None = None, tried: bool = False) -> Any:
+    """Which inference fits which model by its type: an xarray.DataArray of booleans (model, inference).
 
-    engine: only models of that engine; program: one program of your own instead of the collection.
+    engine: only models of that engine; program: one program of your own instead of the collection; tried: whether each algorithm
+        is also asked to take the model, which takes seconds a model and refuses what types do not say.
     Models of an engine that is not installed are left out; they are in the table's attribute "left_out".
     """
     import numpy as np
     import xarray as xr
 
     from probgen.run import conditioned
+    from probgen.suggestions import working
 
     names = sorted(modules("probgen.models")) if program is None else [getattr(program, "__name__", "program")]
     words = list(modules("probgen.inference"))
@@ -120,7 +119,7 @@ def matrix(engine: str | None = None, program: Callable[..., Any] | None = None)
             left_out.append(name)
             continue
         if engine in (None, target.engine):
-            fits = set(algorithms_for(target, target.engine))
+            fits = set(working(target) if tried else algorithms_for(target, target.engine))
             rows.append([word in fits for word in words])
             kept.append(name)
     cells, coords = np.array(rows, bool).reshape(len(kept), len(words)), {"model": kept, "inference": words}

@@ -127,7 +127,7 @@ def _about_model(word: str) -> str:
 
     import numpy as np
 
-    from probgen import catalog
+    from probgen import catalog, suggestions
     from probgen.model import Model
     from probgen.run import conditioned
 
@@ -141,10 +141,10 @@ def _about_model(word: str) -> str:
     _, target = conditioned(program, data)
     shapes = [f"  {k}: {f'{v.dtype} {v.shape}' if isinstance(v, np.ndarray) else repr(v)}" for k, v in data.items()]
     sites = [f"  {site.name}: {site.kind} {site.shape}" for site in target.sites]
-    names = ", ".join(catalog.algorithms_for(target, target.engine)) or "none"
+    names = ", ".join(suggestions.working(target)) or "none"
     return (
         f"{about}\n\nData:\n{_lines(shapes)}\nSites:\n{_lines(sites)}\n"
-        f"Engine: {target.engine}. Offers: {target.offers}.\nInference that fits: {names}."
+        f"Engine: {target.engine}. Offers: {target.offers}.\nInference that fits, best first: {names}."
     )
 
 
@@ -203,7 +203,7 @@ class Fit:
     program: Annotated[Positional[str], arg(metavar="MODEL")]
     """a model of `probgen list`, or file.py:function"""
     inference: Annotated[str, arg(aliases=["-i"])] = "nuts"
-    """an algorithm of `probgen list`; its settings are further flags, shown by --help"""
+    """an algorithm of `probgen list`; its settings are further flags, shown by --help. Without it, what serves the model best"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
     """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
@@ -502,14 +502,16 @@ def _named(words: list[str], *flags: str) -> str | None:
 
 def _meant(words: list[str]) -> tuple[str, dict[str, Any]]:
     """The algorithm of the words, and settings that suit their model, where it can be found yet."""
-    from probgen import run
+    from probgen import run, suggestions
 
-    word, file = _named(words, "--inference", "-i") or "nuts", _named(words, "--data")
+    word, file = _named(words, "--inference", "-i"), _named(words, "--data")
     models = [w for before, w in itertools.pairwise(words) if not w.startswith("-") and not before.startswith("-")]
     if models:
         with contextlib.suppress(Exception):  # told where the run begins
-            return run.meant(word, _program(models[0]), _data(Path(file) if file else None))
-    return word, {}
+            program, data = _program(models[0]), _data(Path(file) if file else None)
+            word = word or suggestions.default(program, data, engine=_named(words, "--engine"))
+            return run.meant(word, program, data)
+    return word or "nuts", {}
 
 
 def _with_settings(inference: str, suggested: Mapping[str, Any]) -> type[Fit]:
@@ -525,6 +527,7 @@ def _with_settings(inference: str, suggested: Mapping[str, Any]) -> type[Fit]:
         kept = {k: getattr(f, k) for k in ("default", "default_factory") if getattr(f, k) is not MISSING}
         kept = {"default": suggested[f.name]} if f.name in suggested else kept
         extra.append((f.name, Annotated[hints[f.name], arg(help=documented.get(f.name, ""))], field(**kept)))
+    extra.append(("inference", get_type_hints(Fit, include_extras=True)["inference"], field(default=inference)))
     return make_dataclass("Fit", extra, bases=(Fit,), frozen=True, kw_only=True, namespace={"__doc__": Fit.__doc__})
 
 

@@ -13,6 +13,7 @@ from probgen.algorithm import Learner
 from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, looked_at, r_hat, smoothed_weights
 from probgen.diagnostics.evidence import wrapped
 from probgen.pinned import Changed
+from probgen.pointwise import of_one_site
 from probgen.result import LearnedFit
 from probgen.tables import quiet
 from probgen.target import Learnable
@@ -268,10 +269,9 @@ def _loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """arviz_stats.compare of the fits' pointwise log likelihoods."""
     from arviz_stats import compare as ranked
 
-    for fit in fits.values():
-        fit.log_likelihood()
+    trees = {name: of_one_site(fit) for name, fit in fits.items()}
     with quiet():  # the table has a column for what its warnings say
-        return ranked({name: fit.tree for name, fit in fits.items()})
+        return ranked(trees)
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:

@@ -59,3 +59,50 @@ class AtPoints(Continuous):
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         return self.target.prior(seed, num_samples)
+
+
+class OwnSpace(Continuous):
+    """A target under the density of its unknowns themselves, without the Jacobians of their bijections: its mode is that of
+    p(unknowns | data) in the user's coordinates, as AutoDelta's is."""
+
+    def __init__(self, target: Continuous) -> None:
+        self.target = target
+        self.engine, self.ops, self.dim, self.precision = target.engine, target.ops, target.dim, target.precision  # type: ignore[attr-defined]
+        self.sites, self.data, self.points, self.begin_at = target.sites, target.data, target.points, target.begin_at
+
+    @property
+    def point_index(self) -> np.ndarray:
+        return self.target.point_index
+
+    def first_points(self, key: Any) -> Any:
+        return self.target.first_points(key)
+
+    def log_density(self, z: Any) -> Any:
+        return self.target.own_value_and_grad(z)[0]
+
+    def value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        return self.target.own_value_and_grad(z)
+
+    def log_density_batch(self, z: Any) -> Any:
+        return self.ops.each(self.log_density, z)
+
+    def gradient_batch(self, z: Any) -> Any:
+        return self.ops.each(lambda point: self.value_and_grad(point)[1], z)
+
+    def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.target.own_gradients(points)
+
+    def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        return self.target.constrain(draws)
+
+    def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
+        return self.target.unconstrain(values)
+
+    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+        return self.target.prior(seed, num_samples)
+
+
+def climbed(inference: Any, target: Any) -> Any:
+    """The target whose density an algorithm's mode is one of."""
+    own = getattr(inference, "space", None) == "constrained" and isinstance(target, Continuous)
+    return OwnSpace(target) if own else target

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen import whole_numbers
 from probgen.algorithm import Inference, Sampler
 from probgen.grey import as_bits, grey_sites, told
 from probgen.inputs import first, read
@@ -94,7 +95,9 @@ class Fit:
     @property
     def posterior(self) -> Any:
         """The posterior group: an xarray.Dataset of variables with dims (chain, draw, *event)."""
-        return self.tree["posterior"].to_dataset()
+        from probgen.tree import group
+
+        return group(self, "posterior")
 
     def summary(self, **keywords: Any) -> Any:
         """ArviZ's table of means, sds, intervals, ESS, R-hat and MCSE."""
@@ -127,14 +130,14 @@ class Fit:
         """
         from probgen.tree import predictive
 
-        return predictive(self, new_data, self.seed + 1 if seed is None else seed)
+        return predictive(self, new_data, self.seed + 1 if seed is None else whole_numbers.seed(seed))
 
     def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
         """New data from the posterior predictive, or draws where nothing is observed: arrays (num_samples, *event)."""
         from probgen.seal import check_seen
 
         check_seen(self.target)
-        rng = np.random.default_rng(self.seed + 2 if seed is None else seed)
+        rng = np.random.default_rng(self.seed + 2 if seed is None else whole_numbers.seed(seed))
         chains, draws = self.z.shape[:2]
         pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)
         chosen = {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
@@ -151,19 +154,21 @@ class Fit:
         density of a row with its own finite unknowns, and in a hidden Markov model that of y_t given
         the rest, as leaving y_t out needs it.
         """
-        from probgen.tree import log_likelihood
+        from probgen.pointwise import log_likelihood
 
         return log_likelihood(self)
 
     def log_prob(self, **new_data: Any) -> LogProb:
         """Log posterior predictive density of each observed point, in nats, averaged over the draws.
 
-        Finite unknowns of a point's own row, or of its sequence, are summed out; see `log_likelihood`.
+        Finite unknowns of a point's own row, or of its sequence, are summed out; see `log_likelihood`. Rows that a mask leaves out
+        are no points. ValueError where no site is observed.
         """
+        from probgen.pointwise import of_observed, points
         from probgen.tree import merged
 
-        terms = self.target.log_likelihood(self.draws, merged(self, new_data))
-        values = np.concatenate([v.reshape(v.shape[0] * v.shape[1], -1) for v in terms.values()], axis=1)
+        terms = [points(v) for v in of_observed(self, merged(self, new_data)).values()]
+        values = np.concatenate([v.reshape(v.shape[0] * v.shape[1], -1) for v in terms], axis=1)
         top = values.max(0)
         weights = np.exp(values - top)
         mean = weights.mean(0)
@@ -174,11 +179,15 @@ class Fit:
         stderr = weights.std(0) / np.sqrt(np.maximum(ess, 1)) / mean
         return LogProb(top + np.log(mean), stderr, "posterior predictive, Monte Carlo estimate")
 
-    def loo(self) -> Any:
-        """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling (arviz_stats.loo)."""
-        from probgen.tables import loo
+    def loo(self, var_name: str | None = None) -> Any:
+        """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling (arviz_stats.loo).
 
-        return loo(self)
+        var_name: of which observed site, where there are several; or a factor that holds the log likelihood of one point in each
+            entry. Rows that a mask leaves out are no points.
+        """
+        from probgen.pointwise import loo
+
+        return loo(self, var_name)
 
     def resample(self, num_samples: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
         """Draws of a variational fit resampled by Pareto-smoothed importance weights: arrays (1, num_samples, *event)."""

@@ -17,7 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from probgen import arguments, catalog, engine, fixed, looking, missing, pairs, runtime, scales, seal, watch
+from probgen import (
+    arguments,
+    catalog,
+    dims,
+    engine,
+    fixed,
+    looking,
+    missing,
+    pairs,
+    runtime,
+    scales,
+    seal,
+    starts,
+    suggestions,
+    watch,
+    whole_numbers,
+)  # fmt: skip
 from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.arguments import Arranged
 from probgen.autoguides import is_auto, recorded, restored, unwrapped
@@ -48,10 +64,11 @@ def conditioned(
         return model, prepared(model, on_host(program.data), program.engine, precision)
     program, data = apart(program, data)
     model = _model(program)
-    target = prepared(model, _given(model, data), engine, precision)
+    raw = _given(model, data)
+    target = prepared(model, raw, engine, precision)
     if levels := getattr(target, "levels", None):
         model = dataclasses.replace(model, coords={**levels, **model.coords})
-    return model, target
+    return dims.labelled(model, target, raw), target
 
 
 def apart(
@@ -157,7 +174,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
 def fit(
     program: Program,
     data: Mapping[str, Any] | np.ndarray | str | None = None,
-    inference: str | Inference = "nuts",
+    inference: str | Inference = suggestions.AUTO,
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -169,7 +186,7 @@ def fit(
     engine: str | None = None,
     guide: Callable[..., Any] | str | None = None,
     by_row: bool | None = None,
-    init: LearnedFit | str | Path | None = None,
+    init: Mapping[str, Any] | Fit | str | Path | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit a program to data by any algorithm that its structure allows.
@@ -179,7 +196,8 @@ def fit(
         tables, functions; for a model that learns from rows also an array (row, ...) or the name of a data set (`probgen.data`);
         by default the model's own data.
     args, kwargs: the same as the program would be called with.
-    inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it.
+    inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it. By default
+        "nuts", or what serves best a program that it does not take: "gibbs", "mle", "svi", ...; "svi" where a guide is given.
     seed: the run is a function of program, data, settings and seed.
     out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.
     overwrite: replace a run that is there already.
@@ -191,24 +209,48 @@ def fit(
         or the name of a family of ours, a setting of "svi".
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
-    init: a learned fit, or its directory, at whose parameters learning begins: those of its names and shapes.
+    init: where it begins. Of a sampler: values by site, {"theta": 10.0}, of the site's shape or one for each chain; or a fit, or
+        its directory, whose draws chains go on from. Of a learner from rows: a learned fit, whose parameters count by name.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
+    seed = whole_numbers.seed(seed)
+    if auto := inference == suggestions.AUTO:
+        said = {
+            "args": args,
+            "kwargs": kwargs,
+            "engine": engine,
+            "guide": guide,
+            "by_row": by_row,
+            "precision": precision,
+        }
+        inference = suggestions.default(program, data, **said)
     algorithm, store, precision, model, target = asked(
         program, data, inference, args=args, kwargs=kwargs, out=out, overwrite=overwrite, precision=precision, engine=engine,
         guide=guide, by_row=by_row, **settings,
     )  # fmt: skip
-    if init is not None:
+    if auto and inference not in ("nuts", "svi"):
+        target.notes = (
+            *target.notes,
+            f"No inference was named: {algorithm.name} is the one that serves this program best.",
+        )
+    begin_at = None
+    if init is not None and isinstance(target, Learnable):
         target = _begun(target, _parameters(init))
+    elif init is not None:
+        begin_at = starts.given(init, target, algorithm, seed)
 
     def begin() -> None:
         if store:
             store.create(_record(program, model, algorithm, target, seed, precision), _arrays(target), overwrite)
+            if begin_at:
+                store.put("begin", begin_at)
 
     with store.writing() if store else contextlib.nullcontext():
-        return _drive(Run(model, target, algorithm, seed, precision, store), progress, begin)
+        run = Run(model, target, algorithm, seed, precision, store)
+        run.begin_at = begin_at
+        return _drive(run, progress, begin)
 
 
 def asked(
@@ -264,7 +306,7 @@ def asked(
             *target.notes,
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
         )
-    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
+    target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm))
     missing.check(target)
     return algorithm, store, precision, model, target
 
@@ -435,6 +477,7 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.state: Mapping[str, np.ndarray] | None = None
         self.starts: Mapping[str, np.ndarray] = {}
+        self.begin_at: starts.Chains | None = None
 
     @property
     def num_chains(self) -> int:
@@ -482,7 +525,7 @@ def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: 
         begun = time.perf_counter() - run.seconds
         if run.state is None:
             begin()
-            executor.init()
+            executor.init(starts.flat(run.begin_at))
             _check_start(run, executor)
             run.find_starts(executor)
         else:
@@ -558,7 +601,7 @@ def _check_start(run: Run, executor: Any) -> None:
     if not isinstance(run.algorithm, Sampler):
         return
     finite = np.isfinite(executor.read("log_density")).reshape(run.num_chains, -1).all(axis=1)
-    if finite.all():
+    if finite.all() or _searched(run, executor, finite):
         return
     bad = []
     with contextlib.suppress(AttributeError):  # of continuous unknowns the sites are known one by one
@@ -571,6 +614,14 @@ def _check_start(run: Run, executor: Any) -> None:
         f"Not finite at the last one tried: {', '.join(bad) or 'their sum'}.\n"
         "Check that the observed data lie in the support of their distributions."
     )
+
+
+def _searched(run: Run, executor: Any, finite: np.ndarray) -> bool:
+    """Whether a search finds starts for the chains that have none; the others keep theirs."""
+    if run.begin_at is not None or (points := starts.found(run.target, run.num_chains, run.seed)) is None:
+        return False
+    executor.init(np.where(finite[:, None], executor.read("z"), points))
+    return bool(np.isfinite(executor.read("log_density")).all())
 
 
 # ---- the record of a run -----------------------------------------------------------------------------------------
@@ -587,7 +638,7 @@ def _record(
         "engine": target.engine,
         "by_row": model.by_row,
         "dims": {k: list(v) for k, v in model.dims.items()},
-        "coords": {k: np.asarray(v).tolist() for k, v in model.coords.items()},
+        "coords": dims.to_json(model.coords),
         "inference": {"name": algorithm.name, "settings": algorithm.settings()},
         "seed": seed,
         "precision": precision,
@@ -715,12 +766,13 @@ def _restored(store: Store, program: Program | None, data: Mapping[str, Any] | N
     if layout := record.get("layout"):
         chosen = _arranged(_model(chosen), arguments.read(layout))
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
-    if not isinstance(chosen, str | Model):
-        model = dataclasses.replace(model, dims=record["dims"], coords=record["coords"])
+    named = {"dims": record["dims"], "coords": dims.from_json(record["coords"])}
+    model = dataclasses.replace(model, **{k: {**getattr(model, k), **v} for k, v in named.items()})
     target = fitting(algorithm, target, list)
     target = _begun(target, starts) if starts else target
     run = Run(model, target, algorithm, record["seed"], record["precision"], store)
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
+    run.begin_at = store.arrays("begin.safetensors")[0] if store.has("begin.safetensors") else None
     return run
 
 

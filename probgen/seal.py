@@ -33,12 +33,21 @@ class ChangedRun(ValueError):
 def sealed(record: Mapping[str, Any], target: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What is written down. record: run.json without it; arrays: the data."""
     return {
-        "settings": {k: json.dumps(v) for k, v in _settings(record)},
+        "settings": _written(record),
         "data": {k: _digest(v) for k, v in arrays.items()},
         "sites": _sites(target),
         "density": _probed(target),
         "machine": _machine(record),
     }
+
+
+def _written(record: Mapping[str, Any]) -> dict[str, str]:
+    return {k: json.dumps(v) for k, v in _settings(record)}
+
+
+def resealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json with other settings that belong to the same run."""
+    return {**record, "seal": {**record["seal"], "settings": _written(record)}}
 
 
 def changes(record: Mapping[str, Any], target: Any, arrays: Mapping[str, np.ndarray]) -> list[str]:

@@ -77,7 +77,7 @@ class Store:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / "draws").mkdir(parents=True, exist_ok=True)
         self._write("data.safetensors", save(_contiguous(data)))
-        self._write("run.json", json.dumps(record, indent=1).encode())
+        self.rewrite(record)
 
     def _write(self, name: str, content: bytes) -> None:
         target, scratch = self.path / name, self.path / f"{name}.part"
@@ -102,6 +102,14 @@ class Store:
     def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Arrays that belong to the run as a whole: its starts, its answer."""
         self._write(f"{name}.safetensors", save(_contiguous(arrays)))
+
+    def drop(self, name: str) -> None:
+        """Remove what `put` wrote, where it is there."""
+        (self.path / f"{name}.safetensors").unlink(missing_ok=True)
+
+    def rewrite(self, record: Mapping[str, Any]) -> None:
+        """Another run.json in place of the one that is there."""
+        self._write("run.json", json.dumps(record, indent=1).encode())
 
     def remove(self) -> None:
         """Remove a run that could not begin."""

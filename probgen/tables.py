@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen import slashes
 from probgen.diagnostics import convention
 from probgen.diagnostics.evidence import unwrapped
 
@@ -36,6 +37,8 @@ def summary(fit: Fit, **keywords: Any) -> Any:
     from arviz_stats import summary as of
 
     tree, left = _shown(fit, keywords)
+    names = slashes.owned(tree[keywords.get("group", "posterior")].to_dataset())
+    keywords = _asked(keywords, names)
     if fit.z.shape[:2] == (1, 1):  # a point: its value, and no diagnostics
         keywords = {"kind": "stats"} | keywords
     with quiet():
@@ -43,7 +46,23 @@ def summary(fit: Fit, **keywords: Any) -> Any:
         if not hasattr(table, "columns"):  # fmt="xarray"
             return table
         table = _with_intervals(table, tree, keywords)
+    table = table.rename(index=lambda row: _own_row(row, names)) if names else table
     return _table_class()(table).told(left)
+
+
+def _asked(keywords: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The keywords with `var_names` as the tree has them."""
+    words, back = keywords.get("var_names"), {v: k for k, v in names.items()}
+    if not names or words is None:
+        return keywords
+    put = lambda word: back.get(word, f"~{back[word[1:]]}" if word[1:] in back else word.replace("/", "."))  # noqa: E731
+    return {**keywords, "var_names": put(words) if isinstance(words, str) else [put(word) for word in words]}
+
+
+def _own_row(row: Any, names: Mapping[str, str]) -> Any:
+    """The label of a row by the name in the program."""
+    name, bracket, rest = str(row).partition("[")
+    return f"{names[name]}{bracket}{rest}" if name in names else row
 
 
 def _shown(fit: Fit, keywords: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -59,7 +78,7 @@ def _shown(fit: Fit, keywords: dict[str, Any]) -> tuple[Any, list[str]]:
         return fit.tree, []
     import xarray as xr
 
-    shown = posterior.assign(turned).drop_vars(left)
+    shown = slashes.plain(posterior.assign(turned).drop_vars(left))
     return xr.DataTree.from_dict({"posterior": shown}), [str(name) for name in left]
 
 
@@ -123,22 +142,3 @@ def _table_class() -> Any:
             return shown + (f"<p>{self.footnote}</p>" if self.footnote else "")
 
     return Summary
-
-
-def loo(fit: Fit) -> Any:
-    """`arviz_stats.loo`; its warning about k-hat becomes a sentence that says what it means and what to do."""
-    from arviz_stats import loo as of
-
-    fit.log_likelihood()
-    with quiet():
-        found = of(fit.tree)
-    khat = np.asarray(getattr(found, "pareto_k", np.zeros(0)))
-    bar = float(getattr(found, "good_k", 0.7) or 0.7)
-    high = int((khat > bar).sum()) + int(np.isnan(khat).sum())
-    if high:
-        warnings.warn(
-            f"loo is unreliable at {high} of {khat.size} observations: their Pareto k is above {bar:.2f}. "
-            "A more robust likelihood, or fitting anew without them, tells more.",
-            stacklevel=3,
-        )
-    return found

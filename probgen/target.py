@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -97,6 +98,8 @@ class Target:
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
+    begin_at: Any = None  # where a chain begins, while its first state is made; see `probgen.starts`
+    axes: Mapping[str, tuple[str | None, ...]] = MappingProxyType({})  # of sites in plates, the plate of every axis
 
     def named(self, kind: str) -> tuple[str, ...]:
         """Names of the sites of one kind, in the order of the program."""
@@ -262,6 +265,15 @@ class Continuous(Unnormalised):
         """The log density at many points: (batch, dim) -> (batch,)."""
         raise NotImplementedError
 
+    def own_value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        """The log density of the unknowns themselves, log p(unknowns, data) without a Jacobian, and its gradient in z."""
+        raise NotImplementedError
+
+    def own_gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same at points (point, dim), for callers outside a kernel: (point,), (point, dim)."""
+        values, gradients = zip(*(self.own_value_and_grad(z) for z in points), strict=True)
+        return np.array(values), np.array(gradients)
+
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and gradients at points (point, dim), for callers outside a kernel: (point,), (point, dim)."""
         values, gradients = zip(*(self.value_and_grad(z) for z in points), strict=True)
@@ -284,6 +296,10 @@ class Continuous(Unnormalised):
         """The sites at draws (chain, draw, dim), with the `summed` ones: finite unknowns are drawn, for every draw anew, from their
         exact joint conditional given it and the data. Arrays (chain, draw, *event); a function of the draw's place and the seed."""
         return self.constrain(draws)
+
+    def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        """A point z (dim,) with given values of some latent sites, the others anywhere near zero in unconstrained space."""
+        raise NotImplementedError
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The point z (dim,) of given values of the latent sites, the inverse of `constrain`."""

@@ -2,51 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen import dims, slashes
 from probgen.arguments import Arranged
 from probgen.fixed import Fixed, arrays_of
 from probgen.inputs import read
 from probgen.looking import is_words
+from probgen.pinned import Changed
 from probgen.target import Learnable
 
 if TYPE_CHECKING:
     from probgen.result import Fit
 
 NOT_STATISTICS = ("z",)
+SAMPLE = ("chain", "draw")
 
 
 def build(fit: Fit) -> Any:
     """posterior, sample_stats, warmup_sample_stats, observed_data and constant_data of a Fit."""
     import xarray as xr
-    from arviz_base import from_dict
 
-    posterior, stats, warmup = (
-        fit.draws,
-        _stats(fit, slice(fit.num_warmup, None)),
-        _stats(fit, slice(0, fit.num_warmup)),
-    )
+    warmup, stats = _stats(fit, slice(0, fit.num_warmup)), _stats(fit, slice(fit.num_warmup, None))
     if fit.answer:
         stats = {k: v for k, v in fit.answer.items() if v.ndim == 2}
-    groups: dict[str, Any] = {"posterior": posterior, "sample_stats": stats}
-    if isinstance(fit.target, Learnable):
-        groups = {"posterior": posterior}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # ArviZ's, on more chains than draws: here thousands are normal
-        tree = from_dict(groups, coords=dict(fit.model.coords), dims=_dims(fit, posterior))
+    groups = {"posterior": dataset(fit, fit.draws)}
+    if stats and not isinstance(fit.target, Learnable):
+        groups["sample_stats"] = _plain(stats, SAMPLE)
     if warmup and not fit.answer:
-        tree["warmup_sample_stats"] = xr.DataTree(_plain(warmup, ("chain", "draw")))
+        groups["warmup_sample_stats"] = _plain(warmup, SAMPLE)
     if fit.answer:
         losses = {k: v for k, v in fit.records.items() if v.ndim == 2}
-        tree["optimisation"] = xr.DataTree(_plain(losses, ("chain", "step")))
-    for group, data in _data_groups(fit).items():
-        tree[group] = xr.DataTree(_plain(data, ()))
-    tree["posterior"].attrs.update(_attributes(fit))
-    return tree
+        groups["optimisation"] = _plain(losses, ("chain", "step"))
+    groups |= {group: dataset(fit, data, ()) for group, data in _data_groups(fit).items()}
+    groups["posterior"].attrs.update(_attributes(fit))
+    return xr.DataTree.from_dict({name: slashes.plain(group) for name, group in groups.items()})
+
+
+def dataset(fit: Fit, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...] = SAMPLE) -> Any:
+    """Arrays (*leading, *event) as a Dataset in ArviZ's form, with the names of axes and labels that are known."""
+    from arviz_base import dict_to_dataset
+
+    arrays = {k: np.asarray(v) for k, v in arrays.items()}
+    names, coords = dims.of(fit.model, {k: v.shape[len(leading) :] for k, v in arrays.items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # ArviZ's, on more chains than draws: here thousands are normal
+        return dict_to_dataset(arrays, dims=names, coords=coords, sample_dims=list(leading))
+
+
+def group(fit: Fit, name: str) -> Any:
+    """A group of the tree as a Dataset, its variables by their names in the program."""
+    return slashes.own(fit.tree[name].to_dataset())
 
 
 def _attributes(fit: Fit) -> dict[str, Any]:
@@ -67,10 +78,6 @@ def _stats(fit: Fit, part: slice) -> dict[str, np.ndarray]:
     return stats
 
 
-def _dims(fit: Fit, variables: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    return {k: list(v) for k, v in fit.model.dims.items() if k in variables}
-
-
 def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
     import xarray as xr
 
@@ -82,14 +89,25 @@ def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
 
 
 def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
-    """Data whose values are those of an observed site go to observed_data, the rest to constant_data."""
-    observed = set(fit.target.named("observed"))
+    """What sites are observed at goes to observed_data, by their names; data that are not that, as they are, to constant_data."""
     arrays = arrays_of(fit.target.data)
-    groups = {
-        "observed_data": {k: v for k, v in arrays.items() if k in observed},
-        "constant_data": {k: v for k, v in arrays.items() if k not in observed},
-    }
+    if isinstance(fit.target, Learnable):
+        sources = dict(fit.target.keywords)
+        observed = {site: arrays[k] for k, site in sources.items() if k in arrays}
+    else:
+        sites = [site for site in fit.target.sites if site.kind == "observed"]
+        observed = {site.name: arrays[site.source] for site in sites if site.source in arrays}
+        if len(observed) < len(sites):
+            with contextlib.suppress(Changed):  # of a program that is another by now, what is observed by its keyword
+                observed = fit.target.observed_values()
+        sources = {site.source: site.name for site in sites}
+        sources |= {k: k for k in observed if k in arrays and _same(observed[k], arrays[k])}
+    groups = {"observed_data": observed, "constant_data": {k: v for k, v in arrays.items() if k not in sources}}
     return {group: data for group, data in groups.items() if data}
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f"))
 
 
 def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,23 +157,13 @@ def _counted(value: Any, own: Any) -> Any:
 def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:
     """Posterior predictive draws as a Dataset; with the fit's own data also kept in its tree."""
     import xarray as xr
-    from arviz_base import dict_to_dataset
 
+    if not fit.target.named("observed"):
+        raise ValueError(
+            "The program observes nothing (no site has obs=), so there is nothing to predict.\nfit.sample(n) gives its own draws."
+        )
     data = merged(fit, new_data)
-    drawn = fit.target.predict(fit.draws, {k: v for k, v in data.items()}, seed)
-    dims = _dims(fit, drawn) if not new_data else {}
-    dataset = dict_to_dataset(drawn, dims=dims, coords=dict(fit.model.coords) if dims else {})
+    found = dataset(fit, fit.target.predict(fit.draws, data, seed))
     if not new_data:
-        fit.tree["posterior_predictive"] = xr.DataTree(dataset)
-    return dataset
-
-
-def log_likelihood(fit: Fit) -> Any:
-    """Pointwise log likelihood as a Dataset, kept in the tree's log_likelihood group."""
-    import xarray as xr
-    from arviz_base import dict_to_dataset
-
-    if "log_likelihood" not in fit.tree.children:
-        terms = fit.target.log_likelihood(fit.draws, merged(fit, {}))
-        fit.tree["log_likelihood"] = xr.DataTree(dict_to_dataset(terms))
-    return fit.tree["log_likelihood"].to_dataset()
+        fit.tree["posterior_predictive"] = xr.DataTree(slashes.plain(found))
+    return found

@@ -210,7 +210,7 @@ def test_what_cannot_be_begun_at_is_told(learned):
         pg.fit("rbm", bars(num_hidden=5), "pcd", init=learned)
     with pytest.raises(ValueError, match="init has W, b, c; the program has"):
         pg.fit("bernoulli_mixture", bars_and_stripes(3).reshape(-1, 9), "mle", init=learned)
-    with pytest.raises(TypeError, match="init is for programs with parameters"):
+    with pytest.raises(TypeError, match="This init is for programs with parameters"):
         pg.fit("eight_schools", init=learned)
     posterior = pg.fit("eight_schools", num_samples=10, num_warmup=10, **QUIET)
     with pytest.raises(TypeError, match="expected a fit that learned parameters"):

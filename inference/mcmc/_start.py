@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 NUM_PATHS, NUM_CANDIDATES, NUM_ELBO, LARGEST = 3, 16, 5, 200
+SHIFT = 8  # units in the last place
 
 
 class Start(NamedTuple):
@@ -44,6 +45,8 @@ def find(key: Any, target: Any, method: str) -> Start:
 
     method: "pathfinder", or "uniform" (the best of sixteen draws from U(-2, 2) in unconstrained space).
     """
+    if target.begin_at is not None:
+        return _given(target, method)
     ops, xp = target.ops, target.ops.xp
     k_candidates, k_paths, k_pick = ops.split(key, 3)
     points = 4 * ops.uniform(k_candidates, (NUM_PATHS, NUM_CANDIDATES, target.dim)) - 2
@@ -58,6 +61,16 @@ def find(key: Any, target: Any, method: str) -> Start:
     gumbel = -xp.log(ops.exponential(k_pick, (NUM_PATHS,)))
     pick = xp.argmax(paths.elbo + gumbel)
     return Start(paths.draw[pick], paths.covariance[pick], paths.end, paths.elbo)
+
+
+def _given(target: Any, method: str) -> Start:
+    """The start at a given point: no path is followed."""
+    xp, z = target.ops.xp, target.begin_at
+    if method == "uniform" or target.dim > LARGEST:
+        return Start(z, xp.ones(target.dim, z.dtype), xp.zeros((0, target.dim), z.dtype), xp.zeros(0, z.dtype))
+    gradient = target.value_and_grad(z)[1]
+    covariance = xp.eye(target.dim, dtype=z.dtype) / (1 + xp.sqrt(gradient @ gradient))
+    return Start(z, covariance, xp.stack([z] * NUM_PATHS), xp.zeros(NUM_PATHS, z.dtype) - xp.inf)
 
 
 def _climb(key: Any, target: Any, z: Any) -> _Path:
@@ -138,6 +151,15 @@ def _bfgs(xp: Any, path: _Path, z: Any, gradient: Any) -> Any:
     return xp.where(curved, new, path.inverse)
 
 
+def _told(xp: Any, values: Any) -> Any:
+    """Whether densities tell anything: they do not where the last bits of a point change them, values (2 * NUM_ELBO,).
+
+    Where terms of 1e20 cancel, as in a Beta of huge parameters, a density is their rounding errors, hundreds of nats high.
+    """
+    one, other = values[:NUM_ELBO], values[NUM_ELBO:]
+    return xp.abs(other - one) < 0.5 + 64 * xp.finfo(one.dtype).eps * xp.abs(one)
+
+
 def _elbo(key: Any, target: Any, mean: Any, covariance: Any) -> tuple[Any, Any]:
     """ELBO of N(mean, covariance) from a few draws, and one of them, picked by importance."""
     ops, xp = target.ops, target.ops.xp
@@ -147,7 +169,8 @@ def _elbo(key: Any, target: Any, mean: Any, covariance: Any) -> tuple[Any, Any]:
     points = mean + noise @ root.T
     log_det = 2 * xp.sum(xp.log(xp.diagonal(root)))
     log_q = -0.5 * (xp.sum(noise**2, axis=1) + log_det + target.dim * xp.log(2 * xp.pi))
-    ratios = target.log_density_batch(points) - log_q
-    ratios = xp.where(xp.isfinite(ratios), ratios, -xp.inf)
+    values = target.log_density_batch(xp.concatenate([points, points * (1 + SHIFT * xp.finfo(points.dtype).eps)]))
+    ratios = values[:NUM_ELBO] - log_q
+    ratios = xp.where(_told(xp, values) & xp.isfinite(ratios), ratios, -xp.inf)
     pick = xp.argmax(ratios - xp.log(ops.exponential(k_pick, (NUM_ELBO,))))
     return xp.mean(ratios), points[pick]

@@ -123,10 +123,7 @@ class Tempering(Sampler[Unnormalised]):
         return replace(self, num_samples=1, num_chains=1)
 
     def prepare(self, target: Any) -> Any:
-        from probgen import catalog
-
-        mover = self.mover(target)
-        return fitting(mover, target, lambda: catalog.algorithms_for(target, target.engine, mover))
+        return fitting(self.mover(target), target, list)
 
     def mover(self, target: Any) -> Sampler:
         """The sampler of the rungs."""

@@ -6,7 +6,7 @@ Nocedal and Wright 2006, "Numerical Optimization", chapters 3 and 6.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import Learner, positive
 from probgen.inference.mcmc import _start
@@ -43,6 +43,8 @@ class Climb(Learner[Continuous]):
     tolerance: distance to the mode, in sds, at which the climb has converged; where rounding forbids it, the climb ends
         when no step goes up.
     """
+
+    begins_anywhere: ClassVar[bool] = True
 
     num_steps: int = 1000
     tolerance: float = 1e-6

@@ -120,7 +120,9 @@ def _point(evidence: Evidence) -> Finding | None:
     if not z.size:
         return None
     held = np.ptp(z, axis=0) <= 1e-6 * (1 + abs(z[0]))
-    message = "a point estimate: its draws carry no uncertainty"
+    space = getattr(evidence.fit.inference, "space", None)
+    where = f" (the mode in {space} space)" if space else ""
+    message = f"a point estimate{where}: its draws carry no uncertainty"
     if not held.any():
         message = "the density of the guide at its draws is not known: nothing tells whether it covers the posterior"
         return Finding("density", "warn", None, None, message, "a guide with a density, or inference='nuts'")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from probgen.points import climbed
 from probgen.target import Continuous
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def found(fit: Fit) -> Ends:
     kept = vars(fit)
     if "_ends" not in kept:
         searched = isinstance(fit.target, Continuous) and 0 < fit.target.dim <= LARGEST
-        kept["_ends"] = _search(fit.target, fit.seed) if searched else Ends(np.zeros((0, 1)), np.zeros(0))
+        kept["_ends"] = (
+            _search(climbed(fit.inference, fit.target), fit.seed) if searched else Ends(np.zeros((0, 1)), np.zeros(0))
+        )
     return kept["_ends"]
 
 

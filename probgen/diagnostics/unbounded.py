@@ -12,6 +12,7 @@ import numpy as np
 
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status
+from probgen.points import climbed
 from probgen.target import Continuous, Learnable
 
 MOST = 20_000  # rows
@@ -129,7 +130,7 @@ def ray(evidence: Evidence) -> Finding | None:
     if fit.inference.name not in ("map", "laplace") or not isinstance(fit.target, Continuous) or not fit.z.size:
         return None
     z = fit.z.reshape(-1, fit.z.shape[-1]).mean(0)
-    here, there, far = fit.target.gradients(np.stack([z, 1.5 * z, 3 * z]))[0]
+    here, there, far = climbed(fit.inference, fit.target).gradients(np.stack([z, 1.5 * z, 3 * z]))[0]
     remedy = "a proper prior: the density has no maximum, its unknowns grow for ever"
     if np.isfinite([here, there, far]).all() and far > there > here:
         message = f"the log density is {far - here:.3g} nats higher three times as far from 0: this is no mode"

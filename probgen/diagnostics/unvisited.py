@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from probgen.diagnostics import search
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, grade
-from probgen.points import AtPoints
+from probgen.points import AtPoints, climbed
 from probgen.target import Continuous
 
 SMALLEST_MODE = 0.01  # share of the mass below which a mode may be missed
@@ -209,7 +209,7 @@ def _is_twin(evidence: Evidence, visited: Visited, end: np.ndarray, mass: float)
 def _of_point(evidence: Evidence) -> Finding:
     """Of a point estimate: whether climbs from far apart found a higher density."""
     fit = evidence.fit
-    evaluate, point = search.evaluator(fit.target), fit.z[0, 0].astype(float)
+    evaluate, point = search.evaluator(climbed(fit.inference, fit.target)), fit.z[0, 0].astype(float)
     ends = search.found(fit)
     value = float(evaluate(point[None])[0][0])
     above = float(ends.value.max(initial=-np.inf) - value)

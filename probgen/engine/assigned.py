@@ -159,9 +159,7 @@ def _shapes(target: Any, data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     from probgen.engine.numpyro import as_arrays
 
     def run() -> dict[str, Any]:
-        program = handlers.uncondition(
-            FullPlates(lambda: target.structure.program(**as_arrays(data, target.precision)))
-        )
+        program = handlers.uncondition(target._closed(as_arrays(data, target.precision)))
         trace = handlers.trace(handlers.seed(program, jax.random.key(0))).get_trace()
         return {name: trace[name]["value"] for name in target.structure.finite if name in trace}
 

@@ -30,9 +30,9 @@ from numpyro.infer.util import log_density
 from probgen.data import taken
 from probgen.engine import learned
 from probgen.engine.learned import NumpyroLearnable
+from probgen.engine.messengers import Free, FullPlates
 from probgen.engine.numpyro import guided, prepare
 from probgen.engine.one_row import First
-from probgen.engine.messengers import Free, FullPlates
 
 FEW = 3  # rows on which a program is looked at
 TOLERANCE = 1e-3  # of the log density of rows at once against the sum of theirs

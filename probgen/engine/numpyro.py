@@ -32,6 +32,7 @@ from probgen.engine.structure import (
     Structure,
     index_of,
     parts,
+    put,
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
@@ -71,6 +72,11 @@ class Ops:
     where = staticmethod(jnp.where)
     cholesky = staticmethod(jnp.linalg.cholesky)  # NaN where the matrix is not positive definite
     key = staticmethod(jax.random.key)
+
+    @staticmethod
+    def each(function: Callable[[Any], Any], points: Any) -> Any:
+        """A function of one point at many."""
+        return jax.vmap(function)(points)
 
     @staticmethod
     def put(array: Any, index: Any, value: Any) -> Any:
@@ -117,6 +123,10 @@ class NumpyroTarget(Target):
     def points(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(site.name for site in self.sites if site.distribution == FLAT)
 
+    @property
+    def axes(self) -> Mapping[str, tuple[str | None, ...]]:  # type: ignore[override]
+        return dict(getattr(self.structure, "axes", ()))
+
     def by_row(self) -> Target | None:
         from probgen.engine import learned, one_row
 
@@ -132,7 +142,9 @@ class NumpyroTarget(Target):
         return f"{self.sites}"
 
     def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
-        return FullPlates(lambda: self.structure.program(**data), told=True)
+        """The program on data as the fit's kernels give them to it: JAX's arrays, which a plate's or a scan's index can index."""
+        given = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in data.items()}
+        return FullPlates(lambda: self.structure.program(**given), told=True)
 
     def _on(self, data: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on data, its plates as it says."""
@@ -203,7 +215,8 @@ class NumpyroTarget(Target):
             prediction.check_likelihood(self, latent, data := as_arrays(data, self.precision))
             program = handlers.seed(self._closed(data), jax.random.key(0))
             terms = log_likelihood(program, latent, batch_ndims=2)
-            return {k: np.asarray(v) for k, v in terms.items() if k in self.named("observed")}
+            names = (*self.named("observed"), *self.named("factor"))
+            return {k: np.asarray(v) for k, v in terms.items() if k in names}
 
 
 class NumpyroContinuous(NumpyroTarget, Continuous):
@@ -230,7 +243,10 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
-        text = super().lowered() + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
+        text = (
+            f"{super().lowered()} {self.structure.bijections} "
+            + _value_and_grad.lower(self.structure, self.arrays, z).as_text()
+        )
         if self.points:
             begin = lambda arrays, key: type(self)(self.structure, arrays).first_points(key)  # noqa: E731
             text += jax.jit(begin).lower(self.arrays, jax.random.key(0)).as_text()
@@ -241,6 +257,14 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def value_and_grad(self, z: Any) -> tuple[Any, Any]:
         return _value_and_grad(self.structure, self.arrays, z)
+
+    def own_value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        return _own_value_and_grad(self.structure, self.arrays, z)
+
+    def own_gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            values, gradients = _own_gradients(self, jnp.asarray(points))
+            return np.asarray(values), np.asarray(gradients)
 
     def log_density_batch(self, z: Any) -> Any:
         return jax.vmap(self.log_density)(z)
@@ -294,17 +318,24 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         with runtime.jax_scope(self.precision):
             return np.asarray(_unconstrain(self, {k: jnp.asarray(v) for k, v in values.items()}))
 
+    def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        with runtime.jax_scope(self.precision):
+            given = {k: jnp.asarray(v) for k, v in values.items() if k in self.structure.shapes}
+            return np.asarray(_begun_at(self, given, jax.random.key(seed)))
+
     def terms(self, z: Any) -> dict[str, float]:
         """The log density of every site at z, for error messages."""
         with runtime.jax_scope(self.precision):
             values = {k: jnp.asarray(v[0, 0]) for k, v in self.constrain(np.asarray(z)[None, None]).items()}
             program = handlers.substitute(FullPlates(self.structure.closed(self.arrays)), data=values)
             trace = handlers.trace(program).get_trace()
-            return {
-                k: float(jnp.sum(site["fn"].log_prob(site["value"])))
-                for k, site in trace.items()
-                if site["type"] == "sample"
-            }
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPyro's, of values outside of supports
+                return {
+                    k: float(jnp.sum(site["fn"].log_prob(site["value"])))
+                    for k, site in trace.items()
+                    if site["type"] == "sample"
+                }
 
 
 class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
@@ -373,7 +404,8 @@ class NumpyroConditional(NumpyroTarget, Conditional):
 
     def start(self, key: Any) -> dict[str, Any]:
         """Values to start a chain at: uniform bits and levels, standard normal reals, what is known as it is."""
-        return self.held(energy.anywhere(key, self.variables))
+        drawn = energy.anywhere(key, self.variables)
+        return self.held(drawn | {k: v.astype(drawn[k].dtype) for k, v in (self.begin_at or {}).items()})
 
     def held(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with what is known put in."""
@@ -503,6 +535,18 @@ def _unconstrain(target: Any, values: Mapping[str, Any]) -> Any:
 
 
 @jax.jit
+def _begun_at(target: Any, values: Mapping[str, Any], key: Any) -> Any:
+    def give(site: dict[str, Any]) -> Any:
+        found = put(values, site)
+        return init_to_uniform(site) if found is None else found
+
+    program = handlers.substitute(FullPlates(target.structure.closed(target.arrays, key)), substitute_fn=give)
+    trace = handlers.trace(program).get_trace()
+    points = {k: biject_to(trace[k]["fn"].support).inv(trace[k]["value"]) for k in target.structure.shapes}
+    return jnp.concatenate([jnp.ravel(v) for v in points.values()]).astype(target.precision)
+
+
+@jax.jit
 def _gradients(target: Any, points: Any) -> tuple[Any, Any]:
     return jax.vmap(target.value_and_grad)(points)
 
@@ -520,6 +564,16 @@ def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any
     if structure.transforms:
         return one_by_one.value_and_grad(structure.log_density, arrays, z)
     return jax.value_and_grad(functools.partial(structure.log_density, arrays))(z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _own_value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
+    return jax.value_and_grad(functools.partial(structure.own_density, arrays))(z)
+
+
+@jax.jit
+def _own_gradients(target: Any, points: Any) -> tuple[Any, Any]:
+    return jax.vmap(target.own_value_and_grad)(points)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from probgen.engine import pyro_assignments, rows
+from probgen.engine import pyro_assignments, pyro_data, rows
 from probgen.engine.pyro_density import MARKOV, Given, Structure, Unknowns
 
 _SALT = 0x5EED  # of the seeds, which no kernel has
@@ -116,7 +115,7 @@ def kept(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, An
     structure, tensors = target._on(data)
     with torch.no_grad(), structure.scope():
         zero = Unknowns(lambda _, shape: torch.zeros(shape, device=structure.device))
-        nodes = structure.trace(tensors, poutine.uncondition(), zero).nodes
+        nodes = structure.trace(tensors, pyro_data.Unobserved(), zero).nodes
     shapes = {name: tuple(nodes[name]["value"].shape) for name in structure.finite if name in nodes}
     return rows.kept(target, posterior, structure.frames, shapes, MARKOV, *rows.going(target.data, data, changed))
 

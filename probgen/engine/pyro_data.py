@@ -11,6 +11,7 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch.distributions import constraints
 
 from probgen import data as checks
@@ -21,6 +22,14 @@ OUT = re.compile(r"out of (bounds|range)|must be (smaller than num_classes|non-n
 INDEX = re.compile(r"index (-?\d+) (?:is out|on a tensor)")
 SIZE = re.compile(r"(?:size|tensor of) (\d+)")
 COLUMNS = 64  # of an array whose values are looked at as indices, row by row
+
+
+class Unobserved(UnconditionMessenger):
+    """Nothing is observed but deterministic sites, which Pyro would draw anew, of another shape where they stand in a plate."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic"):
+            super()._pyro_sample(msg)
 
 
 class Widened(Messenger):

@@ -23,12 +23,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch.distributions import Distribution, Transform, biject_to
 
+from probgen.dims import aligned
 from probgen.engine import pyro_edges, pyro_minibatch
 from probgen.engine.pyro_data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro_graph import LinAlgError
@@ -39,8 +41,11 @@ Tensors = Sequence[torch.Tensor]
 Indices = Mapping[str, torch.Tensor]
 
 _VALIDATION = ("validate_poutine", "validate_infer", "validate_distributions_pyro", "validate_distributions_torch")
+FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
 MARKOV = " markov"  # stands for the steps of a Markov chain where names of plates are told
-_TRIES = 5  # points at which the first trace is tried, in case the program's own arithmetic fails at one
+# How far from zero points lie at which the first trace is tried, in case the program's own arithmetic fails at one, or data lie
+# outside of supports that depend on unknowns.
+_TRIES = (0.5, 0.5, 0.5, 0.5, 0.5, 2.0, 5.0, 5.0, 10.0, 10.0, 10.0, 20.0, 20.0, 20.0)
 
 
 @contextmanager
@@ -147,6 +152,7 @@ class Unknowns(Messenger):
         super().__init__()
         self.give, self.indices = give, indices or {}
         self.log_jacobian: torch.Tensor | float = 0.0
+        self.of_bijections: torch.Tensor | float = 0.0  # what of it a density of the unknowns themselves does not have
         self.observed: dict[str, torch.Tensor] = {}  # of sites with obs_mask
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -173,6 +179,8 @@ class Unknowns(Messenger):
             known = self.observed.get(msg["name"].removesuffix(pyro_edges.UNOBSERVED))
             value = value if known is None else torch.where(pyro_edges.missing(msg), value, known)
         self.log_jacobian = self.log_jacobian + scale * jacobian.sum()
+        if not (pyro_edges.is_filler(msg) or pyro_edges.is_angle(msg["fn"]) or type(msg["fn"]).__name__ == FLAT):
+            self.of_bijections = self.of_bijections + scale * jacobian.sum()
         msg["value"], msg["done"] = value, True
 
 
@@ -253,7 +261,7 @@ class Structure:
     params: state of the parameter store that the first trace left; the program always sees these values.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
-        of its plates, MARKOV among them for a step of `pyro.markov`; reached: see `Continuous.summed`;
+        of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: `Continuous.summed`;
         checked: whether enumeration was found to follow the program; largest: numbers of the largest array that it computes.
     """
 
@@ -277,6 +285,7 @@ class Structure:
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     frames: dict[str, frozenset[str]] = field(default_factory=dict)
+    axes: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     reached: tuple[str, ...] | None = None
     checked: bool = False
 
@@ -331,7 +340,9 @@ class Structure:
                 trace.compute_log_prob()
             for name in [name for name in names if name in trace.nodes]:
                 node = trace.nodes[name]
-                part = node["unscaled_log_prob"] if densities else node["value"]
+                part = node["value"]
+                if densities:  # Pyro's unscaled ones forget the mask
+                    part = scale_and_mask(node["unscaled_log_prob"], mask=node["mask"])
                 found.put(name, node, part, rows, 0 if densities else node["fn"].event_dim)
         return found.values
 
@@ -349,20 +360,30 @@ class Structure:
 
         rows: indices of a minibatch, one tensor for each of `plates`; with them the value is an unbiased estimate.
         """
+        return self._density(z, tensors, *rows)[0]
+
+    def _density(self, z: torch.Tensor, tensors: Tensors, *rows: torch.Tensor) -> torch.Tensor:
+        """The log density at z, and that of the unknowns themselves, without their bijections' log-Jacobians: (2,)."""
         if self.tiles and not rows:
-            return torch.stack([self.log_density(z, tensors, *tile) for tile in self.tiles]).mean(0)
+            return torch.stack([self._density(z, tensors, *tile) for tile in self.tiles]).mean(0)
         indices = dict(zip(self.plates, rows, strict=True)) if rows else {}
         unknowns = self.unknowns(z, indices)
         handlers = (unknowns, Minibatch(indices)) if rows else (unknowns,)
         trace = self.trace(tensors, *handlers, enumerate_finite=True)
         if rows and self.finite:
-            return pyro_minibatch.log_prob(trace, self.evaluator, self.plates) + unknowns.log_jacobian
-        total = self.evaluator.log_prob(trace) if self.finite else trace.log_prob_sum()
-        return total + unknowns.log_jacobian
+            total = pyro_minibatch.log_prob(trace, self.evaluator, self.plates)
+        else:
+            total = self.evaluator.log_prob(trace) if self.finite else trace.log_prob_sum()
+        total = total + unknowns.log_jacobian
+        return torch.stack([total, total - unknowns.of_bijections])
 
     def pieces(self) -> list[dict[str, torch.Tensor]]:
         """Rows of the minibatches that make up the whole data; one piece, with no plates, where the program runs on all rows."""
         return [dict(zip(self.plates, tile, strict=True)) for tile in self.tiles] or [{}]
+
+    def own_density(self, z: torch.Tensor, tensors: Tensors) -> torch.Tensor:
+        """The log density of the unknowns themselves at z, without their bijections' log-Jacobians: (dim,) -> ()."""
+        return self._density(z, tensors)[1]
 
 
 def examine(
@@ -387,6 +408,7 @@ def examine(
             structure.blocks[name] = Block(start, start + int(np.prod(shape)), shape)
             start = structure.blocks[name].stop
         structure.frames = {node["name"]: _frames(node) for node in _sample_nodes(trace)}
+        structure.axes = {node["name"]: _axes(node) for node in _sample_nodes(trace)}
         structure.finite = frozenset(site.name for site in structure.sites if site.kind == "latent" and site.discrete)
         if structure.finite:
             _prepare_enumeration(structure, tensors, trace)
@@ -412,12 +434,15 @@ def _first_trace_at_all(structure: Structure, tensors: Tensors) -> tuple[Any, di
 
 def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """The trace at a point of small unconstrained values, with its log probabilities, and these values' shapes."""
-    for attempt in range(_TRIES):
+    first: Exception | None = None
+    for attempt, far in enumerate(_TRIES):
         rng, shapes = np.random.default_rng(attempt), {}
 
-        def give(name: str, shape: tuple[int, ...], rng: Any = rng, shapes: dict = shapes) -> torch.Tensor:
+        def give(
+            name: str, shape: tuple[int, ...], rng: Any = rng, shapes: dict = shapes, far: float = far
+        ) -> torch.Tensor:
             shapes[name] = shape
-            return torch.as_tensor(rng.uniform(-0.5, 0.5, shape), dtype=torch.get_default_dtype()).to(structure.device)
+            return torch.as_tensor(rng.uniform(-far, far, shape), dtype=torch.get_default_dtype()).to(structure.device)
 
         try:
             with nullcontext() if structure.tiles else whole_plates(structure.plates):
@@ -425,16 +450,23 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
             check_first(trace, structure.arrays, tensors)
             trace.compute_log_prob()
             return trace, shapes
-        except (ValueError, ArithmeticError, LinAlgError):
-            if attempt == _TRIES - 1:
-                raise
-    raise AssertionError("unreachable")
+        except (ValueError, ArithmeticError, LinAlgError) as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _frames(node: Any) -> frozenset[str]:
     """The names of a site's plates."""
     markov = {MARKOV} if node["infer"].get("_markov_depth") else set()
     return frozenset(frame.name for frame in node["cond_indep_stack"]) | markov
+
+
+def _axes(node: Any) -> tuple[str | None, ...]:
+    """The plate of every axis of a site's value."""
+    frames = [(f.name, f.dim, f.size) for f in node["cond_indep_stack"] if f.vectorized]
+    event = None if _kind(node) == "deterministic" else node["fn"].event_dim
+    return aligned(tuple(node["value"].shape), frames, event)
 
 
 def _sample_nodes(trace: Any) -> list[Any]:

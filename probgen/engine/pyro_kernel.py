@@ -7,6 +7,7 @@ doi:10.1145/2063384.2063405), so that step i of chain c draws the same numbers h
 
 from __future__ import annotations
 
+import copy
 import operator
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen import thinning
 from probgen.engine.pyro_capture import SMALL
 from probgen.engine.pyro_density import scoped
 from probgen.engine.pyro_graph import threads_for
@@ -96,6 +98,11 @@ class Ops:
         """The key of a seed, any Python integer."""
         first = _mix(int(seed) & _MASK)
         return np.array([first, _mix(first ^ ((int(seed) >> 64) & _MASK))], np.uint64)
+
+    @staticmethod
+    def each(function: Callable[[Any], Any], points: Any) -> np.ndarray:
+        """A function of one point at many."""
+        return np.array([function(point) for point in points])
 
     @staticmethod
     def fold_in(key: Key, i: Any) -> Key:
@@ -194,10 +201,14 @@ class Executor:
         of = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
         self._largest = of(getattr(inference, "batch_size", None) or AT_ONCE) if callable(of) else of
 
-    def init(self) -> None:
-        """Make the state of every chain."""
+    def init(self, begin: Any = None) -> None:
+        """Make the state of every chain; begin: where each begins, (chain, dim), by default where its kernel finds a start."""
+        target = copy.copy(self.target)
         with scoped(self.target.precision), self._threads(), np.errstate(all="ignore"):
-            self._states = [self.kernel.init(OPS.fold_in(key, _INIT), self.target) for key in self._keys]
+            self._states = []
+            for chain, key in enumerate(self._keys):
+                target.begin_at = None if begin is None else np.asarray(begin[chain], np.float64)
+                self._states.append(self.kernel.init(OPS.fold_in(key, _INIT), target))
 
     def advance(self, start: int, n: int) -> dict[str, np.ndarray]:
         """Run steps start .. start + n - 1 of every chain; the infos as arrays (chain, n, ...).
@@ -218,9 +229,14 @@ class Executor:
         """The last state of n steps of one chain and their infos, arrays (n, ...)."""
         infos, state = [], _tree_map(lambda x: x.clone() if hasattr(x, "detach") else x, state)
         for i in range(start, start + n):
-            state, info = self.kernel.step(OPS.fold_in(key, i), state, self.target)
+            state, info = self._step(key, i, state)
             infos.append(info if isinstance(info, dict) else info._asdict())
         return state, {name: np.stack([_array(info[name]) for info in infos]) for name in (infos[0] if infos else ())}
+
+    def _step(self, key: Key, i: int, state: Any) -> tuple[Any, Any]:
+        if getattr(self.kernel, "thin", 1) > 1:
+            return thinning.step(self.kernel, key, i, state, self.target)
+        return self.kernel.step(OPS.fold_in(key, i), state, self.target)
 
     def answer(self) -> dict[str, np.ndarray]:
         """What a learner reads off its final state."""

@@ -27,7 +27,6 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
-from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import nn
 from torch.distributions import constraints
 
@@ -446,7 +445,7 @@ class PyroLearnable(Learnable):
         for rows in (zeros, ones):
             inputs = self.batch(torch.arange(FEW) % self.num_rows)
             with self.running(self.as_tensors(answer), 0), torch.no_grad():
-                drawn.append(self.told(inputs | rows, UnconditionMessenger()))
+                drawn.append(self.told(inputs | rows, pyro_data.Unobserved()))
         return any(not torch.equal(n["value"], drawn[1][k]["value"]) for k, n in drawn[0].items())
 
 
@@ -468,7 +467,7 @@ class PyroNewPoint(PyroSimulable):
         repeated = {k: np.repeat(np.asarray(v)[None], num_samples, 0) for k, v in self.given.items()}
         rows = self.base.stand_ins(num_samples) | self.base.from_host(repeated)
         with self.base.running(self.base.as_tensors(self.answer), seed), torch.no_grad():
-            nodes = self.base.told(rows, UnconditionMessenger())
+            nodes = self.base.told(rows, pyro_data.Unobserved())
         return {v.name: host(nodes[v.name]["value"], v) for v in self.base.structure.variables}
 
 

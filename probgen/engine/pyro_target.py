@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 
 from probgen import prediction
 from probgen.engine import pyro_assigned, pyro_data
-from probgen.engine.pyro_density import Given, Structure, Tensors, Unknowns
+from probgen.engine.pyro_density import FLAT, Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
 from probgen.engine.pyro_kernel import OPS, Key
 from probgen.pinned import check_pins
 from probgen.target import Arrays, Continuous, Discrete, Mixed, Simulable, Site, SubsampledContinuous, Target
 
-FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
 _CHUNK = 1 << 22  # numbers that a vectorised run over draws may hold of its largest site
 _FEW = 128  # points up to which a loop over the compiled graph beats an eager vectorised run
 
@@ -54,7 +52,7 @@ class PyroTarget(Target):
     def __init__(self, structure: Structure, tensors: Tensors, data: Mapping[str, Any]) -> None:
         self.structure, self.tensors, self.data = structure, tensors, data
         self.sites: tuple[Site, ...] = structure.sites
-        self.dim, self.precision = structure.dim, structure.precision
+        self.dim, self.precision, self.axes = structure.dim, structure.precision, structure.axes
         self.points = tuple(site.name for site in self.sites if site.distribution == FLAT)
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
@@ -66,7 +64,7 @@ class PyroTarget(Target):
         self._refuse_improper(names)
 
         def draw(_: torch.Tensor) -> dict[str, torch.Tensor]:
-            nodes = self.structure.trace(self.tensors, poutine.uncondition()).nodes
+            nodes = self.structure.trace(self.tensors, pyro_data.Unobserved()).nodes
             return {name: nodes[name]["value"] for name in names}
 
         return self._over_draws(draw, torch.zeros(num_samples), seed)
@@ -103,11 +101,11 @@ class PyroTarget(Target):
         return {name: value.cpu().numpy() for name, value in found.items()}
 
     def log_likelihood(self, posterior: Arrays, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Pointwise log likelihood of the observed sites, in nats: arrays (chain, draw, *batch).
+        """Pointwise log likelihood of the observed sites and of factors, in nats: arrays (chain, draw, *batch).
 
         `posterior` has all latent sites.
         """
-        observed, (chains, draws), values = self.named("observed"), *self._flatten(posterior)
+        names, (chains, draws), values = (*self.named("observed"), *self.named("factor")), *self._flatten(posterior)
         given = {name: value[0] for name, value in values.items()}
         prediction.check_likelihood(
             self.structure.program, self.sites, self.data, data, lambda some: self._shapes(some, given)
@@ -115,7 +113,7 @@ class PyroTarget(Target):
         structure, tensors = self._on(data)
 
         def terms(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            return structure.values(tensors, observed, Given(given), densities=True)
+            return structure.values(tensors, names, Given(given), densities=True)
 
         flat = self._over_draws(terms, values, 0)
         return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in flat.items()}
@@ -176,7 +174,7 @@ class PyroTarget(Target):
 
 def _free(held: Sequence[str]) -> tuple[Any, ...]:
     """Handlers under which nothing is observed; sites take the shapes of what was, unless that is `held` to the fit's."""
-    return (poutine.uncondition(),) if held else (poutine.uncondition(), pyro_data.Widened())
+    return (pyro_data.Unobserved(),) if held else (pyro_data.Unobserved(), pyro_data.Widened())
 
 
 def _rows(inputs: Any) -> Iterator[Any]:
@@ -218,6 +216,10 @@ class PyroContinuous(PyroTarget, Continuous):
     def value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
         """The log density and its gradient at z: (dim,) -> (), (dim,); NaN passes through."""
         return self._gradient("full")(self._point(z), self.tensors)
+
+    def own_value_and_grad(self, z: Any) -> tuple[np.float64, np.ndarray]:
+        """The same of the unknowns themselves, without their bijections' Jacobians."""
+        return self._gradient("own")(self._point(z), self.tensors)
 
     def log_density(self, z: Any) -> np.float64:
         """The log density at z: (dim,) -> ()."""
@@ -290,6 +292,20 @@ class PyroContinuous(PyroTarget, Continuous):
             float
         )
 
+    def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        check_pins(self)
+        rng, drawn = np.random.default_rng(seed), {}
+
+        def give(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+            drawn[name] = self._point(rng.uniform(-2, 2, shape))
+            return drawn[name]
+
+        given = Given({k: self._point(v) for k, v in values.items() if k in self.structure.blocks}, invert=True)
+        with torch.no_grad(), self.structure.scope():
+            self.structure.trace(self.tensors, Unknowns(give), given)
+        points = drawn | given.unconstrained
+        return np.concatenate([points[n].cpu().numpy().ravel() for n in self.structure.blocks]).astype(float)
+
     def terms(self, z: Any) -> dict[str, float]:
         """The log density of every site at z, in nats, for error messages; finite unknowns at a draw."""
         with torch.no_grad(), self.structure.scope():
@@ -305,13 +321,14 @@ class PyroContinuous(PyroTarget, Continuous):
         return point
 
     def _gradient(self, name: str) -> Gradient:
-        """The gradient of all data ("full") or of a minibatch, shared by all targets of this structure."""
+        """The gradient of all data ("full", or "own" without Jacobians) or of a minibatch; targets of a structure share it."""
         gradients, structure = self.structure.gradients, self.structure
         if name not in gradients:
             check_pins(self)
             obstacle = "it draws random numbers" if structure.is_random else None
+            density = structure.own_density if name == "own" else structure.log_density
             gradients[name] = Gradient(
-                structure.log_density,
+                density,
                 structure.scope,
                 frozen=structure.reads_data,
                 obstacle=obstacle,

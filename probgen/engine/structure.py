@@ -21,8 +21,9 @@ from numpyro.infer.util import _unconstrain_reparam, potential_energy
 from numpyro.infer.util import log_density as joint_log_density
 
 from probgen.data import bounds, on_the_line
+from probgen.dims import aligned
 from probgen.engine import energy, indices, one_by_one, pieces
-from probgen.engine.edges import Edges, Shown, is_angle
+from probgen.engine.edges import UNOBSERVED, Edges, Shown, is_angle
 from probgen.engine.energy import Block
 from probgen.engine.messengers import SCAN, Free, FullPlates, Steps
 from probgen.engine.supports import supports_of, variables_of
@@ -69,6 +70,8 @@ class Structure:
     part: Any = None  # the plate of a program that runs on minibatches alone; see `pieces`
     transforms: bool = False  # whether it has a Fourier transform; see `one_by_one`
     by_state: bool = False  # whether the finite unknowns are summed out state by state; see `states`
+    axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()  # of sites in plates, the plate of every axis
+    bijections: tuple[str, ...] = ()  # the kinds of the unknowns' supports, in words
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -88,12 +91,13 @@ class Structure:
     def discrete(self) -> bool:
         return any(site.discrete for site in self.sites if site.kind == "latent")
 
-    def closed(self, arrays: Mapping[str, Any]) -> Callable[[], Any]:
+    def closed(self, arrays: Mapping[str, Any], key: Any = None) -> Callable[[], Any]:
         """The program on its data, with a key for programs that ask for one."""
         known = {k: v for k, v in arrays.items() if not k.endswith(PARTLY)}
+        key = jax.random.key(0) if key is None else key
         run = lambda: self.program(**known, **self.static)  # noqa: E731
         run = pieces.Piece(run, self.part) if self.part else run
-        return Edges(handlers.seed(run, jax.random.key(0)))
+        return Edges(handlers.seed(run, key))
 
     def filled(self, arrays: Mapping[str, Any], z: Any) -> tuple[dict[str, Any], Any]:
         """Unconstrained values with known reals put in, and the log density of what stands in their place in z: N(0, 1)."""
@@ -129,6 +133,23 @@ class Structure:
             return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting, self.loose))
         with handlers.block():  # a density inside another program has no sites there
             return aside - potential_energy(program, (), {}, values)
+
+    def own_density(self, arrays: Mapping[str, Any], z: Any) -> Any:
+        """The log density of the unknowns themselves: without the log-Jacobians of their bijections, but for what has none.
+
+        Parameters have a measure that cancels theirs; angles are those of points of the plane.
+        """
+        values, _ = self.filled(arrays, z)
+        program = handlers.substitute(FullPlates(self.closed(arrays)), substitute_fn=functools.partial(biject, values))
+        with handlers.block():
+            trace = handlers.trace(program).get_trace()
+        kept = {site.name for site in self.sites if site.circular or site.distribution == FLAT}
+        kept |= {k for k in values if k.endswith(UNOBSERVED)}
+        jacobian = 0.0
+        for name in (k for k in values if k not in kept):
+            transform = biject_to(trace[name]["fn"].support)
+            jacobian += jnp.sum(transform.log_abs_det_jacobian(values[name], trace[name]["value"]))
+        return self.log_density(arrays, z) - jacobian
 
     def joint(self, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The log density of given values of all unknown sites, in their own supports."""
@@ -240,7 +261,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(learnable=bool(free.names))
         halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
         full, found["part"] = pieces.whole(started, trace, FullPlates) if halved else (trace, None)
-        found.update(supports=supports_of(full))
+        found.update(supports=supports_of(full), axes=_axes(full), bijections=_bijections(full))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
@@ -254,7 +275,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
         found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
-        in_support=tuple(sorted(observed)), supports=found["supports"],
+        in_support=tuple(sorted(observed)), supports=found["supports"], axes=found["axes"], bijections=found["bijections"],
         dimensions=found["dimensions"], transforms=one_by_one.transforms(jaxpr), part=found["part"],
     )  # fmt: skip
 
@@ -302,6 +323,30 @@ def _dimensions(trace: Mapping[str, Any]) -> tuple[int, tuple[tuple[str, frozens
 
     nesting, names = loose.found(trace)
     return nesting, tuple((k, own | names[k]) for k, own in _plates(trace)) if nesting else ()
+
+
+def _axes(trace: Mapping[str, Any]) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+    """Of every site in a plate, the plate of every axis of its value."""
+    found = []
+    for key, site in trace.items():
+        frames = [(f.name, f.dim, f.size) for f in site.get("cond_indep_stack") or () if f.dim is not None]
+        if frames and site["type"] in ("sample", "deterministic"):
+            event = site["fn"].event_dim if site["type"] == "sample" else None
+            found.append((key, aligned(jnp.shape(site["value"]), frames, event)))
+    return tuple(found)
+
+
+def _bijections(trace: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of the unknowns' supports, which say their bijections."""
+    found = []
+    for key, site in trace.items():
+        if site["type"] == "sample" and not site["is_observed"]:
+            support, words = site["fn"].support, [key]
+            while support is not None:
+                words.append(type(support).__name__)
+                support = getattr(support, "base_constraint", None)
+            found.append(" ".join(words))
+    return tuple(found)
 
 
 def _unravel(shapes: Mapping[str, tuple[int, ...]], z: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from jax import lax
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding, PartitionSpec
 
-from probgen import runtime, watch
+from probgen import runtime, thinning, watch
 from probgen.algorithm import Inference, Sampler
 from probgen.engine import mappings, pools
 from probgen.reads import is_library, reads_of
@@ -229,6 +229,8 @@ def init(kernel: Inference, target: Any, key: Any) -> Any:
 def chunk(kernel: Inference, target: Any, key: Any, state: Any, start: Any, stop: Any, *, capacity: int) -> Any:
     """Steps start..stop-1 of one chain, at most `capacity`; how a run is cut into chunks changes nothing in it."""
     step = lambda i, s: kernel.step(jax.random.fold_in(key, i), s, target)  # noqa: E731
+    if getattr(kernel, "thin", 1) > 1:
+        step = lambda i, s: thinning.step(kernel, key, i, s, target)  # noqa: E731
     _, shapes = jax.eval_shape(step, start, state)
     records = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), shapes)
 
@@ -260,6 +262,17 @@ def answer(kernel: Any, target: Any, key: Any, state: Any) -> Any:
     return kernel.answer(key, state, target)
 
 
+def init_at(kernel: Inference, target: Any, key: Any, begin: Any) -> Any:
+    """The same, where the chain begins at a given point."""
+    target.begin_at = begin
+    return kernel.init(key, target)
+
+
+def init_many_at(kernel: Inference, target: Any, keys: Any, begin: Any) -> Any:
+    """`init_at` of all chains at once."""
+    return jax.vmap(lambda key, begin: init_at(kernel, target, key, begin))(keys, begin)
+
+
 def init_many(kernel: Inference, target: Any, keys: Any) -> Any:
     """`init` of all chains at once."""
     return jax.vmap(lambda key: kernel.init(key, target))(keys)
@@ -278,7 +291,7 @@ def chunk_many(
 
 
 # `init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
-OPTIONS = {make: {"xla_backend_optimization_level": 1} for make in (init, answer)}
+OPTIONS = {make: {"xla_backend_optimization_level": 1} for make in (init, init_at, answer)}
 
 
 _folded = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
@@ -359,18 +372,22 @@ class Executor:
         with runtime.tracing(self.precision):
             return compiled(make, self.kernel, self.target, *arguments, **settings)
 
-    def init(self) -> None:
-        """A state for every chain."""
+    def init(self, begin: Any = None) -> None:
+        """A state for every chain; begin: where each begins, arrays (chain, ...), by default where its kernel finds a start."""
         start = 2**31 - 1  # a step number that no run reaches
         with runtime.in_precision(self.precision):
             if self.vectorised:
                 many = self._placed(jax.vmap(jax.random.fold_in, (0, None))(self.keys, start))
-                code = self._code(init_many, many)
-                self.states = self._placed(self._all(code, self.target.arrays, many, what="the start of the chains"))
+                given = () if begin is None else (self._placed(jax.tree.map(jnp.asarray, begin)),)
+                code = self._code(init_many_at if given else init_many, many, *given)
+                found = self._all(code, self.target.arrays, many, *given, what="the start of the chains")
+                self.states = self._placed(found)
                 return
             keys = [jax.random.fold_in(key, start) for key in self.keys]
-        code = self._code(init, keys[0])
-        self.states = self._each(code, lambda c: (self.target.arrays, keys[c]), "the start")
+            at = lambda c: () if begin is None else (jax.tree.map(lambda a: jnp.asarray(a[c]), begin),)  # noqa: E731
+            starts = [at(c) for c in range(self.num_chains)]
+        code = self._code(init_at if starts[0] else init, keys[0], *starts[0])
+        self.states = self._each(code, lambda c: (self.target.arrays, keys[c], *starts[c]), "the start")
 
     def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
         """Steps start..start+num_steps-1 of every chain: records (chain, step, ...)."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from probgen import catalog, engine, runtime, watch
+from probgen import catalog, engine, runtime, suggestions, watch
 from probgen.algorithm import Inference, Learner, Sampler, fitting
 from probgen.data import on_host
 from probgen.diagnostics import Finding, Verdict
@@ -150,7 +150,7 @@ def sbc(
     model, target = conditioned(program, data, engine, precision)
     if target.points:
         raise ValueError(f"{target.points[0]!r} is a parameter, which has no prior to be drawn from: give it one.")
-    target = fitting(algorithm, target, lambda: catalog.algorithms_for(target, target.engine, algorithm))
+    target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm))
     study = _Study(model, target, algorithm, _observed_keywords(target), precision)
     with runtime.compile_cache() if target.engine == "numpyro" else contextlib.nullcontext():
         return _summarised(study, _ranked(study, study.simulate(seed, num_simulations), seed))

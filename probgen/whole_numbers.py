@@ -1,0 +1,59 @@
+"""Whole numbers that are given in other types: NumPy's, floats such as 1e3, arrays without an axis; and seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+LARGEST_SEED = 2**63
+
+
+def whole(name: str, value: Any) -> int:
+    """The value as a Python integer; TypeError, or ValueError for a fraction, that says what is expected."""
+    if isinstance(value, bool | np.bool_ | str):
+        raise TypeError(f"{name} is {value!r}; expected a whole number.")
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    scalar = isinstance(value, numbers.Real) or (kind in "iuf" and kind and getattr(value, "shape", None) == ())
+    if not scalar:
+        raise TypeError(f"{name} is {_described(value)}; expected a whole number.")
+    if float(value) != int(value):
+        raise ValueError(f"{name} is {float(value):g}; expected a whole number.")
+    return int(value)
+
+
+def _described(value: Any) -> str:
+    """A value in few words."""
+    shape = getattr(value, "shape", None)
+    return f"an array of shape {tuple(shape)}" if shape is not None else f"a {type(value).__name__}"
+
+
+def seed(value: Any) -> int:
+    """A seed as a Python integer; TypeError that says what is expected, as for a key of JAX or a generator."""
+    kind = str(getattr(value, "dtype", ""))
+    shape = getattr(value, "shape", ())
+    if kind.startswith("key<") or (kind == "uint32" and tuple(shape) == (2,)):
+        raise TypeError("seed is a key of JAX; expected a whole number, of which every key is made: seed=0.")
+    if hasattr(value, "bit_generator") or type(value).__name__ in ("Generator", "RandomState", "SeedSequence"):
+        raise TypeError(f"seed is a {type(value).__name__}; expected a whole number: seed=0.")
+    found = whole("seed", value)
+    if not -LARGEST_SEED <= found < LARGEST_SEED:
+        raise ValueError(f"seed is {found}; expected a whole number of 64 bits.")
+    return found
+
+
+def settled(settings: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for settings of an algorithm (a dataclass) as Python's own numbers, whole where they must be."""
+    kinds = {field.name: field.type for field in dataclasses.fields(settings)}
+    found = dict(given)
+    for name, value in given.items():
+        if kinds[name] in ("int", int) or (kinds[name] == "int | None" and value is not None):
+            found[name] = whole(name, value)
+        elif isinstance(value, np.generic):
+            found[name] = value.item()
+    return found
