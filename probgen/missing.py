@@ -15,6 +15,10 @@ SPREAD = 0.3  # of the points at which the density is looked at, unconstrained
 POINTS = 4
 
 
+class NotFinite(ValueError):
+    """Data that are NaN or infinite reach a program's density."""
+
+
 def check(target: Any) -> None:
     """Raise ValueError for data with NaN or infinite values that reach the density, naming the first and the site.
 
@@ -29,9 +33,9 @@ def check(target: Any) -> None:
     for site in target.sites:
         if site.source in holes and not site.masked:
             told = f"They reach the density of {site.name!r}."
-            raise ValueError(f"{not_finite(site.source, holes[site.source])} {told}\n{DROP}")
+            raise NotFinite(f"{not_finite(site.source, holes[site.source])} {told}\n{DROP}")
     if not isinstance(target, Continuous):
-        raise ValueError(f"{not_finite(name, bad)}\n{DROP}")
+        raise NotFinite(f"{not_finite(name, bad)}\n{DROP}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values outside a support: told here
         try:
@@ -39,7 +43,7 @@ def check(target: Any) -> None:
         except ValueError as error:  # of a library that checks parameters
             reach = f"They reach the density: {error}"
     if reach:
-        raise ValueError(f"{not_finite(name, bad)} {reach}\n{DROP}")
+        raise NotFinite(f"{not_finite(name, bad)} {reach}\n{DROP}")
 
 
 def _reach(target: Any) -> str:

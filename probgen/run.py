@@ -38,6 +38,7 @@ from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
 from probgen.arguments import Arranged
 from probgen.autoguides import is_auto, recorded, restored, unwrapped
 from probgen.data import check, check_names, on_host
+from probgen.inputs import DROP
 from probgen.latent import LatentFit
 from probgen.model import Model
 from probgen.pinned import Pinned, pins
@@ -160,7 +161,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         target, used, levels = looking.settled(model.program, data, precision, prepare)
     except FAULTS as error:
         if told := looking.unreadable(data):
-            raise ValueError(told) from error
+            raise ValueError(told + (f"\n{DROP}" if "NaN" in told else "")) from error
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
     if levels and chosen.as_numbers(target, tuple(levels)):

@@ -9,6 +9,7 @@ from typing import Any
 
 from probgen import catalog
 from probgen.algorithm import Incompatible, Inference, Sampler, fitting
+from probgen.missing import NotFinite
 from probgen.target import Target
 
 AUTO = "auto"
@@ -61,6 +62,8 @@ def default(program: Any, data: Any, **said: Any) -> str:
         return "svi"
     try:
         asked(program, data, "nuts", **said)
+    except NotFinite:
+        raise
     except (
         Incompatible,
         ValueError,

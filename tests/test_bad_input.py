@@ -85,7 +85,7 @@ CASES = {
     "no program": (3, GOOD, {}, TypeError, r"Got a int; expected a program, a Model or a name"),
     "an unknown model": ("eight_scools", None, {}, ValueError, r"model 'eight_scools'. Did you mean 'eight_schools'"),
     "no unknowns": (no_unknowns, {"y": Y}, {}, pg.Incompatible, r"offers Simulable. It has no unknowns"),
-    "finite unknowns": (switch, {"y": Y}, {}, pg.Incompatible, r"nuts needs a Continuous target.*offers Discrete"),
+    "finite unknowns": (switch, {"y": Y}, {"inference": "nuts"}, pg.Incompatible, r"nuts needs a Continuous target.*offers Discrete"),
     "endless unknowns": (counting, {"y": Y}, {}, ValueError, r"'count' \(Poisson\) is discrete and cannot be enum"),
 }  # fmt: skip
 
