@@ -85,7 +85,6 @@ CASES = {
     "no program": (3, GOOD, {}, TypeError, r"Got a int; expected a program, a Model or a name"),
     "an unknown model": ("eight_scools", None, {}, ValueError, r"model 'eight_scools'. Did you mean 'eight_schools'"),
     "no unknowns": (no_unknowns, {"y": Y}, {}, pg.Incompatible, r"offers Simulable. It has no unknowns"),
-    "finite unknowns": (switch, {"y": Y}, {"inference": "nuts"}, pg.Incompatible, r"nuts needs a Continuous target.*offers Discrete"),
     "endless unknowns": (counting, {"y": Y}, {}, ValueError, r"'count' \(Poisson\) is discrete and cannot be enum"),
 }  # fmt: skip
 
@@ -100,6 +99,13 @@ def test_bad_input_is_refused_before_anything_compiles(case, tmp_path):
         pg.fit(program, data, out=tmp_path / "run", **keywords)
     assert not COMPILED
     assert not (tmp_path / "run").exists()
+
+
+def test_an_algorithm_that_cannot_take_a_program_is_refused_with_one_that_can():
+    with pytest.raises(
+        pg.Incompatible, match=r"(?s)nuts needs a Continuous target.*offers Discrete.*inference='gibbs'"
+    ):
+        pg.fit(switch, {"y": Y}, "nuts")
 
 
 def test_an_impossible_start_names_the_site_and_writes_nothing(tmp_path):
