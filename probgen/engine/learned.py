@@ -119,9 +119,10 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
     static = {k: v for k, v in data.items() if is_setting(v)}
     whole = {k: np.asarray(v) for k, v in data.items() if k not in static}
     static = {k: plain(v) for k, v in static.items()}
-    for given in (arrays, {k: v[0] if v.ndim else v for k, v in arrays.items()}, whole, {}):
+    rows = {k: v[0] if v.ndim else v for k, v in arrays.items()}
+    looked = {**data, **static}  # as they are, for programs that look at them
+    for given, closed in ((arrays, static), (rows, static), (whole, static), ({}, looked)):
         found: list[bool] = []
-        closed = static if given else {**static, **data}  # at last as they are, for programs that look at them
         with contextlib.suppress(Exception):
             jax.eval_shape(lambda a: found.append(bool(initial(program, {**a, **closed}, jax.random.key(0)))), given)  # noqa: B023
             return found[0]
