@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen.fixed import plain
 from probgen.model import Model
 from probgen.target import Target
 
@@ -70,7 +71,7 @@ def labelled(model: Model, target: Target, data: Any) -> Model:
     An axis in a plate has the plate's name, or that of the dim of an xarray datum observed there. Raises ValueError where the
     author's do not fit.
     """
-    given = {k: axes for k, v in data.items() if (axes := axes_of(k, v))} if isinstance(data, Mapping) else {}
+    given = {k: axes for k, v in data.items() if (axes := axes_of(k, plain(v)))} if isinstance(data, Mapping) else {}
     shapes = {site.name: site.shape for site in target.sites}
     _check(model, shapes)
     plates = dict(target.axes)

@@ -86,7 +86,7 @@ def test_names_come_back_from_a_directory(rows, tmp_path):
 def numpyro_regression(x, y):
     b = numpyro.sample("b", nd.Normal(0, 1).expand([x.shape[1]]).to_event(1))
     with numpyro.plate("obs", len(y)):
-        numpyro.sample("y", nd.Normal(x @ b, 1), obs=y)
+        numpyro.sample("y", nd.Normal(jnp.asarray(x) @ b, 1), obs=y)
 
 
 def pyro_regression(x, y):
@@ -101,7 +101,9 @@ REGRESSIONS = pytest.mark.parametrize("program", [numpyro_regression, pyro_regre
 @REGRESSIONS
 def test_labels_of_xarray_and_pandas(program, tmp_path):
     days = pd.date_range("2024-05-01", periods=9)
-    data = {"x": pd.DataFrame(X, columns=["age", "sex"]), "y": xr.DataArray(Y, {"day": days}, ["day"])}
+    table = pd.DataFrame(X, columns=pd.Index(["age", "sex"], name="x_column"))
+    x = table if program is numpyro_regression else xr.DataArray(table, dims=["row", "x_column"])
+    data = {"x": x, "y": xr.DataArray(Y, {"day": days}, ["day"])}
     fit = pg.fit(program, data, out=tmp_path / "run", **SHORT)
     for found in (fit, pg.load(tmp_path / "run", program)):
         assert list(found.posterior["b"].sel(x_column=["sex"]).dims) == ["chain", "draw", "x_column"]
