@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ ENGINES = ["numpyro", pytest.param("pyro", marks=needs_pyro)]
 
 def pytest_configure(config: pytest.Config) -> None:
     """A fresh compile cache for the session, and a thread of torch for each of several workers; child processes inherit them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts jobs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if getattr(config.option, "numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "PYTEST_XDIST_WORKER" not in os.environ and "PROBGEN_CACHE" not in os.environ:
