@@ -62,7 +62,7 @@ def conditioned(
     """
     if isinstance(program, Target):  # a learned model's
         model = Model(program.structure.program)  # type: ignore[attr-defined]
-        return model, prepared(model, on_host(program.data), program.engine, precision)
+        return model, _prepared_again(model, program, precision)
     program, data = apart(program, data)
     model = _model(program)
     raw = _given(model, data)
@@ -70,6 +70,12 @@ def conditioned(
     if levels := getattr(target, "levels", None):
         model = dataclasses.replace(model, coords={**levels, **model.coords})
     return dims.labelled(model, target, raw), target
+
+
+def _prepared_again(model: Model, target: Target, precision: str) -> Target:
+    """The target of a learned model on its own data: no check, as what is known in part has no keyword of the program."""
+    chosen = engine.load(target.engine)
+    return chosen.guided(chosen.prepare(model.program, on_host(target.data), precision, None), None, None)
 
 
 def apart(

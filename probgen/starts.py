@@ -28,7 +28,7 @@ def given(init: Any, target: Target, algorithm: Inference, seed: int) -> Chains:
     """Where each chain begins. init: see `pg.fit`. Unknowns that it does not name begin anywhere near zero, unconstrained."""
     if isinstance(target, Learnable):
         raise TypeError(f"init is a {type(init).__name__}; expected a fit that learned parameters from rows.")
-    if not algorithm.begins_anywhere or target.points:
+    if not algorithm.begins_anywhere or target.points or getattr(target, "takes_turns", False):
         raise TypeError(f"{algorithm.name} does not begin at values of the unknowns: it takes no init.")
     num_chains = algorithm.num_chains if isinstance(algorithm, Sampler) else 1
     values = _of_chains(_values(init, num_chains), target, num_chains)

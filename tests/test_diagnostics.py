@@ -279,7 +279,7 @@ GUIDES = {
     "stopped while the loss falls": ({"fall": 3.0, "converged": False}, "convergence", ("fail",)),
     "stopped early, at rest": ({"converged": False}, "convergence", ("warn",)),
     "a few steps": ({"steps": 5, "converged": False}, "convergence", ("fail",)),
-    "no density": ({"without": ("log_q", "log_p")}, "point", ("warn",)),
+    "no density": ({"without": ("log_q", "log_p")}, "density", ("warn",)),
     "NaN loss at the end": ({"loss": lambda x: edited(x, (0, slice(-100, None)), np.nan)}, "loss", ("fail",)),
     "NaN loss once, long ago": ({"loss": lambda x: edited(x, (0, 3), np.nan)}, "loss", ("warn",)),
 }

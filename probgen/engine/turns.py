@@ -210,6 +210,8 @@ class NumpyroTurns(NumpyroMixed):
 class Given:
     """The reals of a target with its finite unknowns held, as a Continuous target for one step of a kernel."""
 
+    begin_at = None  # chains in turn find their own starts
+
     def __init__(self, target: NumpyroTurns, indices: Values):
         self.target, self.indices, self.ops, self.dim = target, indices, target.ops, target.reals
 
