@@ -213,9 +213,10 @@ def test_dbn_is_drawn_by_evaluation():
     sizes, p, _ = program("dbn")
     states = dict(zip(("v", "h1", "h2"), every(4, 3, 2), strict=True))
     with pytest.raises(NotConditional, match="not affine in the bit h1"):
-        pg.fit(fixed("dbn", p, **sizes), {}, "gibbs", engine="numpyro", **MANY)
-    fit = pg.fit(fixed("dbn", p, **sizes), {}, "gibbs", engine="numpyro", conditionals="evaluation", **MANY)
-    assert total_variation(fit, dbn(p, **states), **states) < 0.02
+        pg.fit(fixed("dbn", p, **sizes), {}, "gibbs", engine="numpyro", conditionals="gradient", **MANY)
+    for conditionals in ("evaluation", "auto"):
+        fit = pg.fit(fixed("dbn", p, **sizes), {}, "gibbs", engine="numpyro", conditionals=conditionals, **MANY)
+        assert total_variation(fit, dbn(p, **states), **states) < 0.02
 
 
 def test_rbm_softmax_is_drawn_by_levels():
