@@ -121,3 +121,23 @@ def test_a_transform_of_an_unknown_is_a_linear_model():
     np.testing.assert_allclose(x.mean((0, 1)), mean, atol=0.08)
     np.testing.assert_allclose(x.std((0, 1)), sd, rtol=0.1)
     assert fit.predict()["y"].shape == (4, 1000, 5)
+
+
+def circulant(y):
+    s = numpyro.sample("s", dist.LogNormal(0.0, 1.0))
+    lag = jnp.minimum(jnp.arange(16), 16 - jnp.arange(16))
+    row = s * jnp.exp(-(lag**2) / 4.0) + (lag == 0)
+    numpyro.sample("y", dist.CirculantNormal(jnp.zeros(16), covariance_row=row), obs=y)
+
+
+def dense(y):
+    s = numpyro.sample("s", dist.LogNormal(0.0, 1.0))
+    lag = jnp.abs(jnp.arange(16)[:, None] - jnp.arange(16))
+    cov = s * jnp.exp(-(jnp.minimum(lag, 16 - lag) ** 2) / 4.0) + jnp.eye(16)
+    numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(16), cov), obs=y)
+
+
+def test_a_transform_within_a_distribution_runs():
+    y = np.random.default_rng(0).normal(size=16)
+    one, other = (pg.fit(p, {"y": y}, "laplace", progress=False).draws["s"].mean() for p in (circulant, dense))
+    np.testing.assert_allclose(one, other, rtol=1e-6)

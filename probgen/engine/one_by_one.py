@@ -6,6 +6,7 @@ of FftThunk's input layout): what is vectorised over points meets that, a transf
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,26 @@ def transforms(jaxpr: Any) -> bool:
         equation.primitive.name == "fft" or any(map(transforms, _inside(equation.params.values())))
         for equation in jaxpr.eqns
     )
+
+
+def in_densities(trace: Any) -> bool:
+    """Whether the density of a site has one: of NumPyro's `CirculantNormal`, or of a distribution that is not NumPyro's."""
+    for site in trace.values():
+        if site["type"] == "sample" and any(map(_may_transform, _parts(site["fn"]))):
+            with contextlib.suppress(Exception):  # a density that fails here says so where it is needed
+                if transforms(jax.make_jaxpr(site["fn"].log_prob)(site["value"])):
+                    return True
+    return False
+
+
+def _parts(fn: Any) -> list[Any]:
+    """A distribution, those that it is made of, and its transforms."""
+    base = getattr(fn, "base_dist", None)
+    return [fn, *getattr(fn, "transforms", ()), *(_parts(base) if base is not None else ())]
+
+
+def _may_transform(part: Any) -> bool:
+    return "Circulant" in type(part).__name__ or type(part).__module__.partition(".")[0] != "numpyro"
 
 
 def _inside(values: Any) -> list[Any]:
