@@ -112,14 +112,14 @@ class PyroGuided(PyroContinuous):
         with whole_plates():
             fresh = self.author_guide.fresh() if isinstance(self.author_guide, Automatic) else self._guide
             _, guide = looked(fresh, self._seen, self.precision, seed)
-        self._shapes = {k: v.shape for k, v in (guide.values | own.values).items()}
+        self._lengths = {k: v.shape for k, v in (guide.values | own.values).items()}
         return guide.values | own.values
 
     def _named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        if not hasattr(self, "_shapes"):
+        if not hasattr(self, "_lengths"):
             self._begun(0)
-        parts = flat.split([self._shapes[k].numel() for k in self._parameters])
-        return {k: part.view(self._shapes[k]) for k, part in zip(self._parameters, parts, strict=True)}
+        parts = flat.split([self._lengths[k].numel() for k in self._parameters])
+        return {k: part.view(self._lengths[k]) for k, part in zip(self._parameters, parts, strict=True)}
 
     def _running(self, named: Mapping[str, torch.Tensor], seed: int, train: bool) -> ExitStack:
         stack = ExitStack()
