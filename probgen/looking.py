@@ -36,24 +36,30 @@ def kept(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settled(
-    program: Callable[..., Any], given: Mapping[str, Any], precision: str, prepare: Callable[[dict[str, Any]], T]
+    program: Callable[..., Any],
+    given: Mapping[str, Any],
+    checked: Mapping[str, Any],
+    precision: str,
+    prepare: Callable[[dict[str, Any]], T],
 ) -> tuple[T, dict[str, Any], dict[str, list[str]]]:
-    """What `prepare` makes of the checked data, these data, and the words that codes stand for.
+    """What `prepare` makes of the data, these data, and the words that codes stand for.
 
-    given: the data as the user gave them. Raises what `prepare` raises for them.
+    given: the data as the user gave them; checked: the same by `check`, words and tables as they are. Where the program does not
+    run on those, words are tried as codes, and tables of numbers as arrays. Raises what `prepare` raises for the data as they are.
     """
     try:
-        return *_looked(program, kept(given), precision, prepare), {}
+        return *_looked(program, given, checked, prepare), {}
     except Exception as error:
-        words = {k: plain(v) for k, v in given.items() if is_words(plain(v))}
-        if not words:
+        words = {k: coded(plain(v)) for k, v in given.items() if is_words(plain(v))}
+        tables = {k: plain(v).to_numpy() for k, v in given.items() if is_table(plain(v))}
+        if not words and not tables:
             raise
-        codes = {k: coded(v) for k, v in words.items()}
+        other = {**given, **tables, **{k: codes for k, (codes, _) in words.items()}}
         try:
-            found = _looked(program, {**given, **{k: v for k, (v, _) in codes.items()}}, precision, prepare)
+            found = _looked(program, other, check(program, other, precision), prepare)
         except Exception:
             raise error from None
-    return *found, {k: levels for k, (_, levels) in codes.items()}
+    return *found, {k: levels for k, (_, levels) in words.items()}
 
 
 def told(data: Mapping[str, Any], levels: Mapping[str, list[str]]) -> tuple[str, ...]:
@@ -67,15 +73,17 @@ def told(data: Mapping[str, Any], levels: Mapping[str, list[str]]) -> tuple[str,
 
 
 def _looked(
-    program: Callable[..., Any], given: Mapping[str, Any], precision: str, prepare: Callable[[dict[str, Any]], T]
+    program: Callable[..., Any],
+    given: Mapping[str, Any],
+    checked: Mapping[str, Any],
+    prepare: Callable[[dict[str, Any]], T],
 ) -> tuple[T, dict[str, Any]]:
-    data = check(program, given, precision)
-    arrays = [k for k, v in data.items() if not is_setting(v)]
-    fixed = lambda names: {k: Fixed(given[k]) if k in names else v for k, v in data.items()}  # noqa: E731
+    arrays = [k for k, v in checked.items() if not is_setting(v)]
+    fixed = lambda names: {k: Fixed(given[k]) if k in names else v for k, v in checked.items()}  # noqa: E731
     names = _recall(program, arrays)
     if not names:
         try:
-            return prepare(data), data
+            return prepare(dict(checked)), dict(checked)
         except Exception as error:
             if not arrays or not is_look(error):
                 raise
@@ -144,6 +152,11 @@ def is_words(value: Any) -> bool:
         return False
     array = np.asarray(value)
     return bool(array.size) and (array.dtype.kind in "UT" or all(isinstance(v, str) for v in array.ravel()))
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value is a table of numbers alone."""
+    return hasattr(value, "columns") and hasattr(value, "to_numpy") and value.to_numpy().dtype.kind in "fiub"
 
 
 def unreadable(given: Mapping[str, Any]) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import os
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any
 
+from probgen.about import About
 from probgen.arguments import Arranged
 from probgen.bytecode import names_of
 from probgen.fixed import plain
@@ -34,7 +34,7 @@ class Changed(ValueError):
     """What a program reads is not what it was when it was fitted."""
 
 
-class Pinned:
+class Pinned(About):
     """A program as it was: called like it, found again by its content.
 
     program: the user's own; run: the same with its globals, closures and helpers held; reads: what it read.
@@ -57,19 +57,6 @@ class Pinned:
 
     def __reduce__(self) -> Any:
         return _again, (self.program, type(self), self.reads.mark)
-
-    @property
-    def base(self) -> Callable[..., Any]:
-        """The program as its author wrote it."""
-        return self.program
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.program, "__name__", type(self.program).__name__)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.program)
 
     def differing(self, now: Reads | None = None) -> list[str]:
         """Names of what it reads that is not what it was."""

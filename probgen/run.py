@@ -101,10 +101,7 @@ def apart(
     if not isinstance(given, Mapping):
         return program, data
     found, leaves = arguments.taken_apart(model.program, args, given)
-    if found is model.program:
-        return program, leaves
-    guide, critic = (arguments.alike(each, found) for each in (model.guide, model.critic))
-    return dataclasses.replace(model, program=found, guide=guide, critic=critic, derived=None), leaves
+    return (program if found is model.program else _arranged(model, found)), leaves
 
 
 def _model(program: Program) -> Model:
@@ -116,6 +113,12 @@ def _model(program: Program) -> Model:
     if callable(program):
         return Model(program)
     raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+
+
+def _arranged(model: Model, program: Arranged) -> Model:
+    """The model of its program arranged, guide and critic called in the same way; what it derives is among the leaves."""
+    guide, critic = (arguments.alike(each, program) for each in (model.guide, model.critic))
+    return dataclasses.replace(model, program=program, guide=guide, critic=critic, derived=None)
 
 
 def _declared(program: Program, guide: Callable[..., Any] | None, by_row: bool | None) -> Program:
@@ -164,7 +167,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         return chosen.guided(target, model.guide, model.critic)
 
     try:
-        target, used, levels = looking.settled(model.program, data, precision, prepare)
+        target, used, levels = looking.settled(model.program, data, checked, precision, prepare)
     except FAULTS as error:
         if told := looking.unreadable(data):
             raise ValueError(told + (f"\n{DROP}" if "NaN" in told else "")) from error
@@ -771,7 +774,8 @@ def _restored(store: Store, program: Program | None, data: Mapping[str, Any] | N
     )  # runs of before it was said are of rows
     chosen = _declared(chosen, None, by_row)
     if layout := record.get("layout"):
-        chosen = _arranged(_model(chosen), arguments.read(layout))
+        chosen = _model(chosen)
+        chosen = _arranged(chosen, arguments.arranged(chosen.program, arguments.read(layout)))
     model, target = conditioned(chosen, data, record["engine"], record["precision"])
     named = {"dims": record["dims"], "coords": dims.from_json(record["coords"])}
     model = dataclasses.replace(model, **{k: {**getattr(model, k), **v} for k, v in named.items()})
@@ -781,13 +785,6 @@ def _restored(store: Store, program: Program | None, data: Mapping[str, Any] | N
     run.starts = store.arrays("starts.safetensors")[0] if store.has("starts.safetensors") else {}
     run.begin_at = store.arrays("begin.safetensors")[0] if store.has("begin.safetensors") else None
     return run
-
-
-def _arranged(model: Model, layout: arguments.Layout) -> Model:
-    """The model of a program that is called as a run's was, and of its guide."""
-    found = arguments.arranged(model.program, layout)
-    guide, critic = (arguments.alike(each, found) for each in (model.guide, model.critic))
-    return dataclasses.replace(model, program=found, guide=guide, critic=critic, derived=None)
 
 
 def _changes(store: Store, run: Run) -> list[str]:

@@ -184,6 +184,29 @@ def test_other_algorithms_take_it_too(engine, case, inference):
     np.testing.assert_allclose(found.mean((0, 1)), CASES[case][2], atol=0.3)
 
 
+def numpyro_slopes(table, y):
+    b = numpyro.sample("b", ndist.Normal(0.0, 3.0).expand([1]).to_event(1))
+    with numpyro.plate("row", len(y)):
+        numpyro.sample("y", ndist.Normal(table @ b, 1.0), obs=y)
+
+
+def pyro_slopes(table, y):
+    import pyro
+    import pyro.distributions as dist
+    import torch
+
+    b = pyro.sample("b", dist.Normal(torch.zeros(1), 3.0).to_event(1))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(table @ b, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_table_that_a_program_multiplies_is_an_array(engine):
+    program = {"numpyro": numpyro_slopes, "pyro": pyro_slopes}[engine]
+    fit = pg.fit(program, {"table": TABLE[["x"]], "y": Y}, "laplace", progress=False)
+    np.testing.assert_allclose(fit.draws["b"].mean(), SLOPE[0], atol=0.05)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_looked_at_is_told_and_predicted_on(engine):
     fit = fitted(engine, "words", "laplace")

@@ -8,6 +8,8 @@ import numpyro.distributions as dist
 import pytest
 from conftest import ENGINES, needs_pyro
 from numpyro.contrib.control_flow import scan
+from numpyro.infer.util import log_density
+from scipy.stats import norm
 
 import probgen as pg
 from probgen.run import conditioned
@@ -117,7 +119,11 @@ MEANT = {
 
 @pytest.mark.parametrize("read", MEANT)
 def test_what_is_meant_or_in_range_is_taken(read):
-    conditioned(numpyro_program(MEANT[read]), DATA)
+    program = numpyro_program(MEANT[read])
+    target, z = conditioned(program, DATA)[1], np.linspace(-1.0, 1.0, 8)
+    with jax.enable_x64(True):
+        theirs = log_density(program, (), {k: jnp.asarray(v) for k, v in DATA.items()}, {"t": jnp.asarray(z)})[0]
+        np.testing.assert_allclose(float(target.log_density(jnp.asarray(z))), float(theirs), rtol=1e-9)
 
 
 def test_unknown_indices_are_left_alone():
@@ -127,7 +133,10 @@ def test_unknown_indices_are_left_alone():
             z = numpyro.sample("z", dist.Categorical(jnp.ones(k) / k), infer={"enumerate": "parallel"})
             numpyro.sample("y", dist.Normal(mu[z], 1.0), obs=y)
 
-    conditioned(mixture, {"y": Y})
+    target, mu = conditioned(mixture, {"y": Y})[1].marginalise(), np.array([-1.0, 0.0, 1.5])
+    exact = norm.logpdf(mu).sum() + np.log(norm.pdf(Y[:, None], mu).mean(1)).sum()
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(float(target.log_density(jnp.asarray(mu))), exact, rtol=1e-9)
 
 
 TRACED = []

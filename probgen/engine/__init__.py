@@ -54,10 +54,10 @@ def read_as(
     from probgen.looking import kept, settled
     from probgen.target import Learnable
 
-    check(program, kept(data))
+    checked = check(program, kept(data))
     prepare = lambda some: load(name or detect(program)).prepare(program, some, "float32", by_row)  # noqa: E731
     try:
-        target, _, _ = settled(program, data, "float64", prepare)
+        target, _, _ = settled(program, data, checked, "float64", prepare)
     except Incompatible:  # of rows that cannot be learned from
         return "rows"
     except (TypeError, ValueError, IndexError, RuntimeError):  # what is wrong is told when the target is made

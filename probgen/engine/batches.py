@@ -27,6 +27,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import log_density
 
+from probgen.about import About
 from probgen.data import taken
 from probgen.engine import learned
 from probgen.engine.learned import NumpyroLearnable
@@ -41,7 +42,7 @@ Arrays = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class OfBatch:
+class OfBatch(About):
     """The program of one row.
 
     rows: keywords of observed rows, their sites, and the shape of a row as the program takes it, which may be another than its
@@ -75,15 +76,6 @@ class OfBatch:
         free = lambda p: p.replace(default=None, kind=p.KEYWORD_ONLY) if p.name in rows else p  # noqa: E731
         kept = [free(p) for p in said.parameters.values()]
         return said.replace(parameters=sorted(kept, key=lambda p: (p.kind, p.default is not p.empty)))
-
-    @property
-    def base(self) -> Callable[..., Any]:
-        """The program as its author wrote it."""
-        return getattr(self.program, "base", self.program)
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.program, "__name__", "program")
 
 
 class _One(numpyro.primitives.Messenger):

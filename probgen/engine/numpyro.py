@@ -143,8 +143,7 @@ class NumpyroTarget(Target):
 
     def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on data as the fit's kernels give them to it: JAX's arrays, which a plate's or a scan's index can index."""
-        given = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in data.items()}
-        return FullPlates(lambda: self.structure.program(**given), told=True)
+        return FullPlates(self._on(data), told=True)
 
     def _on(self, data: Mapping[str, Any]) -> Callable[[], Any]:
         """The program on data, its plates as it says."""

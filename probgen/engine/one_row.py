@@ -9,7 +9,6 @@ So learners of parameters take the programs that samplers take: the prior is lef
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import numpyro
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution
 
+from probgen.about import About
 from probgen.engine.messengers import FullPlates
 from probgen.engine.numpyro import NumpyroTarget
 from probgen.engine.structure import Structure, biject, structure_of
@@ -87,7 +87,7 @@ class Likelihood(numpyro.primitives.Messenger):
 
 
 @dataclass(frozen=True)
-class OneRow:
+class OneRow(About):
     """The program of one row. rows: keywords of observed rows and their sites; inputs: keywords of which a row has a slice."""
 
     program: Callable[..., Any]
@@ -100,19 +100,6 @@ class OneRow:
         batches = {k: (v[None], v) for k, v in given.items()}
         closed = functools.partial(self.program, **{**data, **{k: batch for k, (batch, _) in batches.items()}})
         return Likelihood(closed, batches, tuple(site for _, site in self.rows))()
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.program)
-
-    @property
-    def base(self) -> Callable[..., Any]:
-        """The program as its author wrote it."""
-        return getattr(self.program, "base", self.program)
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.program, "__name__", "program")
 
 
 def one_row(target: NumpyroTarget) -> OneRow | None:

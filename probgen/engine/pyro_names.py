@@ -6,12 +6,12 @@ the first; two modules mean two tensors, so the guide's are called `guide.net.we
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
 
+from probgen.about import About
 from probgen.engine.pyro_parameters import Parameter, Registered
 from probgen.engine.pyro_types import in_its_type
 
@@ -19,7 +19,7 @@ PREFIX = "guide."
 TOLD = "The guide's {} belongs to another module than the program's parameter of that name: the guide's is called {}."
 
 
-class Apart:
+class Apart(About):
     """A guide, some of whose parameters have other names."""
 
     def __init__(self, program: Callable[..., Any], names: frozenset[str]) -> None:
@@ -28,19 +28,6 @@ class Apart:
     def __call__(self, *args: Any, **data: Any) -> Any:
         with _Renamed(self.names):
             return self.program(*args, **data)
-
-    @property
-    def base(self) -> Callable[..., Any]:
-        """The guide as its author wrote it."""
-        return getattr(self.program, "base", self.program)
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.program, "__name__", "guide")
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.program)
 
 
 class _Renamed(Messenger):

@@ -7,7 +7,6 @@ where every floating tensor that reaches an operation has the run's type: data c
 
 from __future__ import annotations
 
-import inspect
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from probgen.about import About
 from probgen.pinned import Pinned
 
 REALS = (torch.float32, torch.float64)
@@ -29,7 +29,7 @@ _CASTS = (torch.Tensor.float, torch.Tensor.double)
 _local = threading.local()
 
 
-class Lifted:
+class Lifted(About):
     """A program whose floating tensors all have the run's type; one object for one program."""
 
     def __init__(self, program: Callable[..., Any]) -> None:
@@ -38,19 +38,6 @@ class Lifted:
     def __call__(self, *args: Any, **data: Any) -> Any:
         with lifting(torch.get_default_dtype()):
             return self.program(*args, **data)
-
-    @property
-    def base(self) -> Callable[..., Any]:
-        """The program as its author wrote it."""
-        return getattr(self.program, "base", self.program)
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.program, "__name__", type(self.program).__name__)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.program)
 
 
 def lifted(program: Any) -> Lifted:
