@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import ENGINES, python
@@ -109,10 +110,12 @@ def test_compiled_code_is_forgotten_before_a_process_runs_out_of_mappings(monkey
         pytest.skip("the system does not say what is mapped")
     settings = {"num_warmup": 20, "num_samples": 20, "num_chains": 1, "progress": False}
     first = pg.fit("eight_schools", **settings)
-    before = mappings.used()
+    before, code = mappings.used(), jax.jit(lambda x: x + 1)
+    code(1.0)
     monkeypatch.setattr(mappings, "SHARE", 0.0)
     assert mappings.relieve(xla._compiled.cache_clear, xla._density.cache_clear)
     assert mappings.used() < before
+    assert (code._cache_size(), xla._compiled.cache_info().currsize) == (0, 0)
     np.testing.assert_array_equal(pg.fit("eight_schools", **settings).z, first.z)
     monkeypatch.setattr(mappings, "SHARE", 1.0)
     assert not mappings.relieve(lambda: pytest.fail("nothing need be forgotten"))
