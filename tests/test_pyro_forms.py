@@ -270,7 +270,7 @@ def test_a_markov_chain_of_24_states_is_compiled_and_exact():
 def test_a_refusal_to_compile_names_the_line():
     def program():
         x = pyro.sample("x", dist.Normal(0.0, 1.0))
-        pyro.factor("kink", -x if x > 0 else 2 * x)
+        pyro.factor("kink", -x if x > 0 else 3 * x)
 
     target = engine.prepare(program, {})
     with pytest.warns(RuntimeWarning, match=r"reads a value of an unknown.*test_pyro_forms.py: pyro.factor\("):

@@ -15,12 +15,15 @@ import probgen as pg
 from probgen import catalog, datasets, runtime
 from probgen.algorithm import Incompatible
 from probgen.run import conditioned, meant
+from probgen.target import Learnable
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pyro = pytest.importorskip("pyro", reason="Pyro is not installed")
 
 import pyro.distributions as dist  # noqa: E402
 from torch import nn  # noqa: E402
+
+from probgen.engine import pyro as engine  # noqa: E402
 
 pytestmark = needs_pyro
 
@@ -465,6 +468,15 @@ def test_an_autoregressive_program_has_densities_but_is_not_run_forward():
     np.testing.assert_allclose(fit.log_prob(bits()[:20]).value, exact, rtol=1e-4)
     with pytest.raises(Incompatible, match="run forward"):
         fit.sample(3)
+
+
+def test_how_a_program_was_read_once_is_not_how_it_is_read_next():
+    user = User()
+    prepare = lambda by_row=None: type(engine.prepare(user.program, {"x": bits()}, "float32", by_row))  # noqa: E731
+    rows = prepare()
+    assert issubclass(rows, Learnable)
+    assert not issubclass(prepare(by_row=False), Learnable)
+    assert prepare() is rows
 
 
 # ---- levels ------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from probgen.engine.pyro_codes import as_numbers
 from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
-from probgen.engine.pyro_learned import has_parameters, rows_of, with_parameters
+from probgen.engine.pyro_learned import are_bits, has_parameters, rows_of, with_parameters
 from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
@@ -52,6 +52,9 @@ _CACHE_SIZE = 32
 
 _structures: OrderedDict[Any, Structure] = OrderedDict()
 _wholes: OrderedDict[Any, Callable[..., Any]] = OrderedDict()  # programs that are read on their whole data
+_without_rows: OrderedDict[Any, bool] = (
+    OrderedDict()
+)  # programs found to be none of rows, where nobody said how to read them
 
 
 def prepare(
@@ -79,9 +82,12 @@ def _prepared(
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
     key = _key(program, arrays, static, tensors, precision)
-    seen = isinstance(program, Learned) or (key is not None and key in _wholes and by_row is None)
-    if not seen and by_row is not False and (rows := rows_of(program, data, precision)):
-        return rows
+    seen = key and (key, tuple(map(are_bits, tensors)))  # what may say whether these are rows
+    if by_row is not False and not isinstance(program, Learned) and seen not in _without_rows:
+        if rows := rows_of(program, data, precision):
+            return rows
+        if seen:
+            _remember(seen, True, _without_rows)
     with pyro_data.in_words(data):
         program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
         key = key and (program, *key[1:])

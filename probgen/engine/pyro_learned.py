@@ -92,7 +92,7 @@ def _rows_with(
 ) -> PyroLearnable | None:
     """The same, with arrays of so many rows taken for rows."""
     sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
-    arrays = {k: v.bool() if k in sliced and _are_bits(v) else v for k, v in arrays.items()}
+    arrays = {k: v.bool() if k in sliced and are_bits(v) else v for k, v in arrays.items()}
     some = lambda number: {  # noqa: E731
         k: _batch(v, torch.arange(number) % count, precision) if k in sliced else v for k, v in arrays.items()
     }
@@ -206,7 +206,7 @@ def _same(value: Any, tensor: torch.Tensor) -> bool:
     return value is tensor or (value.data_ptr() == tensor.data_ptr() and value.numel() == tensor.numel())
 
 
-def _are_bits(rows: torch.Tensor) -> bool:
+def are_bits(rows: torch.Tensor) -> bool:
     """Whether these are zeros and ones in more than one column, as integers: networks take them as numbers."""
     return rows.dtype is torch.int64 and rows.dim() > 1 and bool(((rows == 0) | (rows == 1)).all())
 
