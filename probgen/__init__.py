@@ -21,7 +21,7 @@ _WORDS = {
     "Model": "probgen.model",
     "product": "probgen.evaluate.product",
     "Fit": "probgen.result",
-    "LogProb": "probgen.result",
+    "LogProb": "probgen.estimates",
     "Incompatible": "probgen.algorithm",
     "inference": "probgen.inference",
     "models": "probgen.models",
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from probgen.algorithm import Incompatible as Incompatible
     from probgen.catalog import matrix as matrix
     from probgen.comparison import compare as compare
+    from probgen.estimates import LogProb as LogProb
     from probgen.evaluate.calibration import sbc as sbc
     from probgen.evaluate.product import product as product
     from probgen.longer import extend as extend
     from probgen.model import Model as Model
     from probgen.result import Fit as Fit
-    from probgen.result import LogProb as LogProb
     from probgen.run import fit as fit
     from probgen.run import load as load
     from probgen.run import resume as resume

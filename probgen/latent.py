@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from probgen.estimates import LogProb
 from probgen.inputs import read
-from probgen.result import LearnedFit, LogProb
+from probgen.result import LearnedFit
 
 METHODS = ("iwae", "elbo", "exact", "ais")
 

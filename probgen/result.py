@@ -6,24 +6,17 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from probgen import whole_numbers
 from probgen.algorithm import Inference, Sampler
+from probgen.estimates import LogProb
 from probgen.grey import as_bits, grey_sites, told
 from probgen.inputs import first, read
 from probgen.model import Model
 from probgen.target import Conditional, Continuous, Target
-
-
-class LogProb(NamedTuple):
-    """A log probability in nats, its Monte Carlo standard error, and what kind of number it is."""
-
-    value: Any
-    stderr: Any
-    kind: str
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pytest
 
 import probgen as pg
 from probgen.engine import energy
-from probgen.evaluate.energy import TooLarge, log_z
+from probgen.engine.exact_sums import TooLarge
+from probgen.evaluate.energy import log_z
 from probgen.measures import bits, levels, reals
 from probgen.run import conditioned
 

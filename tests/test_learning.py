@@ -151,7 +151,7 @@ def test_pseudo_likelihood_refuses_what_it_cannot_sum():
 
 
 def test_too_many_units_are_refused():
-    from probgen.evaluate.energy import TooLarge
+    from probgen.engine.exact_sums import TooLarge
 
     with pytest.raises(TooLarge, match=r"2\^21"):
         pg.fit("rbm", {"v": np.zeros((3, 30)), "num_visible": 30, "num_hidden": 21}, "mle")

@@ -107,7 +107,7 @@ class AmortisedSVI(RowLearner[Bounded]):
             )
         states = math.prod(float(v.levels) ** v.size for v in target.finite)
         if states > STATES:
-            from probgen.evaluate.energy import TooLarge
+            from probgen.engine.exact_sums import TooLarge
 
             names = ", ".join(repr(v.name) for v in target.finite)
             raise TooLarge(

@@ -87,8 +87,8 @@ class MLE(RowLearner[Learnable]):
             with contextlib.suppress(Incompatible):  # then parameters begin where the program says
                 _mixture.found(target)
             return target
+        from probgen.engine import exact_sums
         from probgen.engine.energy import NotConditional
-        from probgen.inference.learning import _exact
 
         try:
             target = target.blocked()
@@ -99,9 +99,9 @@ class MLE(RowLearner[Learnable]):
                     f"The hidden sites cannot be integrated out: {why}\nUse inference='svi'."
                 ) from None
             raise NotConditional(f"The constant cannot be enumerated: {why}\nUse inference='score_matching'.") from None
-        _exact.marginal(target, None)  # both raise where there are too many states
+        exact_sums.marginal(target, None)  # both raise where there are too many states
         if not target.proper:
-            _exact.split(target, list(target.variables.values()))
+            exact_sums.split(target, list(target.variables.values()))
         return target
 
     # ---- the kernel
@@ -169,7 +169,7 @@ class MLE(RowLearner[Learnable]):
         f = lambda values: target.joint(parameters, values)  # noqa: E731
         if target.normalised:
             return -jnp.mean(jax.vmap(f)(batch))
-        from probgen.inference.learning._exact import log_sum, marginal, split
+        from probgen.engine.exact_sums import log_sum, marginal, split
 
         constant = 0.0 if target.proper else log_sum(f, split(target, list(target.variables.values())), {})
         return constant - jnp.mean(jax.vmap(marginal(target, f))(batch))

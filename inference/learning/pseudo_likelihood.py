@@ -33,7 +33,8 @@ class PseudoLikelihood(EnergyLearner):
             raise ValueError(f"num_units is {self.num_units}; it must be above 0")
 
     def prepare(self, target: Any) -> Any:
-        from probgen.inference.learning._energy import blocked, hidden_block
+        from probgen.engine.free_energy import hidden_block
+        from probgen.inference.learning._energy import blocked
 
         target = blocked(target)
         real = [v.name for v in target.visible if not v.levels]
@@ -57,7 +58,7 @@ class PseudoLikelihood(EnergyLearner):
         import jax
         import jax.numpy as jnp
 
-        from probgen.inference.learning._energy import free
+        from probgen.engine.free_energy import free
 
         here, total = free(target, parameters, batch), 0.0
         for i, v in enumerate(target.visible):

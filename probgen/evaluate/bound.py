@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from probgen.algorithm import Incompatible
-from probgen.result import LogProb
+from probgen.estimates import LogProb
 
 if TYPE_CHECKING:
     from probgen.latent import LatentFit

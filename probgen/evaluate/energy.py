@@ -11,49 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import runtime
-from probgen.engine import energy
-from probgen.result import LogProb
-from probgen.target import Conditional
+from probgen.engine import energy, free_energy
+from probgen.engine.exact_sums import enumerated_sites, numbered_state
+from probgen.estimates import LogProb
 
-LARGEST = 25  # units that are enumerated
 CHUNK = 2**12  # states at a time
-
-
-class TooLarge(ValueError):
-    """More states than can be enumerated."""
-
-
-def enumerated_sites(target: Conditional) -> tuple[list[Any], list[Any]]:
-    """Sites to be enumerated and sites to be summed over given those: the block that leaves the fewest units.
-
-    Raises TooLarge where more than 25 units, or a real one, would have to be enumerated.
-    """
-    structure = target.structure  # type: ignore[attr-defined]
-    whole = [b for b in structure.blocks if b.colours is None and not b.evaluated]
-    choices = []
-    for block in [None, *whole]:
-        summed = [v for v in target.variables if block and v.name in block.sites]
-        rest = [v for v in target.variables if v not in summed]
-        if all(v.levels for v in rest):
-            choices.append((sum(v.size * np.log2(v.levels) for v in rest), rest, summed))
-    if not choices:
-        raise TooLarge("The model has real unknowns that interact; they cannot be enumerated. Use AIS.")
-    cost, rest, summed = min(choices, key=lambda c: c[0])
-    if cost > LARGEST:
-        raise TooLarge(f"Enumeration needs 2^{cost:.0f} states; at most 2^{LARGEST} are tried. Use AIS.")
-    return rest, summed
-
-
-def numbered_state(index: Any, sites: list[Any], dtype: Any) -> dict[str, Any]:
-    """The values of sites in the state of a number."""
-    values = {}
-    for v in sites:
-        digits = []
-        for _ in range(v.size):
-            digits.append(index % v.levels)
-            index = index // v.levels
-        values[v.name] = jnp.stack(digits).reshape(v.shape).astype(dtype) if digits else jnp.zeros(v.shape, dtype)
-    return values
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -97,6 +59,4 @@ def free_energies(
 
 @jax.jit
 def _free(target: Any, parameters: Any, rows: Any) -> Any:
-    from probgen.inference.learning import _energy
-
-    return _energy.free(target, parameters, rows)
+    return free_energy.free(target, parameters, rows)

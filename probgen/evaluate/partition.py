@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probgen.result import LogProb
+from probgen.estimates import LogProb
 from probgen.target import Conditional, Continuous
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _inferred(fit: LearnedFit, rows: Mapping[str, np.ndarray], count: int = 5000
     import jax.numpy as jnp
 
     from probgen import runtime
-    from probgen.inference.learning import _energy
+    from probgen.engine import free_energy
 
     target: Any = fit.target
     rng = np.random.default_rng(fit.seed)
@@ -72,12 +72,13 @@ def _inferred(fit: LearnedFit, rows: Mapping[str, np.ndarray], count: int = 5000
     with runtime.jax_scope(target.precision):
         parameters = {k: jnp.asarray(v) for k, v in fit.answer.items()}
         given = {k: jnp.asarray(v[picked], target.precision) for k, v in rows.items()}
-        means = jax.jit(lambda rows: _energy.means(target, parameters, rows))(given)
+        means = jax.jit(lambda rows: free_energy.means(target, parameters, rows))(given)
     return {k: (rng.random(v.shape) < np.asarray(v)).astype(float) for k, v in means.items()}
 
 
 def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[str, Any]) -> LogProb:
     """Of bits, levels and reals that can be drawn given the rest."""
+    from probgen.engine.exact_sums import TooLarge
     from probgen.evaluate import ais, energy
 
     target = target.blocked(evaluate=True)
@@ -86,7 +87,7 @@ def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[
     if method != "ais":
         try:
             return energy.log_z(target)
-        except energy.TooLarge:
+        except TooLarge:
             if method == "enumeration":
                 raise
     return ais.log_z(target, rows, seed=seed, **settings)
@@ -94,14 +95,14 @@ def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[
 
 def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "auto", **settings: Any) -> LogProb:
     """log p of rows: (row,)."""
+    from probgen.engine import free_energy
     from probgen.evaluate.energy import free_energies
-    from probgen.inference.learning import _energy
 
     constant = log_z(fit, method, **settings)
     target: Any = fit.target
     if target.hidden and target.engine == "numpyro":
         target = target if target.structure.blocks else target.blocked(evaluate=True)
-        if not _energy.exact(target):
-            how = f"{_energy.SAMPLES} draws from mean field" if _energy.evaluated(target) else "mean field"
+        if not free_energy.exact(target):
+            how = f"{free_energy.SAMPLES} draws from mean field" if free_energy.evaluated(target) else "mean field"
             constant = constant._replace(kind=f"lower bound by {how}; its constant {constant.kind}")
     return LogProb(-free_energies(target, fit.answer, rows) - constant.value, constant.stderr, constant.kind)

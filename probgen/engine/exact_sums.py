@@ -13,10 +13,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen.engine import energy
-from probgen.evaluate.energy import TooLarge, enumerated_sites, numbered_state
+from probgen.target import Conditional
 
 LARGEST = 20  # units that are enumerated at every step
+MOST = 25  # units that are enumerated once
 CHUNK = 2**12  # states at a time
+
+
+class TooLarge(ValueError):
+    """More states than can be enumerated."""
+
+
+def enumerated_sites(target: Conditional) -> tuple[list[Any], list[Any]]:
+    """Sites to be enumerated and sites to be summed over given those: the block that leaves the fewest units.
+
+    Raises TooLarge where more than 25 units, or a real one, would have to be enumerated.
+    """
+    structure = target.structure  # type: ignore[attr-defined]
+    whole = [b for b in structure.blocks if b.colours is None and not b.evaluated]
+    choices = []
+    for block in [None, *whole]:
+        summed = [v for v in target.variables if block and v.name in block.sites]
+        rest = [v for v in target.variables if v not in summed]
+        if all(v.levels for v in rest):
+            choices.append((sum(v.size * np.log2(v.levels) for v in rest), rest, summed))
+    if not choices:
+        raise TooLarge("The model has real unknowns that interact; they cannot be enumerated. Use AIS.")
+    cost, rest, summed = min(choices, key=lambda c: c[0])
+    if cost > MOST:
+        raise TooLarge(f"Enumeration needs 2^{cost:.0f} states; at most 2^{MOST} are tried. Use AIS.")
+    return rest, summed
+
+
+def numbered_state(index: Any, sites: list[Any], dtype: Any) -> dict[str, Any]:
+    """The values of sites in the state of a number."""
+    values = {}
+    for v in sites:
+        digits = []
+        for _ in range(v.size):
+            digits.append(index % v.levels)
+            index = index // v.levels
+        values[v.name] = jnp.stack(digits).reshape(v.shape).astype(dtype) if digits else jnp.zeros(v.shape, dtype)
+    return values
 
 
 def split(target: Any, sites: list[Any]) -> tuple[list[Any], list[Any]]:
