@@ -22,7 +22,7 @@ from scipy.sparse import csgraph
 
 from probgen import runtime
 from probgen.engine import energy
-from probgen.engine.numpyro import NumpyroDiscrete
+from probgen.engine.conditional import NumpyroDiscrete
 from probgen.engine.structure import VALUE
 
 LARGEST = 2**30 - 1  # capacity: SciPy's flows are 32-bit integers, and a residual is up to twice a capacity

@@ -14,7 +14,8 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from probgen.engine.pyro_kernel import OPS
-from probgen.inference.learning import _rows, amortised_svi, mle
+from probgen.inference.learning import _rows
+from probgen.inference.learning._told import ACTIVE, ROWS, OfBound, OfLikelihood, Watch
 from probgen.nets.pyro_modules import running
 
 Tensors = dict[str, torch.Tensor]
@@ -162,7 +163,7 @@ class Likelihood(Kernel):
 
     def begun(self, state: State, target: Any) -> State:
         held = min(int(self.settings.validation * target.num_rows), target.num_rows - 1)
-        watch = mle.Watch(state.order[:held][:2000].clone(), _copy(state.parameters), math.inf, math.inf, 0)
+        watch = Watch(state.order[:held][:2000].clone(), _copy(state.parameters), math.inf, math.inf, 0)
         return state._replace(order=state.order[held:].clone(), extra=watch)
 
     def monitored(self, target: Any, rows: Any) -> float:
@@ -184,9 +185,9 @@ class Likelihood(Kernel):
             return state._replace(extra=watch._replace(best=loss, last=loss, age=0))
         return state._replace(extra=watch._replace(last=loss, age=watch.age + 1))
 
-    def info(self, state: State, loss: float, rate: float, told: Any) -> mle.Info:
+    def info(self, state: State, loss: float, rate: float, told: Any) -> OfLikelihood:
         converged = state.extra.age >= self.settings.patience
-        return mle.Info(loss, rate, state.guard.rollbacks, state.extra.last, converged)
+        return OfLikelihood(loss, rate, state.guard.rollbacks, state.extra.last, converged)
 
     def answer(self, key: Any, state: State, target: Any) -> Tensors:
         return dict(state.extra.parameters) if len(state.extra.rows) else super().answer(key, state, target)
@@ -210,16 +211,14 @@ class Bound(Kernel):
         return gradients, -bound.item(), kl.item()
 
     def looked(self, state: State, target: Any) -> State:
-        rows = target.batch(state.order[: amortised_svi.ROWS])
+        rows = target.batch(state.order[:ROWS])
         with target.running(state.parameters, 0), torch.no_grad():
             means = target.draw(rows, centre=True)
         reals = [v.name for v in target.hidden if v.kind == "reals"]
-        return state._replace(
-            extra=sum(int((means[k].var(0, correction=0) > amortised_svi.ACTIVE).sum()) for k in reals)
-        )
+        return state._replace(extra=sum(int((means[k].var(0, correction=0) > ACTIVE).sum()) for k in reals))
 
-    def info(self, state: State, loss: float, rate: float, told: Any) -> amortised_svi.Info:
-        return amortised_svi.Info(loss, told, state.extra, rate, state.guard.rollbacks)
+    def info(self, state: State, loss: float, rate: float, told: Any) -> OfBound:
+        return OfBound(loss, told, state.extra, rate, state.guard.rollbacks)
 
     # ---- the bound
 

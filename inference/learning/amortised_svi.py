@@ -19,10 +19,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.learning._rows import RowLearner, State
+from probgen.inference.learning._told import ACTIVE, ROWS, OfBound
 from probgen.target import Bounded, Judged
 
-ACTIVE = 0.01  # variance over rows of a posterior mean, above which a unit is active (Burda et al.)
-ROWS = 500  # on which activity is judged
 STATES = 1024  # of finite hidden sites, over which every term is summed
 
 
@@ -32,16 +31,6 @@ class Progress(NamedTuple):
     step: Any
     kl: Any
     active: Any
-
-
-class Info(NamedTuple):
-    """loss: minus the bound on log p of a row of the batch, in nats; kl: of guide and prior; active: hidden coordinates in use."""
-
-    loss: Any
-    kl: Any
-    active: Any
-    learning_rate: Any
-    rollbacks: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +124,8 @@ class AmortisedSVI(RowLearner[Bounded]):
     def looked(self, state: State, target: Any) -> State:
         return with_activity(state, target)
 
-    def told(self, state: State, info: Any) -> Info:
-        return Info(info.loss, state.chains.kl, state.chains.active, info.learning_rate, info.rollbacks)
+    def told(self, state: State, info: Any) -> OfBound:
+        return OfBound(info.loss, state.chains.kl, state.chains.active, info.learning_rate, info.rollbacks)
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
         return -gap

@@ -11,34 +11,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.learning import _mixture
 from probgen.inference.learning._rows import RowLearner, State
+from probgen.inference.learning._told import OfLikelihood, Watch
 from probgen.target import Learnable
 
 SMOOTHING = 1.0  # rows that every component of a mixture is given at the start
-
-
-class Watch(NamedTuple):
-    """Rows that are held out, the parameters that were best on them, their loss, the last one, and how many looks ago that was."""
-
-    rows: Any
-    parameters: Any
-    best: Any
-    last: Any
-    age: Any
-
-
-class Info(NamedTuple):
-    """loss: minus the mean log likelihood of the batch, in nats; validation: of the held-out rows, at the last look."""
-
-    loss: Any
-    learning_rate: Any
-    rollbacks: Any
-    validation: Any
-    converged: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +121,11 @@ class MLE(RowLearner[Learnable]):
         look = lambda: self._watched(watch, target, tried)  # noqa: E731
         return state._replace(chains=jax.lax.cond(state.step % 100 == 0, look, lambda: watch))
 
-    def told(self, state: State, info: Any) -> Info:
+    def told(self, state: State, info: Any) -> OfLikelihood:
         import jax.numpy as jnp
 
         converged = jnp.asarray(state.chains.age >= self.patience)
-        return Info(info.loss, info.learning_rate, info.rollbacks, state.chains.last, converged)
+        return OfLikelihood(info.loss, info.learning_rate, info.rollbacks, state.chains.last, converged)
 
     def _watched(self, watch: Watch, target: Any, parameters: Any) -> Watch:
         import jax

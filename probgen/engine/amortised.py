@@ -22,7 +22,8 @@ from numpyro.distributions.kl import kl_divergence
 
 from probgen import runtime
 from probgen.data import check_drawn, taken
-from probgen.engine.learned import Learned, NumpyroLearnable, initial_arrays, wrapped
+from probgen.engine.learnable import NumpyroLearnable
+from probgen.engine.parameters import Learned, initial_arrays, wrapped
 from probgen.engine.structure import settings
 from probgen.target import Arrays, Bounded, Variable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from numpyro.infer.util import log_density as joint_log_density
 
 from probgen import runtime
 from probgen.engine import assignments, energy, enumeration, pointwise, rows, states
+from probgen.engine.arrays import as_arrays
 from probgen.engine.messengers import SCAN, FullPlates
 from probgen.engine.structure import Structure, biject, put, with_loose
 
@@ -156,7 +157,6 @@ def _observed_keywords(target: Any) -> set[str]:
 
 def _shapes(target: Any, data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of the finite unknowns where the program runs on other data."""
-    from probgen.engine.numpyro import as_arrays
 
     def run() -> dict[str, Any]:
         program = handlers.uncondition(target._closed(as_arrays(data, target.precision)))
@@ -169,14 +169,20 @@ def _shapes(target: Any, data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 # ---- pointwise terms ---------------------------------------------------------------------------------------------
 
 
-def log_likelihood(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Pointwise terms of the observed sites, in nats: arrays (chain, draw, *batch); see `probgen.engine.pointwise`."""
-    from probgen.engine.numpyro import as_arrays
+def log_likelihood(
+    target: Any,
+    posterior: Mapping[str, np.ndarray],
+    data: Mapping[str, Any],
+    plain: Callable[..., dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Pointwise terms of the observed sites, in nats: arrays (chain, draw, *batch); see `probgen.engine.pointwise`.
 
+    plain: of posterior and data, the terms at drawn values of all unknowns.
+    """
     structure: Structure = target.structure
     posterior = kept(target, posterior, data)
     if structure.blocks or structure.by_state:
-        return _of_bits(target, posterior, data)
+        return plain(posterior, data)  # at the drawn bits, which all observations share
     given = as_arrays(data, target.precision)
     arrays = {k: v for k, v in given.items() if hasattr(v, "shape")}
     static = tuple(sorted((k, v) for k, v in given.items() if k not in arrays))
@@ -217,13 +223,6 @@ def _terms(structure: Structure, static: tuple, arrays: Any, values: Any) -> dic
         return pointwise.terms(factors, observed, held)
 
     return jax.vmap(one)(values)
-
-
-def _of_bits(target: Any, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Terms at the drawn bits, which all observations share."""
-    from probgen.engine.numpyro import NumpyroTarget
-
-    return NumpyroTarget.log_likelihood(target, posterior, data)
 
 
 # ---- what enumeration follows ------------------------------------------------------------------------------------

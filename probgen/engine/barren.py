@@ -20,7 +20,7 @@ from numpyro import handlers
 
 from probgen import runtime
 from probgen.engine import energy
-from probgen.engine.numpyro import kind
+from probgen.engine.kinds import kind
 from probgen.engine.structure import MEASURES, PARTLY, structure_of
 
 FILLS = (0.0, 1.0, np.nan)  # of sites that are left out: nothing may change with them

@@ -11,7 +11,6 @@ The rows are independent then; that this holds is looked at, as networks that mi
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -29,14 +28,16 @@ from numpyro.infer.util import log_density
 
 from probgen.about import About
 from probgen.data import taken
-from probgen.engine import learned
-from probgen.engine.learned import NumpyroLearnable
+from probgen.engine import row_data
 from probgen.engine.messengers import Free, FullPlates
-from probgen.engine.numpyro import guided, prepare
 from probgen.engine.one_row import First
+from probgen.engine.parameters import Learned
 
 FEW = 3  # rows on which a program is looked at
+
+
 TOLERANCE = 1e-3  # of the log density of rows at once against the sum of theirs
+
 
 Arrays = Mapping[str, Any]
 
@@ -132,9 +133,6 @@ def _made_anew(fn: Distribution) -> Distribution | None:
     return made if made.batch_shape == fn.batch_shape[1:] and made.event_shape == fn.event_shape else None
 
 
-# ---- which programs are such
-
-
 def rows_of(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision: str) -> Any:
     """The target of learning of a program of a batch of rows; None for another."""
     try:
@@ -144,7 +142,7 @@ def rows_of(program: Callable[..., Any], arrays: Arrays, static: Arrays, precisi
         one, shapes = found
         rows = {k: np.reshape(v, (len(v), *shapes[k])) if k in shapes else v for k, v in arrays.items()}
         names = [k for k, *_ in one.rows]
-        target = learned._rows_with(one, rows, static, precision, names, [*names, *one.inputs])
+        target = row_data.rows_with(one, rows, static, precision, names, [*names, *one.inputs])
     except Exception:
         return None
     return target if target is not None and _adds_up(one, target, arrays, static) else None
@@ -167,20 +165,6 @@ def guide_of(target: Any, guide: Callable[..., Any]) -> Callable[..., Any]:
             "The guide is not one of rows, as the program is: every site in a plate over them, parameters for all rows alike."
         )
     return OfBatch(guide, base.rows, base.inputs)
-
-
-def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Arrays) -> bool | int | None:
-    """Whether program and guide are read as of one row for that they are of batches of rows; None where nothing says so.
-
-    An integer above 1 is how many rows the program's plate takes a step.
-    """
-    with contextlib.suppress(TypeError, ValueError, IndexError, RuntimeError, OverflowError):
-        target = prepare(program, data, "float32", True)
-        base = getattr(target.structure.one.program, "program", None) if isinstance(target, NumpyroLearnable) else None
-        if isinstance(base, OfBatch):
-            guided(target, guide)
-            return base.subsample or True
-    return None
 
 
 def _of_batch(program: Callable[..., Any], arrays: Arrays, static: Arrays) -> tuple[OfBatch, dict[str, Any]] | None:
@@ -343,7 +327,7 @@ def _anywhere(variable: Any, count: int, rng: Any, precision: str) -> Any:
 class _At:
     """The author's program at parameters."""
 
-    def __init__(self, program: learned.Learned, parameters: Arrays) -> None:
+    def __init__(self, program: Learned, parameters: Arrays) -> None:
         self.program, self.parameters = program, parameters
 
     def __call__(self, **data: Any) -> Any:

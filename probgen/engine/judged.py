@@ -17,7 +17,7 @@ import numpy as np
 from probgen import runtime
 from probgen.data import taken
 from probgen.engine.amortised import NumpyroBounded, companion
-from probgen.engine.learned import Learned, initial_arrays
+from probgen.engine.parameters import Learned, initial_arrays
 from probgen.target import Judged
 
 

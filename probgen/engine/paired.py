@@ -18,9 +18,9 @@ from numpyro.infer import init_to_uniform
 from probgen.autoguides import is_auto, unwrapped
 from probgen.data import LISTED, check_drawn, taken
 from probgen.engine.automatic import automatic
-from probgen.engine.learned import Learned, initial, initial_arrays, wrapped
+from probgen.engine.continuous import NumpyroContinuous
 from probgen.engine.messengers import FullPlates
-from probgen.engine.numpyro import NumpyroContinuous
+from probgen.engine.parameters import Learned, initial, initial_arrays, wrapped
 from probgen.engine.structure import Structure, settings, with_guide
 from probgen.engine.whole import Whole
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpyro import handlers
 
 from probgen import runtime
-from probgen.engine.learned import NumpyroLearnable
+from probgen.engine.learnable import NumpyroLearnable
 from probgen.engine.messengers import FullPlates
 from probgen.engine.structure import biject
 

@@ -25,6 +25,7 @@ from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
 from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
 from probgen.engine.pyro_learned import are_bits, has_parameters, rows_of, with_parameters
+from probgen.engine.pyro_paired import PyroGuided
 from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_probe import probe
 from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
@@ -109,6 +110,11 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # what is wrong is told when it is made
         return None
     return False
+
+
+def paired(target: Any) -> Any:
+    """The target with the author's guide of its unknowns; see `pyro_paired`."""
+    return PyroGuided(target, target.author_guide)
 
 
 def _whole(key: Any, program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:

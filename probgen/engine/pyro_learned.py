@@ -30,6 +30,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import nn
 from torch.distributions import constraints
 
+from probgen import engine
 from probgen.algorithm import Incompatible
 from probgen.data import bounds, check_support, on_host, on_the_line, taken
 from probgen.engine import pyro_data
@@ -430,12 +431,10 @@ class PyroLearnable(Learnable):
         own = {k: v for k, v in answer.items() if k in names}
         if not known:
             return PyroNewPoint(PyroLearnable(self.structure, self.tensors, self.data), own, given)
-        from probgen.engine.pyro import prepare
-
         like = {**self.keywords, **{k: k for k in self.inputs}}
         rows = self.from_host({like[k]: np.asarray(v)[None] for k, v in given.items()})
         data = {**data_of({}, self._named(rows)), **self.structure.static, **own}
-        return prepare(self.structure.learned, data, "float64")
+        return engine.load(self.engine).prepare(self.structure.learned, data, "float64")
 
     def reads_rows(self, answer: Mapping[str, np.ndarray]) -> bool:
         """Whether what the program draws depends on the rows that stand in: it cannot be run forward."""

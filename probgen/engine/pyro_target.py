@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probgen import prediction
+from probgen import engine, prediction
 from probgen.engine import pyro_assigned, pyro_data
 from probgen.engine.pyro_density import FLAT, Given, Structure, Tensors, Unknowns
 from probgen.engine.pyro_graph import Gradient, LinAlgError
@@ -204,9 +204,7 @@ class PyroContinuous(PyroTarget, Continuous):
         return np.concatenate([begun[name].cpu().numpy().ravel() for name in names]).astype(np.float64)
 
     def paired(self) -> Any:
-        from probgen.engine.pyro_paired import PyroGuided
-
-        return PyroGuided(self, self.author_guide)
+        return engine.load(self.engine).paired(self)
 
     @property
     def largest(self) -> int:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probgen.engine import batches, learned, whole
-from probgen.engine.numpyro import of_structure
+from probgen.engine import batches, row_data, whole
+from probgen.engine.kinds import of_structure
+from probgen.engine.parameters import Learned
 from probgen.engine.structure import MEASURES, Structure, settings, structure_of
 from probgen.target import Target
 
@@ -36,8 +37,8 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
 
     by_row: what is declared; None for nothing.
     """
-    rows = functools.partial(learned.rows_of, program, arrays, static, precision)
-    bound = isinstance(program, learned.Learned)  # its parameters are data
+    rows = functools.partial(row_data.rows_of, program, arrays, static, precision)
+    bound = isinstance(program, Learned)  # its parameters are data
     if by_row and not bound and (target := batches.rows_of(program, arrays, static, precision) or rows()):
         return target
     try:
@@ -100,7 +101,7 @@ def _adds_up(structure: Structure, arrays: Arrays, target: Any) -> bool:
     return bool(abs(single - both) <= TOLERANCE * (1 + abs(both)))
 
 
-def _joint(program: learned.Learned, arrays: Arrays, static: Arrays, parameters: Arrays) -> Any:
+def _joint(program: Learned, arrays: Arrays, static: Arrays, parameters: Arrays) -> Any:
     """The log density of a program on some rows at given parameters; None where it does not run on them."""
     from numpyro.infer.util import log_density
 

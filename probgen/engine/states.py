@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probgen.engine import turns
 from probgen.engine.energy import NotConditional
+from probgen.engine.finite import density, finite_of, value_of
 from probgen.engine.structure import Structure
 
 LARGEST = 1024  # states
@@ -27,7 +27,7 @@ NOTE = "The finite unknowns {} are summed out over all their {} joint states, ea
 def count(structure: Structure) -> int:
     """How many joint states the finite unknowns have; 0 where that cannot be told."""
     try:
-        return int(np.prod([float(v.levels) ** v.size for v in turns.finite_of(structure)]))
+        return int(np.prod([float(v.levels) ** v.size for v in finite_of(structure)]))
     except (NotConditional, OverflowError):
         return 0
 
@@ -35,18 +35,18 @@ def count(structure: Structure) -> int:
 @functools.lru_cache(maxsize=64)
 def with_states(structure: Structure) -> Structure:
     """The structure that sums over all states: the same object for equal ones, so that compiled code is found again."""
-    return dataclasses.replace(structure, by_state=True)
+    return dataclasses.replace(structure, by_state=log_sum)
 
 
 def note(structure: Structure) -> str:
     """What a fit says of it."""
-    names = ", ".join(repr(v.name) for v in turns.finite_of(structure))
+    names = ", ".join(repr(v.name) for v in finite_of(structure))
     return NOTE.format(names, count(structure))
 
 
 def _every(structure: Structure) -> dict[str, np.ndarray]:
     """The indices of all states: arrays (state, *unit)."""
-    finite = turns.finite_of(structure)
+    finite = finite_of(structure)
     sizes = [v.levels for v in finite for _ in range(v.size)]
     flat = np.stack(np.unravel_index(np.arange(count(structure)), sizes), axis=1)
     found, start = {}, 0
@@ -58,7 +58,7 @@ def _every(structure: Structure) -> dict[str, np.ndarray]:
 def _densities(structure: Structure, arrays: Any, z: Any) -> Any:
     """The log density at z (dim,) of every state: (state,)."""
     every = {k: jnp.asarray(v) for k, v in _every(structure).items()}
-    return jax.vmap(lambda indices: turns.density(structure, arrays, indices, z))(every)
+    return jax.vmap(lambda indices: density(structure, arrays, indices, z))(every)
 
 
 def log_sum(structure: Structure, arrays: Any, z: Any) -> Any:
@@ -70,7 +70,7 @@ def drawn(structure: Structure, arrays: Any, key: Any, z: Any) -> dict[str, Any]
     """The finite unknowns drawn from their exact joint conditional given z: values by site."""
     state = jax.random.categorical(key, _densities(structure, arrays, z))
     found = {}
-    for v in turns.finite_of(structure):
-        value = turns.value_of(structure, v, jnp.asarray(_every(structure)[v.name])[state])
+    for v in finite_of(structure):
+        value = value_of(structure, v, jnp.asarray(_every(structure)[v.name])[state])
         found[v.name] = value.astype(jnp.int32) if jnp.issubdtype(value.dtype, jnp.integer) else value
     return found

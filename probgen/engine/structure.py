@@ -69,7 +69,7 @@ class Structure:
     )  # then: how many, and the plates of every site
     part: Any = None  # the plate of a program that runs on minibatches alone; see `pieces`
     transforms: bool = False  # whether it has a Fourier transform; see `one_by_one`
-    by_state: bool = False  # whether the finite unknowns are summed out state by state; see `states`
+    by_state: Any = None  # how the finite unknowns are summed out, where that is state by state; see `states`
     axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()  # of sites in plates, the plate of every axis
     bijections: tuple[str, ...] = ()  # the kinds of the unknowns' supports, in words
 
@@ -109,9 +109,7 @@ class Structure:
 
     def log_density(self, arrays: Mapping[str, Any], z: Any, full: bool = True, key: Any = None) -> Any:
         if self.by_state:
-            from probgen.engine import states
-
-            return states.log_sum(self, arrays, z)
+            return self.by_state(self, arrays, z)
         if self.blocks:  # of bits that do not interact given the reals
             bits = [v for v in self.variables if v.levels]
             values, aside = self.filled(arrays, z)

@@ -19,63 +19,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.infer.util import potential_energy
 
 from probgen import runtime
-from probgen.engine import energy, enumeration, rows
+from probgen.engine import assigned, energy, enumeration, rows
+from probgen.engine.conditional import NumpyroMixed
+from probgen.engine.continuous import NumpyroContinuous
 from probgen.engine.energy import Block, NotConditional, Values
+from probgen.engine.finite import density, finite_of, value_of
 from probgen.engine.messengers import FullPlates
-from probgen.engine.numpyro import NumpyroContinuous, NumpyroMixed
 from probgen.engine.structure import Structure, biject, put, with_blocks, with_loose
+from probgen.engine.targets import NumpyroTarget
 from probgen.target import Variable
 
 FEW = 8  # units of a site that are drawn one after the other without looking for something faster
+
+
 WIDEST = 1 << 20  # numbers of the factors of an enumeration
+
+
 STARTS = 16  # values of the finite unknowns of which a chain takes the likeliest
-NOT_LISTED = """The values of site {!r} ({}) cannot be listed: they depend on an unknown or on data.
-Give it a support of plain numbers."""
+
+
 EACH = "{} {} drawn unit after unit, each by the log density at all of its values: a sweep takes {} evaluations of the density."
-
-
-# ---- values ------------------------------------------------------------------------------------------------------
-
-
-def finite_of(structure: Structure) -> tuple[Variable, ...]:
-    """The finite unknowns: bits, and levels that number the values of a support; raises NotConditional where there is no list."""
-    found = []
-    for v, site in zip(structure.variables, _latent(structure), strict=True):
-        if not site.discrete:
-            continue
-        if v.name in structure.supports:
-            shape, values = structure.supports[v.name]
-            found.append(Variable(v.name, shape, "bits" if values == (0, 1) else "levels", len(values)))
-        elif v.levels:
-            found.append(v)
-        else:
-            raise NotConditional(NOT_LISTED.format(v.name, site.distribution))
-    return tuple(found)
-
-
-def _latent(structure: Structure) -> list[Any]:
-    return [site for site in structure.sites if site.kind == "latent"]
-
-
-def value_of(structure: Structure, v: Variable, index: Any, smooth: bool = False) -> Any:
-    """A site's values at indices of its units; smooth: of bits as reals, of which derivatives are taken."""
-    if smooth:
-        return index
-    index = index.astype(int)
-    values = structure.supports.get(v.name, ((), ()))[1]
-    return index if values == tuple(range(v.levels)) or not values else jnp.asarray(values)[index]
-
-
-def density(structure: Structure, arrays: Any, indices: Values, z: Any, smooth: frozenset[str] = frozenset()) -> Any:
-    """The log density of finite unknowns at indices and of the reals at z (dim,), in nats, log-Jacobian included: ()."""
-    finite = {v.name: value_of(structure, v, indices[v.name], v.name in smooth) for v in finite_of(structure)}
-    real, aside = structure.filled(arrays, z)
-    program = handlers.substitute(FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(put, finite))
-    with handlers.block():
-        return aside - potential_energy(program, (), {}, real)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -99,9 +64,6 @@ class Joint:
         shapes = self.structure.shapes
         z = jnp.concatenate([jnp.ravel(values[k]) for k in shapes]) if shapes else jnp.zeros(0)
         return density(self.structure, arrays, values, z, self.smooth)
-
-
-# ---- the target --------------------------------------------------------------------------------------------------
 
 
 class NumpyroTurns(NumpyroMixed):
@@ -190,17 +152,15 @@ class NumpyroTurns(NumpyroMixed):
         return {site.name: found[site.name] for site in self.sites if site.name in found}
 
     def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-        from probgen.engine import assigned
-
         return super().predict(assigned.kept(self, posterior, data), data, seed)
 
     def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """See `Fit.log_likelihood`: finite unknowns of a row's own are summed out, where enumeration follows all of them."""
-        from probgen.engine import assigned
-
         if all(map(_together, self.structure.blocks)) and len(self.structure.blocks) == 1:
             summed = NumpyroContinuous(with_blocks(self.structure, ()), self.arrays)
-            return assigned.log_likelihood(summed, posterior, data)
+            return assigned.log_likelihood(
+                summed, posterior, data, functools.partial(NumpyroTarget.log_likelihood, summed)
+            )
         return super().log_likelihood(assigned.kept(self, posterior, data), data)
 
     def blocked(self, groups: Any = (), evaluate: bool = False) -> NumpyroTurns:
@@ -240,9 +200,6 @@ def _constrained(structure: Structure, arrays: Any, indices: Values, z: Any) -> 
         return {**structure.constrain(arrays, z, finite), **small}
 
     return jax.vmap(jax.vmap(one))(indices, z)
-
-
-# ---- blocks ------------------------------------------------------------------------------------------------------
 
 
 def _together(block: Block) -> bool:

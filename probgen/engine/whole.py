@@ -21,7 +21,7 @@ import numpyro
 from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to, constraints
 
-from probgen.engine.learned import initial, initial_arrays, labels
+from probgen.engine.parameters import initial, initial_arrays, labels
 
 
 class PointMeasure(Distribution):

@@ -13,7 +13,7 @@ from probgen.engine.numpyro import prepare
 from probgen.measures import bits, levels, reals
 
 if TYPE_CHECKING:
-    from probgen.engine.learned import Learned
+    from probgen.engine.parameters import Learned
     from probgen.result import LearnedFit
     from probgen.target import Target, Variable
 

@@ -1,233 +1,24 @@
-"""Programs with parameters: learning them from rows of data, and the same programs with learned parameters as data."""
+"""Targets of learning: parameters of a program of one point, from rows of data."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro import handlers
-from numpyro.distributions import biject_to, constraints
-from numpyro.infer import init_to_uniform
 
-from probgen import runtime
-from probgen.data import check_support
+from probgen import engine, runtime
 from probgen.engine import energy, indices
 from probgen.engine.energy import Block
-from probgen.engine.messengers import Free
-from probgen.engine.numpyro import NumpyroTarget, prepare
-from probgen.engine.structure import MEASURES, settings, structure_of
-from probgen.fixed import is_setting, plain
-from probgen.grey import is_grey, loosened, note
+from probgen.engine.parameters import initial_arrays
+from probgen.engine.structure import MEASURES
+from probgen.engine.targets import NumpyroTarget
+from probgen.grey import note
 from probgen.target import START, Learnable, Target, Variable, check_begun
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A program whose parameters (`numpyro.param`) are data: a keyword for every array, `W` or `net$params[0]`.
-
-    Parameters with a constraint are given as unconstrained values, through NumPyro's bijection.
-    """
-
-    program: Callable[..., Any]
-    trees: tuple[tuple[str, Any], ...]  # parameter site and the tree of its value
-    constraints: tuple[Any, ...] = field(compare=False)  # of each; they have no hash, and the program decides on them
-
-    def __call__(self, **data: Any) -> Any:
-        values = {}
-        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
-            leaves = [biject_to(constraint)(data.pop(label)) for label in labels(site, tree)]
-            values[site] = jax.tree.unflatten(tree, leaves)
-        return handlers.substitute(self.program, data=values)(**data)
-
-    def constrained(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Labelled arrays of parameters as the program sees them, in its constraints."""
-        found = {}
-        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
-            found |= {label: biject_to(constraint)(arrays[label]) for label in labels(site, tree)}
-        return found
-
-    def unconstrained(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """The inverse of `constrained`."""
-        found = {}
-        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
-            found |= {label: biject_to(constraint).inv(arrays[label]) for label in labels(site, tree)}
-        return found
-
-    def at(self, arrays: Mapping[str, Any]) -> Callable[..., Any]:
-        """The program with its parameters at labelled arrays, in their constraints."""
-        values = {
-            site: jax.tree.unflatten(tree, [arrays[label] for label in labels(site, tree)]) for site, tree in self.trees
-        }
-        return handlers.substitute(self.program, data=values)
-
-    @property
-    def base(self) -> Callable[..., Any]:
-        """The program as its author wrote it."""
-        return self.program
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The keywords of the parameters' arrays."""
-        return tuple(label for site, tree in self.trees for label in labels(site, tree))
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.program, "__name__", "program")
-
-
-def labels(site: str, tree: Any) -> list[str]:
-    """Names of the arrays of a parameter site's value."""
-    one = tree == jax.tree.structure(0)
-    return [site] if one else [f"{site}[{i}]" for i in range(tree.num_leaves)]
-
-
-def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> dict[str, tuple[Any, Any]]:
-    """Every parameter site's initial value and its constraint, the program run once with a key."""
-    started = handlers.substitute(handlers.seed(lambda: program(**data), key), substitute_fn=init_to_uniform)
-    free = Free()
-    with free:
-        trace = handlers.trace(started).get_trace()  # started, so that measures without draws do no harm
-    sites = {name: trace[name] for name in trace if name in free.names}
-    return {k: (site["value"], site["kwargs"].get("constraint", constraints.real)) for k, site in sites.items()}
-
-
-@functools.lru_cache(maxsize=64)
-def wrapped(program: Callable[..., Any], static: tuple, shapes: tuple) -> Learned:
-    """The program with its parameters as data."""
-    abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
-    seen: list[tuple[tuple[str, Any], Any]] = []
-
-    def look(data: Mapping[str, Any]) -> None:
-        found = initial(program, {**data, **{k: v for k, v, _ in static}}, jax.random.key(0))
-        seen.extend(((site, jax.tree.structure(value)), constraint) for site, (value, constraint) in found.items())
-
-    jax.eval_shape(look, abstract)
-    return Learned(program, tuple(tree for tree, _ in seen), tuple(constraint for _, constraint in seen))
-
-
-def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
-    """Whether the program registers parameters when it is run forward, on the first row of data that it does not take whole."""
-    needed = {k for k, p in inspect.signature(program).parameters.items() if p.default is inspect.Parameter.empty}
-    arrays = {k: np.asarray(v) for k, v in data.items() if not is_setting(v) and k in needed}
-    static = {k: v for k, v in data.items() if is_setting(v)}
-    whole = {k: np.asarray(v) for k, v in data.items() if k not in static}
-    static = {k: plain(v) for k, v in static.items()}
-    rows = {k: v[0] if v.ndim else v for k, v in arrays.items()}
-    looked = {**data, **static}  # as they are, for programs that look at them
-    for given, closed in ((arrays, static), (rows, static), (whole, static), ({}, looked)):
-        found: list[bool] = []
-        with contextlib.suppress(Exception):
-            jax.eval_shape(lambda a: found.append(bool(initial(program, {**a, **closed}, jax.random.key(0)))), given)  # noqa: B023
-            return found[0]
-    return False
-
-
-def rows_of(
-    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
-) -> NumpyroLearnable | None:
-    """The target of learning, where an observed keyword holds rows of what the program says of one point; else None.
-
-    Arrays that have as many rows are inputs, of which the program takes one slice a point, where it does not run with them whole.
-    """
-    optional = {k for k, p in inspect.signature(program).parameters.items() if p.default is None}
-    candidates = [k for k in arrays if k in optional]
-    if not candidates:
-        return None
-    count = len(arrays[candidates[0]]) if arrays[candidates[0]].ndim else 0
-    shared = [k for k in arrays if k not in candidates]
-    by_row = [k for k in shared if arrays[k].ndim and len(arrays[k]) == count]
-    for sliced in [[], by_row] if by_row else [[]]:
-        found = _rows_with(program, arrays, static, precision, candidates, [*candidates, *sliced])
-        if found:
-            return found
-    return None
-
-
-def _rows_with(
-    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str,
-    candidates: list[str], sliced: list[str],
-) -> NumpyroLearnable | None:  # fmt: skip
-    """The same, given which arrays the program takes one slice of."""
-    if any(arrays[k].ndim == 0 for k in sliced):
-        return None
-    one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
-    try:
-        one = structure_of(program, one_of, static, precision)
-        sources = {s.source: s for s in one.sites if s.kind == "observed" and s.source in candidates}
-        free = {**static, **dict.fromkeys(sources)}
-        inputs = [k for k in sliced if k not in sources]
-        rest = {k: v for k, v in one_of.items() if k not in sources}
-        open_ended = structure_of(program, rest, free, precision)
-    except Exception:
-        return None
-    shapes = {site.name: site.shape for site in open_ended.sites}
-    if not one.learnable or not sources or any(one_of[k].shape != shapes[s.name] for k, s in sources.items()):
-        return None
-    counts = {k: len(arrays[k]) for k in [*sources, *inputs]}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{k}: {count}" for k, count in counts.items())
-        raise ValueError(f"Data have different numbers of rows ({told}).")
-    bits = {v.name for v in open_ended.variables if v.kind == "bits"}
-    held = {s.name: is_grey(arrays[k]) for k, s in sources.items() if s.name in bits and s.bounds is not None}
-    grey = tuple(sorted(site for site, found in held.items() if found))
-    check_support(tuple(loosened(s, s.name in grey) for s in sources.values()), {k: arrays[k] for k in sources})
-    indices.check_rows(open_ended.looked_up, arrays, inputs)
-    if any(s.distribution in ("Dirichlet", "Wishart", "WishartCholesky") for s in sources.values()):
-        _check_points(program, {**rest, **free}, {k: (s.name, arrays[k]) for k, s in sources.items()})
-    kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
-    program = wrapped(program, settings(free), kept)
-    parameters = program.parameters
-    begun = jax.eval_shape(lambda arrays, key: initial_arrays(program, arrays, free, key), rest, jax.random.key(0))
-    with_parameters = {**rest, **begun}
-    structure = structure_of(program, with_parameters, free, precision)
-    rows = tuple(sorted((k, s.name) for k, s in sources.items()))
-    structure = learnable(structure, rows, parameters, tuple(inputs)).but(grey=grey, row_sites=tuple(sources.values()))
-    compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
-    arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
-    return NumpyroLearnable(structure, arrays)
-
-
-def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Mapping[str, tuple[str, Any]]) -> None:
-    """Raise ValueError for the first row that is no point of a simplex or no positive definite matrix, where a site needs one."""
-    seeded = handlers.seed(lambda: program(**data), jax.random.key(0))
-    trace = handlers.trace(handlers.substitute(seeded, substitute_fn=init_to_uniform)).get_trace()
-    for keyword, (site, values) in rows.items():
-        support = trace[site]["fn"].support
-        if support in (constraints.simplex, constraints.positive_definite):
-            good = np.asarray(support(np.asarray(values))).reshape(len(values), -1).all(1)
-            if not good.all():
-                what = "a simplex" if support is constraints.simplex else "the positive definite matrices"
-                raise ValueError(
-                    f"Data {keyword!r} is observed at site {site!r}, whose support is {what}; "
-                    f"{keyword}[{int(np.argmin(good))}] is not in it."
-                )
-
-
-def with_parameters(
-    program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str
-) -> Learned:
-    """The program whose named parameters are in the data."""
-    with runtime.jax_scope(precision):
-        rest = {k: v for k, v in data.items() if k not in parameters and not k.endswith((" known", " value"))}
-        arrays = {k: v for k, v in rest.items() if isinstance(v, np.ndarray)}
-        static = settings({k: v for k, v in rest.items() if k not in arrays})
-        return wrapped(program, static, tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
-
-
-def initial_arrays(program: Learned, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
-    """The parameters' initial values as labelled arrays, unconstrained."""
-    found = {}
-    for site, (value, constraint) in initial(program.program, {**arrays, **static}, key).items():
-        leaves, tree = jax.tree.flatten(value)
-        found |= {k: biject_to(constraint).inv(x) for k, x in zip(labels(site, tree), leaves, strict=True)}
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -491,7 +282,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
             if self.variables[self.keywords[keyword]].kind == "other" and 0 < np.isnan(value).sum() < np.size(value):
                 raise ValueError(f"{keyword} is bounded; only bits, levels and unbounded reals can be known in part.")
             data |= partly(keyword, self.keywords[keyword], np.asarray(value, self.precision))
-        return prepare(self.structure.one.program, data, self.precision)
+        return engine.load(self.engine).prepare(self.structure.one.program, data, self.precision)
 
 
 @functools.partial(jax.jit, static_argnums=0)
