@@ -17,7 +17,7 @@ _WORDS = {
     "extend": "probgen.longer",
     "compare": "probgen.comparison",
     "sbc": "probgen.evaluate.calibration",
-    "matrix": "probgen.catalog",
+    "matrix": "probgen.offers",
     "Model": "probgen.model",
     "product": "probgen.evaluate.product",
     "Fit": "probgen.result",
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from probgen import inference as inference
     from probgen import models as models
     from probgen.algorithm import Incompatible as Incompatible
-    from probgen.catalog import matrix as matrix
     from probgen.comparison import compare as compare
     from probgen.estimates import LogProb as LogProb
     from probgen.evaluate.calibration import sbc as sbc
     from probgen.evaluate.product import product as product
     from probgen.longer import extend as extend
     from probgen.model import Model as Model
+    from probgen.offers import matrix as matrix
     from probgen.result import Fit as Fit
     from probgen.run import fit as fit
     from probgen.run import load as load

@@ -319,3 +319,12 @@ def _read(node: list[Any]) -> Node:
         except (ImportError, AttributeError) as error:
             raise LookupError(f"The class {node[1]} of the data cannot be imported again ({error}).") from error
     return (*head, tuple((key, _read(inner)) for key, inner in node[-1]))
+
+
+def laid_out(guide: Any, program: Any) -> Any:
+    """An automatic guide of the user's program, called as what an engine has made of that is: with leaves by name, where it is."""
+    for _ in range(8):
+        if isinstance(program, Arranged):
+            return Arranged(guide, program.layout)
+        program = getattr(program, "program", None)
+    return guide

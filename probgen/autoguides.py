@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 HOME = ("numpyro.infer.autoguide", "numpyro.contrib.easyguide", "pyro.infer.autoguide")
+
+
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -149,14 +151,3 @@ def _beginning(model: Any) -> tuple[Any, Any] | None:
         if type(messenger).__name__ == "InitMessenger":
             return messenger.init_fn, model
     return None
-
-
-def laid_out(guide: Any, program: Any) -> Any:
-    """An automatic guide of the user's program, called as what an engine has made of that is: with leaves by name, where it is."""
-    from probgen.arguments import Arranged
-
-    for _ in range(8):
-        if isinstance(program, Arranged):
-            return Arranged(guide, program.layout)
-        program = getattr(program, "program", None)
-    return guide

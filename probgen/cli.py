@@ -179,9 +179,9 @@ class Matrix:
     """only the programs of one engine"""
 
     def run(self) -> int:
-        from probgen import catalog
+        from probgen import offers
 
-        table = catalog.matrix(self.engine)
+        table = offers.matrix(self.engine)
         words, models = [str(w) for w in table.inference.values], [str(m) for m in table.model.values]
         width, height = max(map(len, models), default=0), max(map(len, words), default=0)
         for row in zip(*(word.rjust(height) for word in words), strict=True):
@@ -502,14 +502,14 @@ def _named(words: list[str], *flags: str) -> str | None:
 
 def _meant(words: list[str]) -> tuple[str, dict[str, Any]]:
     """The algorithm of the words, and settings that suit their model, where it can be found yet."""
-    from probgen import run, suggestions
+    from probgen import run
 
     word, file = _named(words, "--inference", "-i"), _named(words, "--data")
     models = [w for before, w in itertools.pairwise(words) if not w.startswith("-") and not before.startswith("-")]
     if models:
         with contextlib.suppress(Exception):  # told where the run begins
             program, data = _program(models[0]), _data(Path(file) if file else None)
-            word = word or suggestions.default(program, data, engine=_named(words, "--engine"))
+            word = word or run.default_algorithm(program, data, engine=_named(words, "--engine"))
             return run.meant(word, program, data)
     return word or "nuts", {}
 

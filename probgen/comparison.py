@@ -12,16 +12,15 @@ import numpy as np
 from probgen.algorithm import Learner
 from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, looked_at, r_hat, smoothed_weights
 from probgen.diagnostics.evidence import wrapped
+from probgen.fitted import Fitted, FittedParameters
 from probgen.pinned import Changed
 from probgen.pointwise import of_one_site
-from probgen.result import LearnedFit
 from probgen.tables import quiet
 from probgen.target import Learnable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probgen.result import Fit
 
 COLUMNS = {
     "verdict": "pass, warn or fail",
@@ -49,7 +48,7 @@ class Comparison:
 
     table: pd.DataFrame
     reference: str
-    fits: Mapping[str, Fit]
+    fits: Mapping[str, Fitted]
     verdicts: Mapping[str, Verdict]
     loo: pd.DataFrame | None = None
 
@@ -105,7 +104,7 @@ class Comparison:
             return svg(picture) if picture is not None else ""
 
 
-def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
+def compare(fits: Mapping[str, Fitted], loo: bool = False) -> Comparison:
     """Compare fits: one row each on agreement, cost and verdict.
 
     fits: by the name to show. The reference is, of those with the best verdict, the Markov chains with the largest
@@ -117,7 +116,7 @@ def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
         raise ValueError("There is nothing to compare: pass {'name': fit, ...}.")
     fits = dict(fits)
     same_data(fits)
-    if loo and (learned := [name for name, fit in fits.items() if isinstance(fit, LearnedFit)]):
+    if loo and (learned := [name for name, fit in fits.items() if isinstance(fit, FittedParameters)]):
         raise ValueError(
             f"loo is for posterior draws; {', '.join(learned)} learned parameters from rows.\nCompare log_prob on held-out rows."
         )
@@ -136,7 +135,7 @@ def compare(fits: Mapping[str, Fit], loo: bool = False) -> Comparison:
     return Comparison(_table(rows), reference, fits, verdicts, _loo(fits) if loo else None)
 
 
-def same_data(fits: Mapping[str, Fit]) -> None:
+def same_data(fits: Mapping[str, Fitted]) -> None:
     """Raise ValueError where what the fits observe differs: by name, or as a whole where no site has the same name."""
     found = {name: _observed(fit) for name, fit in fits.items()}
     (first, ours), *others = found.items()
@@ -153,7 +152,7 @@ def same_data(fits: Mapping[str, Fit]) -> None:
                 )
 
 
-def _observed(fit: Fit) -> dict[str, np.ndarray]:
+def _observed(fit: Fitted) -> dict[str, np.ndarray]:
     """What a fit observes, by site, each as a flat array."""
     if isinstance(fit.target, Learnable):
         rows, sites = fit.target.all_rows(), fit.target.keywords.values()
@@ -189,23 +188,23 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return table.dropna(axis="columns", how="all")
 
 
-def _usable(fit: Fit) -> Scalars:
-    if isinstance(fit, LearnedFit):  # parameters have no draws to compare
+def _usable(fit: Fitted) -> Scalars:
+    if isinstance(fit, FittedParameters):  # parameters have no draws to compare
         return Scalars((), np.zeros((0, 1, 1)))
     return looked_at(fit).scalars
 
 
-def _merit(fit: Fit, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
+def _merit(fit: Fitted, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
     merit = cost.get("log_prob", cost["min_ess"])
     return -SEVERITY[verdict.status], not isinstance(fit.inference, Learner), np.nan_to_num(merit, nan=-np.inf)
 
 
-def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
+def _cost(fit: Fitted, found: Scalars) -> dict[str, Any]:
     """Effective draws, time and gradients of one fit."""
     from arviz_stats.base import array_stats
 
     learned = isinstance(fit.inference, Learner)
-    if isinstance(fit, LearnedFit):
+    if isinstance(fit, FittedParameters):
         return {"seconds": fit.seconds, "min_ess": np.nan, **_log_prob(fit)}
     cost: dict[str, Any] = {"seconds": fit.seconds, "gradients": _gradients(fit), "min_ess": np.nan}
     with np.errstate(all="ignore"):
@@ -216,7 +215,7 @@ def _cost(fit: Fit, found: Scalars) -> dict[str, Any]:
     return cost | {"ess_per_s": cost["min_ess"] / max(fit.seconds, 1e-9)}
 
 
-def _log_prob(fit: LearnedFit) -> dict[str, Any]:
+def _log_prob(fit: FittedParameters) -> dict[str, Any]:
     """Mean log probability of the rows that a model was learned from."""
     try:
         found = fit.log_prob()
@@ -227,14 +226,14 @@ def _log_prob(fit: LearnedFit) -> dict[str, Any]:
     return {"log_prob": float(np.mean(found.value)), "log_prob_error": error or np.nan, "log_prob_kind": found.kind}
 
 
-def _gradients(fit: Fit) -> int:
+def _gradients(fit: Fitted) -> int:
     if "n_steps" in fit.records:
         return int(fit.records["n_steps"].sum())
     chains = next(iter(fit.records.values())).shape[0]
     return fit.num_steps * chains * int(fit.inference.settings().get("num_particles", 1))
 
 
-def _angles(fit: Fit) -> set[str]:
+def _angles(fit: Fitted) -> set[str]:
     return {site.name for site in fit.target.sites if site.circular}
 
 
@@ -265,7 +264,7 @@ def _at(found: Scalars, names: list[str]) -> np.ndarray:
     return found.draws[[index[name] for name in names]]
 
 
-def _loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
+def _loo(fits: Mapping[str, Fitted]) -> pd.DataFrame:
     """arviz_stats.compare of the fits' pointwise log likelihoods."""
     from arviz_stats import compare as ranked
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from probgen.estimates import LogProb
+from probgen.fitted import FittedLatents
 from probgen.inputs import read
 from probgen.result import LearnedFit
 
@@ -16,7 +17,7 @@ METHODS = ("iwae", "elbo", "exact", "ais")
 
 
 @dataclass(frozen=True, repr=False)
-class LatentFit(LearnedFit):
+class LatentFit(LearnedFit, FittedLatents):
     """A learned program with hidden sites, such as a variational autoencoder: bounds, codes, reconstructions.
 
     The posterior of the hidden sites of one row, by any algorithm: `pg.fit(fit.condition(x=row), inference="nuts")`.

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probgen import slashes
 from probgen.algorithm import closest
+from probgen.fitted import Fitted
 from probgen.target import Learnable, Site
 from probgen.tree import SAMPLE, dataset, group, merged
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
-
 
 TERMS = "log_likelihood"  # the name of the one variable of that group
 
 
-def of_observed(fit: Fit, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def of_observed(fit: Fitted, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The terms of the observed sites on data, in nats: arrays (chain, draw, *batch). ValueError where nothing is observed."""
     names = fit.target.named("observed")
     if not names:
@@ -28,7 +25,7 @@ def of_observed(fit: Fit, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {k: v for k, v in fit.target.log_likelihood(fit.draws, data).items() if k in names}
 
 
-def _unobserved(fit: Fit) -> str:
+def _unobserved(fit: Fitted) -> str:
     factors = [site for site in fit.target.sites if site.kind == "factor" and _shape(site)]
     if not factors:
         return "The program observes nothing (no site has obs=), so there is no likelihood of points."
@@ -50,7 +47,7 @@ def points(values: np.ndarray) -> np.ndarray:
     return flat[..., (flat != 0).any(axis=(0, 1))]
 
 
-def log_likelihood(fit: Fit) -> Any:
+def log_likelihood(fit: Fitted) -> Any:
     """Pointwise log likelihood as a Dataset, kept in the tree's log_likelihood group."""
     import xarray as xr
 
@@ -60,7 +57,7 @@ def log_likelihood(fit: Fit) -> Any:
     return group(fit, "log_likelihood")
 
 
-def of_one_site(fit: Fit, var_name: str | None = None) -> Any:
+def of_one_site(fit: Fitted, var_name: str | None = None) -> Any:
     """A DataTree with the posterior and the terms of one site's points, as ArviZ's loo and compare take it."""
     import xarray as xr
 
@@ -69,7 +66,7 @@ def of_one_site(fit: Fit, var_name: str | None = None) -> Any:
     return xr.DataTree.from_dict(groups)
 
 
-def loo(fit: Fit, var_name: str | None = None) -> Any:
+def loo(fit: Fitted, var_name: str | None = None) -> Any:
     """`arviz_stats.loo` of one site; its warning about k-hat becomes a sentence that says what it means and what to do."""
     from arviz_stats import loo as of
 
@@ -90,7 +87,7 @@ def loo(fit: Fit, var_name: str | None = None) -> Any:
     return found
 
 
-def _site(fit: Fit, var_name: str | None) -> str:
+def _site(fit: Fitted, var_name: str | None) -> str:
     """The site whose points are left out: the one that is asked for, or the only observed one."""
     observed = fit.target.named("observed")
     if var_name is None:
@@ -110,7 +107,7 @@ def _site(fit: Fit, var_name: str | None) -> str:
     return var_name
 
 
-def _terms(fit: Fit, name: str) -> Any:
+def _terms(fit: Fitted, name: str) -> Any:
     """The terms of a site's points: a DataArray of dims (chain, draw, *batch), or (chain, draw, point) where some are masked."""
     if name in fit.target.named("observed"):
         found = log_likelihood(fit)[name]
@@ -133,7 +130,7 @@ def _terms(fit: Fit, name: str) -> Any:
     return xr.DataArray(flat[..., kept], dims=(*SAMPLE, "point"), coords={"point": np.flatnonzero(kept)})
 
 
-def _of_factor(fit: Fit, name: str) -> np.ndarray:
+def _of_factor(fit: Fitted, name: str) -> np.ndarray:
     """The terms of a factor that is said to hold one point in each entry."""
     shape = next(_shape(site) for site in fit.target.sites if site.name == name)
     if isinstance(fit.target, Learnable) or not shape:

@@ -8,20 +8,16 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
+from probgen.fitted import Fitted, FittedLatents, FittedParameters
 from probgen.fixed import is_setting, plain
-from probgen.latent import LatentFit
 from probgen.pictures import density, draws, latent, learned
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
-from probgen.result import LearnedFit
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,10 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
-def write(fit: Fit, path: str | Path) -> Path:
+def write(fit: Fitted, path: str | Path) -> Path:
     """Write the page of a fit; returns its path."""
     verdict = fit.diagnose()
-    if isinstance(fit, LearnedFit):
+    if isinstance(fit, FittedParameters):
         subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.num_steps} steps, {fit.seconds:.1f} s"
         return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)]).write(path)
     chains, length = fit.z.shape[:2] if verdict.findings[0].check != "draws" else (fit.records["z"].shape[0], 0)
@@ -82,11 +78,11 @@ def write(fit: Fit, path: str | Path) -> Path:
     return Page(_name(fit), subtitle, verdict, sections).write(path)
 
 
-def _name(fit: Fit) -> str:
+def _name(fit: Fitted) -> str:
     return getattr(fit.model.program, "__name__", type(fit.model.program).__name__)
 
 
-def _of_draws(fit: Fit) -> Iterator[Section]:
+def _of_draws(fit: Fitted) -> Iterator[Section]:
     looked = looked_at(fit)
     shown = looked.scalars
     if not fit.answer:
@@ -102,7 +98,7 @@ def _of_draws(fit: Fit) -> Iterator[Section]:
                 yield Section(title, note if isinstance(note, str) else note(), svg=svg(found))
 
 
-def _of_learned(fit: LearnedFit) -> Iterator[Section]:
+def _of_learned(fit: FittedParameters) -> Iterator[Section]:
     """Parameters as numbers and pictures, the loss, the gap between data and model."""
     table = fit.summary()
     cells = [
@@ -110,7 +106,7 @@ def _of_learned(fit: LearnedFit) -> Iterator[Section]:
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
     yield Section("Parameters", table=Table(("", *map(str, table.columns)), cells))
-    of_program = latent.PICTURES if isinstance(fit, LatentFit) else density.PICTURES
+    of_program = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
     curves, filters = learned.PICTURES[:-1], learned.PICTURES[-1:]
     with style():
         for title, note, draw in (*curves, *of_program, *filters):
@@ -119,7 +115,7 @@ def _of_learned(fit: LearnedFit) -> Iterator[Section]:
                 yield Section(title, note, svg=svg(picture))
 
 
-def _note(fit: Fit, looked: Looked) -> str:
+def _note(fit: Fitted, looked: Looked) -> str:
     """Which scalars the page shows."""
     order = "in the program's order" if fit.answer else "those that mix worst first"
     note = f"{looked.varying} scalars, {order}."
@@ -169,8 +165,8 @@ def _cell(value: float, form: str) -> str:
     return format(value, form) if np.isfinite(value) else "-"
 
 
-def _of_run(fit: Fit) -> Iterator[Section]:
-    from probgen.run import versions
+def _of_run(fit: Fitted) -> Iterator[Section]:
+    from probgen.versions import versions
 
     settings = [(key, str(value)) for key, value in fit.inference.settings().items()]
     steps = f"{fit.num_steps} of at most {fit.inference.total_steps}, warm-up included"
@@ -182,7 +178,7 @@ def _of_run(fit: Fit) -> Iterator[Section]:
     yield Section("Versions", table=Table(("", ""), list(versions().items())), folded=True)
 
 
-def _data_rows(fit: Fit) -> Iterator[Sequence[str]]:
+def _data_rows(fit: Fitted) -> Iterator[Sequence[str]]:
     for key, value in fit.target.data.items():
         if is_setting(value) and not hasattr(value, "shape"):
             yield key, "setting", type(plain(value)).__name__, str(plain(value))[:80], ""

@@ -13,6 +13,7 @@ import numpy as np
 from probgen import whole_numbers
 from probgen.algorithm import Inference, Sampler
 from probgen.estimates import LogProb
+from probgen.fitted import Fitted, FittedParameters
 from probgen.grey import as_bits, grey_sites, told
 from probgen.inputs import first, read
 from probgen.model import Model
@@ -20,7 +21,7 @@ from probgen.target import Conditional, Continuous, Target
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Fitted):
     """The result of a run.
 
     records: what the kernel told at every step, warm-up included: arrays (chain, step, ...).
@@ -28,6 +29,7 @@ class Fit:
     seconds: wall time of the run, compilation included, over all its sessions.
     complete: whether all steps were done (or the learner converged).
     starts: where each chain's starting paths ended, `ends` (chain, path, dim), and their ELBOs, `elbos` (chain, path).
+    runner: what starts other runs, and writes this one down.
     """
 
     model: Model
@@ -42,6 +44,7 @@ class Fit:
     directory: Path | None = None
     complete: bool = True
     starts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    runner: Any = field(default=None, repr=False, compare=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -112,9 +115,7 @@ class Fit:
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the run's directory; `pg.load` reads it. FileExistsError unless `overwrite`."""
-        from probgen.run import save
-
-        save(self, path, overwrite)
+        self.runner.save(self, path, overwrite)
 
     def predict(self, seed: int | None = None, **new_data: Any) -> Any:
         """Posterior predictive draws: an xarray.Dataset of the observed sites, dims (chain, draw, *event).
@@ -200,7 +201,7 @@ class Fit:
 
 
 @dataclass(frozen=True, repr=False)
-class LearnedFit(Fit):
+class LearnedFit(Fit, FittedParameters):
     """Parameters learned from rows of data: a model again, of new points.
 
     answer: the parameters, unconstrained, by their names in the program.
@@ -249,8 +250,6 @@ class LearnedFit(Fit):
         inference: by default none for a program without factors, which is run forward; else each point is the end of a Markov chain
             of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
-        from probgen.run import fit
-
         target = self.condition()
         if inference is None and self.target.proper:  # type: ignore[attr-defined]
             return target.sample(num_samples, self.seed + 2 if seed is None else seed)
@@ -260,7 +259,9 @@ class LearnedFit(Fit):
         if inference == "gibbs":
             settings = {"conditionals": "evaluation"} | settings
         seed = self.seed + 2 if seed is None else seed
-        drawn = {k: v[:, -1] for k, v in fit(core, inference=inference, seed=seed, **settings).draws.items()}
+        drawn = {
+            k: v[:, -1] for k, v in self.runner.fit(core, inference=inference, seed=seed, **settings).draws.items()
+        }
         return target.completed(drawn, seed + 1) if isinstance(target, Conditional) and core is not target else drawn
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:

@@ -34,18 +34,20 @@ from probgen import (
     watch,
     whole_numbers,
 )  # fmt: skip
-from probgen.algorithm import Inference, Learner, Sampler, closest, fitting
+from probgen.algorithm import Incompatible, Inference, Learner, Sampler, closest, fitting
 from probgen.arguments import Arranged
 from probgen.autoguides import is_auto, recorded, restored, unwrapped
 from probgen.data import check, check_names, on_host
 from probgen.inputs import DROP
 from probgen.latent import LatentFit
+from probgen.missing import NotFinite
 from probgen.model import Model
 from probgen.pinned import Pinned, pins
 from probgen.prediction import FAULTS
 from probgen.result import Fit, LearnedFit
 from probgen.store import CorruptRun, Store
 from probgen.target import START, Bounded, Learnable, Target
+from probgen.versions import versions
 
 Program = str | Model | Target | Callable[..., Any]
 
@@ -235,7 +237,7 @@ def fit(
             "by_row": by_row,
             "precision": precision,
         }
-        inference = suggestions.default(program, data, **said)
+        inference = default_algorithm(program, data, **said)
     algorithm, store, precision, model, target = asked(
         program, data, inference, args=args, kwargs=kwargs, out=out, overwrite=overwrite, precision=precision, engine=engine,
         guide=guide, by_row=by_row, **settings,
@@ -249,6 +251,7 @@ def fit(
     if init is not None and isinstance(target, Learnable):
         target = _begun(target, _parameters(init))
     elif init is not None:
+        init = load(init) if isinstance(init, str | Path) else init
         begin_at = starts.given(init, target, algorithm, seed)
 
     def begin() -> None:
@@ -261,6 +264,38 @@ def fit(
         run = Run(model, target, algorithm, seed, precision, store)
         run.begin_at = begin_at
         return _drive(run, progress, begin)
+
+
+def default_algorithm(program: Any, data: Any, **said: Any) -> str:
+    """The algorithm of a fit that names none: the author's guide asks for "svi", else "nuts" where it can, else the best that can.
+
+    said: how the program is to be read, as `pg.fit` has it. Raises what "nuts" says where nothing takes the program.
+    """
+    if callable(said.get("guide")):
+        return "svi"
+    try:
+        asked(program, data, "nuts", **said)
+    except NotFinite:
+        raise
+    except (
+        Incompatible,
+        ValueError,
+    ) as error:  # a ValueError where finite unknowns cannot be summed out, or of bad data
+        instead = getattr(error, "instead", ())
+        with contextlib.suppress(Exception):
+            instead = instead or suggestions.best(_target(program, data, **said))
+        if instead:
+            return instead[0]
+        raise
+    return "nuts"
+
+
+def _target(
+    program: Any, data: Any, *, args: Any = (), kwargs: Any = None, engine: Any = None, by_row: Any = None, precision: Any = None,
+    guide: Any = None,
+) -> Target:  # fmt: skip
+    program, data = apart(_declared(program, None, by_row), data, args, kwargs)
+    return conditioned(program, data, engine, precision or "float64")[1]
 
 
 def asked(
@@ -359,9 +394,13 @@ def meant(word: str, program: Program, data: Any = None, engine_name: str | None
 
 
 WHOLE = ("svi", "guided_svi", "maximum_likelihood")
+
+
 WHOLE_DATA = (
     "The program is read on its whole data, without batches of rows: by_row=True if it says what one row is like."
 )
+
+
 READINGS = {"svi": {"rows": "amortised_svi", "guide": "guided_svi"}, "mle": {"points": "maximum_likelihood"}}
 
 
@@ -524,8 +563,25 @@ class Run:
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
-            directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts),
+            directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts), runner=RUNNER,
         )  # fmt: skip
+
+
+class Runner:
+    """What a fit is given of this file."""
+
+    @staticmethod
+    def fit(*given: Any, **settings: Any) -> Fit:
+        """See `fit`."""
+        return fit(*given, **settings)
+
+    @staticmethod
+    def save(*given: Any) -> None:
+        """See `save`."""
+        save(*given)
+
+
+RUNNER = Runner()
 
 
 def _drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: None) -> Fit:
@@ -632,9 +688,6 @@ def _searched(run: Run, executor: Any, finite: np.ndarray) -> bool:
         return False
     executor.init(np.where(finite[:, None], executor.read("z"), points))
     return bool(np.isfinite(executor.read("log_density")).all())
-
-
-# ---- the record of a run -----------------------------------------------------------------------------------------
 
 
 def _record(
@@ -799,15 +852,3 @@ def _changes(store: Store, run: Run) -> list[str]:
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of probgen, Python and the packages that a result depends on."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in ("probgen", "jax", "numpyro", "torch", "pyro-ppl", "numpy", "arviz-stats"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

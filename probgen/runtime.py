@@ -14,11 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
+from probgen.machine import accelerator as accelerator
+from probgen.machine import cores as cores
 
 # Two batched LAPACK calls that XLA's CPU client runs at once wait for free threads of the pool that they occupy: with few threads
 # they can wait for ever. So it runs one operation after the other, each on all threads; releases that lack the flag would
@@ -43,13 +40,6 @@ def _ordered() -> bool:
 
 
 ORDERED = _ordered()
-
-
-def accelerator() -> bool:
-    """Whether JAX runs on something else than the CPU."""
-    import jax
-
-    return jax.default_backend() != "cpu"
 
 
 def spread(count: int) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from probgen import engine
 from probgen.pinned import Changed, pins
+from probgen.versions import versions
 
 # Relative tolerance, beside 1 nat: on the machine and with the versions of the run, and elsewhere.
 TOLERANCE = {"float64": (1e-7, 1e-5), "float32": (1e-5, 2e-3)}
@@ -141,8 +142,6 @@ def _changed_density(seal: Mapping[str, Any], now: Any, precision: str, record: 
     if now is None:
         yield "the program (its density is random now, or cannot be computed)"
         return
-    from probgen.run import versions
-
     here = _machine({**record, "versions": versions()})
     tolerance = TOLERANCE[precision][seal["machine"] != here]
     names = [k for k in {**was, **now} if not _same(was.get(k), now.get(k), tolerance)]

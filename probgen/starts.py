@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from probgen.algorithm import Inference, Sampler, closest
 from probgen.data import on_host
-from probgen.result import Fit, LearnedFit
+from probgen.fitted import Fitted, FittedParameters
 from probgen.target import Conditional, Continuous, Learnable, Target
 
 Chains = dict[str, np.ndarray]  # arrays (chain, ...): the flat point "z" of continuous unknowns, else values by site
@@ -44,13 +43,9 @@ def _values(init: Any, num_chains: int) -> Mapping[str, Any]:
     """Values by site; of a fit, arrays (chain, *event): the last draws of its chains, or draws spread over them."""
     if isinstance(init, Mapping):
         return init
-    if isinstance(init, str | Path):
-        from probgen.run import load
-
-        init = load(init)
-    if isinstance(init, LearnedFit):
+    if isinstance(init, FittedParameters):
         raise TypeError("This init is for programs with parameters that are learned from rows; this one has none.")
-    if not isinstance(init, Fit):
+    if not isinstance(init, Fitted):
         raise TypeError(f"init is a {type(init).__name__}; {EXPECTED}")
     chains, draws = init.z.shape[:2]
     rounds = -(-num_chains // chains)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 from probgen import catalog
-from probgen.algorithm import Incompatible, Inference, Sampler, fitting
-from probgen.missing import NotFinite
+from probgen.algorithm import Inference, Sampler, fitting
 from probgen.target import Target
 
 AUTO = "auto"
+
+
 FEW = 3  # that an error names
+
+
 # Best first: exact before approximate, of general use before special. What is not here comes last, in the catalogue's order.
 ORDER = (
     "nuts", "gibbs", "guided_svi", "mle", "maximum_likelihood", "amortised_svi", "em", "pca", "iwae", "vq", "pcd", "hmc",
     "full_rank", "mean_field", "laplace", "map", "random_walk", "mala", "tempering", "metropolis", "low_rank", "sgld", "icm",
     "minimum_cut", "score_matching", "sliced_score_matching", "pseudo_likelihood", "cd", "greedy", "annealing",
 )  # fmt: skip
+
+
 SPOKEN = {
     "amortised_svi": "svi",
     "guided_svi": "svi",
@@ -49,39 +52,3 @@ def working(target: Target, like: Inference | None = None) -> Iterator[str]:
 def best(target: Target, like: Inference | None = None) -> list[str]:
     """The few best, by the words that users know them by."""
     return list(dict.fromkeys(SPOKEN.get(word, word) for word in itertools.islice(working(target, like), FEW)))
-
-
-def default(program: Any, data: Any, **said: Any) -> str:
-    """The algorithm of a fit that names none: the author's guide asks for "svi", else "nuts" where it can, else the best that can.
-
-    said: how the program is to be read, as `pg.fit` has it. Raises what "nuts" says where nothing takes the program.
-    """
-    from probgen.run import asked
-
-    if callable(said.get("guide")):
-        return "svi"
-    try:
-        asked(program, data, "nuts", **said)
-    except NotFinite:
-        raise
-    except (
-        Incompatible,
-        ValueError,
-    ) as error:  # a ValueError where finite unknowns cannot be summed out, or of bad data
-        instead = getattr(error, "instead", ())
-        with contextlib.suppress(Exception):
-            instead = instead or best(_target(program, data, **said))
-        if instead:
-            return instead[0]
-        raise
-    return "nuts"
-
-
-def _target(
-    program: Any, data: Any, *, args: Any = (), kwargs: Any = None, engine: Any = None, by_row: Any = None, precision: Any = None,
-    guide: Any = None,
-) -> Target:  # fmt: skip
-    from probgen.run import _declared, apart, conditioned
-
-    program, data = apart(_declared(program, None, by_row), data, args, kwargs)
-    return conditioned(program, data, engine, precision or "float64")[1]

@@ -6,16 +6,14 @@ import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probgen import slashes
 from probgen.diagnostics import convention
 from probgen.diagnostics.evidence import unwrapped
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
+from probgen.fitted import Fitted
 
 MOST = 1000  # scalars of one site up to which it is in the table unasked
 UNDEFINED = "-"  # shown where a diagnostic is not defined: of a constant, or of a single draw
@@ -29,7 +27,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def summary(fit: Fit, **keywords: Any) -> Any:
+def summary(fit: Fitted, **keywords: Any) -> Any:
     """`arviz_stats.summary` of a fit's posterior; angles around their circular means.
 
     Unasked, sites of more than a thousand scalars are left out, and the table says so.
@@ -65,7 +63,7 @@ def _own_row(row: Any, names: Mapping[str, str]) -> Any:
     return f"{names[name]}{bracket}{rest}" if name in names else row
 
 
-def _shown(fit: Fit, keywords: dict[str, Any]) -> tuple[Any, list[str]]:
+def _shown(fit: Fitted, keywords: dict[str, Any]) -> tuple[Any, list[str]]:
     """The tree to summarise, and the names of the sites that are left out."""
     if keywords.get("group", "posterior") != "posterior":
         return fit.tree, []

@@ -5,26 +5,24 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probgen import dims, slashes
 from probgen.arguments import Arranged
+from probgen.fitted import Fitted
 from probgen.fixed import Fixed, arrays_of
 from probgen.inputs import read
 from probgen.looking import is_words
 from probgen.pinned import Changed
 from probgen.target import Learnable
 
-if TYPE_CHECKING:
-    from probgen.result import Fit
-
 NOT_STATISTICS = ("z",)
 SAMPLE = ("chain", "draw")
 
 
-def build(fit: Fit) -> Any:
+def build(fit: Fitted) -> Any:
     """posterior, sample_stats, warmup_sample_stats, observed_data and constant_data of a Fit."""
     import xarray as xr
 
@@ -44,7 +42,7 @@ def build(fit: Fit) -> Any:
     return xr.DataTree.from_dict({name: slashes.plain(group) for name, group in groups.items()})
 
 
-def dataset(fit: Fit, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...] = SAMPLE) -> Any:
+def dataset(fit: Fitted, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...] = SAMPLE) -> Any:
     """Arrays (*leading, *event) as a Dataset in ArviZ's form, with the names of axes and labels that are known."""
     from arviz_base import dict_to_dataset
 
@@ -55,12 +53,12 @@ def dataset(fit: Fit, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]
         return dict_to_dataset(arrays, dims=names, coords=coords, sample_dims=list(leading))
 
 
-def group(fit: Fit, name: str) -> Any:
+def group(fit: Fitted, name: str) -> Any:
     """A group of the tree as a Dataset, its variables by their names in the program."""
     return slashes.own(fit.tree[name].to_dataset())
 
 
-def _attributes(fit: Fit) -> dict[str, Any]:
+def _attributes(fit: Fitted) -> dict[str, Any]:
     return {
         "inference_library": "probgen",
         "inference": fit.inference.name,
@@ -70,7 +68,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _stats(fit: Fit, part: slice) -> dict[str, np.ndarray]:
+def _stats(fit: Fitted, part: slice) -> dict[str, np.ndarray]:
     stats = {k: v[:, part] for k, v in fit.records.items() if k not in NOT_STATISTICS}
     limit = getattr(fit.inference, "max_tree_depth", None)
     if limit is not None and "tree_depth" in stats:
@@ -88,7 +86,7 @@ def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
     return xr.Dataset(variables)
 
 
-def _data_groups(fit: Fit) -> dict[str, dict[str, np.ndarray]]:
+def _data_groups(fit: Fitted) -> dict[str, dict[str, np.ndarray]]:
     """What sites are observed at goes to observed_data, by their names; data that are not that, as they are, to constant_data."""
     arrays = arrays_of(fit.target.data)
     if isinstance(fit.target, Learnable):
@@ -110,7 +108,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f"))
 
 
-def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
+def merged(fit: Fitted, new_data: Mapping[str, Any]) -> dict[str, Any]:
     """The fit's data with some replaced; checked as at the start of a fit."""
     from probgen.data import check, on_host
     from probgen.seal import check_seen
@@ -123,7 +121,7 @@ def merged(fit: Fit, new_data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _counted(v, own.get(k)) if k in new_data else v for k, v in data.items()}
 
 
-def _renewed(fit: Fit, name: str, value: Any, own: Any) -> Any:
+def _renewed(fit: Fitted, name: str, value: Any, own: Any) -> Any:
     """A new datum as the fit's own was given: as it is, as codes of words, or as an array."""
     if type(own) is Fixed:
         return Fixed(value)
@@ -154,7 +152,7 @@ def _counted(value: Any, own: Any) -> Any:
     return value.astype(np.int64) if whole else value
 
 
-def predictive(fit: Fit, new_data: Mapping[str, Any], seed: int) -> Any:
+def predictive(fit: Fitted, new_data: Mapping[str, Any], seed: int) -> Any:
     """Posterior predictive draws as a Dataset; with the fit's own data also kept in its tree."""
     import xarray as xr
 

@@ -6,7 +6,6 @@ A check is a function of the `Evidence` that gives one Finding, or None where it
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,10 +30,8 @@ from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
+from probgen.fitted import Fitted
 from probgen.target import Conditional
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
 
 __all__ = [
     "SEVERITY", "Evidence", "Finding", "Looked", "Scalars", "Verdict", "Weights", "convention", "diagnose", "looked_at",
@@ -45,13 +42,13 @@ CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
 LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 
-def diagnose(fit: Fit) -> Verdict:
+def diagnose(fit: Fitted) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
     found = _findings(fit)
     return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), fit.notes)
 
 
-def _findings(fit: Fit) -> list[Finding]:
+def _findings(fit: Fitted) -> list[Finding]:
     learned = isinstance(fit.inference, Learner)
     if has_draws(fit) and fit.z.shape[1] == 0:
         message = f"there are no draws: the run stopped in its warm-up, at step {fit.num_steps}"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from probgen.algorithm import Learner
 from probgen.diagnostics import screen
+from probgen.fitted import Fitted
 from probgen.target import Continuous
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
 
 
 class Scalars(NamedTuple):
@@ -54,7 +52,7 @@ class Weights(NamedTuple):
 class Evidence:
     """What checks read: the fit, its scalars that vary and are finite, and the records after warm-up (chain, draw)."""
 
-    fit: Fit
+    fit: Fitted
     scalars: Scalars
     records: Mapping[str, np.ndarray]
     told: str = ""  # of scalars that had a quick look alone
@@ -76,14 +74,14 @@ class Evidence:
 UNKNOWNS, DERIVED = 1000, 200  # scalars of latent and of deterministic sites that are checked in full
 
 
-def scalars(fit: Fit) -> Scalars:
+def scalars(fit: Fitted) -> Scalars:
     """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables; see `judged`."""
     parts = [_component(fit, key, value, None) for key, value in judged(fit).items()]
     names = tuple(name for part in parts for name in part.names)
     return Scalars(names, np.concatenate([p.draws for p in parts]) if parts else np.zeros((0, *fit.z.shape[:2])))
 
 
-def looked_at(fit: Fit) -> Looked:
+def looked_at(fit: Fitted) -> Looked:
     """The scalars that vary and that checks look at in full, in the program's order; made once and kept with the fit."""
     kept = vars(fit)
     if "_looked" not in kept:
@@ -91,7 +89,7 @@ def looked_at(fit: Fit) -> Looked:
     return kept["_looked"]
 
 
-def _look(fit: Fit) -> Looked:
+def _look(fit: Fitted) -> Looked:
     sites = judged(fit)
     latent = set(fit.target.named("latent"))
     flat = {key: value.reshape(*value.shape[:2], -1) for key, value in sites.items()}
@@ -116,7 +114,7 @@ def _look(fit: Fit) -> Looked:
     return Looked(Scalars(names, draws), sum(v.shape[2] for v in flat.values()), varies)
 
 
-def judged(fit: Fit) -> dict[str, np.ndarray]:
+def judged(fit: Fitted) -> dict[str, np.ndarray]:
     """The draws by which chains are judged: `unwrapped`, without finite unknowns that were summed out and what depends on them.
 
     Given the others these are drawn exactly and anew, so that chains which agree on the others agree on them.
@@ -125,7 +123,7 @@ def judged(fit: Fit) -> dict[str, np.ndarray]:
     return {key: value for key, value in unwrapped(fit).items() if key not in summed}
 
 
-def unwrapped(fit: Fit) -> dict[str, np.ndarray]:
+def unwrapped(fit: Fitted) -> dict[str, np.ndarray]:
     """The draws of all sites, angles within pi of their circular mean: where the circle is cut must not matter."""
     angles = {site.name for site in fit.target.sites if site.circular}
     return {key: _around_mean(value) if key in angles else value for key, value in fit.draws.items()}
@@ -142,7 +140,7 @@ def wrapped(angles: np.ndarray) -> np.ndarray:
     return (angles + np.pi) % (2 * np.pi) - np.pi
 
 
-def _component(fit: Fit, key: str, value: np.ndarray, rows: np.ndarray | None) -> Scalars:
+def _component(fit: Fitted, key: str, value: np.ndarray, rows: np.ndarray | None) -> Scalars:
     """The scalars of one site, or those of the given rows: their names, and draws (scalar, chain, draw)."""
     shape, flat = value.shape[2:], value.reshape(*value.shape[:2], -1)
     labels = [_labels(fit, key, axis, size) for axis, size in enumerate(shape)]
@@ -152,7 +150,7 @@ def _component(fit: Fit, key: str, value: np.ndarray, rows: np.ndarray | None) -
     return Scalars(tuple(names), np.moveaxis(flat[..., rows], -1, 0).astype(float))
 
 
-def with_summaries(fit: Fit, found: Scalars) -> Scalars:
+def with_summaries(fit: Fitted, found: Scalars) -> Scalars:
     """The scalars of an energy's chains, with every site's mean and the log density: single bits hide slow modes."""
     shape = fit.z.shape[:2]
     means = {f"mean of {k}": v.reshape(*shape, -1).mean(axis=2) for k, v in fit.draws.items() if v.ndim > 2}
@@ -160,7 +158,7 @@ def with_summaries(fit: Fit, found: Scalars) -> Scalars:
     return Scalars((*found.names, *more), np.concatenate([found.draws, np.array([*more.values()], float)]))
 
 
-def _labels(fit: Fit, key: str, axis: int, size: int) -> list[str]:
+def _labels(fit: Fitted, key: str, axis: int, size: int) -> list[str]:
     dims = list(fit.model.dims.get(key, ()))
     coords = fit.model.coords.get(dims[axis]) if axis < len(dims) else None
     return [str(label) for label in (coords if coords is not None and len(coords) == size else range(size))]
@@ -173,16 +171,16 @@ def varying(draws: np.ndarray) -> np.ndarray:
         return np.isfinite(low) & np.isfinite(high) & (high - low > 1e-12 * np.maximum(abs(low), abs(high)))
 
 
-def has_draws(fit: Fit) -> bool:
+def has_draws(fit: Fitted) -> bool:
     """Whether there are draws of unknowns; a learner of parameters alone has none."""
     return "z" in (fit.answer if isinstance(fit.inference, Learner) else fit.records)
 
 
-def going_on(fit: Fit) -> str:
+def going_on(fit: Fitted) -> str:
     return f"pg.resume({str(fit.directory)!r})" if fit.directory else "fit again, without stopping it"
 
 
-def smoothed_weights(fit: Fit) -> Weights:
+def smoothed_weights(fit: Fitted) -> Weights:
     """Pareto-smoothed importance weights p/q of a guide's draws, normalised: (chain * draw,), and k-hat.
 
     Raises TypeError for a fit without a guide's density, ValueError where log p - log q is NaN or nowhere finite.

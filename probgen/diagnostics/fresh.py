@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
 from probgen import engine, runtime
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
+from probgen.fitted import Fitted
 
 NUM_CHAINS, NUM_STEPS = 24, 50
 
 
-def missed(fit: Fit) -> float:
+def missed(fit: Fitted) -> float:
     """The share of mass, as far as it is seen, at points where fresh chains stand and no draw of the fit was.
 
     Points count by their densities: of chains that hardly move the points where they stand hold the mass. Kept with the fit.
@@ -27,7 +25,7 @@ def missed(fit: Fit) -> float:
     return kept["_missed"]
 
 
-def _missed(fit: Fit) -> float:
+def _missed(fit: Fitted) -> float:
     records = _chains(fit)
     ours = _weights(fit.z, fit.records["lp"][:, fit.num_warmup :])
     theirs = _weights(records["z"][:, NUM_STEPS // 2 :], records["lp"][:, NUM_STEPS // 2 :])
@@ -38,7 +36,7 @@ def _missed(fit: Fit) -> float:
     return float(1 / (1 + np.exp(np.clip(gap, -700, 700))))
 
 
-def _chains(fit: Fit) -> dict[str, np.ndarray]:
+def _chains(fit: Fitted) -> dict[str, np.ndarray]:
     algorithm: Any = replace(fit.inference, num_chains=NUM_CHAINS, num_warmup=0, num_samples=NUM_STEPS)  # type: ignore[type-var]
     with runtime.compile_cache():
         executor = engine.load(fit.target.engine).Executor(algorithm, fit.target, fit.seed + 1, NUM_CHAINS)

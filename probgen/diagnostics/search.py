@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen.fitted import Fitted
 from probgen.points import climbed
 from probgen.target import Continuous
-
-if TYPE_CHECKING:
-    from probgen.result import Fit
 
 WIDTHS = (2.0,) * 12 + (10.0,) * 5 + (50.0,) * 5  # half the side of the box of each uniform origin
 NUM_PRIOR, BATCH = 10, 32  # draws of the prior to begin at; points evaluated at once, so that one shape is compiled
@@ -42,7 +40,7 @@ class Ends(NamedTuple):
         return f"{len(self.z)} climbs from far apart" + (f", cut short after {SECONDS:.0f} s" if self.cut else "")
 
 
-def found(fit: Fit) -> Ends:
+def found(fit: Fitted) -> Ends:
     """The ends of a fit's search, which is made once and kept with the fit; none where no search can be made."""
     kept = vars(fit)
     if "_ends" not in kept:

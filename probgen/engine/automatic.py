@@ -15,7 +15,8 @@ from typing import Any
 from numpyro import handlers
 from numpyro.infer import autoguide
 
-from probgen.autoguides import is_auto, laid_out, parts, unwrapped
+from probgen.arguments import laid_out
+from probgen.autoguides import is_auto, parts, unwrapped
 
 
 class Automatic:

@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from probgen import runtime
+from probgen import machine
 
 LARGE = 512  # rows of a matrix from which a program that runs alone keeps OpenBLAS's threads
 
@@ -67,7 +67,7 @@ _alone = threading.RLock()
 def _made() -> bool:
     """Makes room for every pool: a pool itself is made where it is first taken."""
     _wide.put(None)
-    for _ in range(runtime.cores()):
+    for _ in range(machine.cores()):
         _narrow.put(None)
     return True
 
@@ -82,7 +82,7 @@ def side() -> Any:
 def possible() -> bool:
     """Whether this jaxlib can make a client; otherwise such code runs one execution after the other on JAX's own."""
     try:
-        return not runtime.accelerator() and side().platform == "cpu"
+        return not machine.accelerator() and side().platform == "cpu"
     except (ImportError, AttributeError, TypeError, RuntimeError):
         return False
 

@@ -11,7 +11,8 @@ from pyro import poutine
 from pyro.infer import autoguide
 from pyro.poutine.messenger import Messenger
 
-from probgen.autoguides import laid_out, unwrapped
+from probgen.arguments import laid_out
+from probgen.autoguides import unwrapped
 
 
 class Automatic:

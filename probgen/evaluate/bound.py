@@ -9,16 +9,14 @@ Li and Duvenaud 2018 (arXiv:1801.03558).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from probgen.algorithm import Incompatible
 from probgen.estimates import LogProb
-
-if TYPE_CHECKING:
-    from probgen.latent import LatentFit
+from probgen.fitted import FittedLatents
 
 Rows = Mapping[str, np.ndarray]
 AT_ONCE = 20_000  # draws
@@ -31,7 +29,7 @@ class Bound(LogProb):
     khat: np.ndarray
 
 
-def by_draws(fit: LatentFit, rows: Rows, method: str, num_particles: int, seed: int) -> Bound:
+def by_draws(fit: FittedLatents, rows: Rows, method: str, num_particles: int, seed: int) -> Bound:
     """The ELBO or the importance-weighted bound of rows."""
     if num_particles < 1:
         raise ValueError(f"num_particles is {num_particles}; it must be at least 1")
@@ -65,7 +63,7 @@ def _khat(log_ratio: np.ndarray) -> np.ndarray:
     return khat
 
 
-def by_annealing(fit: LatentFit, rows: Rows) -> LogProb:
+def by_annealing(fit: FittedLatents, rows: Rows) -> LogProb:
     """log p of rows, one after the other: the constant of the posterior of each row's hidden sites."""
     from probgen.evaluate import ais
 
@@ -80,7 +78,7 @@ def by_annealing(fit: LatentFit, rows: Rows) -> LogProb:
     return LogProb(np.array([f.value for f in found]), np.array([f.stderr for f in found]), kind)
 
 
-def encoded(fit: LatentFit, rows: Rows, num_samples: int, seed: int) -> dict[str, np.ndarray]:
+def encoded(fit: FittedLatents, rows: Rows, num_samples: int, seed: int) -> dict[str, np.ndarray]:
     """Hidden sites of rows: the guide's middle, or draws."""
     target: Any = fit.target
     parts = [
@@ -91,23 +89,21 @@ def encoded(fit: LatentFit, rows: Rows, num_samples: int, seed: int) -> dict[str
     return {k: np.moveaxis(v, 1, 0) if num_samples else v[:, 0] for k, v in joined.items()}
 
 
-def decoded(fit: LatentFit, values: Rows) -> dict[str, np.ndarray]:
+def decoded(fit: FittedLatents, values: Rows) -> dict[str, np.ndarray]:
     """Means of the visible sites given hidden sites and inputs."""
     target: Any = fit.target
     parts = [target.decoded(fit.answer, part) for _, part in _parts(values, 1, "decode")]
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
-def gaps(fit: LatentFit, rows: Rows, num_particles: int) -> dict[str, np.ndarray]:
+def gaps(fit: FittedLatents, rows: Rows, num_particles: int) -> dict[str, np.ndarray]:
     """Amortisation and approximation gaps of rows, in nats."""
-    from probgen.run import fit as run
-
     keywords = {site: k for k, site in fit.target.keywords.items()}  # type: ignore[attr-defined]
     bound = by_draws(fit, rows, "elbo", num_particles, fit.seed + 4).value
     best = []
     for i in tqdm(range(len(bound)), desc="gaps", unit="row", delay=1, disable=None):
         target = fit.condition(**{keywords.get(k, k): v[i] for k, v in rows.items()})
-        answer = run(target, inference="mean_field", seed=fit.seed, progress=False).answer
+        answer = fit.runner.fit(target, inference="mean_field", seed=fit.seed, progress=False).answer
         best.append(float(np.mean(answer["log_p"] - answer["log_q"])))
     whole = by_draws(fit, rows, "iwae", num_particles, fit.seed + 4).value
     return {"amortisation": np.array(best) - bound, "approximation": whole - np.array(best)}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probgen.estimates import LogProb
+from probgen.fitted import FittedParameters
 from probgen.target import Conditional, Continuous
-
-if TYPE_CHECKING:
-    from probgen.result import LearnedFit
 
 METHODS = ("auto", "enumeration", "quadrature", "ais")
 
 
-def log_z(fit: LearnedFit, method: str = "auto", **settings: Any) -> LogProb:
+def log_z(fit: FittedParameters, method: str = "auto", **settings: Any) -> LogProb:
     """log Z of a learned model, computed once for the same settings; see `LearnedFit.log_z`."""
     key = repr((method, sorted(settings.items())))
     if key not in fit.constants:
@@ -24,7 +22,7 @@ def log_z(fit: LearnedFit, method: str = "auto", **settings: Any) -> LogProb:
     return fit.constants[key]
 
 
-def _log_z(fit: LearnedFit, method: str, settings: Mapping[str, Any]) -> LogProb:
+def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> LogProb:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
     if fit.target.proper and method == "auto":  # type: ignore[attr-defined]
@@ -47,7 +45,7 @@ def _log_z(fit: LearnedFit, method: str, settings: Mapping[str, Any]) -> LogProb
     return ais.log_z(target, rows, seed=fit.seed, **settings)
 
 
-def core(fit: LearnedFit) -> tuple[Any, Mapping[str, np.ndarray]]:
+def core(fit: FittedParameters) -> tuple[Any, Mapping[str, np.ndarray]]:
     """What has the constant of a learned model, without the sites on which no other depends; and rows of it to begin at."""
     target, rows = fit.condition(), fit._rows({})
     found = target.pruned() if isinstance(target, Conditional) else target
@@ -58,7 +56,7 @@ def core(fit: LearnedFit) -> tuple[Any, Mapping[str, np.ndarray]]:
     return found, {v.name: inferred[v.name] for v in found.variables}
 
 
-def _inferred(fit: LearnedFit, rows: Mapping[str, np.ndarray], count: int = 5000) -> dict[str, np.ndarray]:
+def _inferred(fit: FittedParameters, rows: Mapping[str, np.ndarray], count: int = 5000) -> dict[str, np.ndarray]:
     """Hidden bits of some rows, drawn from their mean-field posterior."""
     import jax
     import jax.numpy as jnp
@@ -93,7 +91,7 @@ def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[
     return ais.log_z(target, rows, seed=seed, **settings)
 
 
-def log_prob(fit: LearnedFit, rows: Mapping[str, np.ndarray], method: str = "auto", **settings: Any) -> LogProb:
+def log_prob(fit: FittedParameters, rows: Mapping[str, np.ndarray], method: str = "auto", **settings: Any) -> LogProb:
     """log p of rows: (row,)."""
     from probgen.engine import free_energy
     from probgen.evaluate.energy import free_energies

@@ -10,11 +10,11 @@ from numpyro import handlers
 
 from probgen.data import on_host
 from probgen.engine.numpyro import prepare
+from probgen.fitted import FittedParameters
 from probgen.measures import bits, levels, reals
 
 if TYPE_CHECKING:
     from probgen.engine.parameters import Learned
-    from probgen.result import LearnedFit
     from probgen.target import Target, Variable
 
 
@@ -47,7 +47,7 @@ def measure(variable: Variable) -> Any:
     return {"bits": bits, "reals": reals}[variable.kind](*variable.shape)
 
 
-def product(*fits: LearnedFit) -> Target:
+def product(*fits: FittedParameters) -> Target:
     """The product of learned models of the same visible sites ("and"): a target for `pg.fit(target, inference="gibbs")`.
 
         log p(x, h_1, ..., h_K) = sum_k f_k(x, h_k) - log Z

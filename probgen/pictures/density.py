@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
+from probgen.fitted import FittedParameters
 from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from probgen.result import LearnedFit
 
 ACROSS = 12
 MOST = 1000  # rows shown in the plane
 
 
-def curve(fit: LearnedFit) -> Figure | None:
+def curve(fit: FittedParameters) -> Figure | None:
     """Of one real number, over a histogram of the data."""
     site = _only(fit, 1)
     if site is None:
@@ -34,7 +34,7 @@ def curve(fit: LearnedFit) -> Figure | None:
     return picture
 
 
-def contours(fit: LearnedFit) -> Figure | None:
+def contours(fit: FittedParameters) -> Figure | None:
     """Of two real numbers, over the data; a colour is a factor of e."""
     site = _only(fit, 2)
     if site is None:
@@ -53,7 +53,7 @@ def contours(fit: LearnedFit) -> Figure | None:
     return picture
 
 
-def new_points(fit: LearnedFit) -> Figure | None:
+def new_points(fit: FittedParameters) -> Figure | None:
     """Two lines of rows of the data, and two of draws."""
     site = _pictured(fit)
     if site is None:
@@ -63,7 +63,7 @@ def new_points(fit: LearnedFit) -> Figure | None:
     return None if drawn is None else _tiles(np.concatenate([rows, drawn[site.name]]), site)
 
 
-def completions(fit: LearnedFit) -> Figure | None:
+def completions(fit: FittedParameters) -> Figure | None:
     """A row, its upper half, and four draws of the lower one; three rows in a line."""
     site = _pictured(fit)
     if site is None or site.kind not in ("bits", "levels"):
@@ -81,7 +81,7 @@ def completions(fit: LearnedFit) -> Figure | None:
     return _tiles(np.concatenate(lines), site, 18) if len(lines) == 9 else None
 
 
-def interpolations(fit: LearnedFit) -> Figure | None:
+def interpolations(fit: FittedParameters) -> Figure | None:
     """Straight lines in a flow's latent space between four pairs of rows."""
     site = _pictured(fit)
     if site is None or site.kind != "reals":
@@ -100,7 +100,7 @@ def _range(rows: np.ndarray) -> np.ndarray:
     return np.stack([low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9])
 
 
-def _only(fit: LearnedFit, size: int) -> Any:
+def _only(fit: FittedParameters, size: int) -> Any:
     """The only site of a density in closed form, where it holds so many reals."""
     target: Any = fit.target
     if not target.normalised or target.inputs or len(target.visible) != 1:
@@ -109,7 +109,7 @@ def _only(fit: LearnedFit, size: int) -> Any:
     return site if site.kind == "reals" and site.size == size else None
 
 
-def _pictured(fit: LearnedFit) -> Any:
+def _pictured(fit: FittedParameters) -> Any:
     """The only visible site, where it is a picture and the program can be run forward."""
     target: Any = fit.target
     if not target.proper or target.inputs or len(target.visible) != 1:
@@ -118,7 +118,7 @@ def _pictured(fit: LearnedFit) -> Any:
     return site if picture_shape(site.shape) else None
 
 
-def _drawn(fit: LearnedFit, count: int, seed: int, *known: np.ndarray) -> dict[str, np.ndarray] | None:
+def _drawn(fit: FittedParameters, count: int, seed: int, *known: np.ndarray) -> dict[str, np.ndarray] | None:
     """Draws given what is known of a point, where there is a way to draw forward; approximate ones go without their warning."""
     try:
         with warnings.catch_warnings():

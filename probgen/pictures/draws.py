@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.diagnostics import Scalars, convention, smoothed_weights
+from probgen.fitted import Fitted
 from probgen.pictures.learned import loss
 from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
 from probgen.target import Conditional
@@ -16,13 +17,12 @@ from probgen.target import Conditional
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from probgen.result import Fit
 
 MOST = 24  # scalars shown
 CLOSE = 6  # scalars shown chain by chain
 
 
-def _traces(fit: Fit, shown: Scalars) -> Figure | None:
+def _traces(fit: Fitted, shown: Scalars) -> Figure | None:
     """Traces, and the ranks of every chain among all draws: even where chains agree."""
     close = shown.pick(slice(CLOSE))
     chains, draws = shown.draws.shape[1:]
@@ -61,7 +61,7 @@ def _ranks(panel: Any, values: np.ndarray) -> None:
     panel.spines["left"].set_visible(False)
 
 
-def _ess_growth(fit: Fit, shown: Scalars) -> Figure | None:
+def _ess_growth(fit: Fitted, shown: Scalars) -> Figure | None:
     """Effective sample size of longer and longer parts of the chains: a straight line where they mix."""
     from arviz_stats.base import array_stats
 
@@ -82,7 +82,7 @@ def _ess_growth(fit: Fit, shown: Scalars) -> Figure | None:
     return picture
 
 
-def _energy(fit: Fit, shown: Scalars) -> Figure | None:
+def _energy(fit: Fitted, shown: Scalars) -> Figure | None:
     """The energy's distribution and that of its steps: alike where momentum resampling moves it enough."""
     if "energy" not in fit.records:
         return None
@@ -142,7 +142,7 @@ def by_site(names: Sequence[str]) -> dict[str, list[int]]:
     return groups
 
 
-def _marginals(fit: Fit, shown: Scalars) -> Figure | None:
+def _marginals(fit: Fitted, shown: Scalars) -> Figure | None:
     """Means of an energy's sites: in their own shape where that is a picture, in a row where it is not."""
     sites = (
         {k: v.mean((0, 1)) for k, v in fit.draws.items() if v.ndim > 2} if isinstance(fit.target, Conditional) else {}
@@ -160,7 +160,7 @@ def _marginals(fit: Fit, shown: Scalars) -> Figure | None:
     return picture
 
 
-def _forest(fit: Fit, shown: Scalars) -> Figure | None:
+def _forest(fit: Fitted, shown: Scalars) -> Figure | None:
     if not shown.names or isinstance(fit.target, Conditional):
         return None
     most = shown.pick(slice(MOST))
@@ -176,7 +176,7 @@ def scalars_order(name: str) -> str:
     return re.sub(r"\d+", lambda found: found.group().zfill(8), name)
 
 
-def _pairs(fit: Fit, shown: Scalars) -> Figure | None:
+def _pairs(fit: Fitted, shown: Scalars) -> Figure | None:
     """At most four scalars, one of each site first, against each other; divergent transitions in red."""
     firsts = [rows[0] for rows in by_site(shown.names).values()]
     rows = (firsts + [i for i in range(len(shown.names)) if i not in firsts])[:4]
@@ -200,7 +200,7 @@ def _pairs(fit: Fit, shown: Scalars) -> Figure | None:
     return picture
 
 
-def _predictive(fit: Fit, shown: Scalars) -> Figure | str | None:
+def _predictive(fit: Fitted, shown: Scalars) -> Figure | str | None:
     """Distribution functions of data drawn from the posterior, behind that of the data."""
     if not fit.target.named("observed"):
         return "The program observes nothing."
@@ -229,7 +229,7 @@ def _steps(panel: Any, values: np.ndarray, **keywords: Any) -> None:
     panel.step(values, np.arange(1, len(values) + 1) / len(values), where="post", **keywords)
 
 
-def _importance(fit: Fit, shown: Scalars) -> Figure | str | None:
+def _importance(fit: Fitted, shown: Scalars) -> Figure | str | None:
     """Importance weights of the guide's draws."""
     if "log_q" not in fit.answer:
         return None
@@ -249,7 +249,7 @@ def intervals() -> str:
     return f"Medians with 50 % and {convention.per_cent()} intervals."
 
 
-PICTURES: tuple[tuple[str, str | Callable[[], str], Callable[[Fit, Scalars], Figure | str | None]], ...] = (
+PICTURES: tuple[tuple[str, str | Callable[[], str], Callable[[Fitted, Scalars], Figure | str | None]], ...] = (
     ("Loss", "Minus the bound on the log evidence.", lambda fit, shown: loss(fit)),
     ("Importance weights", "Narrow is good: a long right tail means that the guide misses mass.", _importance),
     ("Chains", f"The {CLOSE} scalars that mix worst. Even ranks, inside the band, mean that chains agree.", _traces),

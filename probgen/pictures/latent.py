@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen.fitted import FittedLatents
 from probgen.pictures.style import COLOURS, INK, grid, picture_shape, tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from probgen.latent import LatentFit
 
 ACROSS = 12
 
 
-def reconstructions(fit: LatentFit) -> Figure | None:
+def reconstructions(fit: FittedLatents) -> Figure | None:
     """Rows in order, and below each its reconstruction."""
     shape, target = _shape(fit), fit.target
     if shape is None:
@@ -29,7 +29,7 @@ def reconstructions(fit: LatentFit) -> Figure | None:
     return tiles(np.concatenate([rows[keyword].astype(float), told]), shape, len(told))
 
 
-def new_points(fit: LatentFit) -> Figure | None:
+def new_points(fit: FittedLatents) -> Figure | None:
     """Three lines of them."""
     shape = _shape(fit)
     if shape is None or fit.target.inputs or not fit.target.proper:  # type: ignore[attr-defined]
@@ -39,7 +39,7 @@ def new_points(fit: LatentFit) -> Figure | None:
     return tiles(means[_picture(fit).name], shape, ACROSS)
 
 
-def manifold(fit: LatentFit) -> Figure | None:
+def manifold(fit: FittedLatents) -> Figure | None:
     """Where the hidden sites are one vector of two numbers with a standard normal prior."""
     from scipy.stats import norm
 
@@ -51,7 +51,7 @@ def manifold(fit: LatentFit) -> Figure | None:
     return tiles(fit.decode(**{hidden[0].name: plane})[_picture(fit).name], shape, ACROSS)
 
 
-def traversals(fit: LatentFit) -> Figure | None:
+def traversals(fit: FittedLatents) -> Figure | None:
     """The six most active coordinates of a code one after the other, from two sds below its row's to two above."""
     shape, target = _shape(fit), fit.target
     reals = [v for v in target.hidden if v.kind == "reals"]  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ def traversals(fit: LatentFit) -> Figure | None:
     return tiles(fit.decode(**joined, **inputs)[_picture(fit).name], shape, ACROSS)
 
 
-def interpolations(fit: LatentFit) -> Figure | None:
+def interpolations(fit: FittedLatents) -> Figure | None:
     """Straight lines between the codes of four pairs of rows."""
     shape, target = _shape(fit), fit.target
     if shape is None or target.inputs or len(target.keywords) > 1:  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def interpolations(fit: LatentFit) -> Figure | None:
     return tiles(np.concatenate(lines), shape, ACROSS)
 
 
-def activity(fit: LatentFit) -> Figure | None:
+def activity(fit: FittedLatents) -> Figure | None:
     """The bar above which a coordinate is in use is drawn; None where no hidden site holds reals."""
     found = fit.activity()
     if not found:
@@ -99,12 +99,12 @@ def activity(fit: LatentFit) -> Figure | None:
     return picture
 
 
-def _picture(fit: LatentFit) -> Any:
+def _picture(fit: FittedLatents) -> Any:
     """The largest visible site."""
     return max(fit.target.visible, key=lambda v: v.size)  # type: ignore[attr-defined]
 
 
-def _shape(fit: LatentFit) -> tuple[int, ...] | None:
+def _shape(fit: FittedLatents) -> tuple[int, ...] | None:
     """The shape of the largest visible site as a picture; None where it is none."""
     return picture_shape(_picture(fit).shape)
 

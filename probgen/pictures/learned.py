@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probgen.fitted import Fitted, FittedParameters
 from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from probgen.result import Fit, LearnedFit
 
-
-def loss(fit: Fit) -> Figure | None:
+def loss(fit: Fitted) -> Figure | None:
     """The loss, and its running mean."""
     if "loss" not in fit.records:
         return None
@@ -33,7 +32,7 @@ def loss(fit: Fit) -> Figure | None:
     return picture
 
 
-def gap(fit: Fit) -> Figure | None:
+def gap(fit: Fitted) -> Figure | None:
     """The gap at every step, but for the rarest."""
     if "gap" not in fit.records:
         return None
@@ -46,7 +45,7 @@ def gap(fit: Fit) -> Figure | None:
     return picture
 
 
-def filters(fit: LearnedFit) -> Figure | None:
+def filters(fit: FittedParameters) -> Figure | None:
     """Up to 32 columns of the first matrix whose rows are the pixels of a square."""
     sizes = {v.size for v in fit.target.visible}  # type: ignore[attr-defined]
     for value in fit.answer.values():

@@ -1,0 +1,93 @@
+"""What verdicts, tables, pictures and estimates read of a fit: they take any of these, and import no kind of fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probgen.algorithm import Inference
+from probgen.estimates import LogProb
+from probgen.model import Model
+from probgen.target import Target
+
+
+class Fitted:
+    """A result of a run; see `Fit`, which says what each of these is."""
+
+    model: Model
+    target: Target
+    inference: Inference
+    seed: int
+    precision: str
+    records: Mapping[str, np.ndarray]
+    answer: Mapping[str, np.ndarray]
+    seconds: float
+    state: Mapping[str, np.ndarray]
+    directory: Path | None
+    complete: bool
+    starts: Mapping[str, np.ndarray]
+    runner: Any  # what starts another run: `fit(target, inference=..., seed=...)`, and `save(fit, path)`
+    notes: tuple[str, ...]
+    num_steps: int
+    num_warmup: int
+    z: np.ndarray
+    draws: dict[str, np.ndarray]
+    tree: Any
+    posterior: Any
+
+    def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
+        """New data: arrays (num_samples, *event)."""
+        raise NotImplementedError
+
+    def diagnose(self) -> Any:
+        """The verdict."""
+        raise NotImplementedError
+
+
+class FittedParameters(Fitted):
+    """Parameters learned from rows; see `LearnedFit`."""
+
+    parameters: Mapping[str, np.ndarray]
+    constants: dict[str, LogProb]
+
+    def condition(self, x: Any = None, /, **given: Any) -> Target:
+        """The target of a new point, given a part of it."""
+        raise NotImplementedError
+
+    def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
+        """Points between two: {site: (num_points, *event)}."""
+        raise NotImplementedError
+
+    def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
+        """The free energy of rows, in nats: (row,)."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Any = None, /, **rows: Any) -> LogProb:
+        """log p of rows, in nats: (row,)."""
+        raise NotImplementedError
+
+    def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+
+class FittedLatents(FittedParameters):
+    """Parameters with hidden sites and a guide of them; see `LatentFit`."""
+
+    def encode(self, x: Any = None, /, *, num_samples: int = 0, **rows: Any) -> dict[str, np.ndarray]:
+        """Hidden sites of rows."""
+        raise NotImplementedError
+
+    def decode(self, **hidden: Any) -> dict[str, np.ndarray]:
+        """Means of the visible sites given hidden ones."""
+        raise NotImplementedError
+
+    def reconstruct(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
+        """Means of the visible sites of rows."""
+        raise NotImplementedError
+
+    def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
+        """Variances of the guide's means over rows."""
+        raise NotImplementedError

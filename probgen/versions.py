@@ -1,0 +1,17 @@
+"""Versions that a result depends on."""
+
+from __future__ import annotations
+
+import contextlib
+
+
+def versions() -> dict[str, str]:
+    """Versions of probgen, Python and the packages that a result depends on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("probgen", "jax", "numpyro", "torch", "pyro-ppl", "numpy", "arviz-stats"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
