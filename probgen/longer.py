@@ -10,7 +10,9 @@ from typing import Any
 from probgen import seal, watch
 from probgen.algorithm import Incompatible, Inference, Learner, Sampler
 from probgen.result import Fit
-from probgen.run import Run, _changes, _drive, load
+from probgen.run_record import changes
+from probgen.run_resuming import load
+from probgen.run_runner import Run, drive
 from probgen.store import Store
 from probgen.whole_numbers import whole
 
@@ -38,7 +40,7 @@ def extend(
     with store.writing() if store else contextlib.nullcontext():
         if store:
             _rewrite(store, fit, longer)
-        return _drive(_at_its_end(fit, longer, store), progress)
+        return drive(_at_its_end(fit, longer, store), progress)
 
 
 def _longer(fit: Fit, num_samples: int | None, num_steps: int | None) -> Inference:
@@ -71,7 +73,7 @@ def _at_its_end(fit: Fit, longer: Inference, store: Store | None) -> Run:
 
 def _rewrite(store: Store, fit: Fit, longer: Inference) -> None:
     """run.json with the new length: from then on the run is one that is not done, which `pg.resume` ends."""
-    if changed := _changes(store, _at_its_end(fit, fit.inference, store)):
+    if changed := changes(store, _at_its_end(fit, fit.inference, store)):
         raise seal.ChangedRun(f"{store.path} cannot go on: changed since it was begun: {'; '.join(changed)}.")
     if (there := store.arrays("state.safetensors")[1]["step"]) != fit.num_steps:
         raise ValueError(
