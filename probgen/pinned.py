@@ -18,8 +18,9 @@ from typing import Any
 from probgen.about import About
 from probgen.arguments import Arranged
 from probgen.bytecode import names_of
+from probgen.contents import Reads, is_library
 from probgen.fixed import plain
-from probgen.reads import Reads, is_library, reads_of
+from probgen.reads import reads_of
 
 KEPT = 64  # programs that are found again
 _MODULE = ("__name__", "__builtins__", "__package__", "__spec__", "__loader__", "__file__", "__path__")

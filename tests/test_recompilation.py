@@ -9,7 +9,7 @@ import pytest
 from conftest import ENGINES, python
 
 import probgen as pg
-from probgen.engine import mappings, xla
+from probgen.engine import compiling, mappings
 
 RUNS = []  # one entry for each time that a program's body ran
 Y, X = np.linspace(-1, 1, 30), np.linspace(0, 2, 30)
@@ -113,9 +113,9 @@ def test_compiled_code_is_forgotten_before_a_process_runs_out_of_mappings(monkey
     before, code = mappings.used(), jax.jit(lambda x: x + 1)
     code(1.0)
     monkeypatch.setattr(mappings, "SHARE", 0.0)
-    assert mappings.relieve(xla._compiled.cache_clear, xla._density.cache_clear)
+    assert mappings.relieve(compiling._compiled.cache_clear, compiling._density.cache_clear)
     assert mappings.used() < before
-    assert (code._cache_size(), xla._compiled.cache_info().currsize) == (0, 0)
+    assert (code._cache_size(), compiling._compiled.cache_info().currsize) == (0, 0)
     np.testing.assert_array_equal(pg.fit("eight_schools", **settings).z, first.z)
     monkeypatch.setattr(mappings, "SHARE", 1.0)
     assert not mappings.relieve(lambda: pytest.fail("nothing need be forgotten"))

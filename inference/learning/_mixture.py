@@ -20,7 +20,7 @@ from numpyro import handlers
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.distributions import families
+from probgen.distributions import families, real_families
 
 CHUNK = 1024  # rows at a time
 LOOKAHEAD = 10  # steps by which starts are compared
@@ -110,7 +110,7 @@ def units_of(mixture: Mixture, target: Any, parameters: Mapping[str, Any]) -> Un
     """The mean and the sd of every coordinate of all rows; of a constant one 1."""
     x = rows_of(target)
     family = families.of(mixture.of(target, parameters)[1])
-    if type(family) not in (families.Normal, families.MultivariateNormal):
+    if type(family) not in (real_families.Normal, real_families.MultivariateNormal):
         return Units(0.0, 1.0, True)
     away = x - x[0]
     centre = x[0] + away.mean(0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from probgen.arguments import Arranged
-from probgen.reads import is_library
+from probgen.contents import is_library
 
 KNOWN = ("numpyro", "pyro")
 

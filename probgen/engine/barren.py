@@ -19,9 +19,10 @@ import numpyro
 from numpyro import handlers
 
 from probgen import runtime
-from probgen.engine import energy
+from probgen.engine import blocking
 from probgen.engine.kinds import kind
-from probgen.engine.structure import MEASURES, PARTLY, structure_of
+from probgen.engine.structure import MEASURES, PARTLY
+from probgen.engine.tracing import structure_of
 
 FILLS = (0.0, 1.0, np.nan)  # of sites that are left out: nothing may change with them
 
@@ -80,8 +81,8 @@ def _barren(target: Any, names: tuple[str, ...]) -> bool:
         return False
     try:
         tried = [_without(target, names, fill) for fill in FILLS]
-        for probe in range(energy.PROBES):
-            values = energy.random_points(rest, probe, corners=True)
+        for probe in range(blocking.PROBES):
+            values = blocking.random_points(rest, probe, corners=True)
             found = np.array([float(one.joint(values)) for one in tried])
             if not (np.isfinite(found) & (found == found[0])).all():
                 return False

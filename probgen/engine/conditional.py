@@ -11,15 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import engine, runtime
-from probgen.engine import assigned, energy, enumeration, states
+from probgen.engine import assigned, blocking, energy, enumeration, states
 from probgen.engine.continuous import NumpyroContinuous
 from probgen.engine.parameters import Learned
-from probgen.engine.structure import (
-    MEASURES,
-    Structure,
-    parts,
-    with_blocks,
-)  # fmt: skip
+from probgen.engine.structure import MEASURES, Structure, parts, with_blocks  # fmt: skip
 from probgen.engine.targets import NumpyroTarget
 from probgen.target import (
     Conditional,
@@ -117,7 +112,7 @@ class NumpyroConditional(NumpyroTarget, Conditional):
         """The target with its blocks found; `energy.NotConditional` where a site's units have no such conditional."""
         with runtime.jax_scope(self.precision):
             bare = with_blocks(self.structure, ())
-            blocks = energy.find_blocks(bare.joint, self.arrays, self.variables, groups, evaluate)
+            blocks = blocking.find_blocks(bare.joint, self.arrays, self.variables, groups, evaluate)
         return type(self)(with_blocks(self.structure, blocks), self.arrays)
 
 

@@ -19,11 +19,7 @@ from numpyro.infer import init_to_uniform
 from probgen import engine, runtime
 from probgen.engine import assigned, one_by_one
 from probgen.engine.messengers import FullPlates
-from probgen.engine.structure import (
-    Structure,
-    index_of,
-    put,
-)  # fmt: skip
+from probgen.engine.structure import Structure, index_of, put  # fmt: skip
 from probgen.engine.targets import NumpyroTarget
 from probgen.target import (
     Continuous,

@@ -11,9 +11,7 @@ from probgen.data import check_support
 from probgen.engine.conditional import NOT_FINITE, NumpyroDiscrete, NumpyroMixed
 from probgen.engine.continuous import NumpyroContinuous, NumpyroSubsampled
 from probgen.engine.parameters import Learned
-from probgen.engine.structure import (
-    Structure,
-)  # fmt: skip
+from probgen.engine.structure import Structure  # fmt: skip
 from probgen.engine.targets import NumpyroSimulable, NumpyroTarget
 from probgen.target import (
     Target,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import engine, runtime
-from probgen.engine import energy, indices
+from probgen.engine import blocking, indices
 from probgen.engine.energy import Block
 from probgen.engine.parameters import initial_arrays
 from probgen.engine.structure import MEASURES
@@ -223,16 +223,16 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         return f"{super().lowered()} {self.structure.rows} {self.structure.grey} {self.structure.blocks} {texts}"
 
     def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
-        """The target with the blocks of its sites found, for parameters in general position; see `energy.find_blocks`."""
+        """The target with the blocks of its sites found, for parameters in general position; see `blocking.find_blocks`."""
         with runtime.jax_scope(self.precision):
             shapes = jax.eval_shape(self.initial, jax.random.key(0))
             rng = np.random.default_rng(0)
             parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
             s = self.structure
             data, variables = {**self.shared, **parameters}, tuple(self.variables.values())
-            blocks = energy.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
+            blocks = blocking.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
-            normal = energy.jointly_normal(s.one.joint, data, variables, self.hidden)
+            normal = blocking.jointly_normal(s.one.joint, data, variables, self.hidden)
         return NumpyroLearnable(s.but(blocks=blocks, biases=biases, normal=normal), self.arrays)
 
     def biased(self) -> NumpyroLearnable:
@@ -250,7 +250,7 @@ class NumpyroLearnable(NumpyroTarget, Learnable):
         pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
         if not pairs or self.inputs:
             return ()
-        values = energy.random_points(tuple(self.variables.values()), 0)
+        values = blocking.random_points(tuple(self.variables.values()), 0)
         rest, some = {**self.shared, **parameters}, {k: parameters[k] for k, _ in pairs}
         slopes = functools.partial(_parameter_slopes, self.structure.one.joint, rest, some)
 

@@ -22,8 +22,9 @@ from numpyro.distributions import Distribution, ExpandedDistribution
 
 from probgen.about import About
 from probgen.engine.messengers import FullPlates
-from probgen.engine.structure import Structure, biject, structure_of
+from probgen.engine.structure import Structure, biject
 from probgen.engine.targets import NumpyroTarget
+from probgen.engine.tracing import structure_of
 
 TOLERANCE = 1e-3  # of the log density of two rows against the sum of theirs
 

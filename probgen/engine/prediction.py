@@ -13,7 +13,7 @@ from numpyro.infer import init_to_uniform
 from probgen import prediction
 from probgen.engine import indices
 from probgen.engine.messengers import SCAN, Widened
-from probgen.engine.structure import supported
+from probgen.engine.tracing import supported
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -21,14 +21,17 @@ import torch
 from probgen.engine import pyro_data, pyro_types
 from probgen.engine.pyro_bounded import fits_rows, guided
 from probgen.engine.pyro_codes import as_numbers
-from probgen.engine.pyro_density import Structure, Tensors, examine, scoped
+from probgen.engine.pyro_continuous import target_type
+from probgen.engine.pyro_density import Structure, Tensors, scoped
+from probgen.engine.pyro_examine import examine
 from probgen.engine.pyro_graph import Watch
 from probgen.engine.pyro_kernel import OPS, Executor, Ops
-from probgen.engine.pyro_learned import are_bits, has_parameters, rows_of, with_parameters
+from probgen.engine.pyro_learned import are_bits
 from probgen.engine.pyro_paired import PyroGuided
 from probgen.engine.pyro_parameters import Learned
 from probgen.engine.pyro_probe import probe
-from probgen.engine.pyro_target import as_tensor, is_array, plain, target_type
+from probgen.engine.pyro_rows import has_parameters, rows_of, with_parameters
+from probgen.engine.pyro_target import as_tensor, is_array, plain
 from probgen.engine.pyro_whole import whole
 from probgen.pinned import innermost_pin, pinned
 from probgen.target import Learnable, Mixed, Target

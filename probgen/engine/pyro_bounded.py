@@ -30,7 +30,6 @@ from probgen.engine.pyro_learned import (
     PyroLearnable,
     host,
     identities,
-    in_rows,
     log_prob,
     looked,
     parts,
@@ -40,6 +39,7 @@ from probgen.engine.pyro_learned import (
 )
 from probgen.engine.pyro_names import looked_at
 from probgen.engine.pyro_parameters import Parameter, given
+from probgen.engine.pyro_rows import in_rows
 from probgen.pinned import check_pins, innermost_pin, pinned
 from probgen.target import Bounded, Variable
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from probgen.reads import is_library
+from probgen.contents import is_library
 from probgen.runtime import cores
 
 Tensors = Sequence[torch.Tensor]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,23 +27,24 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import nn
-from torch.distributions import constraints
 
 from probgen import engine
 from probgen.algorithm import Incompatible
-from probgen.data import bounds, check_support, on_host, on_the_line, taken
+from probgen.data import taken
 from probgen.engine import pyro_data
-from probgen.engine.pyro_density import innermost, scoped
+from probgen.engine.pyro_density import scoped
 from probgen.engine.pyro_edges import is_point
 from probgen.engine.pyro_graph import SMALL, Watch
 from probgen.engine.pyro_kernel import OPS
 from probgen.engine.pyro_parameters import Learned, Parameter, Registered, given
-from probgen.engine.pyro_target import PyroSimulable, as_tensor, is_array, plain
-from probgen.grey import is_grey, loosened, note
-from probgen.pinned import check_pins, innermost_pin, pinned
+from probgen.engine.pyro_target import PyroSimulable
+from probgen.grey import note
+from probgen.pinned import check_pins
 from probgen.target import START, Learnable, Site, Target, Variable, check_begun
 
 FEW = 3  # rows on which a program is looked at
+
+
 AT_ONCE = 2000  # rows that a net is given at once outside of learning
 
 
@@ -68,80 +68,6 @@ class Learning:
     def learned(self) -> Learned:
         """The program whose parameters are data; one object, so that the compiled code of one point serves for all."""
         return Learned(self.program, self.parameters, self.roots)
-
-
-def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> PyroLearnable | None:
-    """The target of learning, where the program has parameters, and the first axis of all its sites counts rows of data; else None.
-
-    Arrays that have as many rows are inputs, of which it gets the same rows.
-    """
-    arrays = {k: as_tensor(v, precision) for k, v in data.items() if is_array(v)}
-    static = {k: plain(v) for k, v in data.items() if k not in arrays}
-    for count, _ in Counter(len(v) for v in arrays.values() if v.ndim).most_common():
-        found = _rows_with(program, arrays, static, precision, count) if count else None
-        if found:
-            return found
-    return None
-
-
-def _rows_with(
-    program: Callable[..., Any],
-    arrays: Mapping[str, torch.Tensor],
-    static: Mapping[str, Any],
-    precision: str,
-    count: int,
-) -> PyroLearnable | None:
-    """The same, with arrays of so many rows taken for rows."""
-    sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
-    arrays = {k: v.bool() if k in sliced and are_bits(v) else v for k, v in arrays.items()}
-    some = lambda number: {  # noqa: E731
-        k: _batch(v, torch.arange(number) % count, precision) if k in sliced else v for k, v in arrays.items()
-    }
-    few, more = some(FEW), some(FEW + 2)
-    try:
-        trace, seen = looked(program, {**static, **few}, precision)
-        if not seen.found or not in_rows(nodes := _drawn_nodes(trace), FEW):
-            return None
-        if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
-            return None
-    except Exception:
-        return None
-    sources = {
-        name: next((k for k in sliced if _same(n["value"], few[k])), "")
-        for name, n in nodes.items()
-        if n["is_observed"]
-    }
-    visible = {site: k for site, k in sources.items() if k}
-    if not visible:
-        return None
-    refuse_batch_norm(seen.roots)
-    variables, sites = [], []
-    for name, node in nodes.items():
-        shape = tuple((few[visible[name]] if name in visible else node["value"]).shape[1:])
-        variables.append(_variable(name, shape, node["fn"]))
-        if name not in sources or name in visible:
-            distribution = type(innermost(node["fn"])).__name__
-            limits, source = bounds(node["fn"].support, constraints), visible.get(name, "")
-            kind = "observed" if name in visible else "latent"
-            sites.append(
-                Site(name, kind, shape, distribution=distribution, source=source, bounds=limits if source else None)
-            )
-    values = {k: arrays[k].cpu().numpy() for k in visible.values()}
-    bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
-    grey = tuple(s for s in bits if is_grey(values[visible[s]]))
-    check_support(tuple(loosened(s, s.name in grey) for s in sites if s.source), values)
-    rows = tuple((k, site) for site, k in visible.items())
-    inputs = tuple(k for k in sliced if k not in visible.values())
-    if (held := innermost_pin(program)) is not None:
-        held.given(functools.partial(identities, tuple(seen.found.values())))
-    structure = Learning(
-        program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
-        tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
-        tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
-    )  # fmt: skip
-    found = PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
-    found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
-    return found
 
 
 def identities(parameters: Sequence[Parameter]) -> list[int]:
@@ -192,21 +118,6 @@ def sample_nodes(trace: Any) -> dict[str, Any]:
     }
 
 
-def _drawn_nodes(trace: Any) -> dict[str, Any]:
-    """The sample sites of a program's trace, without those that only name what is computed."""
-    return {name: n for name, n in sample_nodes(trace).items() if not is_point(n)}
-
-
-def in_rows(nodes: Mapping[str, Any], count: int) -> bool:
-    """Whether the first axis of every site counts rows, independent of each other."""
-    return bool(nodes) and all(tuple(n["fn"].batch_shape[:1]) == (count,) for n in nodes.values())
-
-
-def _same(value: Any, tensor: torch.Tensor) -> bool:
-    """Whether a value is a view of a tensor's numbers."""
-    return value is tensor or (value.data_ptr() == tensor.data_ptr() and value.numel() == tensor.numel())
-
-
 def are_bits(rows: torch.Tensor) -> bool:
     """Whether these are zeros and ones in more than one column, as integers: networks take them as numbers."""
     return rows.dtype is torch.int64 and rows.dim() > 1 and bool(((rows == 0) | (rows == 1)).all())
@@ -218,45 +129,12 @@ def _batch(rows: torch.Tensor, index: Any, precision: str) -> torch.Tensor:
     return found.to(getattr(torch, precision)) if found.dtype is torch.bool else found
 
 
-def _is_factor(node: Any) -> bool:
-    return type(innermost(node["fn"])).__name__ == "Unit"
-
-
-def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
-    support, event = on_the_line(fn.support), fn.event_dim > 0
-    if support is constraints.boolean:
-        return Variable(name, shape, "bits", 2, event)
-    if isinstance(support, constraints.integer_interval) and support.lower_bound == 0 and fn.has_enumerate_support:
-        return Variable(name, shape, "levels", int(support.upper_bound) + 1, event)
-    return Variable(name, shape, "reals" if support is constraints.real else "other", 0, event)
-
-
 def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
     """Raise Incompatible for networks that mix the rows of a batch."""
     if bad := [
         type(m).__name__ for root in roots for m in root.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
     ]:
         raise Incompatible(f"With {bad[0]} a row's density depends on the rows beside it.\nUse GroupNorm or LayerNorm.")
-
-
-def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
-    """Whether the program registers parameters."""
-    given = {k: as_tensor(v, "float32") if is_array(v) else plain(v) for k, v in on_host(data).items()}
-    try:
-        return bool(looked(program, given, "float32")[1].found)
-    except (TypeError, ValueError, RuntimeError, IndexError):  # what is wrong is told when the target is made
-        return True
-
-
-def with_parameters(
-    program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str
-) -> Learned:
-    """The program whose named parameters are in the data."""
-    rest = {k: v for k, v in data.items() if k not in parameters}
-    given = {k: as_tensor(v, precision) if is_array(v) else plain(v) for k, v in rest.items()}
-    program = pinned(program)
-    _, seen = looked(program, given, precision)
-    return Learned(program, [seen.found[k] for k in parameters], seen.roots)
 
 
 class PyroLearnable(Learnable):

@@ -21,12 +21,12 @@ from torch.distributions import (
 from probgen.autoguides import is_auto, unwrapped
 from probgen.data import LISTED, check_drawn, taken
 from probgen.engine.pyro_automatic import Automatic
+from probgen.engine.pyro_continuous import PyroContinuous
 from probgen.engine.pyro_density import Given, whole_plates
 from probgen.engine.pyro_kernel import OPS, Key
 from probgen.engine.pyro_learned import looked, sample_nodes
 from probgen.engine.pyro_names import looked_at
 from probgen.engine.pyro_parameters import Parameter, given
-from probgen.engine.pyro_target import PyroContinuous
 from probgen.engine.pyro_whole import Whole, registered
 
 _NORMALS = (normal, multivariate_normal, lowrank_multivariate_normal)  # modules that draw them

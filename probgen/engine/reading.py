@@ -19,7 +19,8 @@ import numpy as np
 from probgen.engine import batches, row_data, whole
 from probgen.engine.kinds import of_structure
 from probgen.engine.parameters import Learned
-from probgen.engine.structure import MEASURES, Structure, settings, structure_of
+from probgen.engine.structure import MEASURES, Structure, settings
+from probgen.engine.tracing import structure_of
 from probgen.target import Target
 
 TOLERANCE = 1e-3  # of the log density of two rows against the sum of theirs

@@ -16,7 +16,8 @@ from probgen.data import check_support
 from probgen.engine import indices
 from probgen.engine.learnable import NumpyroLearnable, learnable
 from probgen.engine.parameters import initial_arrays, wrapped
-from probgen.engine.structure import settings, structure_of
+from probgen.engine.structure import settings
+from probgen.engine.tracing import structure_of
 from probgen.grey import is_grey, loosened
 
 

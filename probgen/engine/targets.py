@@ -20,14 +20,7 @@ from probgen.engine import completion, pieces, prediction
 from probgen.engine.arrays import as_arrays
 from probgen.engine.messengers import FullPlates
 from probgen.engine.ops import OPS
-from probgen.engine.structure import (
-    FLAT,
-    KNOWN,
-    MEASURES,
-    PARTLY,
-    Structure,
-    parts,
-)  # fmt: skip
+from probgen.engine.structure import FLAT, KNOWN, MEASURES, PARTLY, Structure, parts  # fmt: skip
 from probgen.target import (
     Simulable,
     Site,

@@ -21,7 +21,7 @@ import numpy as np
 from numpyro import handlers
 
 from probgen import runtime
-from probgen.engine import assigned, energy, enumeration, rows
+from probgen.engine import assigned, blocking, energy, enumeration, rows
 from probgen.engine.conditional import NumpyroMixed
 from probgen.engine.continuous import NumpyroContinuous
 from probgen.engine.energy import Block, NotConditional, Values
@@ -243,7 +243,7 @@ def _blocks(structure: Structure, arrays: Any) -> tuple[Block, ...]:
     together = [v for v in finite if v.size > FEW and len(finite) > 1 and _enumerable(structure, arrays, (v.name,))]
     rest = [v for v in finite if v not in together]
     smooth = [v for v in rest if v.kind == "bits" and _is_smooth(joint(v.name), arrays, every, v)]
-    found = energy.smooth_blocks(joint(*(v.name for v in smooth)), arrays, every, smooth) if smooth else []
+    found = blocking.smooth_blocks(joint(*(v.name for v in smooth)), arrays, every, smooth) if smooth else []
     found += [Block((v.name,), None, True) for v in together]
     return (*found, *(Block((v.name,), tuple(range(v.size)), True) for v in rest if v not in smooth))
 
@@ -251,7 +251,7 @@ def _blocks(structure: Structure, arrays: Any) -> tuple[Block, ...]:
 def _is_smooth(joint: Joint, arrays: Any, variables: Sequence[Variable], v: Variable) -> bool:
     """Whether the density is affine in the bits of a site, which then may be no integers."""
     try:
-        energy.check_conditional(joint, arrays, variables, [v])
+        blocking.check_conditional(joint, arrays, variables, [v])
     except (NotConditional, TypeError, IndexError):  # a value that is used as an index, for one
         return False
     return True
