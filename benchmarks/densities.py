@@ -70,7 +70,7 @@ BITS_PER_DIM: dict[str, tuple[dict[str, Any], dict[str, Any], float, float]] = {
 def plane(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Test nats of flows above those of the true density, after 5,000 steps of 512 rows; a mean over seeds."""
     import probgen as pg
-    from probgen.toys import TOYS
+    from probgen.data.toys import TOYS
 
     toy = TOYS[asked.toy]
     test = toy(50_000, seed=10_001)
@@ -181,7 +181,7 @@ def grey(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Bits a pixel of MNIST's 256 grey levels with uniform noise, an upper bound on those of the levels, one draw of the noise."""
     import probgen as pg
     from probgen import catalog
-    from probgen.dequantise import dequantised
+    from probgen.data.dequantise import dequantised
     from probgen.evaluate.density import bits_per_dim
 
     train, test = (dequantised(x, 256, seed).astype(np.float32) for seed, x in enumerate(levels()))
@@ -280,7 +280,7 @@ def flow_steps(name: str) -> tuple[float, float, int]:
 
     import probgen as pg
     from probgen import catalog
-    from probgen.toys import two_moons
+    from probgen.data.toys import two_moons
 
     x = two_moons(51_200, seed=1)
     fit = lambda steps: pg.fit(name, {"x": x, "dim": 2}, "mle", num_steps=steps, batch_size=512, progress=False)  # noqa: E731
@@ -308,7 +308,7 @@ def zuko_steps(name: str, size: int) -> tuple[float, int]:
     import torch
     import zuko
 
-    from probgen.toys import two_moons
+    from probgen.data.toys import two_moons
 
     def made(width: int) -> Any:
         layers = {"realnvp": 8, "maf": 8, "neural_spline": 6}[name]
@@ -430,7 +430,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=[*COMMANDS, "table"])
     parser.add_argument("--models", nargs="+", help="names, by default all of the command's")
-    parser.add_argument("--toy", default="two_moons", help="of plane: a data set of probgen.toys")
+    parser.add_argument("--toy", default="two_moons", help="of plane: a data set of probgen.data.toys")
     parser.add_argument("--seeds", type=int, default=5, help="of plane: how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of learning, in place of the benchmark's own")

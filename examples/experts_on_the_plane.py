@@ -14,8 +14,8 @@ import numpy as np
 import numpyro
 
 import probgen as pg
+from probgen.data.toys import rings, two_moons
 from probgen.measures import reals
-from probgen.toys import rings, two_moons
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,8 +13,8 @@ import matplotlib as mpl
 import numpy as np
 
 import probgen as pg
+from probgen.data.toys import TOYS, two_moons
 from probgen.nets.flows import learned
-from probgen.toys import TOYS, two_moons
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 from sklearn.metrics import roc_auc_score
 
 import probgen as pg
-from probgen.dequantise import dequantised
+from probgen.data.dequantise import dequantised
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -14,13 +14,13 @@ _WORDS = {
     "fit": "probgen.run",
     "resume": "probgen.run",
     "load": "probgen.run",
-    "extend": "probgen.longer",
+    "extend": "probgen.run.longer",
     "compare": "probgen.comparison",
-    "sbc": "probgen.evaluate.calibration",
-    "matrix": "probgen.offers",
+    "sbc": "probgen.calibration",
+    "matrix": "probgen.run.offers",
     "Model": "probgen.model",
     "product": "probgen.evaluate.product",
-    "Fit": "probgen.result",
+    "Fit": "probgen.fits.fit",
     "LogProb": "probgen.estimates",
     "Incompatible": "probgen.algorithm",
     "inference": "probgen.inference",
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from probgen import inference as inference
     from probgen import models as models
     from probgen.algorithm import Incompatible as Incompatible
+    from probgen.calibration import sbc as sbc
     from probgen.comparison import compare as compare
     from probgen.estimates import LogProb as LogProb
-    from probgen.evaluate.calibration import sbc as sbc
     from probgen.evaluate.product import product as product
-    from probgen.longer import extend as extend
+    from probgen.fits.fit import Fit as Fit
     from probgen.model import Model as Model
-    from probgen.offers import matrix as matrix
-    from probgen.result import Fit as Fit
     from probgen.run import fit as fit
     from probgen.run import load as load
     from probgen.run import resume as resume
+    from probgen.run.longer import extend as extend
+    from probgen.run.offers import matrix as matrix
 
 
 def __getattr__(name: str) -> Any:

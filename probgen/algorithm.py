@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
+from probgen.data.whole_numbers import settled
 from probgen.target import Continuous, Mixed, Target
-from probgen.whole_numbers import settled
 
 T = TypeVar("T", bound=Target, contravariant=True)
 

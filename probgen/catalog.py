@@ -85,7 +85,7 @@ def inference(word: str | Inference, settings: dict[str, Any]) -> Inference:
 
 
 def algorithms_for(target: Target | type[Target], engine: str) -> list[str]:
-    """Names of the algorithms whose types a target offers; see `probgen.suggestions` for those that take it."""
+    """Names of the algorithms whose types a target offers; see `probgen.run.suggestions` for those that take it."""
     return [
         word
         for word in modules("probgen.inference")

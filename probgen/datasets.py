@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from probgen.toys import TOYS
+from probgen.data.toys import TOYS
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
 

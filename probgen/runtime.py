@@ -89,7 +89,7 @@ def jax_scope(precision: str) -> Iterator[None]:
     """
     import jax
 
-    from probgen.engine import pools
+    from probgen import pools
 
     main = threading.current_thread() is threading.main_thread()
     apart = not (main and ORDERED) and pools.possible()

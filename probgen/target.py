@@ -92,13 +92,13 @@ class Target:
 
     offers: ClassVar[str] = "Target"
     notes: tuple[str, ...] = ()  # sentences that a fit's reader should see
-    seen: Any = None  # see `probgen.seal.remember`
+    seen: Any = None  # see `probgen.programs.seal.remember`
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
-    begin_at: Any = None  # where a chain begins, while its first state is made; see `probgen.starts`
+    begin_at: Any = None  # where a chain begins, while its first state is made; see `probgen.run.starts`
     axes: Mapping[str, tuple[str | None, ...]] = MappingProxyType({})  # of sites in plates, the plate of every axis
 
     def named(self, kind: str) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ class Killed(Exception):
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Calls a function that writes a run, and stops it after its first checkpoint."""
-    from probgen.store import Store
+    from probgen.run.store import Store
 
     commit = Store.commit
 

@@ -14,8 +14,8 @@ import pytest
 from conftest import ENGINES
 
 import probgen as pg
-from probgen.arguments import taken_apart
-from probgen.data_files import read_file
+from probgen.data.files import read_file
+from probgen.programs.arguments import taken_apart
 
 ALGORITHMS = {
     "nuts": {"num_warmup": 200, "num_samples": 200, "num_chains": 2},

@@ -15,10 +15,10 @@ from conftest import ENGINES, needs_pyro
 
 import probgen as pg
 from probgen.cli import main
-from probgen.lock import RunInUse
+from probgen.programs.seal import ChangedRun
 from probgen.run import from_file
-from probgen.seal import ChangedRun
-from probgen.store import Store
+from probgen.run.lock import RunInUse
+from probgen.run.store import Store
 
 NUMPYRO = """
 import numpyro as E, numpyro.distributions as dist

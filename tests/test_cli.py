@@ -11,7 +11,7 @@ from conftest import python
 import probgen as pg
 from probgen import catalog
 from probgen.cli import main
-from probgen.cli_flags import COMMANDS
+from probgen.cli.flags import COMMANDS
 
 QUICK = ["--num-samples=200", "--num-chains=2", "--no-progress"]
 PROGRAM = """

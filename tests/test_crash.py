@@ -20,7 +20,7 @@ from conftest import needs_pyro
 
 import probgen as pg
 from probgen.run import from_file
-from probgen.store import CorruptRun, Store
+from probgen.run.store import CorruptRun, Store
 
 NUMPYRO = """
 import numpyro, numpyro.distributions as dist

@@ -11,8 +11,8 @@ from conftest import needs_pyro
 import probgen as pg
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.inference.learning._critic import judgement
-from probgen.inference.learning.vae_gan import VAEGAN
+from probgen.inference.adversarial._critic import judgement
+from probgen.inference.adversarial.vae_gan import VAEGAN
 from probgen.nets.convolutions import judge
 from probgen.run import conditioned
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from probgen import data
+from probgen.data import checks as data
+from probgen.data.toys import TOYS, Toy
 from probgen.datasets import IDX, SETS, bars_and_stripes, binarised, digits, digits_grey, ising_samples, mnist
-from probgen.toys import TOYS, Toy
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
 

@@ -16,7 +16,7 @@ import probgen as pg
 from probgen import runtime
 from probgen.cli import main
 from probgen.datasets import bars_and_stripes
-from probgen.inference.learning.greedy import Greedy
+from probgen.inference.energy.greedy import Greedy
 from probgen.measures import bits
 from probgen.run import conditioned
 

@@ -10,9 +10,8 @@ import numpyro.distributions as nd
 import pytest
 
 import probgen as pg
-from probgen import suggestions
 from probgen.algorithm import Incompatible
-from probgen.run import conditioned
+from probgen.run import conditioned, suggestions
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of defaults")
 import pyro.distributions as dist  # noqa: E402

@@ -15,8 +15,8 @@ import pytest
 
 import probgen as pg
 from probgen import catalog, diagnostics, runtime
+from probgen.fits.fit import Fit
 from probgen.model import Model
-from probgen.result import Fit
 from probgen.run import conditioned
 
 DIM = 3

@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
-from probgen.engine import energy
-from probgen.engine.exact_sums import TooLarge
+from probgen.engine.numpyro.sums import energy
+from probgen.engine.numpyro.sums.exact import TooLarge
 from probgen.evaluate.energy import log_z
 from probgen.measures import bits, levels, reals
 from probgen.run import conditioned

@@ -17,7 +17,7 @@ from scipy.stats import t as student_t
 
 import probgen as pg
 from probgen.datasets import bars_and_stripes, ising_samples
-from probgen.engine.energy import NotConditional
+from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.evaluate.energy import log_z
 from probgen.evaluate.product import product
 from probgen.measures import reals

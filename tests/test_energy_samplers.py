@@ -14,8 +14,8 @@ from arviz_stats.base import array_stats
 from conftest import needs_pyro, python
 
 import probgen as pg
-from probgen.engine.energy import NotConditional
-from probgen.inference.learning._cut import NotSubmodular, solve
+from probgen.engine.numpyro.sums.energy import NotConditional
+from probgen.inference.modes._cut import NotSubmodular, solve
 from probgen.measures import bits, levels, reals
 from probgen.run import conditioned
 
@@ -429,7 +429,7 @@ def test_many_chains_advance_in_one_and_draw_what_few_do(inference):
 
 def test_chains_in_blocks_draw_what_they_draw_in_one(monkeypatch):
     """Without warm-up the state holds empty arrays."""
-    from probgen.engine import xla
+    from probgen.engine.numpyro.running import executor as xla
 
     data, settings = (
         {"P": np.linalg.inv(COVARIANCE), "mu": MEAN},

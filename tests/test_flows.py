@@ -15,11 +15,11 @@ from numpyro import handlers
 import probgen as pg
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.dequantise import dequantised
+from probgen.data.dequantise import dequantised
+from probgen.data.toys import eight_gaussians, two_moons
 from probgen.evaluate.density import bits_per_dim
 from probgen.nets import flows
 from probgen.nets.glow import started
-from probgen.toys import eight_gaussians, two_moons
 
 CONDITIONAL = ("realnvp", "maf", "neural_spline", "iaf")
 VECTORS = (*CONDITIONAL, "planar", "radial")

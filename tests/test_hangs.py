@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from conftest import needs_pyro, python
 
-from probgen import watch
-from probgen.engine import pools
+from probgen import pools, watch
 
 LIMIT = 280  # seconds, of a child process that needs about 20 on two quiet cores
 GP = """

@@ -12,7 +12,7 @@ import xarray as xr
 from conftest import ENGINES, needs_pyro
 
 import probgen as pg
-from probgen.inputs import check_range, read
+from probgen.data.inputs import check_range, read
 
 Y = np.array([0.5, -1.0, 2.0, 1.5])
 HOLES = [False, True, False, True]

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 
 import probgen as pg
 from probgen import catalog
-from probgen.toys import eight_gaussians
+from probgen.data.toys import eight_gaussians
 
 
 def correlated(noise):

@@ -11,11 +11,11 @@ from scipy.special import logsumexp
 
 import probgen as pg
 from probgen import runtime
+from probgen.data.toys import eight_gaussians, two_moons
 from probgen.datasets import bars_and_stripes, digits, digits_grey
 from probgen.measures import bits, levels, reals
 from probgen.models.energy import neural_ebm
 from probgen.run import conditioned
-from probgen.toys import eight_gaussians, two_moons
 
 
 def states(n):
@@ -151,7 +151,7 @@ def test_pseudo_likelihood_refuses_what_it_cannot_sum():
 
 
 def test_too_many_units_are_refused():
-    from probgen.engine.exact_sums import TooLarge
+    from probgen.engine.numpyro.sums.exact import TooLarge
 
     with pytest.raises(TooLarge, match=r"2\^21"):
         pg.fit("rbm", {"v": np.zeros((3, 30)), "num_visible": 30, "num_hidden": 21}, "mle")
@@ -532,7 +532,7 @@ def test_a_planted_divergence_is_rolled_back_and_told():
 
 def losses_seen(losses):
     """Rollbacks of the guard over a row of losses, one a look."""
-    from probgen.inference.learning._rows import Guard, RowLearner, State, _guarded
+    from probgen.inference._learner import Guard, RowLearner, State, _guarded
 
     zero = jnp.zeros(())
     first = zero + losses[0]

@@ -8,8 +8,8 @@ import numpyro.distributions as nd
 import pytest
 
 import probgen as pg
-from probgen import whole_numbers
-from probgen.seal import ChangedRun
+from probgen.data import whole_numbers
+from probgen.programs.seal import ChangedRun
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of longer chains")
 import pyro.distributions as dist  # noqa: E402
@@ -61,8 +61,8 @@ def test_extended_from_a_directory_and_killed_on_the_way(tmp_path):
     again = pg.extend(str(tmp_path / "run"), num_samples=20, program=numpyro_normal, progress=False)
     with pytest.raises(ValueError, match="at step 90, this fit at step 70"):
         pg.extend(part, num_samples=20)
-    from probgen.longer import _longer, _rewrite
-    from probgen.store import Store
+    from probgen.run.longer import _longer, _rewrite
+    from probgen.run.store import Store
 
     _rewrite(Store(tmp_path / "run"), again, _longer(again, 20, None))  # what is there when it is killed at once
     assert not pg.load(tmp_path / "run", numpyro_normal).complete

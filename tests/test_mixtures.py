@@ -10,9 +10,9 @@ from scipy import stats
 
 import probgen as pg
 from probgen import catalog
+from probgen.data.toys import eight_gaussians
 from probgen.distributions.ordered import Ordered, sorted_rows
 from probgen.run import conditioned
-from probgen.toys import eight_gaussians
 
 
 def mixture_data(x, **settings):
@@ -281,7 +281,7 @@ def components():
 @pytest.mark.parametrize("case", components())
 def test_the_known_part_of_a_mixture_has_its_marginal_density(case):
     """Known coordinates 1 and 3 choose the component, whose conditional mean and covariance the other three have."""
-    from probgen.engine import completion
+    from probgen.engine.numpyro.programs import completion
 
     batch, (loc, cov) = components()[case]
     known = np.array([False, True, False, True, False])
@@ -309,7 +309,7 @@ def test_the_known_part_of_a_mixture_has_its_marginal_density(case):
 
 
 def test_independent_dense_normals_are_completed_one_by_one():
-    from probgen.engine import completion
+    from probgen.engine.numpyro.programs import completion
 
     root = np.linalg.cholesky(np.array([[1.0, 0.8], [0.8, 1.0]]))
     fn = dist.MultivariateNormal(jnp.zeros((3, 2)), scale_tril=root).to_event(1)

@@ -15,7 +15,7 @@ from numpyro import handlers
 from scipy.stats import norm
 
 import probgen as pg
-from probgen import dims
+from probgen.data import dims
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of names")
 import pyro.distributions as dist  # noqa: E402

@@ -12,7 +12,7 @@ from sklearn import decomposition
 import probgen as pg
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.inference.learning import _linear
+from probgen.inference.likelihood import _linear
 
 
 def rows(count=200, dim=6, num_latents=2, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from conftest import ENGINES
 
 import probgen as pg
-from probgen.result import Fit
+from probgen.fits.fit import Fit
 from probgen.run import conditioned
 
 RNG = np.random.default_rng(0)

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 import pyro.distributions as dist  # noqa: E402
 from pyro.distributions import constraints  # noqa: E402
 
-from probgen.engine import pyro as engine  # noqa: E402
+from probgen.engine.pyro import engine  # noqa: E402
 from probgen.target import Continuous, Discrete, Mixed, Simulable, SubsampledContinuous  # noqa: E402
 
 OPS = engine.OPS

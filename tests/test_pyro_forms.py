@@ -25,8 +25,8 @@ from pyro.nn import PyroModule, PyroSample  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.distributions import constraints  # noqa: E402
 
-from probgen.engine import pyro as engine  # noqa: E402
-from probgen.engine.pyro_kernel import OPS  # noqa: E402
+from probgen.engine.pyro import engine  # noqa: E402
+from probgen.engine.pyro.executor import OPS  # noqa: E402
 
 pytestmark = needs_pyro
 

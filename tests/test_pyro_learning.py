@@ -23,7 +23,7 @@ pyro = pytest.importorskip("pyro", reason="Pyro is not installed")
 import pyro.distributions as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
-from probgen.engine import pyro as engine  # noqa: E402
+from probgen.engine.pyro import engine  # noqa: E402
 
 pytestmark = needs_pyro
 
@@ -267,8 +267,8 @@ def test_inputs_are_conditioned_on():
 
 @pytest.mark.parametrize("settings", [{}, {"objective": "iwae", "num_particles": 5}])
 def test_both_estimators_have_one_mean(settings):
-    from probgen.inference.learning import _torch
-    from probgen.inference.learning.amortised_svi import AmortisedSVI
+    from probgen.inference.likelihood import _torch
+    from probgen.inference.likelihood.amortised_svi import AmortisedSVI
 
     user = User()
     target = conditioned(user.model, {"x": bits(40)}, precision="float32")[1]
@@ -332,9 +332,9 @@ def test_a_runaway_is_rolled_back():
 
 
 def test_every_pass_takes_all_rows_in_a_new_order():
-    from probgen.engine.pyro import OPS
-    from probgen.inference.learning import _torch
-    from probgen.inference.learning.mle import MLE
+    from probgen.engine.pyro.engine import OPS
+    from probgen.inference.likelihood import _torch
+    from probgen.inference.likelihood.mle import MLE
 
     target = conditioned(gaussian, {"x": np.arange(20.0).reshape(10, 2)}, precision="float32")[1]
     taken, batch = [], target.batch
@@ -540,7 +540,7 @@ def test_mixed_precision_rounds_the_networks_and_nothing_else():
 
 
 def test_mixed_precision_in_jax_asks_for_products_in_bfloat16():
-    from probgen.inference.learning.mle import MLE
+    from probgen.inference.likelihood.mle import MLE
     from probgen.run import conditioned
 
     def steps(learner):

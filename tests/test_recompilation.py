@@ -9,7 +9,7 @@ import pytest
 from conftest import ENGINES, python
 
 import probgen as pg
-from probgen.engine import compiling, mappings
+from probgen.engine.numpyro.running import compiling, mappings
 
 RUNS = []  # one entry for each time that a program's body ran
 Y, X = np.linspace(-1, 1, 30), np.linspace(0, 2, 30)

@@ -13,9 +13,9 @@ from test_diagnostics import chains, guide
 
 import probgen as pg
 from probgen import catalog
+from probgen.fits.fit import Fit
 from probgen.model import Model
 from probgen.pictures.style import INK
-from probgen.result import Fit
 from probgen.run import conditioned
 
 Y = np.array([0.3, -0.2, 1.1, 0.8, 0.1])

@@ -12,9 +12,9 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
+from probgen import calibration
 from probgen.algorithm import Sampler
-from probgen.engine import compiling
-from probgen.evaluate import calibration
+from probgen.engine.numpyro.running import compiling
 from probgen.target import Continuous
 
 DATA = {"x": np.linspace(-1, 1, 6), "y": np.zeros(6)}

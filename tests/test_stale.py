@@ -16,8 +16,8 @@ from conftest import ENGINES, needs_pyro
 
 import probgen as pg
 from probgen import runtime
-from probgen.pinned import Changed, pinned
-from probgen.reads import reads_of
+from probgen.programs.pinned import Changed, pinned
+from probgen.programs.reads import reads_of
 from probgen.run import conditioned
 
 X = np.linspace(-1, 1, 20)

@@ -8,9 +8,9 @@ import numpyro.distributions as nd
 import pytest
 
 import probgen as pg
-from probgen import catalog, engine, starts
+from probgen import catalog, engine
 from probgen.inference.mcmc import _start
-from probgen.run import conditioned
+from probgen.run import conditioned, starts
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of starts")
 import pyro.distributions as dist  # noqa: E402

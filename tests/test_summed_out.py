@@ -535,7 +535,7 @@ def global_outside(m):
 def test_sums_over_scans_are_those_by_hand(step, shapes, levels):
     import jax
 
-    from probgen.engine import numpyro as engine
+    from probgen.engine.numpyro import engine
 
     program = scanned(step)
     target = engine.prepare(program, {}).marginalise()
@@ -645,7 +645,7 @@ def test_rows_without_a_plate_are_summed_over_as_rows():
     import numpyro
     import numpyro.distributions as dist
 
-    from probgen.engine import numpyro as engine
+    from probgen.engine.numpyro import engine
 
     def loose(y):
         k = numpyro.sample("k", dist.Categorical(jnp.ones(3) / 3))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from probgen.data.toys import two_moons
 from probgen.evaluate import density, two_sample
-from probgen.toys import two_moons
 
 # ---- tables
 

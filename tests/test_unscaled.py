@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from sklearn.mixture import GaussianMixture
 
 import probgen as pg
-from probgen import scales
+from probgen.data import scales
 from probgen.nets import flows
 
 FLOW = {

@@ -161,7 +161,7 @@ def test_edges_keep_densities_and_their_slopes():
     """Against the library's own away from the edge, against the limit at it."""
     from jax import grad
 
-    from probgen.engine import edges
+    from probgen.engine.numpyro.programs import edges
 
     for rate in (0.3, 2.0):
         for value in (0, 1, 5):

@@ -13,7 +13,7 @@ from conftest import needs_pyro
 import probgen as pg
 from probgen import catalog
 from probgen.diagnostics import search
-from probgen.result import Fit
+from probgen.fits.fit import Fit
 from probgen.run import conditioned
 
 fit = functools.partial(pg.fit, progress=False)

@@ -3,8 +3,8 @@
     x_B ~ p(x_B | x_rest),   for bits logit p(x_i = 1 | x_rest) = d log p / dx_i
 
 The conditionals are derivatives of the program's own log density, and the blocks come from the sparsity of its Hessian
-(`probgen.engine.energy`). Where that does not describe every unknown (reals with bounds, a finite support of any kind), the finite
-ones are drawn from exact conditionals in turn with Hamiltonian steps of the reals (`_turns`).
+(`probgen.engine.numpyro.sums.energy`). Where that does not describe every unknown (reals with bounds, a finite support of any
+kind), the finite ones are drawn from exact conditionals in turn with Hamiltonian steps of the reals (`_turns`).
 Geman and Geman 1984 (doi:10.1109/TPAMI.1984.4767596).
 """
 
@@ -74,7 +74,7 @@ class Gibbs(Sampler[Conditional]):
         return self.precision if target.is_energy or not reals else None
 
     def prepare(self, target: Any) -> Any:
-        from probgen.engine.energy import NotConditional
+        from probgen.engine.numpyro.sums.energy import NotConditional
 
         asked = self.blocks or self.conditionals != "auto"
         if not asked and target.suits_turns:

@@ -57,7 +57,7 @@ class Metropolis(Sampler[Conditional]):
         return replace(self, num_samples=1, num_chains=1)
 
     def prepare(self, target: Any) -> Any:
-        from probgen.engine.energy import NotConditional
+        from probgen.engine.numpyro.sums.energy import NotConditional
 
         if other := [v.name for v in target.variables if v.kind == "other"]:
             raise NotConditional(
@@ -76,7 +76,7 @@ class Metropolis(Sampler[Conditional]):
         import jax
         import jax.numpy as jnp
 
-        from probgen.engine import energy
+        from probgen.engine.numpyro.sums import energy
 
         count = self.thinning * target.dim
         k_unit, k_jump, k_normal, k_accept = jax.random.split(key, 4)
@@ -110,7 +110,7 @@ def _free(target: Any) -> Any:
     """With which probability a unit is chosen: the same for all whose value is not known. (dim,)."""
     import jax.numpy as jnp
 
-    from probgen.engine import energy
+    from probgen.engine.numpyro.sums import energy
 
     known = {
         v.name: target.known[v.name][0] if v.name in target.known else jnp.zeros(v.shape) for v in target.variables

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from probgen.algorithm import Learner, positive
+from probgen.data.points import AtPoints
 from probgen.inference.mcmc import _start
-from probgen.points import AtPoints
 from probgen.target import Continuous
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015, arXiv:1412.6980)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import Learner, positive
+from probgen.data.points import AtPoints
 from probgen.inference.mcmc import _start
-from probgen.points import AtPoints
 from probgen.target import Continuous
 
 HALVINGS = 40  # of a step, before the line search gives up

@@ -18,7 +18,7 @@ from pyro.distributions.transforms import Permute
 from torch import nn
 from torch.func import functional_call
 
-from probgen.engine.pyro import scoped
+from probgen.engine.pyro.engine import scoped
 from probgen.inference.variational._guide import LARGEST, Anchor, Guide, parted
 from probgen.target import SubsampledContinuous
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible
+from probgen.data.points import AtPoints
 from probgen.inference.variational._guide import Anchor, Answer, Guide, Plan, State, evaluated
 from probgen.inference.variational.map import Answer as Point
-from probgen.points import AtPoints
 from probgen.target import Continuous
 
 

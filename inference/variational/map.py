@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from probgen.data.points import climbed
 from probgen.inference.variational._mode import Climb, Info, State
-from probgen.points import climbed
 from probgen.target import Continuous
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from probgen.algorithm import Incompatible
+from probgen.data.points import free
 from probgen.inference.variational._mode import Climb, State
 from probgen.inference.variational.map import Answer
-from probgen.points import free
 from probgen.target import Continuous
 
 

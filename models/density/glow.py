@@ -9,19 +9,19 @@ pixels are of one grey level (Durkan et al. 2019, arXiv:1906.04032). z_i is norm
 and scale a convolution of that. Every level is open: `flow = probgen.nets.flows.learned(fit)`, `z = flow.encode(x)`,
 `flow.decode(z)`. The means and scales m, r (ActNorm) begin with zero means and unit variances on the
 pictures `start`, which `rows` takes from the data. Pixels are real numbers with a density: take integers through
-`probgen.dequantise` first.
+`probgen.data.dequantise` first.
 Shapes: x: (height, width, channels), sides multiples of 2^num_levels; z_i: (height / 2^i, width / 2^i, 2^i channels), twice the
 channels for the last. Kingma and Dhariwal 2018 (arXiv:1807.03039).
 """
 
 import numpyro
 
-from probgen.data import load
-from probgen.dequantise import dequantised
+from probgen.data.checks import load
+from probgen.data.dequantise import dequantised
+from probgen.data.scales import pictures
 from probgen.model import Model
 from probgen.nets.flows import measured, standardised
 from probgen.nets.glow import glow_flow, transformer
-from probgen.scales import pictures
 
 
 def glow(

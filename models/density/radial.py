@@ -12,10 +12,10 @@ Rezende and Mohamed 2015 (arXiv:1505.05770).
 
 import numpyro
 
-from probgen.data import load
+from probgen.data.checks import load
+from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import Radial, stacked, standardised
-from probgen.scales import standard
 
 
 def radial(x=None, dim=2, num_layers=32, centre=0.0, spread=1.0):

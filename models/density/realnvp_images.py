@@ -13,12 +13,12 @@ width / 2^(L-1), 2^(L-1) channels). Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:
 
 import numpyro
 
-from probgen.data import load
-from probgen.dequantise import dequantised
+from probgen.data.checks import load
+from probgen.data.dequantise import dequantised
+from probgen.data.scales import pictures
 from probgen.model import Model
 from probgen.nets.flows import measured, standardised
 from probgen.nets.glow import realnvp_flow, transformer
-from probgen.scales import pictures
 
 
 def realnvp_images(

@@ -10,11 +10,11 @@ Shapes: x: (dim,), z: (num_latents,). Hinton and Salakhutdinov 2006 (doi:10.1126
 import numpyro
 import numpyro.distributions as dist
 
-from probgen.data import load
+from probgen.data.checks import load
+from probgen.data.scales import one_scale
 from probgen.measures import reals
 from probgen.model import Model
 from probgen.nets.vae import mlp, observed, shown
-from probgen.scales import one_scale
 
 
 def autoencoder(x=None, dim=64, num_latents=8, width=256, depth=1, centre=0.0, spread=1.0):

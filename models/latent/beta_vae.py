@@ -9,10 +9,10 @@ Higgins et al. 2017 (openreview.net/forum?id=Sy2fzU9gl).
 
 import numpyro
 
-from probgen.data import load
+from probgen.data.checks import load
+from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard
-from probgen.scales import one_scale
 
 
 def beta_vae(x=None, dim=64, num_latents=8, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):

@@ -10,10 +10,10 @@ Radford, Metz and Chintala 2016 (arXiv:1511.06434) for the layers; Kingma and We
 
 import pyro
 
-from probgen.data import load
+from probgen.data.checks import load
+from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.pyro_modules import down, normal, observed, registered, shown, standard, up
-from probgen.scales import one_scale
 
 
 def conv_vae(x, num_latents=8, num_filters=32, halvings=2, likelihood="bernoulli", centre=0.0, spread=1.0):

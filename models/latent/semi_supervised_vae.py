@@ -15,9 +15,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
+from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard
-from probgen.scales import one_scale
 
 CERTAIN = 1e4  # of the logit of a known label; those of the others are 0
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probgen import scales
 from probgen.algorithm import Incompatible
+from probgen.data import scales
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from probgen.data.points import free
 from probgen.diagnostics.every import sites_of
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, beside, grade
-from probgen.points import free
 from probgen.target import Conditional
 
 EVEN = 0.95, 10.0  # effective share, and largest weight over the mean, of weights that are nearly equal

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.points import climbed
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status
-from probgen.points import climbed
 from probgen.target import Continuous, Learnable
 
 MOST = 20_000  # rows

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
+from probgen.data.points import AtPoints, climbed
 from probgen.diagnostics import search
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, grade
-from probgen.points import AtPoints, climbed
 from probgen.target import Continuous
 
 SMALLEST_MODE = 0.01  # share of the mass below which a mode may be missed

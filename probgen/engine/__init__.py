@@ -8,8 +8,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from probgen.arguments import Arranged
-from probgen.contents import is_library
+from probgen.programs.arguments import Arranged
+from probgen.programs.contents import is_library
 
 KNOWN = ("numpyro", "pyro")
 
@@ -19,7 +19,7 @@ def load(name: str) -> types.ModuleType:
     if name not in KNOWN:
         raise ValueError(f"Unknown engine {name!r}. Known: {', '.join(KNOWN)}.")
     try:
-        return importlib.import_module(f"probgen.engine.{name}")
+        return importlib.import_module(f"probgen.engine.{name}.engine")
     except ModuleNotFoundError as error:
         if name == "pyro" and error.name in ("pyro", "torch"):
             message = "Pyro programs need torch and pyro-ppl: pip install 'probgen[pyro]'"
@@ -50,8 +50,8 @@ def read_as(
 ) -> str:
     """What a program is read as: "rows" to learn parameters from, "points" (parameters on the whole data) or "unknowns" alone."""
     from probgen.algorithm import Incompatible
-    from probgen.data import check
-    from probgen.looking import kept, settled
+    from probgen.data.checks import check
+    from probgen.data.looking import kept, settled
     from probgen.target import Learnable
 
     checked = check(program, kept(data))
@@ -69,7 +69,7 @@ def pair_by_row(
     program: Callable[..., Any], guide: Callable[..., Any], data: Mapping[str, Any], name: str | None = None
 ) -> bool | int | None:
     """How program and guide are read together where nothing is declared: by rows, on the whole data, or as the program alone is."""
-    from probgen.data import check
+    from probgen.data.checks import check
 
     try:
         return load(name or detect(program)).pair_by_row(program, guide, check(program, data))

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probgen.engine import energy
-from probgen.engine.energy import Block
+from probgen.engine.numpyro.sums import energy
+from probgen.engine.numpyro.sums.energy import Block
 from probgen.target import Variable
 
 QUICKLY = {"xla_backend_optimization_level": 1}  # of code that runs for less time than it takes to compile

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from probgen.algorithm import Incompatible
 from probgen.estimates import LogProb
-from probgen.fitted import FittedLatents
+from probgen.fits.base import FittedLatents
 
 Rows = Mapping[str, np.ndarray]
 AT_ONCE = 20_000  # draws

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import runtime
-from probgen.engine import energy, free_energy
-from probgen.engine.exact_sums import enumerated_sites, numbered_state
+from probgen.engine.numpyro.sums import energy, free_energy
+from probgen.engine.numpyro.sums.exact import enumerated_sites, numbered_state
 from probgen.estimates import LogProb
 
 CHUNK = 2**12  # states at a time

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probgen.estimates import LogProb
-from probgen.fitted import FittedParameters
+from probgen.fits.base import FittedParameters
 from probgen.target import Conditional, Continuous
 
 METHODS = ("auto", "enumeration", "quadrature", "ais")
@@ -62,7 +62,7 @@ def _inferred(fit: FittedParameters, rows: Mapping[str, np.ndarray], count: int 
     import jax.numpy as jnp
 
     from probgen import runtime
-    from probgen.engine import free_energy
+    from probgen.engine.numpyro.sums import free_energy
 
     target: Any = fit.target
     rng = np.random.default_rng(fit.seed)
@@ -76,7 +76,7 @@ def _inferred(fit: FittedParameters, rows: Mapping[str, np.ndarray], count: int 
 
 def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[str, Any]) -> LogProb:
     """Of bits, levels and reals that can be drawn given the rest."""
-    from probgen.engine.exact_sums import TooLarge
+    from probgen.engine.numpyro.sums.exact import TooLarge
     from probgen.evaluate import ais, energy
 
     target = target.blocked(evaluate=True)
@@ -93,7 +93,7 @@ def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[
 
 def log_prob(fit: FittedParameters, rows: Mapping[str, np.ndarray], method: str = "auto", **settings: Any) -> LogProb:
     """log p of rows: (row,)."""
-    from probgen.engine import free_energy
+    from probgen.engine.numpyro.sums import free_energy
     from probgen.evaluate.energy import free_energies
 
     constant = log_z(fit, method, **settings)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpyro
 from numpyro import handlers
 
-from probgen.data import on_host
-from probgen.engine.numpyro import prepare
-from probgen.fitted import FittedParameters
+from probgen.data.checks import on_host
+from probgen.engine.numpyro.engine import prepare
+from probgen.fits.base import FittedParameters
 from probgen.measures import bits, levels, reals
 
 if TYPE_CHECKING:
-    from probgen.engine.parameters import Learned
+    from probgen.engine.numpyro.programs.parameters import Learned
     from probgen.target import Target, Variable
 
 

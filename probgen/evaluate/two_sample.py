@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probgen.inputs import refuse_masked
+from probgen.data.inputs import refuse_masked
 
 LARGEST = 10_000  # draws of both sets together whose distances are kept in memory
 ASSIGNED = 3000  # draws of each set that are assigned exactly

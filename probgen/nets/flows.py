@@ -197,7 +197,7 @@ def stacked(name: str, dim: int, layer: Callable[[Any, int], AbstractBijection],
 def standardised(flow: Flow, centre: Any = 0.0, spread: Any = 1.0) -> Flow:
     """The flow of x = centre + spread y, y as the given flow says: an exact affine layer, which is not learned.
 
-    centre, spread: numbers, or arrays that fill up to the shape of one point, such as (1, dim); `probgen.scales` finds them.
+    centre, spread: numbers, or arrays that fill up to the shape of one point, such as (1, dim); `probgen.data.scales` finds them.
     """
     if _own_units(centre, spread):
         return flow

@@ -1,0 +1,1 @@
+"""Learning energies, whose constant is not known."""

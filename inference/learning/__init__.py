@@ -1,1 +1,0 @@
-"""Learning parameters from rows of data."""

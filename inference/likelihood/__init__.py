@@ -1,0 +1,1 @@
+"""Learning by the likelihood of rows, or by a bound on it."""

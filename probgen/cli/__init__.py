@@ -1,0 +1,48 @@
+"""The command line: the words of Python, said in the shell.
+
+Each command is a dataclass: its fields are the flags, `run` does the work and returns the exit code. The flags of
+`probgen fit` are those of `Fit` and the settings of the algorithm that `--inference` names. Bad input is one message on
+stderr and exit code 2, Ctrl-C is 130, and `probgen diagnose` exits with the verdict's code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from probgen.cli.flags import _parse
+from probgen.cli.words import INTERRUPTED
+
+BAD_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or bool(os.environ.get("PROBGEN_DEBUG"))
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _version() if words == ["--version"] else _parse(words).run()
+    except (TypeError, ValueError, LookupError, OSError, ImportError) as error:
+        if debug:
+            raise
+        print(f"probgen: {_message(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("probgen: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _message(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return text.strip() or type(error).__name__
+
+
+def _version() -> int:
+    from importlib.metadata import version
+
+    print(f"probgen {version('probgen')}")
+    return 0

@@ -1,0 +1,146 @@
+"""probgen list, show, matrix: what there is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from probgen.cli.words import _field_docs, _is_file, _program
+
+
+@dataclass(frozen=True)
+class List:
+    """List the models and the algorithms, one line each."""
+
+    def run(self) -> int:
+        from probgen import catalog
+
+        for title, group in (("Models", "probgen.models"), ("Inference", "probgen.inference")):
+            print(f"{title}\n{_listing(catalog.modules(group))}\n")
+        print("probgen show NAME tells more of each; probgen matrix, which inference fits which model.")
+        return 0
+
+
+def _listing(modules: Mapping[str, str]) -> str:
+    lines, folder = [], ""
+    width = max(map(len, modules), default=0)
+    for word, module in modules.items():
+        if (parent := module.partition(":")[0].split(".")[-2:-1] or [module])[0] != folder:
+            folder = parent[0]
+            lines.append(f"  {folder}/")
+        lines.append(f"    {word:{width}}  {_first_line(module)}")
+    return "\n".join(lines)
+
+
+def _first_line(module: str) -> str:
+    """The first line of a module's docstring, read without importing the module."""
+    import ast
+    import importlib.util
+
+    spec = importlib.util.find_spec(module.partition(":")[0])
+    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) if spec and spec.origin else None
+    return (doc or "").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show a model (docstring, data, source, which algorithms fit) or an algorithm (docstring, settings)."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """a model or an algorithm of `probgen list`, or file.py:function"""
+
+    def run(self) -> int:
+        from probgen import catalog
+        from probgen.algorithm import closest
+
+        models, algorithms = catalog.modules("probgen.models"), catalog.modules("probgen.inference")
+        shown = []
+        if self.name in models or _is_file(self.name):
+            shown.append(_about_model(self.name))
+        if self.name in algorithms:
+            shown.append(_about_algorithm(self.name))
+        if not shown:
+            hint = closest(self.name, {**models, **algorithms})
+            raise ValueError(f"Unknown model or algorithm {self.name!r}.{hint}\n`probgen list` shows all.")
+        print("\n\n".join(shown))
+        return 0
+
+
+def _about_model(word: str) -> str:
+    import inspect
+
+    import numpy as np
+
+    from probgen import catalog
+    from probgen.model import Model
+    from probgen.run import conditioned, suggestions
+
+    program = _program(word)
+    found = catalog.model(program) if isinstance(program, str) else program
+    model = found if isinstance(found, Model) else Model(found)
+    about = f"{model.doc}\n\n{inspect.getsource(model.program).rstrip()}"
+    data = model.default_data()
+    if not data and _is_file(word):
+        return about
+    _, target = conditioned(program, data)
+    shapes = [f"  {k}: {f'{v.dtype} {v.shape}' if isinstance(v, np.ndarray) else repr(v)}" for k, v in data.items()]
+    sites = [f"  {site.name}: {site.kind} {site.shape}" for site in target.sites]
+    names = ", ".join(suggestions.working(target)) or "none"
+    return (
+        f"{about}\n\nData:\n{_lines(shapes)}\nSites:\n{_lines(sites)}\n"
+        f"Engine: {target.engine}. Offers: {target.offers}.\nInference that fits, best first: {names}."
+    )
+
+
+def _lines(lines: list[str]) -> str:
+    return "\n".join(lines) or "  none"
+
+
+def _about_algorithm(word: str) -> str:
+    import inspect
+
+    from probgen import catalog
+
+    kind = catalog.algorithm(word)
+    about = inspect.getdoc(sys.modules[kind.__module__]) or inspect.getdoc(kind) or ""
+    documented = _field_docs(kind)
+    settings = []
+    for f in fields(kind):
+        default = "required" if (value := _default(f)) is MISSING else repr(value)
+        settings.append(f"  {f.name} = {default}" + (f"\n      {documented[f.name]}" if f.name in documented else ""))
+    bias = f"\nBias: {kind.bias}" if kind.bias else ""
+    return (
+        f"{about}\n\nSettings of {kind.__name__}:\n{_lines(settings)}\n"
+        f"Needs a {kind.needs.offers} target. Engines: {', '.join(kind.engines)}.{bias}"
+    )
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Print which inference fits which model, derived from the types."""
+
+    engine: Literal["numpyro", "pyro"] | None = None
+    """only the programs of one engine"""
+
+    def run(self) -> int:
+        from probgen.run import offers
+
+        table = offers.matrix(self.engine)
+        words, models = [str(w) for w in table.inference.values], [str(m) for m in table.model.values]
+        width, height = max(map(len, models), default=0), max(map(len, words), default=0)
+        for row in zip(*(word.rjust(height) for word in words), strict=True):
+            print(" " * width + "".join(f" {letter}" for letter in row))
+        for name, row in zip(models, table.values, strict=True):
+            print(f"{name:{width}}" + "".join(" x" if fits else " ." for fits in row))
+        if left_out := table.attrs["left_out"]:
+            print(f"\nLeft out, for they need torch and pyro-ppl (pip install 'probgen[pyro]'): {', '.join(left_out)}.")
+        return 0
+
+
+def _default(f: Any) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()

@@ -1,0 +1,184 @@
+"""probgen fit, resume, sample, diagnose, report: one run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from probgen.cli.words import INTERRUPTED, _data, _free_folder, _program, _with
+
+if TYPE_CHECKING:
+    from probgen.fits.base import Fitted
+
+MAX_ROWS = 30  # of a summary, where nobody asked for more
+
+
+Folder = Annotated[Positional[Path], arg(metavar="RUN")]
+
+
+Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Fit a model of the collection, or a program of your own, by any algorithm that its structure allows."""
+
+    program: Annotated[Positional[str], arg(metavar="MODEL")]
+    """a model of `probgen list`, or file.py:function"""
+    inference: Annotated[str, arg(aliases=["-i"])] = "nuts"
+    """an algorithm of `probgen list`; its settings are further flags, shown by --help. Without it, what serves the model best"""
+    data: Annotated[Path | None, arg(metavar="FILE")] = None
+    """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
+    """the model's own settings, in place of its data's, such as num_latents=4 width=64; `probgen show MODEL` lists them"""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """where the run is written; by default the first free of runs/MODEL-INFERENCE, runs/MODEL-INFERENCE-2, ..."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a run that is there already"""
+    seed: int = 0
+    """the run is a function of program, data, settings and seed"""
+    precision: Literal["float64", "float32"] | None = None
+    """float64 by default on a CPU, float32 on an accelerator"""
+    engine: Literal["numpyro", "pyro"] | None = None
+    """only where the program leaves it in doubt"""
+    init: Annotated[Path | None, arg(metavar="RUN")] = None
+    """the directory of a run at whose learned parameters learning begins"""
+    progress: bool = field(default_factory=sys.stderr.isatty)
+    """a bar on stderr; by default where that is a terminal"""
+    report: Annotated[Path | None, arg(metavar="FILE")] = None
+    """also write a self-contained HTML page"""
+
+    def run(self) -> int:
+        from probgen import run
+
+        out = self.out or _free_folder(self.program, self.inference, self.overwrite)
+        if (out / "run.json").exists() and not self.overwrite:
+            raise FileExistsError(f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite.")
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
+        program = _program(self.program)
+        data = _with(program, _data(self.data), self.set)
+        work = lambda: run.fit(  # noqa: E731
+            program, data, self.inference, seed=self.seed, out=out, progress=self.progress, overwrite=self.overwrite,
+            precision=self.precision, engine=self.engine, init=self.init, **settings,
+        )  # fmt: skip
+        return _told(work, out, self.report)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run after a crash or Ctrl-C; the result is bit for bit that of an uninterrupted run."""
+
+    out: Folder
+    """the run's directory"""
+    program: Annotated[str | None, arg(metavar="FILE.py:FUNCTION")] = None
+    """only where the program cannot be found again"""
+    progress: bool = field(default_factory=sys.stderr.isatty)
+    """a bar on stderr; by default where that is a terminal"""
+    report: Annotated[Path | None, arg(metavar="FILE")] = None
+    """also write a self-contained HTML page"""
+
+    def run(self) -> int:
+        from probgen import run
+
+        program = _program(self.program) if self.program else None
+        return _told(lambda: run.resume(self.out, program, progress=self.progress), self.out, self.report)
+
+
+def _told(work: Callable[[], Fitted], out: Path, report: Path | None) -> int:
+    """Do the work; say the verdict, the summary and where the run is, or how to go on with it."""
+    try:
+        fit = work()
+    except KeyboardInterrupt:
+        if (out / "run.json").exists():
+            print(f"\nStopped before the first step. Go on with: probgen resume {out}", file=sys.stderr)
+        else:
+            print("\nStopped before anything was written.", file=sys.stderr)
+        return INTERRUPTED
+    if fit.z.shape[1]:
+        print(fit.diagnose())
+        print(_summary(fit))
+        if report:
+            print(f"Report: {fit.report(report)}")
+    if fit.complete:
+        print(f"Run: {out}   (probgen diagnose | report | sample {out})")
+        return 0
+    steps = f"step {fit.num_steps} of {fit.inference.total_steps}"
+    print(f"Stopped at {steps}; what is there is in {out}. Go on with: probgen resume {out}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _summary(fit: Fitted) -> str:
+    table = fit.summary()
+    rest = len(table) - MAX_ROWS
+    more = f"\n... and {rest} more rows: pg.load({str(fit.directory)!r}).summary()" if rest > 0 else ""
+    left = f"\n{table.footnote}" if getattr(table, "footnote", "") else ""
+    return f"\n{table.head(MAX_ROWS).to_string(na_rep='-')}{more}{left}\n"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw new data from the posterior predictive of a run."""
+
+    run_: Folder
+    """the run's directory"""
+    num_samples: Annotated[int, arg(aliases=["-n"])] = 1
+    """how many data sets"""
+    out: Output = None
+    """an .npz file, arrays (num_samples, *shape); printed where there is none"""
+    seed: int | None = None
+    """by default the run's seed decides"""
+
+    def run(self) -> int:
+        import numpy as np
+
+        from probgen.run import load
+
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples}; it must be above 0")
+        if self.out and self.out.suffix != ".npz":
+            raise ValueError(f"{self.out} is not an .npz file; say for example -o {self.out.with_suffix('.npz')}")
+        drawn = load(self.run_).sample(self.num_samples, self.seed)
+        if self.out:
+            np.savez(self.out, **drawn)  # type: ignore[arg-type]
+            print(f"{self.out}: " + ", ".join(f"{k} {v.shape}" for k, v in drawn.items()))
+        else:
+            for key, value in drawn.items():
+                print(f"{key} {value.shape}\n{np.array2string(value, precision=4, threshold=2000)}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Print the verdict on a run; the exit code is the verdict's."""
+
+    run_: Folder
+    """the run's directory"""
+
+    def run(self) -> int:
+        from probgen.run import load
+
+        verdict = load(self.run_).diagnose()
+        print(verdict)
+        return verdict.exit_code
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page on a run."""
+
+    run_: Folder
+    """the run's directory"""
+    out: Output = None
+    """the page; by default report.html in the run's directory"""
+
+    def run(self) -> int:
+        from probgen.run import load
+
+        print(load(self.run_).report(self.out or self.run_ / "report.html"))
+        return 0

@@ -1,0 +1,1 @@
+"""The NumPyro engine: `engine.prepare` makes the target of a program on data."""

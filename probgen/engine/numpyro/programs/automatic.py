@@ -1,0 +1,74 @@
+"""NumPyro's automatic guides (`AutoNormal`, ...) as guides of a program: made anew at every run.
+
+A guide of the library keeps what it saw when it was first called: points to begin at, supports, the data themselves in some. Made
+anew inside of every trace, it sees the data that the trace has as arguments, and what it looks for in vain costs nothing: the
+compiler drops a search for points to begin at whose result is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from numpyro import handlers
+from numpyro.infer import autoguide
+
+from probgen.programs.arguments import laid_out
+from probgen.programs.autoguides import is_auto, parts, unwrapped
+
+
+class Automatic:
+    """An automatic guide of a program, called with the program's data.
+
+    program: whose unknowns it draws; made: a guide of the library, or a class of them; settings: of the class.
+    """
+
+    def __init__(self, program: Callable[..., Any], made: Any, settings: dict[str, Any]) -> None:
+        self.program, self.made, self.settings = program, made, settings
+
+    def __call__(self, **data: Any) -> Any:
+        return self.fresh()(**data)
+
+    def fresh(self) -> Any:
+        """The guide, not yet called."""
+        if isinstance(self.made, type):
+            return self.made(self.program, **self.settings)
+        return laid_out(_uncalled(self.made), self.program)
+
+    @property
+    def laplace(self) -> bool:
+        """Whether it learns a mode, about which its draws are normal."""
+        kind = self.made if isinstance(self.made, type) else type(self.made)
+        return issubclass(kind, autoguide.AutoLaplaceApproximation)
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.made, "__name__", type(self.made).__name__)
+
+
+def _uncalled(guide: Any) -> Any:
+    """The guide as it was before its first call."""
+    found = copy.copy(guide)
+    found.prototype_trace = None
+    for word, value in vars(guide).items():
+        if isinstance(value, dict):
+            setattr(found, word, {})
+    if (own := parts(guide)) is not None:
+        found._guides = [_uncalled(part) if is_auto(part) else part for part in own]
+    return found
+
+
+def automatic(guide: Any, program: Callable[..., Any], finite: tuple[str, ...]) -> Automatic:
+    """The guide of a program, the same object for the same guide; finite: unknowns that are summed out, left out by a class."""
+    made, settings = unwrapped(guide)
+    words = tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in settings.items()))
+    return _automatic(made, words, program, finite if isinstance(made, type) else ())
+
+
+@functools.lru_cache(maxsize=64)
+def _automatic(made: Any, settings: tuple, program: Callable[..., Any], finite: tuple[str, ...]) -> Automatic:
+    if finite:  # it sees no random key either, once it is hidden
+        program = handlers.block(handlers.seed(program, 0), hide=list(finite))
+    return Automatic(program, made, dict(settings))

@@ -1,0 +1,95 @@
+"""Programs with parameters beside unknowns, on their whole data: a parameter is a point to be learned, an unknown has a posterior.
+
+    s = numpyro.param("s", 1.0, constraint=positive)       a point
+    mu = numpyro.sample("mu", dist.Normal(0, 10))          an unknown
+    numpyro.sample("y", dist.Normal(mu, s), obs=y)
+
+Every parameter becomes a site whose measure is flat in the coordinates of R^n, so that the log density of the program is one
+function of points and unknowns together. Which algorithms may move points is said by `Inference.learns_points`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from numpyro import handlers
+from numpyro.distributions import Distribution, biject_to, constraints
+
+from probgen.engine.numpyro.programs.parameters import initial, initial_arrays, labels
+
+
+class PointMeasure(Distribution):
+    """A measure on a constrained array that is flat in unconstrained coordinates: its log density is minus the log-Jacobian."""
+
+    def __init__(self, shape: tuple[int, ...], constraint: Any):
+        rest = len(shape) - constraint.event_dim
+        self.constraint = constraints.independent(constraint, rest) if rest else constraint
+        super().__init__((), shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.constraint
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        """The image of zero: a point has no prior to be drawn from."""
+        transform = biject_to(self.constraint)
+        return transform(jnp.zeros((*sample_shape, *transform.inverse_shape(self.event_shape))))
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
+        transform = biject_to(self.constraint)
+        return -transform.log_abs_det_jacobian(transform.inv(value), value)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A program whose parameters are sites of a flat measure, `w` or `net$params[0]` for the arrays of a tree."""
+
+    program: Callable[..., Any]
+    trees: tuple[tuple[str, Any], ...]  # parameter site and the tree of its value
+    shapes: tuple[tuple[int, ...], ...]  # of the arrays of all of them
+    constraints: tuple[Any, ...] = field(compare=False)
+
+    def __call__(self, **data: Any) -> Any:
+        values, shapes = {}, iter(self.shapes)
+        for (site, tree), constraint in zip(self.trees, self.constraints, strict=True):
+            leaves = [numpyro.sample(label, PointMeasure(next(shapes), constraint)) for label in labels(site, tree)]
+            values[site] = jax.tree.unflatten(tree, leaves)
+        hidden = lambda site: site["type"] == "param"  # noqa: E731
+        return handlers.block(handlers.substitute(self.program, data=values), hide_fn=hidden)(**data)
+
+    def initial(self, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
+        """Where the program says that its parameters begin: unconstrained arrays by label."""
+        return initial_arrays(self, arrays, static, key)  # type: ignore[arg-type]
+
+    @property
+    def base(self) -> Callable[..., Any]:
+        """The program as its author wrote it."""
+        return self.program
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.program, "__name__", "program")
+
+
+@functools.lru_cache(maxsize=64)
+def whole(program: Callable[..., Any], static: tuple, shapes: tuple) -> Whole:
+    """The program with its parameters as sites."""
+    abstract = {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape, dtype in shapes}
+    seen: list[tuple[str, Any, Any, list[tuple[int, ...]]]] = []
+
+    def look(data: Mapping[str, Any]) -> None:
+        for site, (value, constraint) in initial(
+            program, {**data, **{k: v for k, v, _ in static}}, jax.random.key(0)
+        ).items():
+            leaves, tree = jax.tree.flatten(value)
+            seen.append((site, tree, constraint, [jnp.shape(leaf) for leaf in leaves]))
+
+    jax.eval_shape(look, abstract)
+    trees = tuple((site, tree) for site, tree, *_ in seen)
+    return Whole(program, trees, tuple(s for *_, own in seen for s in own), tuple(c for _, _, c, _ in seen))

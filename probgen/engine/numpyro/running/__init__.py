@@ -1,0 +1,1 @@
+"""Kernels compiled and run by XLA."""

@@ -1,0 +1,217 @@
+"""Compiled code of a kernel: made once, kept in memory and on disk, read again by the next process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import serialize_executable
+from jax.sharding import NamedSharding
+
+from probgen import pools, runtime, watch
+from probgen.algorithm import Inference
+from probgen.engine.numpyro.running import mappings
+from probgen.engine.numpyro.running.loops import answer, init, init_at
+from probgen.programs.contents import is_library
+from probgen.programs.reads import reads_of
+
+
+class Code:
+    """A function of pytrees, compiled: `code(*arguments)`.
+
+    rows: of the largest matrix that it hands to LAPACK, 0 where it calls none. With LAPACK it runs in a pool that no other
+    execution has; `narrow` ones are for chains at once, and `pools` says why.
+    """
+
+    def __init__(self, executable: Any, kept: Any, shape: Any, rows: int):
+        self.executable, self.kept, self.shape, self.rows = executable, kept, shape, rows
+        self._loaded: dict[pools.Pool, Any] = {}
+
+    @property
+    def pooled(self) -> bool:
+        return bool(self.rows and self.kept and pools.possible())
+
+    @property
+    def alone(self) -> bool:
+        """Whether no two executions of it may run at once: it calls LAPACK, and there are no pools for it."""
+        return bool(self.rows) and not self.pooled and not runtime.accelerator()
+
+    def __call__(self, *arguments: Any, narrow: bool = False) -> Any:
+        leaves = jax.tree.leaves(arguments)
+        if self.pooled:
+            return jax.tree.unflatten(self.shape, self._apart(leaves, narrow))
+        with pools.alone() if self.alone else contextlib.nullcontext():
+            out = jax.tree.unflatten(self.shape, self._here()(*leaves))
+            return jax.block_until_ready(out) if self.alone else out
+
+    def _apart(self, leaves: list[Any], narrow: bool) -> Any:
+        """The outputs of an execution in a pool, as arrays of JAX's own client."""
+        few = narrow or self.rows < pools.LARGE
+        with pools.leased(narrow) as pool, pools.one_blas_thread if few else contextlib.nullcontext():
+            if pool not in self._loaded:
+                self._loaded[pool] = _loaded(self.kept, [pool.device])
+            out = jax.block_until_ready(self._loaded[pool](*jax.device_put(leaves, pool.device)))
+            return jax.block_until_ready(jax.device_put(out, jax.devices()[0]))
+
+    def _here(self) -> Any:
+        if self.executable is None:
+            self.executable = _loaded(self.kept, jax.devices()[:1])
+        return self.executable
+
+
+def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Code:
+    """`make(kernel, target, *arguments, **settings)` compiled for the shapes of target and arguments.
+
+    From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
+    """
+    leaves, tree = jax.tree.flatten((target.arrays, *arguments))
+    shapes = tuple((jnp.shape(leaf), jnp.asarray(leaf).dtype, _spread(leaf)) for leaf in leaves)
+    settings_of = tuple(sorted(settings.items()))
+    return _compiled(make, kernel, type(target), target.structure, tree, shapes, settings_of, _own(kernel))
+
+
+def _own(kernel: Inference) -> Any:
+    """The content of an algorithm that is not probgen's; something new at every call where that cannot be told."""
+    if is_library(type(kernel).__module__):
+        return None
+    return reads_of(type(kernel)).mark or object()
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(
+    make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
+    own: Any,
+) -> Code:  # fmt: skip
+    mappings.relieve(_compiled.cache_clear, _density.cache_clear)
+    leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
+    file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
+    if file:
+        with contextlib.suppress(Exception):  # absent or cut short
+            return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
+    shape: list[Any] = []
+
+    def flat(*leaves: Any) -> tuple[Any, ...]:
+        arrays, *arguments = jax.tree.unflatten(tree, leaves)
+        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
+        shape.append(found)
+        return tuple(out)
+
+    lowered = jax.jit(flat).lower(*leaves)
+    text = "" if runtime.accelerator() else lowered.as_text()
+    rows = pools.rows(text)
+    options = OPTIONS.get(make, {}) | (pools.one_by_one() if rows else {})
+    with (
+        runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
+        watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
+    ):
+        executable = _in_a_thread(lambda: lowered.compile(compiler_options=options))
+    kept = None
+    if file or (rows and "callback" not in text):
+        with contextlib.suppress(Exception):  # code that cannot be written down
+            kept = serialize_executable.serialize(executable)
+    if file and kept:
+        with contextlib.suppress(Exception):  # a full disk
+            _write(file, (kept, shape[0], rows))
+    return Code(executable, kept if rows else None, shape[0], rows)
+
+
+def _in_a_thread(job: Callable[[], Any]) -> Any:
+    """The result of a job in a thread with this one's precision, so that Ctrl-C need not wait for XLA."""
+    wide = jax.config.jax_enable_x64
+
+    def scoped() -> Any:
+        with jax.enable_x64(wide):
+            return job()
+
+    return watch.apart([scoped])[0]
+
+
+def _spread(leaf: Any) -> Any:
+    """How an array lies on several devices; None where it lies on one."""
+    found = getattr(leaf, "sharding", None)
+    return found if isinstance(found, NamedSharding) else None
+
+
+def _file(*parts: Any) -> Path | None:
+    """Where an executable is kept."""
+    make, kernel, kind, structure, tree, leaves, settings, own = parts
+    if os.environ.get("PROBGEN_CACHE") == "" or not isinstance(own, bytes | None):
+        return None
+    arrays = jax.tree.unflatten(tree, leaves)[0]
+    density = _density(kind, structure, tuple(sorted(arrays.items())))
+    if "callback" in density:  # an address of this process
+        return None
+    if getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):  # constants are arguments, and not in the text
+        return None
+    said = (make.__name__, repr(kernel), kind.__name__, density, str(tree), str(leaves), settings, own, _machine())
+    return runtime.cache_dir() / "executables" / hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=128)
+def _density(kind: type, structure: Any, shapes: tuple) -> str:
+    """What a target of arrays of some shapes computes, as text."""
+    return kind(structure, dict(shapes)).lowered()
+
+
+@functools.cache
+def _machine() -> str:
+    """What an executable depends on beside what is computed: versions, flags, processor, probgen's sources."""
+    import jaxlib
+    from numpy._core._multiarray_umath import __cpu_features__
+
+    device = jax.devices()[0]
+    package = Path(__file__).parents[1]
+    folders = (package.parent / "inference", package)
+    sources = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
+        sources.update(file.read_bytes())
+    flags = {k: v for k, v in jax.config.values.items() if "cache" not in k}
+    return repr((
+        jax.__version__, jaxlib.__version__, flags, os.environ.get("XLA_FLAGS"), device.platform, device.device_kind,
+        __cpu_features__, sources.hexdigest(),
+    ))  # fmt: skip
+
+
+@functools.cache
+def _ready() -> None:
+    """LAPACK's addresses are looked up by lowering a call of it, and a loaded executable lowers none."""
+    jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), np.float32))
+
+
+def _loaded(kept: Any, devices: list[Any]) -> Any:
+    """The executable on devices of one client."""
+    _ready()
+    load = serialize_executable.deserialize_and_load
+    return load(*kept, backend=devices[0].client, execution_devices=devices)
+
+
+def _read(file: Path, devices: list[Any]) -> Code:
+    """The code of a file; with LAPACK it is loaded where it will run."""
+    kept, shape, rows = pickle.loads(file.read_bytes())
+    if rows and len(devices) == 1:
+        return Code(None, kept, shape, rows)
+    return Code(_loaded(kept, devices), None, shape, rows)
+
+
+def _write(file: Path, found: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+        part.write(pickle.dumps(found))
+    os.replace(part.name, file)
+
+
+# `init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
+OPTIONS = {make: {"xla_backend_optimization_level": 1} for make in (init, init_at, answer)}
+
+
+_folded = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))

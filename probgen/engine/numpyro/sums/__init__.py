@@ -1,0 +1,1 @@
+"""Sums over finite unknowns, and draws of them."""

@@ -1,0 +1,1 @@
+"""Targets: what algorithms ask of a NumPyro program, a file a kind."""

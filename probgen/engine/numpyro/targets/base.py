@@ -1,0 +1,175 @@
+"""What every target of a NumPyro program can do: draws of its prior, predictions, observed values, likelihoods."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.infer import Predictive, init_to_uniform
+from numpyro.infer.util import log_likelihood
+
+from probgen import engine, runtime
+from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.programs import completion, pieces, prediction
+from probgen.engine.numpyro.programs.messengers import FullPlates
+from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, Structure, parts
+from probgen.engine.numpyro.running.arrays import as_arrays
+from probgen.engine.numpyro.running.ops import OPS
+from probgen.target import (
+    Simulable,
+    Site,
+    Target,
+)  # fmt: skip
+
+name = "numpyro"
+
+
+class NumpyroTarget(Target):
+    """A NumPyro program on data: a pytree whose leaves are the data, so that compiled code takes them as arguments."""
+
+    engine = name
+
+    def __init__(self, structure: Structure, arrays: Mapping[str, Any]):
+        self.structure, self.arrays = structure, arrays
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_pytree_node(
+            cls, lambda t: ((t.arrays,), t.structure), lambda structure, leaves: cls(structure, leaves[0])
+        )
+
+    ops = OPS
+
+    @property
+    def sites(self) -> tuple[Site, ...]:  # type: ignore[override]
+        return self.structure.sites
+
+    @property
+    def data(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {**self.structure.static, **self.arrays}
+
+    @property
+    def precision(self) -> str:
+        return self.structure.precision
+
+    @property
+    def points(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(site.name for site in self.sites if site.distribution == FLAT)
+
+    @property
+    def axes(self) -> Mapping[str, tuple[str | None, ...]]:  # type: ignore[override]
+        return dict(getattr(self.structure, "axes", ()))
+
+    def by_row(self) -> Target | None:
+        return engine.load(self.engine).by_row(self)
+
+    def lowered(self) -> str:
+        """What this target computes, as the text of its lowered density: equal texts compute equal things."""
+        return f"{self.sites}"
+
+    def _closed(self, data: Mapping[str, Any]) -> Callable[[], Any]:
+        """The program on data as the fit's kernels give them to it: JAX's arrays, which a plate's or a scan's index can index."""
+        return FullPlates(self._on(data), told=True)
+
+    def _on(self, data: Mapping[str, Any]) -> Callable[[], Any]:
+        """The program on data, its plates as it says."""
+        arrays = {
+            k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in as_arrays(data, self.precision).items()
+        }
+        return lambda: self.structure.program(**arrays)
+
+    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            draws = _prior(self, num_samples, jax.random.key(seed))
+        return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
+
+    def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+        self._check_forward()
+        with runtime.jax_scope(self.precision):
+            try:
+                draws, exact = _completed(self, num_samples, jax.random.key(seed))
+            except completion.NoCompletion as error:
+                raise Incompatible(str(error)) from None
+        if approximate := [k for k, flags in exact.items() if not flags.all()]:
+            warnings.warn(
+                f"{approximate[0]} is drawn coordinate by coordinate, and a part that is known comes after one that is not: the "
+                "draws ignore it.\npg.fit(fit.condition(...), inference='gibbs', conditionals='evaluation') draws from the exact "
+                "conditional.",
+                stacklevel=2,
+            )
+        return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
+
+    def _check_forward(self) -> None:
+        """Raises Incompatible where the program's draws, run forward, are not of its density."""
+        chain = "Draw by a Markov chain: pg.fit(..., inference='gibbs') or 'nuts'."
+        before = ""
+        for site in self.sites:
+            if site.kind == "factor" or site.distribution in MEASURES:
+                raise Incompatible(f"{site.name!r} is part of an energy, from which nothing is drawn forward.\n{chain}")
+            if before and (site.kind == "observed" or f"{site.name}{KNOWN}" in self.arrays):
+                raise Incompatible(
+                    f"{site.name!r} is known and comes after {before!r}, which may depend on it.\n{chain}"
+                )
+            if site.kind == "latent" and not before:
+                before = site.name
+
+    def predict(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            if self.structure.part:
+                return pieces.predicted(self._on(data), self.structure.part, latent, self.named("observed"), seed)
+            program = prediction.program_on(self, latent, as_arrays(data, self.precision))
+            predictive = Predictive(program, latent, return_sites=self.named("observed"), batch_ndims=2)
+            return {k: np.asarray(v) for k, v in predictive(jax.random.key(seed)).items()}
+
+    def observed_values(self) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            return {k: np.asarray(v) for k, v in _observed_values(self).items()}
+
+    def log_likelihood(self, posterior: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        with runtime.jax_scope(self.precision):
+            latent = {k: jnp.asarray(v) for k, v in posterior.items() if k in self.named("latent")}
+            if self.structure.part:
+                return pieces.likelihoods(self._on(data), self.structure.part, latent, self.named("observed"))
+            prediction.check_likelihood(self, latent, data := as_arrays(data, self.precision))
+            program = handlers.seed(self._closed(data), jax.random.key(0))
+            terms = log_likelihood(program, latent, batch_ndims=2)
+            names = (*self.named("observed"), *self.named("factor"))
+            return {k: np.asarray(v) for k, v in terms.items() if k in names}
+
+
+class NumpyroSimulable(NumpyroTarget, Simulable):
+    """A program that can only be run forward."""
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
+    program = handlers.uncondition(FullPlates(lambda: target.structure.program(**target.data)))
+    return Predictive(program, num_samples=num_samples)(key)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _completed(target: Any, num_samples: int, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draws of all sites, and of those known in part whether their law is exact."""
+
+    def one(key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        known = {k: v for k, v in target.arrays.items() if not k.endswith(PARTLY)}
+        program = FullPlates(lambda: target.structure.program(**known, **target.structure.static))
+        completed = completion.Completed(program, parts(target.arrays))
+        with handlers.block():
+            trace = handlers.trace(handlers.seed(completed, key)).get_trace()
+        return {site.name: trace[site.name]["value"] for site in target.sites}, completed.exact
+
+    return jax.vmap(one)(jax.random.split(key, num_samples))
+
+
+@jax.jit
+def _observed_values(target: Any) -> dict[str, Any]:
+    program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), substitute_fn=init_to_uniform)
+    trace = handlers.trace(program).get_trace()
+    return {k: trace[k]["value"] for k in target.named("observed")}

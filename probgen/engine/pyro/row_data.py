@@ -1,0 +1,154 @@
+"""Which data of a Pyro program are rows that its parameters are learned from."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.distributions import constraints
+
+from probgen.data.checks import bounds, check_support, on_host, on_the_line
+from probgen.data.grey import is_grey, loosened
+from probgen.engine.pyro.learnable import (
+    FEW,
+    Learning,
+    PyroLearnable,
+    _batch,
+    are_bits,
+    data_of,
+    identities,
+    looked,
+    refuse_batch_norm,
+    sample_nodes,
+)
+from probgen.engine.pyro.programs.density import innermost
+from probgen.engine.pyro.programs.edges import is_point
+from probgen.engine.pyro.programs.parameters import Learned
+from probgen.engine.pyro.targets import as_tensor, is_array, plain
+from probgen.programs.pinned import innermost_pin, pinned
+from probgen.target import Site, Variable
+
+
+def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> PyroLearnable | None:
+    """The target of learning, where the program has parameters, and the first axis of all its sites counts rows of data; else None.
+
+    Arrays that have as many rows are inputs, of which it gets the same rows.
+    """
+    arrays = {k: as_tensor(v, precision) for k, v in data.items() if is_array(v)}
+    static = {k: plain(v) for k, v in data.items() if k not in arrays}
+    for count, _ in Counter(len(v) for v in arrays.values() if v.ndim).most_common():
+        found = _rows_with(program, arrays, static, precision, count) if count else None
+        if found:
+            return found
+    return None
+
+
+def _rows_with(
+    program: Callable[..., Any],
+    arrays: Mapping[str, torch.Tensor],
+    static: Mapping[str, Any],
+    precision: str,
+    count: int,
+) -> PyroLearnable | None:
+    """The same, with arrays of so many rows taken for rows."""
+    sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
+    arrays = {k: v.bool() if k in sliced and are_bits(v) else v for k, v in arrays.items()}
+    some = lambda number: {  # noqa: E731
+        k: _batch(v, torch.arange(number) % count, precision) if k in sliced else v for k, v in arrays.items()
+    }
+    few, more = some(FEW), some(FEW + 2)
+    try:
+        trace, seen = looked(program, {**static, **few}, precision)
+        if not seen.found or not in_rows(nodes := _drawn_nodes(trace), FEW):
+            return None
+        if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
+            return None
+    except Exception:
+        return None
+    sources = {
+        name: next((k for k in sliced if _same(n["value"], few[k])), "")
+        for name, n in nodes.items()
+        if n["is_observed"]
+    }
+    visible = {site: k for site, k in sources.items() if k}
+    if not visible:
+        return None
+    refuse_batch_norm(seen.roots)
+    variables, sites = [], []
+    for name, node in nodes.items():
+        shape = tuple((few[visible[name]] if name in visible else node["value"]).shape[1:])
+        variables.append(_variable(name, shape, node["fn"]))
+        if name not in sources or name in visible:
+            distribution = type(innermost(node["fn"])).__name__
+            limits, source = bounds(node["fn"].support, constraints), visible.get(name, "")
+            kind = "observed" if name in visible else "latent"
+            sites.append(
+                Site(name, kind, shape, distribution=distribution, source=source, bounds=limits if source else None)
+            )
+    values = {k: arrays[k].cpu().numpy() for k in visible.values()}
+    bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
+    grey = tuple(s for s in bits if is_grey(values[visible[s]]))
+    check_support(tuple(loosened(s, s.name in grey) for s in sites if s.source), values)
+    rows = tuple((k, site) for site, k in visible.items())
+    inputs = tuple(k for k in sliced if k not in visible.values())
+    if (held := innermost_pin(program)) is not None:
+        held.given(functools.partial(identities, tuple(seen.found.values())))
+    structure = Learning(
+        program, {**static, **{k: v for k, v in arrays.items() if k not in sliced}}, precision, rows, inputs,
+        tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
+        tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
+    )  # fmt: skip
+    found = PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+    found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
+    return found
+
+
+def _drawn_nodes(trace: Any) -> dict[str, Any]:
+    """The sample sites of a program's trace, without those that only name what is computed."""
+    return {name: n for name, n in sample_nodes(trace).items() if not is_point(n)}
+
+
+def in_rows(nodes: Mapping[str, Any], count: int) -> bool:
+    """Whether the first axis of every site counts rows, independent of each other."""
+    return bool(nodes) and all(tuple(n["fn"].batch_shape[:1]) == (count,) for n in nodes.values())
+
+
+def _same(value: Any, tensor: torch.Tensor) -> bool:
+    """Whether a value is a view of a tensor's numbers."""
+    return value is tensor or (value.data_ptr() == tensor.data_ptr() and value.numel() == tensor.numel())
+
+
+def _is_factor(node: Any) -> bool:
+    return type(innermost(node["fn"])).__name__ == "Unit"
+
+
+def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
+    support, event = on_the_line(fn.support), fn.event_dim > 0
+    if support is constraints.boolean:
+        return Variable(name, shape, "bits", 2, event)
+    if isinstance(support, constraints.integer_interval) and support.lower_bound == 0 and fn.has_enumerate_support:
+        return Variable(name, shape, "levels", int(support.upper_bound) + 1, event)
+    return Variable(name, shape, "reals" if support is constraints.real else "other", 0, event)
+
+
+def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
+    """Whether the program registers parameters."""
+    given = {k: as_tensor(v, "float32") if is_array(v) else plain(v) for k, v in on_host(data).items()}
+    try:
+        return bool(looked(program, given, "float32")[1].found)
+    except (TypeError, ValueError, RuntimeError, IndexError):  # what is wrong is told when the target is made
+        return True
+
+
+def with_parameters(
+    program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str
+) -> Learned:
+    """The program whose named parameters are in the data."""
+    rest = {k: v for k, v in data.items() if k not in parameters}
+    given = {k: as_tensor(v, precision) if is_array(v) else plain(v) for k, v in rest.items()}
+    program = pinned(program)
+    _, seen = looked(program, given, precision)
+    return Learned(program, [seen.found[k] for k in parameters], seen.roots)

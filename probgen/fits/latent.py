@@ -1,0 +1,127 @@
+"""LatentFit: a learned program with hidden sites and a guide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probgen.data.inputs import read
+from probgen.estimates import LogProb
+from probgen.fits.base import FittedLatents
+from probgen.fits.fit import LearnedFit
+
+METHODS = ("iwae", "elbo", "exact", "ais")
+
+
+@dataclass(frozen=True, repr=False)
+class LatentFit(LearnedFit, FittedLatents):
+    """A learned program with hidden sites, such as a variational autoencoder: bounds, codes, reconstructions.
+
+    The posterior of the hidden sites of one row, by any algorithm: `pg.fit(fit.condition(x=row), inference="nuts")`.
+    """
+
+    def log_prob(  # type: ignore[override]
+        self,
+        x: Any = None,
+        /,
+        *,
+        method: str = "iwae",
+        num_particles: int | None = None,
+        seed: int | None = None,
+        **rows: Any,
+    ) -> LogProb:
+        """log p(x) of rows or a bound on it, in nats: (row,), with its standard error; `khat` (row,) where it is weighted.
+
+        x, rows: the visible sites, (row, *event); by default the data that were learned from.
+        method: "elbo" and "iwae", lower bounds by `num_particles` draws of the guide for each row, sites of finitely many values
+            summed out; "exact" where hidden sites have a closed integral; "ais", annealed importance sampling, a row at a time.
+        num_particles: by default 500, or 1 where the guide is certain, as it is of codes.
+        """
+        from probgen.evaluate import bound, partition
+
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
+        if not self.target.proper:  # type: ignore[attr-defined]
+            raise TypeError("This program is no probability: its rows have no density. Use fit.reconstruct().")
+        named = self._named(x, rows)
+        given = self._rows(named)
+        if method == "exact":
+            return self._told(partition.log_prob(self, given), named)
+        if method == "ais":
+            return self._told(bound.by_annealing(self, given), named)
+        if num_particles is None:
+            num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500  # type: ignore[attr-defined]
+        seed = self.seed + 3 if seed is None else seed
+        return self._told(bound.by_draws(self, given, method, num_particles, seed), named)
+
+    def encode(
+        self, x: Any = None, /, *, num_samples: int = 0, seed: int | None = None, **rows: Any
+    ) -> dict[str, np.ndarray]:
+        """Hidden sites of rows by the guide: its middle, (row, *event), or `num_samples` draws, (num_samples, row, *event).
+
+        The middle of a site of finitely many values is the most probable one.
+        """
+        from probgen.evaluate import bound
+
+        given = self._rows(self._named(x, rows))
+        return bound.encoded(self, given, num_samples, self.seed + 3 if seed is None else seed)
+
+    def decode(self, **hidden: Any) -> dict[str, np.ndarray]:
+        """The visible sites' means given hidden sites, and the inputs of a conditional model: all (row, *event)."""
+        from probgen.evaluate import bound
+
+        shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}  # type: ignore[attr-defined]
+        if set(hidden) != set(shapes):
+            raise TypeError(f"Got {', '.join(hidden) or 'nothing'}; decode takes {', '.join(shapes)}.")
+        arrays = {k: read(k, v).astype(float) for k, v in hidden.items()}
+        for k, shape in shapes.items():
+            if arrays[k].shape[1:] != shape or arrays[k].ndim != len(shape) + 1:
+                raise ValueError(f"{k} has shape {arrays[k].shape}; expected rows of shape {shape}: (row, *{shape}).")
+        if len({len(v) for v in arrays.values()}) > 1:
+            raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in arrays.items())}.")
+        return bound.decoded(self, arrays)
+
+    def reconstruct(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
+        """The visible sites' means given the guide's middle of rows: (row, *event)."""
+        given = self._rows(self._named(x, rows))
+        inputs = {k: given[k] for k in self.target.inputs}  # type: ignore[attr-defined]
+        return self.decode(**self.encode(x, **rows), **inputs)
+
+    def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
+        """The visible sites' means on the straight line between the codes of two points: (num_points, *event).
+
+        a, b: one point each, in the shape of the visible site; inputs: of a conditional model, for all points.
+        """
+        if num_points < 2:
+            raise ValueError(f"num_points is {num_points}; it must be at least 2")
+        ends = [self._one(self._named(point, inputs)) for point in (a, b)]
+        rows = {k: np.stack([end[k] for end in ends]) for k in ends[0]}
+        finite, at = {v.name for v in self.target.finite}, np.linspace(0, 1, num_points)  # type: ignore[attr-defined]
+        line = {k: _between(*v, np.round(at) if k in finite else at) for k, v in self.encode(**rows).items()}
+        return self.decode(**line, **{k: np.repeat(rows[k][:1], num_points, 0) for k in inputs})
+
+    def gaps(self, x: Any = None, /, *, num_particles: int = 5000, **rows: Any) -> Mapping[str, np.ndarray]:
+        """How much of log p(x) the bound misses on a few rows, in nats, each (row,).
+
+        amortisation: what normals learned for each row alone would gain; approximation: what is missed even by them.
+        """
+        from probgen.evaluate import bound
+
+        return bound.gaps(self, self._rows(self._named(x, rows)), num_particles)
+
+    def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
+        """The variance over rows of the guide's middle, by hidden coordinate: those above 0.01 are in use (Burda et al. 2016).
+
+        Sites that do not hold reals are left out.
+        """
+        reals = [v.name for v in self.target.hidden if v.kind == "reals"]  # type: ignore[attr-defined]
+        codes = self.encode(x, **rows)
+        return {k: codes[k].var(0) for k in reals}
+
+
+def _between(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(1 - weight) a + weight b: (weight, *shape)."""
+    return np.multiply.outer(1 - weight, a) + np.multiply.outer(weight, b)

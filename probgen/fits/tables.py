@@ -1,0 +1,142 @@
+"""ArviZ's tables of a fit, without what is not a number to a reader: NaN diagnostics and warnings of theirs."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from probgen.data import slashes
+from probgen.diagnostics import convention
+from probgen.diagnostics.evidence import unwrapped
+from probgen.fits.base import Fitted
+
+MOST = 1000  # scalars of one site up to which it is in the table unasked
+UNDEFINED = "-"  # shown where a diagnostic is not defined: of a constant, or of a single draw
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """ArviZ's and NumPy's warnings about chains that do not move or are too short: the verdict says them in its own words."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def summary(fit: Fitted, **keywords: Any) -> Any:
+    """`arviz_stats.summary` of a fit's posterior; angles around their circular means.
+
+    Unasked, sites of more than a thousand scalars are left out, and the table says so.
+    """
+    from arviz_stats import summary as of
+
+    tree, left = _shown(fit, keywords)
+    names = slashes.owned(tree[keywords.get("group", "posterior")].to_dataset())
+    keywords = _asked(keywords, names)
+    if fit.z.shape[:2] == (1, 1):  # a point: its value, and no diagnostics
+        keywords = {"kind": "stats"} | keywords
+    with quiet():
+        table = of(tree, **keywords)
+        if not hasattr(table, "columns"):  # fmt="xarray"
+            return table
+        table = _with_intervals(table, tree, keywords)
+    table = table.rename(index=lambda row: _own_row(row, names)) if names else table
+    return _table_class()(table).told(left)
+
+
+def _asked(keywords: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The keywords with `var_names` as the tree has them."""
+    words, back = keywords.get("var_names"), {v: k for k, v in names.items()}
+    if not names or words is None:
+        return keywords
+    put = lambda word: back.get(word, f"~{back[word[1:]]}" if word[1:] in back else word.replace("/", "."))  # noqa: E731
+    return {**keywords, "var_names": put(words) if isinstance(words, str) else [put(word) for word in words]}
+
+
+def _own_row(row: Any, names: Mapping[str, str]) -> Any:
+    """The label of a row by the name in the program."""
+    name, bracket, rest = str(row).partition("[")
+    return f"{names[name]}{bracket}{rest}" if name in names else row
+
+
+def _shown(fit: Fitted, keywords: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The tree to summarise, and the names of the sites that are left out."""
+    if keywords.get("group", "posterior") != "posterior":
+        return fit.tree, []
+    posterior = fit.posterior
+    draws = unwrapped(fit)
+    turned = {k: (posterior[k].dims, draws[k]) for k in posterior if k in draws and draws[k] is not fit.draws[k]}
+    asked = any(keywords.get(k) is not None for k in ("var_names", "coords"))
+    left = [] if asked else [k for k, v in posterior.items() if v.size > MOST * v.shape[0] * v.shape[1]]
+    if not turned and not left:
+        return fit.tree, []
+    import xarray as xr
+
+    shown = slashes.plain(posterior.assign(turned).drop_vars(left))
+    return xr.DataTree.from_dict({"posterior": shown}), [str(name) for name in left]
+
+
+def _with_intervals(table: Any, tree: Any, keywords: dict[str, Any]) -> Any:
+    """The table with highest density intervals where it says so: ArviZ's own holds equal tails under that name (0.8)."""
+    kind = keywords.get("ci_kind") or convention.kind()
+    ends = [c for c in table.columns if str(c).startswith("hdi")]
+    if kind != "hdi" or len(ends) != 2 or keywords.get("fmt", "wide") != "wide":
+        return table
+    from arviz_base import dataset_to_dataframe
+    from arviz_stats import hdi
+
+    prob = keywords.get("ci_prob") or convention.probability()
+    posterior = tree[keywords.get("group", "posterior")].to_dataset()
+    found = dataset_to_dataframe(hdi(posterior, prob=prob), sample_dims=["ci_bound"]).T
+    rows = [row for row in table.index if row in found.index]
+    digits = keywords.get("round_to", 2)
+    values = found.loc[rows].to_numpy()
+    table.loc[rows, ends] = values if digits in (None, "none", "None") else values.round(digits)
+    return table
+
+
+@functools.cache
+def _table_class() -> Any:
+    """A pandas DataFrame that shows a dash for what is not defined, and below it which sites it leaves out."""
+    import pandas as pd
+
+    class Summary(pd.DataFrame):
+        """ArviZ's table; entries that are not defined are NaN and shown as a dash."""
+
+        _metadata = ("left_out",)
+
+        @property
+        def _constructor(self) -> Any:
+            return Summary
+
+        def told(self, left: list[str]) -> Summary:
+            self.left_out = tuple(left)
+            return self
+
+        @property
+        def footnote(self) -> str:
+            """Which sites are left out, and how to see them."""
+            left = getattr(self, "left_out", ())
+            asked = ", ".join(map(repr, left))
+            return (
+                f"Left out: {', '.join(left)} (over {MOST} scalars each); fit.summary(var_names=[{asked}])"
+                if left
+                else ""
+            )
+
+        def __repr__(self) -> str:
+            limit = pd.get_option("display.max_rows")
+            text = self.to_string(na_rep=UNDEFINED, max_rows=limit, max_cols=0, line_width=None)
+            return "\n".join(filter(None, [text, self.footnote]))
+
+        __str__ = __repr__
+
+        def _repr_html_(self) -> str:
+            shown = self.to_html(na_rep=UNDEFINED, max_rows=pd.get_option("display.max_rows"))
+            return shown + (f"<p>{self.footnote}</p>" if self.footnote else "")
+
+    return Summary

@@ -1,0 +1,153 @@
+"""A program on data: the model and the target that is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probgen import catalog, engine
+from probgen.algorithm import Inference
+from probgen.data import dims, looking
+from probgen.data.checks import check, on_host
+from probgen.data.inputs import DROP
+from probgen.fits.prediction import FAULTS
+from probgen.model import Model
+from probgen.programs import arguments
+from probgen.programs.arguments import Arranged
+from probgen.programs.autoguides import is_auto, unwrapped
+from probgen.target import Learnable, Target
+
+Program = str | Model | Target | Callable[..., Any]
+
+
+def conditioned(
+    program: Program,
+    data: Mapping[str, Any] | np.ndarray | str | None,
+    engine: str | None = None,
+    precision: str = "float64",
+) -> tuple[Model, Target]:
+    """The model and what can be computed from it, given data.
+
+    program: a name in the catalogue, a Model, or a plain program; data: its data, by default the model's own.
+    """
+    if isinstance(program, Target):  # a learned model's
+        model = Model(program.structure.program)  # type: ignore[attr-defined]
+        return model, _prepared_again(model, program, precision)
+    program, data = apart(program, data)
+    model = model_of(program)
+    raw = given_to(model, data)
+    target = prepared(model, raw, engine, precision)
+    if levels := getattr(target, "levels", None):
+        model = dataclasses.replace(model, coords={**levels, **model.coords})
+    return dims.labelled(model, target, raw), target
+
+
+def _prepared_again(model: Model, target: Target, precision: str) -> Target:
+    """The target of a learned model on its own data: no check, as what is known in part has no keyword of the program."""
+    chosen = engine.load(target.engine)
+    return chosen.guided(chosen.prepare(model.program, on_host(target.data), precision, None), None, None)
+
+
+def apart(
+    program: Program, data: Any = None, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> tuple[Program, Any]:
+    """A program whose data are named leaves, and these; both as they are where they are that already. See `arguments`."""
+    if isinstance(program, Target):
+        if args or kwargs:
+            raise TypeError("args and kwargs are for programs; this is a learned model with data.")
+        return program, data
+    model = model_of(program)
+    if isinstance(model.program, Arranged):
+        return program, data
+    if args or kwargs is not None:
+        twice = {} if data is None else data
+        if not isinstance(twice, Mapping):
+            raise TypeError("Pass data, or args and kwargs, not both.")
+        if both := sorted({*twice} & {*(kwargs or {})}):
+            raise TypeError(f"{both[0]!r} is in data and in kwargs.")
+        given = model.whole({**twice, **(kwargs or {})})
+    else:
+        given = given_to(model, data)
+    if not isinstance(given, Mapping):
+        return program, data
+    found, leaves = arguments.taken_apart(model.program, args, given)
+    return (program if found is model.program else arranged_as(model, found)), leaves
+
+
+def model_of(program: Program) -> Model:
+    """The model of a name, the model itself, or one of a plain program."""
+    if isinstance(program, str):
+        return catalog.model(program)
+    if isinstance(program, Model):
+        return program
+    if callable(program):
+        return Model(program)
+    raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
+
+
+def arranged_as(model: Model, program: Arranged) -> Model:
+    """The model of its program arranged, guide and critic called in the same way; what it derives is among the leaves."""
+    guide, critic = (arguments.alike(each, program) for each in (model.guide, model.critic))
+    return dataclasses.replace(model, program=program, guide=guide, critic=critic, derived=None)
+
+
+def declared(program: Program, guide: Callable[..., Any] | None, by_row: bool | None) -> Program:
+    """The program with a guide, or with how it is to be read."""
+    if by_row is None and guide is not None and is_auto(unwrapped(guide)[0]):
+        by_row = False  # it draws all unknowns of the program, on its whole data
+    said = {k: v for k, v in {"guide": guide, "by_row": by_row}.items() if v is not None}
+    if not said:
+        return program
+    if isinstance(program, Target):
+        raise TypeError(f"{next(iter(said))} is for programs; this is a learned model with data.")
+    return dataclasses.replace(model_of(program), **said)
+
+
+def read_for(algorithm: Inference, program: Program) -> Program:
+    """The program as an algorithm that learns from rows alone reads it, where nothing is declared."""
+    if isinstance(program, Target) or not issubclass(algorithm.needs, Learnable) or algorithm.flat_prior:
+        return program
+    model = model_of(program)
+    return program if model.reads_rows is not None else dataclasses.replace(model, by_row=True)
+
+
+def given(program: Program, data: Any) -> Any:
+    """The data that a program is run on: what is given, or the model's own; see `fit`."""
+    return given_to(model_of(program), data)
+
+
+def given_to(model: Model, data: Any) -> Any:
+    """The program's data: a mapping; what the model makes of a data set's name, of rows, or of nothing; and what it derives."""
+    if isinstance(data, str):
+        data = model.named_data(data)
+    elif hasattr(data, "__array__"):
+        data = model.given_rows(data)
+    return model.whole(model.default_data() if data is None else data)
+
+
+def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
+    """The engine's target of a model's program, its guide and its critic, on checked data."""
+    chosen = engine.load(engine_name or engine.detect(model.program))
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision is {precision!r}; known: float32, float64")
+    checked = check(model.program, looking.kept(data) if isinstance(data, Mapping) else data, precision)
+
+    def prepare(data: Mapping[str, Any]) -> Target:
+        target = chosen.prepare(model.program, data, precision, model.reads_rows)
+        return chosen.guided(target, model.guide, model.critic)
+
+    try:
+        target, used, levels = looking.settled(model.program, data, checked, precision, prepare)
+    except FAULTS as error:
+        if told := looking.unreadable(data):
+            raise ValueError(told + (f"\n{DROP}" if "NaN" in told else "")) from error
+        shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
+        raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
+    if levels and chosen.as_numbers(target, tuple(levels)):
+        raise ValueError(looking.unreadable(data))
+    target.notes = (*target.notes, *looking.told(used, levels))
+    target.levels = levels
+    return target

@@ -1,0 +1,105 @@
+"""Runs on disk: go on with one, read one, write one."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probgen import engine, watch
+from probgen.algorithm import Learner
+from probgen.fits.fit import Fit
+from probgen.programs import seal
+from probgen.run.conditioning import Program
+from probgen.run.record import arrays_of, changes, record_of, restored_run
+from probgen.run.runner import RUNNER, Run, drive, scope_of
+from probgen.run.store import CorruptRun, Store
+
+
+@watch.interruptible()
+def resume(
+    out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None, progress: bool | None = None
+) -> Fit:  # fmt: skip
+    """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
+
+    program: only for a program that cannot be imported again, such as one typed into a notebook.
+    data: only for data that cannot be kept on disk, such as functions made in a notebook.
+    Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
+    """
+    store = Store(out)
+    store.record()  # there is one
+    with store.writing():
+        return drive(_where_it_was(store, program, data), progress)
+
+
+def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any] | None) -> Run:
+    """A run as its last checkpoint left it; raises ChangedRun where its program, data or settings are others."""
+    run = restored_run(store, program, data)
+    if changed := changes(store, run):
+        raise seal.ChangedRun(
+            f"{store.path} cannot go on: changed since it was begun: {'; '.join(changed)}.\n"
+            "Its draws would be of two posteriors. Put it back, or fit anew in another directory."
+        )
+    if store.has("state.safetensors"):
+        state, note = store.arrays("state.safetensors")
+        store.forget_after(note["step"])
+        records, at = store.draws(note["step"])
+        if at != note["step"]:
+            raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
+        run.records, run.step, run.seconds, run.state = [records] if records else [], at, note["seconds"], state
+    else:
+        store.forget_after(0)
+    return run
+
+
+def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None) -> Fit:
+    """The Fit of a directory, finished or not.
+
+    Where the state cannot be read, all draws on disk are; else those that it counts.
+    """
+    store = Store(out)
+    run = restored_run(store, program, data)
+    if changed := changes(store, run):
+        told = f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs."
+        run.target.notes = (*getattr(run.target, "notes", ()), told)
+        warnings.warn(told, stacklevel=2)
+    step = None
+    with contextlib.suppress(CorruptRun):
+        run.state, note = store.arrays("state.safetensors")
+        step, run.seconds = note["step"], note["seconds"]
+    records, run.step = store.draws(step)
+    run.records = [records] if records else []
+    if not run.records:
+        raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
+    if store.has("answer.safetensors"):
+        return run.result(store.arrays("answer.safetensors")[0])
+    return run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {})
+
+
+def _answer(run: Run) -> Mapping[str, np.ndarray]:
+    """What a learner that is not done would answer now."""
+    with scope_of(run):
+        executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
+        executor.restore(run.state)
+        return executor.answer()
+
+
+def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
+    """Write a Fit as a run's directory; see `Fit.save`."""
+    store = Store(out)
+    record = record_of(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision)
+    store.check_free(overwrite)
+    with store.writing():
+        store.create(record, arrays_of(fit.target), overwrite)
+        store.append(0, fit.records)
+        store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
+        for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
+            if arrays:
+                store.put(name, arrays)
+
+
+RUNNER.save = save

@@ -1,0 +1,194 @@
+"""The runner: drives any kernel in chunks, shows progress, writes checkpoints, stops at Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from probgen import engine, runtime, watch
+from probgen.algorithm import Inference, Learner, Sampler
+from probgen.fits.fit import Fit, LearnedFit
+from probgen.fits.latent import LatentFit
+from probgen.model import Model
+from probgen.programs import seal
+from probgen.programs.pinned import pins
+from probgen.run import starts
+from probgen.run.store import Store
+from probgen.target import Bounded, Learnable, Target
+
+
+def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:
+    return runtime.compile_cache() if run.target.engine == "numpyro" else contextlib.nullcontext()
+
+
+class Run:
+    """A run in progress: what is asked for, and what is there."""
+
+    def __init__(
+        self, model: Model, target: Target, algorithm: Inference, seed: int, precision: str, store: Store | None
+    ):
+        self.model, self.target, self.algorithm, self.seed = model, target, algorithm, seed
+        self.precision, self.store = precision, store
+        self.records: list[Mapping[str, np.ndarray]] = []
+        self.step, self.seconds = 0, 0.0
+        self.state: Mapping[str, np.ndarray] | None = None
+        self.starts: Mapping[str, np.ndarray] = {}
+        self.begin_at: starts.Chains | None = None
+
+    @property
+    def num_chains(self) -> int:
+        return self.algorithm.num_chains if isinstance(self.algorithm, Sampler) else 1
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are done, or a learner has converged."""
+        done = bool(self.records) and "converged" in self.records[-1] and self.records[-1]["converged"][:, -1].all()
+        return self.step >= self.algorithm.total_steps or done
+
+    def add(self, records: Mapping[str, np.ndarray]) -> None:
+        """Append a chunk, cut where the learner converged."""
+        if "converged" in records and records["converged"].any():
+            stop = int(np.argmax(records["converged"].all(0))) + 1
+            records = {k: v[:, :stop] for k, v in records.items()}
+        self.records.append(records)
+        if self.store:
+            self.store.append(self.step, records)
+        self.step += next(iter(records.values())).shape[1]
+
+    def find_starts(self, executor: Any) -> None:
+        """Keep where the starting paths of adapting samplers ended."""
+        with contextlib.suppress(AttributeError):
+            self.starts = {"ends": executor.read("warmup.start.ends"), "elbos": executor.read("warmup.start.elbos")}
+        if self.store and self.starts:
+            self.store.put("starts", self.starts)
+
+    def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
+        """The Fit of what is there."""
+        joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
+        kind = LatentFit if isinstance(self.target, Bounded) else LearnedFit
+        kind = kind if isinstance(self.target, Learnable) else Fit
+        return kind(
+            model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
+            records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
+            directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts), runner=RUNNER,
+        )  # fmt: skip
+
+
+class Runner:
+    """What a fit is given to start another run, and to be written down: the words of the files above, which set them."""
+
+    fit: Callable[..., Fit]
+    save: Callable[..., None]
+
+
+RUNNER = Runner()
+
+
+def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: None) -> Fit:
+    """Run to the end, or to Ctrl-C; `begin` makes the run's directory."""
+    with scope_of(run):
+        executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
+        begun = time.perf_counter() - run.seconds
+        if run.state is None:
+            begin()
+            executor.init(starts.flat(run.begin_at))
+            _check_start(run, executor)
+            run.find_starts(executor)
+        else:
+            executor.restore(run.state)
+        for records in _chunks(run, executor, progress):
+            run.add(records)
+            run.seconds = time.perf_counter() - begun
+            if run.store:
+                run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
+        answer: dict[str, np.ndarray] = {}
+        if isinstance(run.algorithm, Learner):
+            answer = executor.answer()
+        run.state = executor.state()
+        run.seconds = time.perf_counter() - begun
+    if run.store and answer:
+        run.store.put("answer", answer)
+    return _settled(run.result(answer))
+
+
+def _settled(fit: Fit) -> Fit:
+    """The fit, its draws computed at once where the program reads what could change before they are asked for."""
+    if any(pin.reads.mutable or pin.reads.unknown for pin in pins(fit.target)) and fit.z.shape[1]:
+        with contextlib.suppress(Exception):  # told when they are asked for
+            fit.draws  # noqa: B018
+    seal.remember(fit.target)
+    return fit
+
+
+def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[str, np.ndarray]]:
+    """Records of chunk after chunk, sized by the clock to about half a second, with a progress bar.
+
+    Ctrl-C waits for the end of a chunk, so that draws and state belong together, but for the first one; a second Ctrl-C
+    does not wait.
+    """
+    from tqdm.auto import tqdm
+
+    total, size = run.algorithm.total_steps, 16
+    disable = None if progress is None else not progress
+    with (
+        watch.interruptible() as ctrl_c,
+        tqdm(total=total, initial=run.step, disable=disable, unit="step", desc=run.algorithm.name) as bar,
+    ):
+        if ctrl_c.pressed:  # of a run within a run
+            raise KeyboardInterrupt
+        ctrl_c.keeps = bool(run.step)
+        try:
+            while not run.over and not ctrl_c.pressed:
+                tick = time.perf_counter()
+                records = executor.advance(run.step, min(size, total - run.step))
+                ctrl_c.keeps = True
+                rate = next(iter(records.values())).shape[1] / (time.perf_counter() - tick)
+                before = run.step
+                yield records
+                size = int(np.clip(rate * max(0.5, run.seconds / 50), 1, 16 * size))
+                bar.update(run.step - before)
+                bar.set_postfix(_headline(run, records), refresh=False)
+        finally:
+            ctrl_c.keeps = False
+
+
+def _headline(run: Run, records: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What a watcher wants to see beside the rate."""
+    if "loss" in records:
+        return {"loss": f"{np.mean(records['loss'][:, -50:]):.4g}"}
+    shown: dict[str, Any] = {"phase": "warm-up" if run.step < getattr(run.algorithm, "num_warmup", 0) else "sampling"}
+    if "diverging" in records:
+        shown["divergences"] = sum(int(r["diverging"].sum()) for r in run.records)
+    return shown
+
+
+def _check_start(run: Run, executor: Any) -> None:
+    """ValueError where no start with a finite density was found, naming the sites whose density is not."""
+    if not isinstance(run.algorithm, Sampler):
+        return
+    finite = np.isfinite(executor.read("log_density")).reshape(run.num_chains, -1).all(axis=1)
+    if finite.all() or _searched(run, executor, finite):
+        return
+    bad = []
+    with contextlib.suppress(AttributeError):  # of continuous unknowns the sites are known one by one
+        z = executor.read("z")[int(np.argmin(finite))]
+        bad = [f"{k} ({v})" for k, v in run.target.terms(z).items() if not np.isfinite(v)]  # type: ignore[attr-defined]
+    if run.store:
+        run.store.remove()
+    raise ValueError(
+        "No starting point with a finite log density was found. "
+        f"Not finite at the last one tried: {', '.join(bad) or 'their sum'}.\n"
+        "Check that the observed data lie in the support of their distributions."
+    )
+
+
+def _searched(run: Run, executor: Any, finite: np.ndarray) -> bool:
+    """Whether a search finds starts for the chains that have none; the others keep theirs."""
+    if run.begin_at is not None or (points := starts.found(run.target, run.num_chains, run.seed)) is None:
+        return False
+    executor.init(np.where(finite[:, None], executor.read("z"), points))
+    return bool(np.isfinite(executor.read("log_density")).all())

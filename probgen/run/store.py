@@ -1,0 +1,173 @@
+"""A run's directory: settings, data, segments of draws, and the state to go on from, each written atomically.
+
+    run.json              program, inference, seed, versions
+    data.safetensors      the data
+    draws/000000-000512   records of steps 0..511 of every chain
+    state.safetensors     the kernel's state after the last committed step
+    starts.safetensors    where the starting paths ended
+    answer.safetensors    what a learner read off its final state
+    lock                  who is writing, while somebody is
+
+A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole,
+and what a later segment holds is written again, bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from probgen.run import lock
+
+# What a start leaves before run.json:
+BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}
+
+
+class CorruptRun(ValueError):
+    """A file of a run's directory cannot be read; the draws on disk are left as they are."""
+
+
+class Store:
+    """Reads and writes one run's directory."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    def check_free(self, overwrite: bool) -> None:
+        """FileExistsError if a run is there already and `overwrite` is false, or if something else is."""
+        held = self._held()
+        if (self.path.exists() and not self.path.is_dir()) or ("run.json" not in held and held - BEGUN):
+            raise FileExistsError(f"{self.path} exists already and holds no run; choose another directory.")
+        if "run.json" in held and not overwrite:
+            raise FileExistsError(
+                f"{self.path} holds a run already. Go on with pg.resume({str(self.path)!r}), or pass overwrite=True."
+            )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside, nobody else writes here; raises `lock.RunInUse`, naming who does already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with lock.Lock(self.path):
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # where nothing was begun
+                self.path.rmdir()
+
+    def _held(self) -> set[str]:
+        return {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+
+    def create(self, record: Mapping[str, Any], data: Mapping[str, np.ndarray], overwrite: bool) -> None:
+        """A new directory, in place of what `check_free` lets go.
+
+        run.json is written last and removed last: without it there is no run, and a start cut short begins again.
+        """
+        self.check_free(overwrite)
+        for name in sorted(self._held() - {lock.NAME}, key="run.json".__eq__):
+            entry = self.path / name
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (self.path / "draws").mkdir(parents=True, exist_ok=True)
+        self._write("data.safetensors", save(_contiguous(data)))
+        self.rewrite(record)
+
+    def _write(self, name: str, content: bytes) -> None:
+        target, scratch = self.path / name, self.path / f"{name}.part"
+        with open(scratch, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def append(self, start: int, records: Mapping[str, np.ndarray]) -> None:
+        """The records (chain, step, ...) of steps from `start`."""
+        stop = start + next(iter(records.values())).shape[1]
+        self._write(f"draws/{start:08d}-{stop:08d}", save(_contiguous(records)))
+
+    def commit(self, state: Mapping[str, np.ndarray], note: Mapping[str, Any]) -> None:
+        """The state after the steps appended so far, with a small note."""
+        self._write("state.safetensors", save(_contiguous(state), {"note": json.dumps(note)}))
+
+    def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Arrays that belong to the run as a whole: its starts, its answer."""
+        self._write(f"{name}.safetensors", save(_contiguous(arrays)))
+
+    def drop(self, name: str) -> None:
+        """Remove what `put` wrote, where it is there."""
+        (self.path / f"{name}.safetensors").unlink(missing_ok=True)
+
+    def rewrite(self, record: Mapping[str, Any]) -> None:
+        """Another run.json in place of the one that is there."""
+        self._write("run.json", json.dumps(record, indent=1).encode())
+
+    def remove(self) -> None:
+        """Remove a run that could not begin."""
+        shutil.rmtree(self.path)
+
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        file = self.path / "run.json"
+        if not file.exists():
+            raise FileNotFoundError(f"{self.path} holds no run: there is no run.json in it.")
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise CorruptRun(f"{file} is not JSON: {error}") from error
+
+    def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The arrays of one file and its note; CorruptRun if it cannot be read."""
+        file = self.path / name
+        try:
+            with safe_open(str(file), framework="numpy") as content:
+                note = (content.metadata() or {}).get("note", "{}")
+                return {key: content.get_tensor(key) for key in content.keys()}, json.loads(note)  # noqa: SIM118
+        except (SafetensorError, ValueError, OSError) as error:
+            raise CorruptRun(
+                f"{file} cannot be read ({error}).\nThe draws in {self.path / 'draws'} are kept; pg.load reads them."
+            ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return (self.path / name).exists()
+
+    def steps(self) -> list[tuple[int, int, str]]:
+        """Start, stop and file of the contiguous segments from step 0."""
+        found = sorted(p.name for p in (self.path / "draws").glob("*-*") if not p.name.endswith(".part"))
+        segments, at = [], 0
+        for name in found:
+            start, stop = (int(word) for word in name.split("-"))
+            if start == at:
+                segments.append((start, stop, f"draws/{name}"))
+                at = stop
+        return segments
+
+    def draws(self, upto: int | None = None) -> tuple[dict[str, np.ndarray], int]:
+        """The records of all contiguous segments up to a step, (chain, step, ...), and their number of steps."""
+        parts, at = [], 0
+        for _, stop, name in self.steps():
+            if upto is None or stop <= upto:
+                parts.append(self.arrays(name)[0])
+                at = stop
+        joined = {k: np.concatenate([p[k] for p in parts], axis=1) for k in parts[0]} if parts else {}
+        return joined, at
+
+    def forget_after(self, step: int) -> None:
+        """Remove segments past a step, which no state counts."""
+        for file in (self.path / "draws").iterdir():
+            if file.name.endswith(".part") or int(file.name.split("-")[1]) > step:
+                file.unlink()
+
+
+def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: np.ascontiguousarray(v) if np.ndim(v) else np.asarray(v) for k, v in arrays.items()}
