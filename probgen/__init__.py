@@ -21,7 +21,7 @@ _WORDS = {
     "Model": "probgen.model",
     "product": "probgen.evaluate.product",
     "Fit": "probgen.fits.fit",
-    "LogProb": "probgen.estimates",
+    "LogProb": "probgen.fitted",
     "Incompatible": "probgen.algorithm",
     "inference": "probgen.inference",
     "models": "probgen.models",
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from probgen.algorithm import Incompatible as Incompatible
     from probgen.calibration import sbc as sbc
     from probgen.comparison import compare as compare
-    from probgen.estimates import LogProb as LogProb
     from probgen.evaluate.product import product as product
     from probgen.fits.fit import Fit as Fit
+    from probgen.fitted import LogProb as LogProb
     from probgen.model import Model as Model
     from probgen.run import fit as fit
     from probgen.run import load as load

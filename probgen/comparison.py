@@ -12,9 +12,9 @@ import numpy as np
 from probgen.algorithm import Learner
 from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, looked_at, r_hat, smoothed_weights
 from probgen.diagnostics.evidence import wrapped
-from probgen.fits.base import Fitted, FittedParameters
 from probgen.fits.pointwise import of_one_site
 from probgen.fits.tables import quiet
+from probgen.fitted import Fitted, FittedParameters
 from probgen.programs.pinned import Changed
 from probgen.target import Learnable
 

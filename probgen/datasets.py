@@ -144,3 +144,12 @@ SETS: dict[str, Callable[[], np.ndarray]] = {
     "ising": lambda: ising_samples(8, CRITICAL, 2000),
     **{name: functools.partial(toy, 5000) for name, toy in TOYS.items()},
 }
+
+
+def load(name: str) -> np.ndarray:
+    """The rows of a named data set (`SETS`); ValueError, with the known names, for another."""
+    from probgen.algorithm import closest
+
+    if name not in SETS:
+        raise ValueError(f"Unknown data set {name!r}.{closest(name, SETS)}\nKnown: {', '.join(SETS)}.")
+    return SETS[name]()

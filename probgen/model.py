@@ -84,7 +84,7 @@ class Model:
 
     def named_data(self, name: str) -> dict[str, Any]:
         """The program's data for a named data set; TypeError for a model that does not learn from rows."""
-        from probgen.data.checks import load
+        from probgen.datasets import load
 
         return self.given_rows(load(name) if self.rows else np.empty(0), f"the data set {name!r}")
 

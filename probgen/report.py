@@ -14,7 +14,7 @@ import numpy as np
 
 from probgen.data.fixed import is_setting, plain
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
-from probgen.fits.base import Fitted, FittedLatents, FittedParameters
+from probgen.fitted import Fitted, FittedLatents, FittedParameters
 from probgen.pictures import density, draws, latent, learned
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg

@@ -92,7 +92,7 @@ class Target:
 
     offers: ClassVar[str] = "Target"
     notes: tuple[str, ...] = ()  # sentences that a fit's reader should see
-    seen: Any = None  # see `probgen.programs.seal.remember`
+    seen: Any = None  # see `probgen.fits.seal.remember`
     engine: str
     sites: tuple[Site, ...]
     data: Mapping[str, Any]

@@ -15,7 +15,7 @@ from conftest import ENGINES, needs_pyro
 
 import probgen as pg
 from probgen.cli import main
-from probgen.programs.seal import ChangedRun
+from probgen.fits.seal import ChangedRun
 from probgen.run import from_file
 from probgen.run.lock import RunInUse
 from probgen.run.store import Store

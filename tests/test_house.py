@@ -1,6 +1,7 @@
 """The rules of the house: who may import what, who may print, what is packaged, what `import probgen` loads."""
 
 import ast
+import graphlib
 import subprocess
 import tomllib
 from pathlib import Path
@@ -43,6 +44,65 @@ def imports(tree: ast.AST, at_top: bool = False) -> set[str]:
         if not is_type_checking(node) and not (at_top and inside):
             nodes += ast.iter_child_nodes(node)
     return found
+
+
+def module(path: Path) -> str:
+    """The dotted name of a file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "probgen" else ("probgen", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows() -> dict[str, set[str]]:
+    """The files that each file imports, anywhere in it, for type checkers as well."""
+    known = {module(path) for path in CODE}
+
+    def nearest(word: str) -> str:
+        while word and word not in known:
+            word = word.rpartition(".")[0]
+        return word
+
+    found = {}
+    for path in CODE:
+        own, used = module(path), set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used |= {nearest(alias.name) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                used |= {nearest(f"{node.module}.{alias.name}") for alias in node.names}
+        found[own] = used - {own, ""}
+    return found
+
+
+# From the ground up: who stands on a line imports from that line and those above it.
+ORDER = (
+    "runtime machine pools watch versions whole_numbers measures target algorithm model catalog datasets data programs distributions",
+    "nets", "fitted", "engine", "evaluate", "models inference", "diagnostics", "pictures", "report", "fits", "run",
+    "comparison calibration", "cli", "probgen",
+)  # fmt: skip
+FLOORS = {word: floor for floor, line in enumerate(ORDER) for word in line.split()}
+MOST_LINES, MOST_FILES = 400, 16
+
+
+def floor(word: str) -> int:
+    return FLOORS[word.split(".")[1] if "." in word else word]
+
+
+def test_no_file_imports_in_a_circle():
+    graphlib.TopologicalSorter(arrows()).prepare()  # a CycleError names the circle
+
+
+def test_arrows_run_down():
+    up = [(own, other) for own, used in arrows().items() for other in used if floor(other) > floor(own)]
+    assert not up, "a file imports from a floor above it"
+
+
+def test_shelves_and_files_are_small():
+    lines = {name(path): len(path.read_text().splitlines()) for path in CODE}
+    assert not {where: count for where, count in lines.items() if count > MOST_LINES}
+    shelves = [path.parent for path in CODE if not name(path).startswith("models/")]
+    full = {name(shelf): shelves.count(shelf) for shelf in shelves if shelves.count(shelf) > MOST_FILES}
+    assert not full
 
 
 def roots(names: set[str]) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 import probgen as pg
 from probgen.data import whole_numbers
-from probgen.programs.seal import ChangedRun
+from probgen.fits.seal import ChangedRun
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of longer chains")
 import pyro.distributions as dist  # noqa: E402

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from probgen.cli.words import _data, _program
 
 if TYPE_CHECKING:
-    from probgen.fits.base import Fitted
+    from probgen.fitted import Fitted
 
 
 @dataclass(frozen=True)

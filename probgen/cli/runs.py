@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from probgen.cli.words import INTERRUPTED, _data, _free_folder, _program, _with
 
 if TYPE_CHECKING:
-    from probgen.fits.base import Fitted
+    from probgen.fitted import Fitted
 
 MAX_ROWS = 30  # of a summary, where nobody asked for more
 

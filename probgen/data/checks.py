@@ -10,10 +10,7 @@ import numpy as np
 
 from probgen.data.fixed import Fixed, is_setting
 from probgen.data.inputs import check_closed_over, check_range, first, read, refuse_masked
-from probgen.datasets import SETS, digits
 from probgen.target import Bounds, Site
-
-__all__ = ["check", "check_support", "digits", "load"]
 
 GREY = """
 Make bits of grey levels (x >= 0.5, or drawn once: probgen.datasets.binarised(x, seed=0)), or give them a density on [0, 1] (Beta).
@@ -170,12 +167,3 @@ def check_drawn(hidden: Mapping[str, tuple[int, ...]], drawn: Mapping[str, tuple
 def on_host(data: Mapping[str, Any]) -> dict[str, Any]:
     """Data with arrays of any library as NumPy's, settings as they are."""
     return {k: v if is_setting(v) else np.asarray(v) for k, v in data.items()}
-
-
-def load(name: str) -> np.ndarray:
-    """The rows of a named data set (`probgen.datasets`); ValueError, with the known names, for another."""
-    from probgen.algorithm import closest
-
-    if name not in SETS:
-        raise ValueError(f"Unknown data set {name!r}.{closest(name, SETS)}\nKnown: {', '.join(SETS)}.")
-    return SETS[name]()

@@ -30,7 +30,7 @@ from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 from probgen.target import Conditional
 
 __all__ = [

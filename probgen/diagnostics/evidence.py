@@ -11,7 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Learner
 from probgen.diagnostics import screen
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 from probgen.target import Continuous
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from probgen import engine, runtime
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 
 NUM_CHAINS, NUM_STEPS = 24, 50
 

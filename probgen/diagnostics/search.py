@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.data.points import climbed
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 from probgen.target import Continuous
 
 WIDTHS = (2.0,) * 12 + (10.0,) * 5 + (50.0,) * 5  # half the side of the box of each uniform origin

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import runtime
-from probgen.estimates import LogProb
 from probgen.evaluate._path import QUICKLY, gibbs_path, hamiltonian_path, typical
+from probgen.fitted import LogProb
 from probgen.target import Conditional, Continuous
 
 SPREAD = 0.25  # sd of the log weights' growth in one step of the pilot run

@@ -15,8 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from probgen.algorithm import Incompatible
-from probgen.estimates import LogProb
-from probgen.fits.base import FittedLatents
+from probgen.fitted import FittedLatents, LogProb
 
 Rows = Mapping[str, np.ndarray]
 AT_ONCE = 20_000  # draws

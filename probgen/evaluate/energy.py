@@ -13,7 +13,7 @@ import numpy as np
 from probgen import runtime
 from probgen.engine.numpyro.sums import energy, free_energy
 from probgen.engine.numpyro.sums.exact import enumerated_sites, numbered_state
-from probgen.estimates import LogProb
+from probgen.fitted import LogProb
 
 CHUNK = 2**12  # states at a time
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen.estimates import LogProb
-from probgen.fits.base import FittedParameters
+from probgen.fitted import FittedParameters, LogProb
 from probgen.target import Conditional, Continuous
 
 METHODS = ("auto", "enumeration", "quadrature", "ais")

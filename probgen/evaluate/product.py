@@ -10,7 +10,7 @@ from numpyro import handlers
 
 from probgen.data.checks import on_host
 from probgen.engine.numpyro.engine import prepare
-from probgen.fits.base import FittedParameters
+from probgen.fitted import FittedParameters
 from probgen.measures import bits, levels, reals
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from probgen.algorithm import Inference, Sampler
 from probgen.data import whole_numbers
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
-from probgen.estimates import LogProb
-from probgen.fits.base import Fitted, FittedParameters
+from probgen.fitted import Fitted, FittedParameters, LogProb
 from probgen.model import Model
 from probgen.target import Conditional, Continuous, Target
 
@@ -128,7 +127,7 @@ class Fit(Fitted):
 
     def sample(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
         """New data from the posterior predictive, or draws where nothing is observed: arrays (num_samples, *event)."""
-        from probgen.programs.seal import check_seen
+        from probgen.fits.seal import check_seen
 
         check_seen(self.target)
         rng = np.random.default_rng(self.seed + 2 if seed is None else whole_numbers.seed(seed))

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from probgen.data.inputs import read
-from probgen.estimates import LogProb
-from probgen.fits.base import FittedLatents
 from probgen.fits.fit import LearnedFit
+from probgen.fitted import FittedLatents, LogProb
 
 METHODS = ("iwae", "elbo", "exact", "ais")
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from probgen.algorithm import closest
 from probgen.data import slashes
-from probgen.fits.base import Fitted
 from probgen.fits.tree import SAMPLE, dataset, group, merged
+from probgen.fitted import Fitted
 from probgen.target import Learnable, Site
 
 TERMS = "log_likelihood"  # the name of the one variable of that group

@@ -13,7 +13,7 @@ import numpy as np
 from probgen.data import slashes
 from probgen.diagnostics import convention
 from probgen.diagnostics.evidence import unwrapped
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 
 MOST = 1000  # scalars of one site up to which it is in the table unasked
 UNDEFINED = "-"  # shown where a diagnostic is not defined: of a constant, or of a single draw

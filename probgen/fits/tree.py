@@ -13,7 +13,7 @@ from probgen.data import dims, slashes
 from probgen.data.fixed import Fixed, arrays_of
 from probgen.data.inputs import read
 from probgen.data.looking import is_words
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 from probgen.programs.arguments import Arranged
 from probgen.programs.pinned import Changed
 from probgen.target import Learnable
@@ -111,7 +111,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 def merged(fit: Fitted, new_data: Mapping[str, Any]) -> dict[str, Any]:
     """The fit's data with some replaced; checked as at the start of a fit."""
     from probgen.data.checks import check, on_host
-    from probgen.programs.seal import check_seen
+    from probgen.fits.seal import check_seen
 
     check_seen(fit.target)
     own, program = on_host(fit.target.data), fit.model.program

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
-from probgen.fits.base import FittedParameters
+from probgen.fitted import FittedParameters
 from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.diagnostics import Scalars, convention, smoothed_weights
-from probgen.fits.base import Fitted
+from probgen.fitted import Fitted
 from probgen.pictures.learned import loss
 from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
 from probgen.target import Conditional

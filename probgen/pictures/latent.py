@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probgen.fits.base import FittedLatents
+from probgen.fitted import FittedLatents
 from probgen.pictures.style import COLOURS, INK, grid, picture_shape, tiles
 
 if TYPE_CHECKING:

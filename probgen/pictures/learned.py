@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probgen.fits.base import Fitted, FittedParameters
+from probgen.fitted import Fitted, FittedParameters
 from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from probgen.algorithm import Inference
 from probgen.data import dims, looking
 from probgen.data.checks import check, on_host
 from probgen.data.inputs import DROP
-from probgen.fits.prediction import FAULTS
+from probgen.engine.prediction import FAULTS
 from probgen.model import Model
 from probgen.programs import arguments
 from probgen.programs.arguments import Arranged

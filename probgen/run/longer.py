@@ -10,8 +10,8 @@ from typing import Any
 from probgen import watch
 from probgen.algorithm import Incompatible, Inference, Learner, Sampler
 from probgen.data.whole_numbers import whole
+from probgen.fits import seal
 from probgen.fits.fit import Fit
-from probgen.programs import seal
 from probgen.run.record import changes
 from probgen.run.resuming import load
 from probgen.run.runner import Run, drive

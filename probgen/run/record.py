@@ -11,8 +11,9 @@ import numpy as np
 from probgen import catalog, engine
 from probgen.algorithm import Inference, fitting
 from probgen.data import dims, fixed
+from probgen.fits import seal
 from probgen.model import Model
-from probgen.programs import arguments, seal
+from probgen.programs import arguments
 from probgen.programs.arguments import Arranged
 from probgen.run.conditioning import Program, apart, arranged_as, conditioned, declared, model_of
 from probgen.run.programs import COMPANIONS, companions, find_program, reference

@@ -12,8 +12,8 @@ import numpy as np
 
 from probgen import engine, watch
 from probgen.algorithm import Learner
+from probgen.fits import seal
 from probgen.fits.fit import Fit
-from probgen.programs import seal
 from probgen.run.conditioning import Program
 from probgen.run.record import arrays_of, changes, record_of, restored_run
 from probgen.run.runner import RUNNER, Run, drive, scope_of

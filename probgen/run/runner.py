@@ -11,10 +11,10 @@ import numpy as np
 
 from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
+from probgen.fits import seal
 from probgen.fits.fit import Fit, LearnedFit
 from probgen.fits.latent import LatentFit
 from probgen.model import Model
-from probgen.programs import seal
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store

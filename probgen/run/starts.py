@@ -11,7 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Inference, Sampler, closest
 from probgen.data.checks import on_host
-from probgen.fits.base import Fitted, FittedParameters
+from probgen.fitted import Fitted, FittedParameters
 from probgen.target import Conditional, Continuous, Learnable, Target
 
 Chains = dict[str, np.ndarray]  # arrays (chain, ...): the flat point "z" of continuous unknowns, else values by site

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from probgen.engine import prediction
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.programs import data as pyro_data
 from probgen.engine.pyro.programs.density import FLAT, Given, Structure, Tensors, Unknowns
-from probgen.fits import prediction
 from probgen.programs.pinned import check_pins
 from probgen.target import Arrays, Simulable, Site, Target
 

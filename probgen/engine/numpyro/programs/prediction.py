@@ -10,16 +10,16 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
+from probgen.engine import prediction
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.messengers import SCAN, Widened
 from probgen.engine.numpyro.programs.tracing import supported
-from probgen.fits import prediction
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def program_on(target: Any, latent: Mapping[str, Any], data: Mapping[str, Any]) -> Callable[[], Any]:
-    """The program to draw from, on data, with nothing observed; see `probgen.fits.prediction`.
+    """The program to draw from, on data, with nothing observed; see `probgen.engine.prediction`.
 
     latent: posterior draws (chain, draw, *shape).
     """

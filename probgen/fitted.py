@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from probgen.algorithm import Inference
-from probgen.estimates import LogProb
 from probgen.model import Model
 from probgen.target import Target
+
+
+class LogProb(NamedTuple):
+    """A log probability in nats, its Monte Carlo standard error, and what kind of number it is."""
+
+    value: Any
+    stderr: Any
+    kind: str
 
 
 class Fitted:
