@@ -1,4 +1,4 @@
-"""The README's Python and every example run, as scripts, with warnings as errors."""
+"""The Python of the pages and every example run, as scripts, with warnings as errors."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,10 @@ from conftest import needs_pyro, python
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = {
+    p: re.findall(r"```python\n(.*?)```", (ROOT / p).read_text(), re.DOTALL) for p in ("README.md", "CONTRIBUTING.md")
+}
+BLOCKS = PAGES["README.md"]
 
 
 LONG = (
@@ -40,9 +43,10 @@ def test_example_is_short_and_in_percent_format(path):
     assert lines[1].startswith("# # ")
 
 
-def test_readme_runs_from_top_to_bottom(tmp_path):
-    (tmp_path / "readme.py").write_text("\n".join(BLOCKS))
-    done = python("-W", "error", "readme.py", cwd=tmp_path)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_from_top_to_bottom(page, tmp_path):
+    (tmp_path / "page.py").write_text("\n".join(PAGES[page]))
+    done = python("-W", "error", "page.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

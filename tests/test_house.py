@@ -19,7 +19,7 @@ MAY_BE_HEAVY = (
 )  # fmt: skip
 TOP = {
     "probgen", "models", "inference", "tests", "examples", "benchmarks", ".ci", "README.md", "pyproject.toml",
-    "findings", "Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml",
+    "findings", "Makefile", "constraints.txt", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
 
 
