@@ -6,6 +6,12 @@
 # %%
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
 import probgen as pg
 
 names = ("nuts", "hmc", "mean_field", "flow")
@@ -21,3 +27,15 @@ print(f"\n{compared}\n")
 folder = Path("runs/demo")
 folder.mkdir(parents=True, exist_ok=True)
 print(f"Written: {compared.report(folder / 'comparison.html')}, {fits['nuts'].report(folder / 'nuts.html')}")
+
+# %% The same in one picture: the spread between schools, whose lower end a normal approximation cuts.
+figure, panels = plt.subplots(1, 4, figsize=(10, 2.4), sharex=True, sharey=True, layout="constrained")
+colours = {"pass": "tab:green", "warn": "tab:orange", "fail": "tab:red"}
+for panel, (name, fit) in zip(panels, fits.items(), strict=True):
+    verdict = fit.diagnose()
+    panel.hist(
+        np.log(fit.draws["tau"]).ravel(), bins=np.linspace(-3, 4, 36), density=True, color=colours[verdict.status]
+    )
+    panel.set(title=f"{name}: {verdict.status}", xlabel="log tau")
+figure.savefig(folder / "one_word.png", dpi=80)
+print(f"Drawn: {folder / 'one_word.png'}")

@@ -18,8 +18,9 @@ MAY_BE_HEAVY = (
     "inference/",
 )  # fmt: skip
 TOP = {
-    "probgen", "models", "inference", "tests", "examples", "benchmarks", ".ci", "README.md", "pyproject.toml",
-    "findings", "Makefile", "constraints.txt", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml",
+    "probgen", "models", "inference", "tests", "docs", "examples", "benchmarks", ".ci", "README.md", "pyproject.toml",
+    "findings", "Makefile", "constraints.txt", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".gitignore",
+    ".pre-commit-config.yaml",
 }  # fmt: skip
 
 
