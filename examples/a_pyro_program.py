@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 
 x = load("digits")  # 1797 pictures of 8 x 8 bits
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,7 +13,7 @@ import numpy as np
 import numpyro
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.measures import bits
 
 mpl.use("Agg")

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -55,7 +55,7 @@ def plane():
 
 
 def pg_digits():
-    from probgen.data.checks import load
+    from probgen.data import load
 
     return load("digits")
 
@@ -532,7 +532,7 @@ def test_svi_is_decided_on_the_data_as_given():
 
 
 def test_grey_levels_are_drawn_anew_at_each_step():
-    from probgen.data.checks import load
+    from probgen.data import load
 
     grey = load("digits_grey")[:200].reshape(200, 64)
     data = {"x": grey, "dim": 64, **SMALL}

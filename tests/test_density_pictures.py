@@ -5,7 +5,7 @@ import pytest
 from test_report import read
 
 import probgen as pg
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.pictures import density
 from probgen.pictures.style import picture_shape, tiles
 

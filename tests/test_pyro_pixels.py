@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pyro")
 
 import probgen as pg  # noqa: E402
-from probgen.data.checks import load  # noqa: E402
+from probgen.data import load  # noqa: E402
 from probgen.nets.pyro_pixels import Pixels, Stacks  # noqa: E402
 
 QUIET = {"progress": False}

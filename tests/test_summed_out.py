@@ -657,3 +657,29 @@ def test_rows_without_a_plate_are_summed_over_as_rows():
         found = float(target.log_density(np.array([0.4])))
     parts = stats.norm.logpdf(ROWS[:, None], 0.4 + np.arange(3)).sum(0) - np.log(3)
     assert found == pytest.approx(np.logaddexp.reduce(parts) + stats.norm.logpdf(0.4), abs=1e-9)
+
+
+@needs_pyro
+def test_sums_do_not_depend_on_the_library_that_used_funsor_last():
+    """Pyro's AutoGaussian(backend="funsor") leaves funsor, which both libraries use, at torch."""
+    funsor = pytest.importorskip("funsor", reason="funsor is not installed")
+    from probgen.run import conditioned
+
+    def program(shift=0.0):
+        import jax.numpy as jnp
+        import numpyro
+        import numpyro.distributions as dist
+
+        mu = numpyro.sample("mu", dist.Normal(shift, 1.0))
+        k = numpyro.sample("k", dist.Categorical(jnp.array([0.3, 0.7])))
+        numpyro.sample("y", dist.Normal(mu + 3.0 * k, 1.0), obs=2.0)
+
+    funsor.set_backend("torch")
+    try:
+        target = conditioned(program, {"shift": 0.125})[1].marginalise()
+        value = target.gradients(np.array([[0.5]]))[0][0]
+    finally:
+        funsor.set_backend("jax")
+    assert not target.notes, "it was summed out state by state"
+    each = np.log([0.3, 0.7]) + stats.norm.logpdf(2.0, 0.5 + 3.0 * np.arange(2))
+    assert value == pytest.approx(stats.norm.logpdf(0.5, 0.125) + special.logsumexp(each), rel=1e-9)

@@ -15,7 +15,7 @@ from scipy.stats import chi2
 import probgen as pg
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.distributions.codebook import Codes, Nearest, codebook
 from probgen.inference.likelihood import vq
 from probgen.nets.convolutions import pixelcnn

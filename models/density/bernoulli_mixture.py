@@ -12,7 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 
 

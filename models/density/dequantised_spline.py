@@ -14,7 +14,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.distributions.quantised import Dequantised, Quantised
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, coupling, smooth_spline

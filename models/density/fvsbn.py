@@ -9,7 +9,7 @@ Neal 1992 (doi:10.1016/0004-3702(92)90065-6); Frey 1998, Graphical Models for Ma
 import jax.numpy as jnp
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 from probgen.nets.autoregressive import Autoregressive, SigmoidBelief, check_sizes
 

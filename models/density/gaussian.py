@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro
 from numpyro.distributions import constraints
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.distributions.normal import MultivariateNormal
 from probgen.model import Model
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.distributions.normal import MultivariateNormal
 from probgen.distributions.ordered import Ordered
 from probgen.model import Model

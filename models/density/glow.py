@@ -16,7 +16,7 @@ channels for the last. Kingma and Dhariwal 2018 (arXiv:1807.03039).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.dequantise import dequantised
 from probgen.data.scales import pictures
 from probgen.model import Model

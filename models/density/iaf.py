@@ -9,7 +9,7 @@ Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling 2016 (arXiv:1606.04934
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, autoregressive, measured, standardised

@@ -18,7 +18,7 @@ import numpy as np
 import numpyro
 from numpyro.distributions import Distribution, constraints
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 
 BLOCK = 512  # centres at a time, so that memory is that of so many distances a point

@@ -8,7 +8,7 @@ Shapes: x: (dim,). Papamakarios, Pavlakou and Murray 2017 (arXiv:1705.07057).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, autoregressive, measured, standardised

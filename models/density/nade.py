@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 from probgen.nets.autoregressive import Autoregressive, Nade, check_sizes
 

@@ -8,7 +8,7 @@ within the interval. Durkan, Bekasov, Murray and Papamakarios 2019 (arXiv:1906.0
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import coupling, measured, smooth_spline, standardised

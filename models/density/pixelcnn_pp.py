@@ -15,7 +15,7 @@ import functools
 import numpy as np
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 from probgen.nets.autoregressive import Autoregressive, check_sizes
 from probgen.nets.pixel_heads import Logistics

@@ -8,7 +8,7 @@ Shapes, of a batch: x: (row, height, width). Van den Oord et al. 2016 (arXiv:160
 
 import pyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 from probgen.nets.pyro_modules import registered
 from probgen.nets.pyro_pixels import Pixels, Stacks

@@ -12,7 +12,7 @@ Van den Oord, Kalchbrenner and Kavukcuoglu 2016 (arXiv:1601.06759).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 from probgen.nets.autoregressive import Autoregressive, check_sizes
 from probgen.nets.pixel_heads import Bit

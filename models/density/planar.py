@@ -11,7 +11,7 @@ Shapes: x: (dim,), w and a: (dim,), b: (). Rezende and Mohamed 2015 (arXiv:1505.
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import Planar, stacked, standardised

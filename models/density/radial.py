@@ -12,7 +12,7 @@ Rezende and Mohamed 2015 (arXiv:1505.05770).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import Radial, stacked, standardised

@@ -8,7 +8,7 @@ Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:1605.08803).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import standard
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, coupling, measured, standardised

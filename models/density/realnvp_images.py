@@ -13,7 +13,7 @@ width / 2^(L-1), 2^(L-1) channels). Dinh, Sohl-Dickstein and Bengio 2017 (arXiv:
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.dequantise import dequantised
 from probgen.data.scales import pictures
 from probgen.model import Model

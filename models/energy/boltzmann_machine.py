@@ -11,7 +11,7 @@ Ackley, Hinton and Sejnowski 1985 (doi:10.1207/s15516709cog0901_7).
 import jax.numpy as jnp
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.measures import bits
 from probgen.model import Model
 

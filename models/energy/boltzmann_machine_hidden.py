@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.measures import bits
 from probgen.model import Model
 

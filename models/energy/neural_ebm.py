@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro
 from numpyro.contrib.module import eqx_module
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.measures import reals
 from probgen.model import Model
 from probgen.nets.equinox import mlp

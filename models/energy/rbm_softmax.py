@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.measures import bits, levels
 from probgen.model import Model
 

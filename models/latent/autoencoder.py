@@ -10,7 +10,7 @@ Shapes: x: (dim,), z: (num_latents,). Hinton and Salakhutdinov 2006 (doi:10.1126
 import numpyro
 import numpyro.distributions as dist
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.measures import reals
 from probgen.model import Model

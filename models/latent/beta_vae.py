@@ -9,7 +9,7 @@ Higgins et al. 2017 (openreview.net/forum?id=Sy2fzU9gl).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard

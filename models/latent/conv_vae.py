@@ -10,7 +10,7 @@ Radford, Metz and Chintala 2016 (arXiv:1511.06434) for the layers; Kingma and We
 
 import pyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.pyro_modules import down, normal, observed, registered, shown, standard, up

@@ -8,7 +8,7 @@ Shapes: x: (dim,), z: (num_latents,), two or more. Chen et al. 2017 (arXiv:1611.
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, coupling

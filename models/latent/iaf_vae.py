@@ -9,7 +9,7 @@ Shapes: x: (dim,), z: (num_latents,). Kingma et al. 2016 (arXiv:1606.04934).
 import jax
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.flows import BoundedAffine, autoregressive

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 
 

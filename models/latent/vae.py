@@ -10,7 +10,7 @@ Kingma and Welling 2014 (arXiv:1312.6114); Rezende, Mohamed and Wierstra 2014 (a
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.vae import mlp, normal, observed, shown, standard

@@ -11,7 +11,7 @@ import jax
 import numpyro
 import numpyro.distributions as dist
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.model import Model
 from probgen.nets.convolutions import down, grid, judge, up
 from probgen.nets.pixels import check_pictures

@@ -9,7 +9,7 @@ Kingma and Welling 2014 (arXiv:1312.6114); Rezende, Mohamed and Wierstra 2014 (a
 
 import pyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.data.scales import one_scale
 from probgen.model import Model
 from probgen.nets.pyro_modules import normal, observed, perceptron, registered, shown, standard

@@ -11,7 +11,7 @@ Van den Oord, Vinyals and Kavukcuoglu 2017 (arXiv:1711.00937).
 
 import numpyro
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.distributions.codebook import Codes, Nearest, codebook
 from probgen.model import Model
 from probgen.nets.autoregressive import check_sizes

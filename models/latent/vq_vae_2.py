@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpyro
 from jax.lax import stop_gradient
 
-from probgen.data.checks import load
+from probgen.data import load
 from probgen.distributions.codebook import Codes, Nearest, codebook
 from probgen.model import Model
 from probgen.nets.autoregressive import check_sizes

@@ -154,6 +154,7 @@ def gathered(program: Callable[[], Any], nesting: int, is_loose: bool = False) -
 
     nesting: its dimensions of plates; is_loose: whether those without a plate are taken for one, see `loose`.
     """
+    funsor.set_backend("jax")  # Pyro's automatic guides by funsor leave it at torch
     kind = loose.tracer(loose.of_program(program, nesting)) if is_loose else packed_trace
     with _own_dimensions(), handlers.block(), plate_to_enum_plate(), loose.in_scans(kind):
         trace = kind(enum(Indices(program), -nesting - 1)).get_trace()
