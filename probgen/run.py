@@ -445,8 +445,8 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     if not run.records:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
     if store.has("answer.safetensors"):
-        return run.result(store.arrays("answer.safetensors")[0])
-    return run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {})
+        return _settled(run.result(store.arrays("answer.safetensors")[0]))
+    return _settled(run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {}))
 
 
 def _answer(run: Run) -> Mapping[str, np.ndarray]:
