@@ -1,5 +1,7 @@
 """Rows in any units, around any point: densities, bounds, mixtures beside the same in units near 1, and closed forms."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -214,13 +216,26 @@ def test_a_density_that_is_worse_than_a_fitted_normal_fails(program, engine):
     assert "normal" in verdict["baseline"].message
 
 
-@pytest.mark.parametrize(("program", "engine"), [(own, "numpyro"), (own_pyro, "pyro")])
-def test_the_same_program_on_scaled_rows_passes(program, engine):
+@pytest.fixture(scope="module", params=["numpyro", "pyro"])
+def scaled(request):
+    program = {"numpyro": own, "pyro": own_pyro}[request.param]
     x = np.random.default_rng(0).normal(0.3, 1.2, size=(300, 2))
-    fit = pg.fit(
-        program, {"x": x}, "mle", engine=engine, num_steps=800, batch_size=300, learning_rate=0.02, progress=False
-    )
-    assert fit.diagnose().status == "pass", fit.diagnose()
+    settings = {"num_steps": 800, "batch_size": 300, "learning_rate": 0.02, "progress": False}
+    return pg.fit(program, {"x": x}, "mle", engine=request.param, **settings)
+
+
+def test_the_same_program_on_scaled_rows_passes(scaled):
+    assert scaled.diagnose().status == "pass", scaled.diagnose()
+
+
+@pytest.mark.parametrize(("shift", "status"), [(1.2, "warn"), (4.0, "fail")])
+def test_draws_that_are_not_like_the_rows_do_not_pass_whatever_the_loss_was(scaled, shift, status):
+    """One and three sds off, less the noise of both means."""
+    moved = dataclasses.replace(scaled, answer={**scaled.answer, "loc": scaled.answer["loc"] + shift})
+    finding = moved.diagnose()["new draws"]
+    assert finding.status == status
+    assert finding.value == pytest.approx(shift / 1.2 - 3 * (1 / 300 + 1 / 500) ** 0.5, abs=0.2)
+    assert scaled.diagnose()["new draws"].status == "pass"
 
 
 def test_bits_are_held_to_their_marginals():
