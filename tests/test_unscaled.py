@@ -168,6 +168,23 @@ def test_k_means_starts_do_not_depend_on_units():
     assert -fit.records["loss"][0, -1] == pytest.approx(best, abs=1e-3)
 
 
+def test_k_means_does_not_split_the_feature_with_the_largest_numbers():
+    """A wide feature without clusters beside one with two, 6 sds apart: halves of the wide one are a local maximum."""
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 200)
+    x = np.c_[1000 * rng.uniform(-1, 1, size=400), 6.0 * label + rng.normal(size=400)]
+    centres = [x[label == k].mean(0) for k in (0, 1)]
+    roots = [np.linalg.inv(np.cov(x[label == k].T)) for k in (0, 1)]
+    best = (
+        GaussianMixture(2, means_init=centres, precisions_init=roots, tol=1e-10, max_iter=1000, random_state=0)
+        .fit(x)
+        .score(x)
+    )
+    data = {"x": x, "centre": x.mean(0), "spread": x.std(0), "num_components": 2}
+    fit = pg.fit("gaussian_mixture", data, "em", progress=False)
+    assert -fit.records["loss"][0, -1] == pytest.approx(best, abs=1e-3)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e7, 1e8])
 def test_normals_far_from_zero_have_their_variance(offset):
     x = offset + moons()
