@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 import probgen as pg
 from probgen.diagnostics import unbounded
-from probgen.diagnostics.convergence import gained, level
+from probgen.diagnostics.convergence import _by_nats, _by_share, gained, level
 
 # ---- the trend -----------------------------------------------------------------------------------------------------
 
@@ -40,6 +40,25 @@ def test_slow_drift_in_one_direction_is_no_rest():
     """A learning rate that is too small: the second half gains as much as the first."""
     found = gained(np.linspace(5.0, 4.96, 5000))
     assert found.last > 0.35 * found.total
+
+
+@pytest.mark.parametrize(("steps", "status"), [(300, "warn"), (1200, "warn"), (30_000, "pass")])
+def test_a_likelihood_passes_where_at_most_a_tenth_of_a_nat_is_left(steps, status):
+    """Of a loss 300 / t there are 1, .25 and .01 nats left."""
+    finding = _by_nats(gained(curve(steps, 0.01)), "the loss", 0.1, "more steps", 0.5)
+    assert finding.status == status
+    assert "a longer run would gain" in finding.message
+    assert (finding.value <= finding.bar) == (status == "pass")
+
+
+@pytest.mark.parametrize(
+    ("slow", "noise", "status"), [(1.0, 0.001, "warn"), (0.01, 0.001, "pass"), (0.01, 2.0, "warn")]
+)
+def test_a_loss_that_is_no_likelihood_is_held_to_a_share_of_what_was_gained(slow, noise, status):
+    """Five units in its first hundred steps, then `slow` in each doubling: 20 % or .2 % of it all are left, or noise hides it."""
+    t = np.arange(1, 4001)
+    loss = 5 * np.exp(-t / 100) - slow * np.log2(t + 100) + noise * np.random.default_rng(0).normal(size=4000)
+    assert _by_share(gained(loss), "the loss", "more steps").status == status
 
 
 # ---- learners ------------------------------------------------------------------------------------------------------

@@ -113,6 +113,14 @@ def test_a_row_of_its_own_is_what_is_declared():
     assert [v.name for v in fit.target.hidden] == ["mu"]
 
 
+@pytest.mark.parametrize("inference", ["iwae", "amortised_svi"])
+def test_a_learner_that_knows_rows_alone_says_how_it_reads_the_program(inference):
+    fit = pg.fit(no_plate, {"y": Y}, inference, num_steps=20, batch_size=50, progress=False)
+    assert [v.name for v in fit.target.hidden] == ["mu"]
+    assert any("read as one of a single row, with 'mu' of its own" in note for note in fit.notes)
+    assert "by_row" in str(fit.diagnose())
+
+
 def test_parameters_alone_are_learned_from_rows_or_whole_to_the_same_maximum():
     def plain(y=None):
         s, m = numpyro.param("s", 1.0, constraint=POSITIVE), numpyro.param("m", 0.0)

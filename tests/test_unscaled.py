@@ -1,5 +1,7 @@
 """Rows in any units, around any point: densities, bounds, mixtures beside the same in units near 1, and closed forms."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -166,6 +168,23 @@ def test_k_means_starts_do_not_depend_on_units():
     assert -fit.records["loss"][0, -1] == pytest.approx(best, abs=1e-3)
 
 
+def test_k_means_does_not_split_the_feature_with_the_largest_numbers():
+    """A wide feature without clusters beside one with two, 6 sds apart: halves of the wide one are a local maximum."""
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 200)
+    x = np.c_[1000 * rng.uniform(-1, 1, size=400), 6.0 * label + rng.normal(size=400)]
+    centres = [x[label == k].mean(0) for k in (0, 1)]
+    roots = [np.linalg.inv(np.cov(x[label == k].T)) for k in (0, 1)]
+    best = (
+        GaussianMixture(2, means_init=centres, precisions_init=roots, tol=1e-10, max_iter=1000, random_state=0)
+        .fit(x)
+        .score(x)
+    )
+    data = {"x": x, "centre": x.mean(0), "spread": x.std(0), "num_components": 2}
+    fit = pg.fit("gaussian_mixture", data, "em", progress=False)
+    assert -fit.records["loss"][0, -1] == pytest.approx(best, abs=1e-3)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e7, 1e8])
 def test_normals_far_from_zero_have_their_variance(offset):
     x = offset + moons()
@@ -214,13 +233,26 @@ def test_a_density_that_is_worse_than_a_fitted_normal_fails(program, engine):
     assert "normal" in verdict["baseline"].message
 
 
-@pytest.mark.parametrize(("program", "engine"), [(own, "numpyro"), (own_pyro, "pyro")])
-def test_the_same_program_on_scaled_rows_passes(program, engine):
+@pytest.fixture(scope="module", params=["numpyro", "pyro"])
+def scaled(request):
+    program = {"numpyro": own, "pyro": own_pyro}[request.param]
     x = np.random.default_rng(0).normal(0.3, 1.2, size=(300, 2))
-    fit = pg.fit(
-        program, {"x": x}, "mle", engine=engine, num_steps=800, batch_size=300, learning_rate=0.02, progress=False
-    )
-    assert fit.diagnose().status == "pass", fit.diagnose()
+    settings = {"num_steps": 800, "batch_size": 300, "learning_rate": 0.02, "progress": False}
+    return pg.fit(program, {"x": x}, "mle", engine=request.param, **settings)
+
+
+def test_the_same_program_on_scaled_rows_passes(scaled):
+    assert scaled.diagnose().status == "pass", scaled.diagnose()
+
+
+@pytest.mark.parametrize(("shift", "status"), [(1.2, "warn"), (4.0, "fail")])
+def test_draws_that_are_not_like_the_rows_do_not_pass_whatever_the_loss_was(scaled, shift, status):
+    """One and three sds off, less the noise of both means."""
+    moved = dataclasses.replace(scaled, answer={**scaled.answer, "loc": scaled.answer["loc"] + shift})
+    finding = moved.diagnose()["new draws"]
+    assert finding.status == status
+    assert finding.value == pytest.approx(shift / 1.2 - 3 * (1 / 300 + 1 / 500) ** 0.5, abs=0.2)
+    assert scaled.diagnose()["new draws"].status == "pass"
 
 
 def test_bits_are_held_to_their_marginals():

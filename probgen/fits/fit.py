@@ -241,6 +241,7 @@ class LearnedFit(Fit, FittedParameters):
 
         x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
         """
+        self._check_seen()
         return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))  # type: ignore[attr-defined]
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
@@ -319,7 +320,14 @@ class LearnedFit(Fit, FittedParameters):
             raise TypeError(f"This model has rows of {', '.join(keywords)}: say which by its name.")
         return {keywords[0]: x, **given}
 
+    def _check_seen(self) -> None:
+        """Raise Changed where the program reads files and the like, and its density is not what it was when it was learned."""
+        from probgen.fits.seal import check_seen
+
+        check_seen(self.target)
+
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self._check_seen()
         if not given:
             return dict(self.target.all_rows())  # type: ignore[attr-defined]
         self._check(given)

@@ -72,6 +72,7 @@ class LatentFit(LearnedFit, FittedLatents):
         """The visible sites' means given hidden sites, and the inputs of a conditional model: all (row, *event)."""
         from probgen.evaluate import bound
 
+        self._check_seen()
         shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}  # type: ignore[attr-defined]
         if set(hidden) != set(shapes):
             raise TypeError(f"Got {', '.join(hidden) or 'nothing'}; decode takes {', '.join(shapes)}.")

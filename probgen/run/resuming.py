@@ -16,7 +16,7 @@ from probgen.fits import seal
 from probgen.fits.fit import Fit
 from probgen.run.conditioning import Program
 from probgen.run.record import arrays_of, changes, record_of, restored_run
-from probgen.run.runner import RUNNER, Run, drive, scope_of
+from probgen.run.runner import RUNNER, Run, drive, scope_of, settled
 from probgen.run.store import CorruptRun, Store
 
 
@@ -76,8 +76,8 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     if not run.records:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
     if store.has("answer.safetensors"):
-        return run.result(store.arrays("answer.safetensors")[0])
-    return run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {})
+        return settled(run.result(store.arrays("answer.safetensors")[0]))
+    return settled(run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {}))
 
 
 def _answer(run: Run) -> Mapping[str, np.ndarray]:

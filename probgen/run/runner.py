@@ -112,10 +112,10 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
         run.seconds = time.perf_counter() - begun
     if run.store and answer:
         run.store.put("answer", answer)
-    return _settled(run.result(answer))
+    return settled(run.result(answer))
 
 
-def _settled(fit: Fit) -> Fit:
+def settled(fit: Fit) -> Fit:
     """The fit, its draws computed at once where the program reads what could change before they are asked for."""
     if any(pin.reads.mutable or pin.reads.unknown for pin in pins(fit.target)) and fit.z.shape[1]:
         with contextlib.suppress(Exception):  # told when they are asked for

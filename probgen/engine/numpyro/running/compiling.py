@@ -55,13 +55,13 @@ class Code:
             return jax.block_until_ready(out) if self.alone else out
 
     def _apart(self, leaves: list[Any], narrow: bool) -> Any:
-        """The outputs of an execution in a pool, as arrays of JAX's own client."""
+        """The outputs of an execution in a pool, as arrays of the host."""
         few = narrow or self.rows < pools.LARGE
         with pools.leased(narrow) as pool, pools.one_blas_thread if few else contextlib.nullcontext():
             if pool not in self._loaded:
                 self._loaded[pool] = _loaded(self.kept, [pool.device])
-            out = jax.block_until_ready(self._loaded[pool](*jax.device_put(leaves, pool.device)))
-            return jax.block_until_ready(jax.device_put(out, jax.devices()[0]))
+            out = jax.block_until_ready(self._loaded[pool](*_moved(leaves, pool.device)))
+            return _moved(out, jax.devices()[0])
 
     def _here(self) -> Any:
         if self.executable is None:
@@ -75,7 +75,7 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
     From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
     """
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
-    shapes = tuple((jnp.shape(leaf), jnp.asarray(leaf).dtype, _spread(leaf)) for leaf in leaves)
+    shapes = tuple((jnp.shape(leaf), _dtype(leaf), _spread(leaf)) for leaf in leaves)
     settings_of = tuple(sorted(settings.items()))
     return _compiled(make, kernel, type(target), target.structure, tree, shapes, settings_of, _own(kernel))
 
@@ -134,6 +134,23 @@ def _in_a_thread(job: Callable[[], Any]) -> Any:
             return job()
 
     return watch.apart([scoped])[0]
+
+
+def _dtype(leaf: Any) -> Any:
+    """The type that an array or number has in compiled code."""
+    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
+
+
+def _on_host(leaf: Any) -> Any:
+    """An array of the CPU's memory as NumPy's, which costs no copy; random keys, which NumPy has no type for, as they are."""
+    keys = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if keys else np.asarray(leaf)
+
+
+def _moved(leaves: Any, device: Any) -> list[Any]:
+    """Arrays that one client has for the code of another: by way of the host, where a move by JAX would copy each of them."""
+    held = [_on_host(leaf) for leaf in leaves]
+    return [jax.device_put(leaf, device) if isinstance(leaf, jax.Array) else leaf for leaf in held]
 
 
 def _spread(leaf: Any) -> Any:
