@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import types
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import stand_ins
 from harness import say
 
 STEPS = 4  # of the library's own runs
@@ -43,6 +45,12 @@ NOT_MODELS = (
     "minipyro.py",
     "svi_horovod.py",
     "svi_lightning.py",
+    # parts of cvae-flax/main.py, and a page about it
+    "cvae.py",
+    "data.py",
+    "models.py",
+    "train_baseline.py",
+    "train_cvae.py",
 )
 
 
@@ -146,7 +154,7 @@ def hook(library: str, seen: Seen) -> None:
             return update(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
 
         MCMC.run, SVI.init, SVI.run = mcmc, svi_init, svi_run
-        stand_ins()
+        stein(seen)
     else:
         import pyro
         from pyro.infer import MCMC, SVI
@@ -171,6 +179,22 @@ def hook(library: str, seen: Seen) -> None:
         MCMC.run, SVI.step = pyro_mcmc, pyro_step
 
 
+def stein(seen: Seen) -> None:
+    """Stein variational inference is not ours: `svi` takes its program and guide."""
+    from numpyro.contrib.einstein import SteinVI
+
+    run = SteinVI.run
+
+    def stein_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
+        given = {
+            k: v for k, v in kwargs.items() if k not in ("progress_bar", "init_state", "collect_fn", "init_params")
+        }
+        seen.take("svi", self.model, self.guide, args, {**self.static_kwargs, **given})
+        return run(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
+
+    SteinVI.run = stein_run
+
+
 @contextlib.contextmanager
 def fresh(pyro: Any) -> Any:
     """Pyro's parameters as they were before."""
@@ -179,45 +203,6 @@ def fresh(pyro: Any) -> Any:
         yield
     finally:
         pyro.get_param_store().set_state(kept)
-
-
-def stand_ins() -> None:
-    """Made data in the form of NumPyro's data sets."""
-    import numpy as np
-    from numpyro.examples import datasets
-
-    rng = np.random.default_rng(0)
-    n, days = 200, [f"{2000 + i // 250}-01-01" for i in range(500)]
-    bits = lambda *shape: (rng.uniform(size=shape) < 0.3).astype("uint8")  # noqa: E731
-    chords = {s: (np.full(8, 12), bits(8, 12, 88)) for s in ("train", "test", "valid")}
-    players = np.array(
-        [[f"Player{i}", 45, int(rng.integers(8, 20)), 300, int(rng.integers(60, 100))] for i in range(18)]
-    )
-    made = {
-        "baseball": {
-            s: (players[:, 1].astype(int), players[:, 2].astype(int), list(players[:, 0])) for s in ("train", "test")
-        },
-        "boston_housing": {s: (rng.normal(size=(n, 13)), rng.normal(size=n)) for s in ("train", "test")},
-        "covtype": {"train": (rng.normal(size=(n, 54)), bits(n).astype("int32"))},
-        "dipper_vole": {"dipper": (bits(60, 7).astype(int), bits(60).astype(int)), "vole": (bits(60, 6).astype(int),)},
-        "higgs": {s: (rng.normal(size=(n, 28)), bits(n).astype("int32")) for s in ("train", "test")},
-        "jsb_chorales": chords,
-        "lynxhare": {"train": (np.arange(1900, 1921), rng.uniform(5, 70, (21, 2)))},
-        "mnist": {
-            s: (rng.uniform(size=(512, 28, 28)).astype("float32"), rng.integers(0, 10, 512)) for s in ("train", "test")
-        },
-        "SP500": {"train": (days, rng.normal(size=500) / 100)},
-        "ucbadmit": {
-            "train": (np.repeat(np.arange(6), 2), np.tile([1, 0], 6), np.full(12, 300), rng.integers(50, 250, 12))
-        },
-    }
-
-    def load(dset: Any, num_datapoints: int | None = -1) -> Any:
-        if dset.name not in made:
-            raise FileNotFoundError(f"the data set {dset.name} is not here")
-        return made[dset.name]
-
-    datasets._load = load
 
 
 def runnable(code: str, notebook: bool = False) -> str:
@@ -230,12 +215,12 @@ def child(library: str, file: Path) -> None:
     """One file, to its end or its first error."""
     os.environ["CI"] = "1"  # notebooks take fewer steps
     os.environ.setdefault("MPLBACKEND", "agg")
-    os.chdir(file.parent)
     sys.path.insert(0, str(file.parent))
     sys.path.insert(0, str(file.parents[2]))
     sys.argv = [str(file)]
     import probgen  # noqa: F401  # before anything starts JAX
 
+    stand_ins.install(library)
     hook(library, Seen())
     module = types.ModuleType("__main__")
     module.__file__ = str(file)
@@ -267,10 +252,11 @@ def library_cells(file: Path, space: dict[str, Any]) -> None:
 
 def measured(library: str, root: Path, file: Path) -> list[dict[str, Any]]:
     """The records of one file; one without models says why."""
-    words = [sys.executable, __file__, "--child", library, str(file)]
+    words = [sys.executable, str(Path(__file__).resolve()), "--child", library, str(file)]
     try:
         quick = os.environ | {"XLA_FLAGS": f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()}
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=quick)
+        with tempfile.TemporaryDirectory() as folder:  # what a file writes: pictures, parameters
+            done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=quick, cwd=folder)
         out, end = done.stdout, "" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-300:]}"
     except subprocess.TimeoutExpired as late:
         out, end = (late.stdout or b"").decode(), f"longer than {LIMIT} s"
