@@ -36,6 +36,13 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 LIMIT = 240  # seconds for a file
 FOLDERS = {"numpyro": ("examples", "notebooks/source"), "pyro": ("examples", "tutorial/source")}
 BARS = {"numpyro": 0.95, "pyro": 0.85}
+VARIANTS = {  # of files that choose between models: what is said to each of them on the command line
+    "annotation.py": [["--model", m] for m in ("mn", "ds", "mace", "hds", "id", "lre")],
+    "capture_recapture.py": [*(["--model", m] for m in "12345"), ["--model", "1", "--dataset", "vole"]],
+    "gaussian_shells.py": [[], ["--enum"]],
+    "gp.py": [[], ["--no-cholesky"]],
+    "hmm_enum.py": [["--model", m, "--num-sequences", "6"] for m in "12346"],
+}
 CLOSE = 1e-5  # of log densities, relative; constants of single precision round to 1e-7
 NOT_MODELS = (
     "conf.py",
@@ -75,11 +82,12 @@ class Seen:
         import probgen as pg
 
         name = getattr(program, "__name__", type(program).__name__)
-        key = (kind, name, str([type(a) for a in args]), str(sorted(kwargs)))
+        key = (kind, name, code(program), str([type(a) for a in args]), str(sorted(kwargs)))
         if key in self.done:
             return
         self.done.add(key)
         record = {"model": name, "kind": kind, "seconds": time.perf_counter(), "difference": None}
+        print("\nBEGIN " + json.dumps({"model": name, "kind": kind}), flush=True)
         inference, settings = ("nuts", SHORT) if kind == "mcmc" else ("svi", {"num_steps": 20, "guide": guide})
         try:
             with warnings.catch_warnings():
@@ -95,6 +103,13 @@ class Seen:
                 traceback.print_exc()
         record["seconds"] = round(time.perf_counter() - record["seconds"], 1)
         print("\nRECORD " + json.dumps(record), flush=True)
+
+
+def code(program: Any) -> Any:
+    """What a program does: notebooks call several by one name."""
+    while (inner := getattr(program, "fn", None) or getattr(program, "func", None)) is not None:
+        program = inner
+    return getattr(program, "__code__", None)
 
 
 def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> float | None:
@@ -140,15 +155,17 @@ def hook(library: str, seen: Seen) -> None:
             model = getattr(self.sampler, "model", None) or getattr(
                 getattr(self.sampler, "inner_kernel", None), "model", None
             )
-            if model is not None:
-                seen.take("mcmc", model, None, args, kwargs)
             self.num_warmup, self.num_samples, self.progress_bar = STEPS, STEPS, False
-            return run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
+            result = run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
+            if model is not None:  # what the library itself does not run is no model of ours to run
+                seen.take("mcmc", model, None, args, kwargs)
+            return result
 
         def svi_init(self: Any, rng_key: Any, *args: Any, **kwargs: Any) -> Any:
             given = {**self.static_kwargs, **{k: v for k, v in kwargs.items() if k != "init_params"}}
+            state = init(self, rng_key, *args, **kwargs)
             seen.take("svi", self.model, self.guide, args, given)
-            return init(self, rng_key, *args, **kwargs)
+            return state
 
         def svi_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
             return update(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
@@ -186,11 +203,10 @@ def stein(seen: Seen) -> None:
     run = SteinVI.run
 
     def stein_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
-        given = {
-            k: v for k, v in kwargs.items() if k not in ("progress_bar", "init_state", "collect_fn", "init_params")
-        }
+        given = {k: v for k, v in kwargs.items() if k not in ("progress_bar", "init_state")}
+        result = run(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
         seen.take("svi", self.model, self.guide, args, {**self.static_kwargs, **given})
-        return run(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
+        return result
 
     SteinVI.run = stein_run
 
@@ -211,13 +227,13 @@ def runnable(code: str, notebook: bool = False) -> str:
     return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(left_out))
 
 
-def child(library: str, file: Path) -> None:
+def child(library: str, file: Path, said: list[str]) -> None:
     """One file, to its end or its first error."""
     os.environ["CI"] = "1"  # notebooks take fewer steps
     os.environ.setdefault("MPLBACKEND", "agg")
     sys.path.insert(0, str(file.parent))
     sys.path.insert(0, str(file.parents[2]))
-    sys.argv = [str(file)]
+    sys.argv = [str(file), *said]
     import probgen  # noqa: F401  # before anything starts JAX
 
     stand_ins.install(library)
@@ -250,9 +266,9 @@ def library_cells(file: Path, space: dict[str, Any]) -> None:
 # ---- all files -----------------------------------------------------------------------------------------------------------
 
 
-def measured(library: str, root: Path, file: Path) -> list[dict[str, Any]]:
-    """The records of one file; one without models says why."""
-    words = [sys.executable, str(Path(__file__).resolve()), "--child", library, str(file)]
+def measured(library: str, root: Path, file: Path, said: list[str]) -> list[dict[str, Any]]:
+    """The records of one file; one without models says why. said: its command line."""
+    words = [sys.executable, str(Path(__file__).resolve()), "--child", library, str(file), *said]
     try:
         quick = os.environ | {"XLA_FLAGS": f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()}
         with tempfile.TemporaryDirectory() as folder:  # what a file writes: pictures, parameters
@@ -263,9 +279,10 @@ def measured(library: str, root: Path, file: Path) -> list[dict[str, Any]]:
     lines = out.splitlines()
     found = [json.loads(line[7:]) for line in lines if line.startswith("RECORD ")]
     ends = [json.loads(line[5:]) for line in lines if line.startswith("ENDS ")]
-    base = {"library": library, "file": str(file.relative_to(root))}
-    if end.startswith("longer") and not ends:
-        found.append({"model": "?", "kind": "?", "outcome": "no end", "why": end})
+    begun = [json.loads(line[6:]) for line in lines if line.startswith("BEGIN ")]
+    base = {"library": library, "file": " ".join([str(file.relative_to(root)), *said])}
+    if end and len(begun) > len(found):  # ended while it was ours to run
+        found.append(begun[-1] | {"outcome": "no end" if end.startswith("longer") else "crash", "why": end})
     return [base | r for r in found] or [
         base | {"model": "-", "outcome": "no model", "why": (ends or [end or "none is run"])[0]}
     ]
@@ -294,18 +311,19 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=harness.HERE / "library_models.jsonl", help="results (default: %(default)s)"
     )
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.child[0], Path(given.child[1]).resolve())
+        child(given.child[0], Path(given.child[1]).resolve(), given.child[2:])
         return 0
     roots = {k: v.resolve() for k, v in (("numpyro", given.numpyro), ("pyro", given.pyro)) if v}
     if not roots:
         parser.error("say where a checkout is: --numpyro PATH or --pyro PATH")
     records: list[dict[str, Any]] = []
-    todo = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
-    for i, (library, root, file) in enumerate(todo):
-        for record in measured(library, root, file):
+    chosen = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
+    todo = [(*one, said) for one in chosen for said in VARIANTS.get(one[-1].name, [[]])]
+    for i, (library, root, file, said) in enumerate(todo):
+        for record in measured(library, root, file, said):
             records.append(record)
             with given.out.open("a") as out:
                 out.write(json.dumps(record) + "\n")
