@@ -35,7 +35,9 @@ def averaged(sites: tuple[Site, ...], data: Arrays) -> tuple[Site, ...]:
 def note_averaged(sites: Iterable[Site]) -> tuple[str, ...]:
     """What a result says of them: nothing where there are none."""
     names = ", ".join(s.source for s in sites)
-    return (f"Grey levels of {names} enter by the mean of their bits' log density, y log p + (1 - y) log(1 - p).",) * bool(names)
+    return (
+        f"Grey levels of {names} enter by the mean of their bits' log density, y log p + (1 - y) log(1 - p).",
+    ) * bool(names)
 
 
 def grey_sites(target: Any, rows: Arrays) -> tuple[str, ...]:

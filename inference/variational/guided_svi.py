@@ -88,6 +88,12 @@ class GuidedSVI(Guide):
         anchor = Anchor(xp.zeros(1, target.precision), xp.ones(1, target.precision))  # type: ignore[attr-defined]
         return State(nought, parameters, none, none, parameters, zero, anchor, plan)
 
+    def _learn(self, key: Any, state: State, target: Any) -> tuple[State, Any]:
+        new, info = super()._learn(key, state, target)
+        if target.guide_has_state:
+            new = new._replace(parameters=target.guide_moved(key, state.parameters, new.parameters))
+        return new, info
+
     def answer(self, key: Any, state: State, target: Any) -> Any:
         if target.guide_is_laplace:
             return _about_the_mode(self, key, state, target)

@@ -19,6 +19,7 @@ import numpy as np
 from probgen import grey
 from probgen.engine import batches, learned, whole
 from probgen.engine.numpyro import of_structure
+from probgen.engine.stated import HasState, stated
 from probgen.engine.structure import MEASURES, Structure, settings, structure_of
 from probgen.target import Target
 
@@ -43,6 +44,10 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
         return target
     try:
         structure = structure_of(program, arrays, static, precision)
+    except HasState as error:
+        target = read(stated(program, error.kinds), arrays, static, precision, False)
+        target.only_guided = str(error)
+        return target
     except Exception:
         if by_row is None and not bound and (target := rows()):
             target.notes = (ONE_ROW.format("it does not run on them at once"),)

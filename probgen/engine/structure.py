@@ -26,6 +26,7 @@ from probgen.engine import energy, indices, one_by_one, pieces
 from probgen.engine.edges import UNOBSERVED, Edges, Shown, is_angle
 from probgen.engine.energy import Block
 from probgen.engine.messengers import SCAN, Free, FullPlates, Steps
+from probgen.engine.stated import HasState, kinds_of
 from probgen.engine.supports import supports_of, variables_of
 from probgen.pinned import Pinned
 from probgen.target import Site, Variable
@@ -251,11 +252,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         free = Free()
         with free:
             trace = handlers.trace(Steps(started)).get_trace()
-        if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
-            raise ValueError(
-                f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
-                "holds it.\nUse a network without it, such as one with layer normalisation."
-            )
+        if kinds := kinds_of(trace):
+            raise HasState(kinds)
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=variables_of(trace))
         found.update(plates=_plates(trace), dimensions=_dimensions(trace))
         found.update(learnable=bool(free.names), transforms=one_by_one.in_densities(trace))
