@@ -113,3 +113,16 @@ def test_state_without_a_guide_is_refused():
     for word in ("nuts", "mean_field", "map"):
         with pytest.raises(ValueError, match="'running' is state that changes"):
             pg.fit(counting, {"y": Y}, word, progress=False)
+
+
+def test_fewer_draws_are_kept_of_pairs_with_many_parameters(monkeypatch):
+    monkeypatch.setattr("probgen.inference.variational.guided_svi.HELD", 100)
+
+    def program(y):
+        weights = numpyro.param("weights", jnp.zeros(50))
+        mu = numpyro.sample("mu", dist.Normal(weights.sum(), 1.0))
+        numpyro.sample("y", dist.Normal(mu, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+    fit = pg.fit(program, {"y": Y}, "svi", guide=normal, num_steps=20, progress=False)
+    assert fit.draws["mu"].shape == (4, 10)
+    assert any("10 draws, not 1000" in note and "51 numbers" in note for note in fit.target.notes)

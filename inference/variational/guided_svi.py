@@ -19,6 +19,11 @@ from probgen.points import AtPoints
 from probgen.target import Continuous
 
 
+HELD = 2**26  # numbers in all draws together, half a gigabyte in double precision
+FEWEST = 10  # draws of a chain
+FEWER = "Each chain has {} draws, not {}: a draw holds all unknowns and parameters, {} numbers."
+
+
 class Elbo(NamedTuple):
     """A bound and its estimate: see `GuidedSVI`."""
 
@@ -39,7 +44,7 @@ class _Own:
 
     @staticmethod
     def draws(settings: GuidedSVI, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
-        return target.guide_draws(key, parameters, settings.num_draws)
+        return target.guide_draws(key, parameters, settings.held(target))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,14 @@ class GuidedSVI(Guide):
         if finite and self.elbo not in ("trace", "enum"):
             told = f"{finite[0]!r} is finite and is summed out, which elbo={self.elbo!r} does not do"
             raise Incompatible(f"{told}: use elbo='enum'.")
-        return target.paired()
+        found = target.paired()
+        if (held := self.held(found)) < self.num_draws:
+            found.notes = (*found.notes, FEWER.format(held, self.num_draws, found.dim))
+        return found
+
+    def held(self, target: Any) -> int:
+        """How many draws each of the four chains has: fewer than asked for where a draw, with all parameters, is large."""
+        return min(self.num_draws, max(FEWEST, HELD // (4 * target.dim)))
 
     def backend(self, target: Any) -> Any:
         return _Own
