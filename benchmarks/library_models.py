@@ -266,16 +266,16 @@ def library_cells(file: Path, space: dict[str, Any]) -> None:
 # ---- all files -----------------------------------------------------------------------------------------------------------
 
 
-def measured(library: str, root: Path, file: Path, said: list[str]) -> list[dict[str, Any]]:
-    """The records of one file; one without models says why. said: its command line."""
+def measured(library: str, root: Path, file: Path, said: list[str], limit: int) -> list[dict[str, Any]]:
+    """The records of one file; one without models says why. said: its command line; limit: seconds."""
     words = [sys.executable, str(Path(__file__).resolve()), "--child", library, str(file), *said]
     try:
         quick = os.environ | {"XLA_FLAGS": f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()}
         with tempfile.TemporaryDirectory() as folder:  # what a file writes: pictures, parameters
-            done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=quick, cwd=folder)
+            done = subprocess.run(words, capture_output=True, text=True, timeout=limit, env=quick, cwd=folder)
         out, end = done.stdout, "" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-300:]}"
     except subprocess.TimeoutExpired as late:
-        out, end = (late.stdout or b"").decode(), f"longer than {LIMIT} s"
+        out, end = (late.stdout or b"").decode(), f"longer than {limit} s"
     lines = out.splitlines()
     found = [json.loads(line[7:]) for line in lines if line.startswith("RECORD ")]
     ends = [json.loads(line[5:]) for line in lines if line.startswith("ENDS ")]
@@ -311,6 +311,7 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=harness.HERE / "library_models.jsonl", help="results (default: %(default)s)"
     )
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for a file (default: %(default)s)")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -323,7 +324,7 @@ def main() -> int:
     chosen = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
     todo = [(*one, said) for one in chosen for said in VARIANTS.get(one[-1].name, [[]])]
     for i, (library, root, file, said) in enumerate(todo):
-        for record in measured(library, root, file, said):
+        for record in measured(library, root, file, said, given.limit):
             records.append(record)
             with given.out.open("a") as out:
                 out.write(json.dumps(record) + "\n")
