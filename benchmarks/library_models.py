@@ -81,8 +81,9 @@ class Seen:
     def take(self, kind: str, program: Any, guide: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         import probgen as pg
 
-        name = getattr(program, "__name__", type(program).__name__)
-        key = (kind, name, code(program), str([type(a) for a in args]), str(sorted(kwargs)))
+        own = inner(program)
+        name = getattr(own, "__name__", type(own).__name__)
+        key = (kind, name, getattr(own, "__code__", None), str([type(a) for a in args]), str(sorted(kwargs)))
         if key in self.done:
             return
         self.done.add(key)
@@ -105,11 +106,11 @@ class Seen:
         print("\nRECORD " + json.dumps(record), flush=True)
 
 
-def code(program: Any) -> Any:
-    """What a program does: notebooks call several by one name."""
-    while (inner := getattr(program, "fn", None) or getattr(program, "func", None)) is not None:
-        program = inner
-    return getattr(program, "__code__", None)
+def inner(program: Any) -> Any:
+    """The function inside of handlers and partials."""
+    while (held := getattr(program, "fn", None) or getattr(program, "func", None)) is not None:
+        program = held
+    return program
 
 
 def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> float | None:

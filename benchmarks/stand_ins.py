@@ -25,6 +25,7 @@ def bits(*shape: int) -> np.ndarray:
 def install(library: str) -> None:
     """Every stand-in for a library's examples, in this process and its working folder."""
     sys.meta_path.append(Pictures())
+    _styles()
     if library == "numpyro":
         _numpyro()
         _tables()
@@ -66,6 +67,23 @@ def _attribute(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     return MagicMock(name=name)
+
+
+def _styles() -> None:
+    """Names that notebooks use of older versions of what draws."""
+    import contextlib
+
+    import IPython.display
+    import matplotlib.pyplot as plt
+
+    IPython.display.set_matplotlib_formats = lambda *args, **kwargs: None
+    own = plt.style.use
+
+    def use(style: Any) -> None:
+        with contextlib.suppress(OSError):
+            own(style)
+
+    plt.style.use = use
 
 
 # ---- NumPyro's data sets -----------------------------------------------------------------------------------------------
