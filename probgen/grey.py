@@ -1,7 +1,5 @@
 """Grey levels where a program has bits, one rule: who learns from rows, or is asked about rows, draws bits of them at every use and
 says so; a program that is run on its whole data refuses them (`check_support`), as its posterior would change with every draw.
-Where such a program has parameters, its bound is learned, and grey levels enter as the library computes their log density, which is
-the mean over the bits: y log p + (1 - y) log(1 - p).
 """
 
 from __future__ import annotations
@@ -24,20 +22,6 @@ def is_grey(values: np.ndarray) -> bool:
 def loosened(site: Site, grey: bool) -> Site:
     """The site, whose bits may be probabilities where they are grey."""
     return replace(site, bounds=site.bounds._replace(whole=False)) if grey and site.bounds else site
-
-
-def averaged(sites: tuple[Site, ...], data: Arrays) -> tuple[Site, ...]:
-    """The sites of bits of which whole data {keyword: array} hold grey levels."""
-    bits = [s for s in sites if s.source in data and s.bounds and s.bounds[:2] == (0, 1) and s.bounds.whole]
-    return tuple(s for s in bits if s.distribution.startswith("Bernoulli") and is_grey(np.asarray(data[s.source])))
-
-
-def note_averaged(sites: Iterable[Site]) -> tuple[str, ...]:
-    """What a result says of them: nothing where there are none."""
-    names = ", ".join(s.source for s in sites)
-    return (
-        f"Grey levels of {names} enter by the mean of their bits' log density, y log p + (1 - y) log(1 - p).",
-    ) * bool(names)
 
 
 def grey_sites(target: Any, rows: Arrays) -> tuple[str, ...]:

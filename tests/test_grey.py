@@ -8,7 +8,6 @@ import pytest
 from conftest import ENGINES
 
 import probgen as pg
-from probgen import runtime
 from probgen.datasets import binarised
 from probgen.run import conditioned
 
@@ -124,28 +123,3 @@ def test_the_collection_follows_the_same_rule():
     theirs = pg.fit("vae", {"x": GREY, "dim": 4, "num_latents": 2, "width": 8}, "svi", **SETTINGS)
     assert own.target.notes == theirs.target.notes
     assert own.log_prob(num_particles=5).kind == theirs.log_prob(num_particles=5).kind
-
-
-def test_bounds_of_whole_data_take_the_mean_over_bits():
-    """A program whose unknowns stand in no plate over rows, with parameters and a guide: its density is NumPyro's own."""
-    from numpyro.infer.util import log_density
-
-    def program(x=None):
-        w = numpyro.param("w", jnp.ones((2, 4)))
-        z = numpyro.sample("z", dist.Normal(jnp.zeros((200, 2)), 1.0).to_event(2))
-        numpyro.sample("x", dist.Bernoulli(logits=z @ w).to_event(2), obs=x)
-
-    def guide(x=None):
-        numpyro.sample("z", dist.Normal(numpyro.param("m", jnp.zeros((200, 2))), 0.1).to_event(2))
-
-    fit = pg.fit(program, {"x": GREY}, "svi", guide=guide, num_steps=20, progress=False)
-    assert any("mean of their bits' log density" in note for note in fit.target.notes)
-    rng = np.random.default_rng(1)
-    w, z = rng.normal(size=(2, 4)), rng.normal(size=(200, 2))
-    point = np.concatenate([w.ravel(), z.ravel()])
-    logits = z @ w
-    expected = (-0.5 * (z**2 + np.log(2 * np.pi))).sum() + (GREY * logits - np.log1p(np.exp(logits))).sum()
-    with runtime.jax_scope(fit.precision):
-        assert float(fit.target.log_density(point)) == pytest.approx(expected, rel=1e-5)
-    theirs = log_density(numpyro.handlers.substitute(program, {"w": w}), (GREY,), {}, {"z": z})[0]
-    assert float(theirs) == pytest.approx(expected, rel=1e-5)

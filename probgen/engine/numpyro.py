@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -36,7 +36,6 @@ from probgen.engine.structure import (
     with_blocks,
 )  # fmt: skip
 from probgen.engine.xla import Executor
-from probgen.grey import loosened
 from probgen.pinned import pinned
 from probgen.target import (
     Conditional,
@@ -634,11 +633,9 @@ def _prepared(program: Callable[..., Any], data: Mapping[str, Any], precision: s
         return reading.read(program, arrays, static, precision, by_row)
 
 
-def of_structure(
-    structure: Structure, arrays: Mapping[str, Any], notes: tuple[str, ...] = (), grey: Container[Site] = ()
-) -> Target:
-    """The target of a program that runs on its whole data; grey: sites of bits whose data may be grey levels."""
-    check_support(tuple(loosened(s, s in grey) for s in structure.sites), arrays)
+def of_structure(structure: Structure, arrays: Mapping[str, Any], notes: tuple[str, ...] = ()) -> Target:
+    """The target of a program that runs on its whole data."""
+    check_support(structure.sites, arrays)
     structure.check_data(arrays)
     arrays = {k: jax.device_put(v) for k, v in arrays.items()}
     kinds = {v.name: v.kind for v in structure.variables}

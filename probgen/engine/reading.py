@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probgen import grey
 from probgen.engine import batches, learned, whole
 from probgen.engine.numpyro import of_structure
 from probgen.engine.stated import HasState, stated
@@ -67,8 +66,7 @@ def with_points(structure: Structure, arrays: Arrays, rows: Callable[[], Any]) -
     found = structure_of(program, arrays, structure.static, structure.precision)
     shared = [site.name for site in structure.sites if site.kind == "latent" and not site.shape]
     notes = (SHARED.format(", ".join(map(repr, shared))),) if shared and rows() else ()
-    soft = grey.averaged(found.sites, arrays)
-    return of_structure(found, arrays, notes + grey.note_averaged(soft), soft)
+    return of_structure(found, arrays, notes)
 
 
 def _same_by_row(structure: Structure, arrays: Arrays, rows: Callable[[], Any]) -> Target | None:
