@@ -18,7 +18,6 @@ from probgen.inference.variational.map import Answer as Point
 from probgen.points import AtPoints
 from probgen.target import Continuous
 
-
 HELD = 2**26  # numbers in all draws together, half a gigabyte in double precision
 FEWEST = 10  # draws of a chain
 FEWER = "Each chain has {} draws, not {}: a draw holds all unknowns and parameters, {} numbers."
