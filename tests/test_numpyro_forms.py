@@ -126,3 +126,22 @@ def test_fewer_draws_are_kept_of_pairs_with_many_parameters(monkeypatch):
     fit = pg.fit(program, {"y": Y}, "svi", guide=normal, num_steps=20, progress=False)
     assert fit.draws["mu"].shape == (4, 10)
     assert any("10 draws, not 1000" in note and "51 numbers" in note for note in fit.target.notes)
+
+
+@pytest.mark.parametrize("kind", ["AutoNormal", "AutoDelta", "AutoMultivariateNormal"])
+def test_an_automatic_guide_that_the_library_has_used(kind):
+    import jax
+    from numpyro.infer import SVI, Trace_ELBO, autoguide
+
+    def program(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        sd = numpyro.sample("sd", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(mu, sd).expand([len(y)]).to_event(1), obs=y)
+
+    used, fresh = getattr(autoguide, kind)(program), getattr(autoguide, kind)(program)
+    SVI(program, used, numpyro.optim.Adam(0.01), Trace_ELBO()).run(jax.random.key(0), 10, Y[:7], progress_bar=False)
+    first, second = (
+        pg.fit(program, {"y": Y}, "svi", guide=guide, num_steps=50, progress=False) for guide in (used, fresh)
+    )
+    for name in ("mu", "sd"):
+        np.testing.assert_allclose(first.draws[name], second.draws[name], rtol=1e-6)
