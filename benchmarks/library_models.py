@@ -254,7 +254,8 @@ def child(library: str, file: Path, said: list[str]) -> None:
 
 
 def library_cells(file: Path, space: dict[str, Any]) -> None:
-    """A notebook cell by cell: one that fails for want of data or a package leaves the others."""
+    """A notebook cell by cell: one that fails for want of data or a package leaves the others. Loops of many steps take few."""
+    space["range"] = lambda *ends: range(*ends) if len(ends) > 1 or ends[0] < 5000 else range(STEPS)
     for cell in json.loads(file.read_text())["cells"]:
         if cell["cell_type"] != "code":
             continue

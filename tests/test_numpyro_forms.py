@@ -145,3 +145,17 @@ def test_an_automatic_guide_that_the_library_has_used(kind):
     )
     for name in ("mu", "sd"):
         np.testing.assert_allclose(first.draws[name], second.draws[name], rtol=1e-6)
+
+
+def test_a_minibatch_given_as_the_data_is_refused():
+    """The plate has 40 rows, the data 10 of them: what the others are is not known."""
+
+    def program(x, y):
+        with numpyro.plate("rows", 40, subsample_size=10):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+            numpyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
+
+    with pytest.raises(
+        ValueError, match="all rows of plate 'rows' at once: its arrays have a minibatch's length, 10 of 40"
+    ):
+        pg.fit(program, {"x": Y[10:20], "y": Y[:10]}, "nuts", progress=False)
