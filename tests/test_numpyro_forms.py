@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -109,6 +110,23 @@ def test_state_moves_with_a_guide():
     assert named["running[1]"] > 100
 
 
+def test_state_that_cannot_be_learned_is_refused():
+    def keyed(y):
+        numpyro.primitives.mutable("dropout", {"key": jax.random.key(0)})
+        normal(y)
+
+    def number(y):
+        numpyro.primitives.mutable("count", jnp.zeros(()))
+        normal(y)
+
+    for program, what in (
+        (keyed, "'dropout' is state with keys"),
+        (number, "'count' is state in a .*expected a dictionary"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            pg.fit(program, {"y": Y}, "svi", guide=normal, progress=False)
+
+
 def test_state_without_a_guide_is_refused():
     for word in ("nuts", "mean_field", "map"):
         with pytest.raises(ValueError, match="'running' is state that changes"):
@@ -130,7 +148,6 @@ def test_fewer_draws_are_kept_of_pairs_with_many_parameters(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["AutoNormal", "AutoDelta", "AutoMultivariateNormal"])
 def test_an_automatic_guide_that_the_library_has_used(kind):
-    import jax
     from numpyro.infer import SVI, Trace_ELBO, autoguide
 
     def program(y):

@@ -21,6 +21,10 @@ from probgen.about import About
 STATE = """{!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density holds it.
 Learn it with a guide, pg.fit(program, data, 'svi', guide=guide), or use a network without it (layer normalisation)."""
 
+KEYS = """{!r} is state with keys of random numbers (nnx.Dropout, nnx.Rngs), which cannot be learned.
+Leave these layers out, or draw with numpyro.prng_key() in the program."""
+HELD = '{!r} is state in a {}; expected a dictionary that the program changes, numpyro.mutable(name, {{"mean": 0.0}}).'
+
 Kinds = tuple[tuple[str, tuple[str, ...]], ...]  # state sites, and the types of the arrays of each
 
 
@@ -78,8 +82,10 @@ def kinds_of(trace: Mapping[str, Any]) -> Kinds:
     for name, site in trace.items():
         if site["type"] == "mutable":
             kinds = tuple(str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(site["value"]))
-            if not isinstance(site["value"], dict) or any(kind.startswith("key<") for kind in kinds):
-                raise ValueError(STATE.format(name))
+            if not isinstance(site["value"], dict):
+                raise ValueError(HELD.format(name, type(site["value"]).__name__))
+            if any(kind.startswith("key<") for kind in kinds):
+                raise ValueError(KEYS.format(name))
             found.append((name, kinds))
     return tuple(found)
 
