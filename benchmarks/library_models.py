@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import types
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import stand_ins
 from harness import say
 
 STEPS = 4  # of the library's own runs
@@ -34,6 +36,13 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 LIMIT = 240  # seconds for a file
 FOLDERS = {"numpyro": ("examples", "notebooks/source"), "pyro": ("examples", "tutorial/source")}
 BARS = {"numpyro": 0.95, "pyro": 0.85}
+VARIANTS = {  # of files that choose between models: what is said to each of them on the command line
+    "annotation.py": [["--model", m] for m in ("mn", "ds", "mace", "hds", "id", "lre")],
+    "capture_recapture.py": [*(["--model", m] for m in "12345"), ["--model", "1", "--dataset", "vole"]],
+    "gaussian_shells.py": [[], ["--enum"]],
+    "gp.py": [[], ["--no-cholesky"]],
+    "hmm_enum.py": [["--model", m, "--num-sequences", "6"] for m in "12346"],
+}
 CLOSE = 1e-5  # of log densities, relative; constants of single precision round to 1e-7
 NOT_MODELS = (
     "conf.py",
@@ -43,6 +52,12 @@ NOT_MODELS = (
     "minipyro.py",
     "svi_horovod.py",
     "svi_lightning.py",
+    # parts of cvae-flax/main.py, and a page about it
+    "cvae.py",
+    "data.py",
+    "models.py",
+    "train_baseline.py",
+    "train_cvae.py",
 )
 
 
@@ -66,12 +81,14 @@ class Seen:
     def take(self, kind: str, program: Any, guide: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         import probgen as pg
 
-        name = getattr(program, "__name__", type(program).__name__)
-        key = (kind, name, str([type(a) for a in args]), str(sorted(kwargs)))
+        own = inner(program)
+        name = getattr(own, "__name__", type(own).__name__)
+        key = (kind, name, getattr(own, "__code__", None), str([type(a) for a in args]), str(sorted(kwargs)))
         if key in self.done:
             return
         self.done.add(key)
         record = {"model": name, "kind": kind, "seconds": time.perf_counter(), "difference": None}
+        print("\nBEGIN " + json.dumps({"model": name, "kind": kind}), flush=True)
         inference, settings = ("nuts", SHORT) if kind == "mcmc" else ("svi", {"num_steps": 20, "guide": guide})
         try:
             with warnings.catch_warnings():
@@ -87,6 +104,13 @@ class Seen:
                 traceback.print_exc()
         record["seconds"] = round(time.perf_counter() - record["seconds"], 1)
         print("\nRECORD " + json.dumps(record), flush=True)
+
+
+def inner(program: Any) -> Any:
+    """The function inside of handlers and partials."""
+    while (held := getattr(program, "fn", None) or getattr(program, "func", None)) is not None:
+        program = held
+    return program
 
 
 def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> float | None:
@@ -132,21 +156,23 @@ def hook(library: str, seen: Seen) -> None:
             model = getattr(self.sampler, "model", None) or getattr(
                 getattr(self.sampler, "inner_kernel", None), "model", None
             )
-            if model is not None:
-                seen.take("mcmc", model, None, args, kwargs)
             self.num_warmup, self.num_samples, self.progress_bar = STEPS, STEPS, False
-            return run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
+            result = run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
+            if model is not None:  # what the library itself does not run is no model of ours to run
+                seen.take("mcmc", model, None, args, kwargs)
+            return result
 
         def svi_init(self: Any, rng_key: Any, *args: Any, **kwargs: Any) -> Any:
             given = {**self.static_kwargs, **{k: v for k, v in kwargs.items() if k != "init_params"}}
+            state = init(self, rng_key, *args, **kwargs)
             seen.take("svi", self.model, self.guide, args, given)
-            return init(self, rng_key, *args, **kwargs)
+            return state
 
         def svi_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
             return update(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
 
         MCMC.run, SVI.init, SVI.run = mcmc, svi_init, svi_run
-        stand_ins()
+        stein(seen)
     else:
         import pyro
         from pyro.infer import MCMC, SVI
@@ -171,6 +197,21 @@ def hook(library: str, seen: Seen) -> None:
         MCMC.run, SVI.step = pyro_mcmc, pyro_step
 
 
+def stein(seen: Seen) -> None:
+    """Stein variational inference is not ours: `svi` takes its program and guide."""
+    from numpyro.contrib.einstein import SteinVI
+
+    run = SteinVI.run
+
+    def stein_run(self: Any, rng_key: Any, num_steps: int, *args: Any, **kwargs: Any) -> Any:
+        given = {k: v for k, v in kwargs.items() if k not in ("progress_bar", "init_state")}
+        result = run(self, rng_key, STEPS, *args, **{**kwargs, "progress_bar": False})
+        seen.take("svi", self.model, self.guide, args, {**self.static_kwargs, **given})
+        return result
+
+    SteinVI.run = stein_run
+
+
 @contextlib.contextmanager
 def fresh(pyro: Any) -> Any:
     """Pyro's parameters as they were before."""
@@ -181,61 +222,22 @@ def fresh(pyro: Any) -> Any:
         pyro.get_param_store().set_state(kept)
 
 
-def stand_ins() -> None:
-    """Made data in the form of NumPyro's data sets."""
-    import numpy as np
-    from numpyro.examples import datasets
-
-    rng = np.random.default_rng(0)
-    n, days = 200, [f"{2000 + i // 250}-01-01" for i in range(500)]
-    bits = lambda *shape: (rng.uniform(size=shape) < 0.3).astype("uint8")  # noqa: E731
-    chords = {s: (np.full(8, 12), bits(8, 12, 88)) for s in ("train", "test", "valid")}
-    players = np.array(
-        [[f"Player{i}", 45, int(rng.integers(8, 20)), 300, int(rng.integers(60, 100))] for i in range(18)]
-    )
-    made = {
-        "baseball": {
-            s: (players[:, 1].astype(int), players[:, 2].astype(int), list(players[:, 0])) for s in ("train", "test")
-        },
-        "boston_housing": {s: (rng.normal(size=(n, 13)), rng.normal(size=n)) for s in ("train", "test")},
-        "covtype": {"train": (rng.normal(size=(n, 54)), bits(n).astype("int32"))},
-        "dipper_vole": {"dipper": (bits(60, 7).astype(int), bits(60).astype(int)), "vole": (bits(60, 6).astype(int),)},
-        "higgs": {s: (rng.normal(size=(n, 28)), bits(n).astype("int32")) for s in ("train", "test")},
-        "jsb_chorales": chords,
-        "lynxhare": {"train": (np.arange(1900, 1921), rng.uniform(5, 70, (21, 2)))},
-        "mnist": {
-            s: (rng.uniform(size=(512, 28, 28)).astype("float32"), rng.integers(0, 10, 512)) for s in ("train", "test")
-        },
-        "SP500": {"train": (days, rng.normal(size=500) / 100)},
-        "ucbadmit": {
-            "train": (np.repeat(np.arange(6), 2), np.tile([1, 0], 6), np.full(12, 300), rng.integers(50, 250, 12))
-        },
-    }
-
-    def load(dset: Any, num_datapoints: int | None = -1) -> Any:
-        if dset.name not in made:
-            raise FileNotFoundError(f"the data set {dset.name} is not here")
-        return made[dset.name]
-
-    datasets._load = load
-
-
 def runnable(code: str, notebook: bool = False) -> str:
     """Code without the check of the library's version, and without a notebook's commands."""
     left_out = ("assert numpyro.__version__", "assert pyro.__version__", *(("%", "!") if notebook else ()))
     return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(left_out))
 
 
-def child(library: str, file: Path) -> None:
+def child(library: str, file: Path, said: list[str]) -> None:
     """One file, to its end or its first error."""
     os.environ["CI"] = "1"  # notebooks take fewer steps
     os.environ.setdefault("MPLBACKEND", "agg")
-    os.chdir(file.parent)
     sys.path.insert(0, str(file.parent))
     sys.path.insert(0, str(file.parents[2]))
-    sys.argv = [str(file)]
+    sys.argv = [str(file), *said]
     import probgen  # noqa: F401  # before anything starts JAX
 
+    stand_ins.install(library)
     hook(library, Seen())
     module = types.ModuleType("__main__")
     module.__file__ = str(file)
@@ -252,7 +254,8 @@ def child(library: str, file: Path) -> None:
 
 
 def library_cells(file: Path, space: dict[str, Any]) -> None:
-    """A notebook cell by cell: one that fails for want of data or a package leaves the others."""
+    """A notebook cell by cell: one that fails for want of data or a package leaves the others. Loops of many steps take few."""
+    space["range"] = lambda *ends: range(*ends) if len(ends) > 1 or ends[0] < 5000 else range(STEPS)
     for cell in json.loads(file.read_text())["cells"]:
         if cell["cell_type"] != "code":
             continue
@@ -265,21 +268,23 @@ def library_cells(file: Path, space: dict[str, Any]) -> None:
 # ---- all files -----------------------------------------------------------------------------------------------------------
 
 
-def measured(library: str, root: Path, file: Path) -> list[dict[str, Any]]:
-    """The records of one file; one without models says why."""
-    words = [sys.executable, __file__, "--child", library, str(file)]
+def measured(library: str, root: Path, file: Path, said: list[str], limit: int) -> list[dict[str, Any]]:
+    """The records of one file; one without models says why. said: its command line; limit: seconds."""
+    words = [sys.executable, str(Path(__file__).resolve()), "--child", library, str(file), *said]
     try:
         quick = os.environ | {"XLA_FLAGS": f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()}
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=quick)
+        with tempfile.TemporaryDirectory() as folder:  # what a file writes: pictures, parameters
+            done = subprocess.run(words, capture_output=True, text=True, timeout=limit, env=quick, cwd=folder)
         out, end = done.stdout, "" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-300:]}"
     except subprocess.TimeoutExpired as late:
-        out, end = (late.stdout or b"").decode(), f"longer than {LIMIT} s"
+        out, end = (late.stdout or b"").decode(), f"longer than {limit} s"
     lines = out.splitlines()
     found = [json.loads(line[7:]) for line in lines if line.startswith("RECORD ")]
     ends = [json.loads(line[5:]) for line in lines if line.startswith("ENDS ")]
-    base = {"library": library, "file": str(file.relative_to(root))}
-    if end.startswith("longer") and not ends:
-        found.append({"model": "?", "kind": "?", "outcome": "no end", "why": end})
+    begun = [json.loads(line[6:]) for line in lines if line.startswith("BEGIN ")]
+    base = {"library": library, "file": " ".join([str(file.relative_to(root)), *said])}
+    if end and len(begun) > len(found):  # ended while it was ours to run
+        found.append(begun[-1] | {"outcome": "no end" if end.startswith("longer") else "crash", "why": end})
     return [base | r for r in found] or [
         base | {"model": "-", "outcome": "no model", "why": (ends or [end or "none is run"])[0]}
     ]
@@ -308,18 +313,20 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=harness.HERE / "library_models.jsonl", help="results (default: %(default)s)"
     )
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for a file (default: %(default)s)")
+    parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.child[0], Path(given.child[1]).resolve())
+        child(given.child[0], Path(given.child[1]).resolve(), given.child[2:])
         return 0
     roots = {k: v.resolve() for k, v in (("numpyro", given.numpyro), ("pyro", given.pyro)) if v}
     if not roots:
         parser.error("say where a checkout is: --numpyro PATH or --pyro PATH")
     records: list[dict[str, Any]] = []
-    todo = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
-    for i, (library, root, file) in enumerate(todo):
-        for record in measured(library, root, file):
+    chosen = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
+    todo = [(*one, said) for one in chosen for said in VARIANTS.get(one[-1].name, [[]])]
+    for i, (library, root, file, said) in enumerate(todo):
+        for record in measured(library, root, file, said, given.limit):
             records.append(record)
             with given.out.open("a") as out:
                 out.write(json.dumps(record) + "\n")

@@ -179,6 +179,8 @@ def offered(inference: Inference | type[Inference], target: type[Target] | Targe
     kind = target if isinstance(target, type) else type(target)
     if not isinstance(target, type) and target.points and not inference.learns_points:
         return False
+    if target.only_guided and not inference.takes_guide:
+        return False
     if issubclass(kind, inference.needs) or (issubclass(kind, Mixed) and inference.needs is Continuous):
         return True
     return inference.flat_prior and isinstance(target, Continuous) and target.by_row() is not None
@@ -186,6 +188,8 @@ def offered(inference: Inference | type[Inference], target: type[Target] | Targe
 
 def fitting(inference: Inference, target: Target, alternatives: Callable[[], list[str]]) -> Target:
     """The target as the algorithm takes it; raises Incompatible, naming what would work."""
+    if target.only_guided and not inference.takes_guide:
+        raise ValueError(target.only_guided)
     if target.points and not inference.learns_points:
         raise Incompatible(_points_left(inference, target))
     if inference.flat_prior and isinstance(target, Continuous) and target.engine in inference.engines:

@@ -98,6 +98,7 @@ class Target:
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
+    only_guided: str = ""  # why no algorithm but that of an author's guide takes it
     begin_at: Any = None  # where a chain begins, while its first state is made; see `probgen.run.starts`
     axes: Mapping[str, tuple[str | None, ...]] = MappingProxyType({})  # of sites in plates, the plate of every axis
 

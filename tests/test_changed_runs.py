@@ -273,7 +273,7 @@ def test_a_lock_left_by_the_dead_is_no_lock(tmp_path):
 def test_a_forked_child_does_not_hold_its_parent_s_lock(tmp_path):
     code = f"""if True:
         import os, sys, time
-        from probgen.store import Store
+        from probgen.run.store import Store
         from pathlib import Path
         with Store({str(tmp_path / "run")!r}).writing():
             if os.fork() == 0:

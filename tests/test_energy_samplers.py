@@ -387,7 +387,7 @@ def test_settings_out_of_range_are_refused(inference, settings, message):
 
 SPREAD = """
 import jax, jax.numpy as jnp, numpyro, probgen as pg
-from probgen.engine.xla import Executor
+from probgen.engine.numpyro.running.executor import Executor
 from probgen.measures import bits
 
 def ising():

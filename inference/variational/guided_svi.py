@@ -18,6 +18,10 @@ from probgen.inference.variational._guide import Anchor, Answer, Guide, Plan, St
 from probgen.inference.variational.map import Answer as Point
 from probgen.target import Continuous
 
+HELD = 2**26  # numbers in all draws together, half a gigabyte in double precision
+FEWEST = 10  # draws of a chain
+FEWER = "Each chain has {} draws, not {}: a draw holds all unknowns and parameters, {} numbers."
+
 
 class Elbo(NamedTuple):
     """A bound and its estimate: see `GuidedSVI`."""
@@ -39,7 +43,7 @@ class _Own:
 
     @staticmethod
     def draws(settings: GuidedSVI, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
-        return target.guide_draws(key, parameters, settings.num_draws)
+        return target.guide_draws(key, parameters, settings.held(target))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,14 @@ class GuidedSVI(Guide):
         if finite and self.elbo not in ("trace", "enum"):
             told = f"{finite[0]!r} is finite and is summed out, which elbo={self.elbo!r} does not do"
             raise Incompatible(f"{told}: use elbo='enum'.")
-        return target.paired()
+        found = target.paired()
+        if (held := self.held(found)) < self.num_draws:
+            found.notes = (*found.notes, FEWER.format(held, self.num_draws, found.dim))
+        return found
+
+    def held(self, target: Any) -> int:
+        """How many draws each of the four chains has: fewer than asked for where a draw, with all parameters, is large."""
+        return min(self.num_draws, max(FEWEST, HELD // (4 * target.dim)))
 
     def backend(self, target: Any) -> Any:
         return _Own
@@ -87,6 +98,12 @@ class GuidedSVI(Guide):
         plan = Plan(zero + self.learning_rate, zero, nought, zero + xp.inf, nought, nought, nought, xp.bool_(False))
         anchor = Anchor(xp.zeros(1, target.precision), xp.ones(1, target.precision))  # type: ignore[attr-defined]
         return State(nought, parameters, none, none, parameters, zero, anchor, plan)
+
+    def _learn(self, key: Any, state: State, target: Any) -> tuple[State, Any]:
+        new, info = super()._learn(key, state, target)
+        if target.guide_has_state:
+            new = new._replace(parameters=target.guide_moved(key, state.parameters, new.parameters))
+        return new, info
 
     def answer(self, key: Any, state: State, target: Any) -> Any:
         if target.guide_is_laplace:

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from probgen.data.fixed import Fixed, is_setting
+from probgen.data.fixed import Fixed, is_setting, plain
 from probgen.data.inputs import is_numbers
 from probgen.programs.autoguides import is_auto, unwrapped
 
 Node = tuple  # ("leaf", name) | ("dict" | "list" | "tuple", items) | ("object", class, items)
+VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 
 
@@ -128,6 +129,17 @@ def taken_apart(
     return (program if layout.is_flat else arranged(program, layout)), data
 
 
+def decorated(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A NumPyro handler that was written as a decorator, `@handlers.reparam(config=...)`, with the signature of its program.
+
+    The library gives it that where the program is passed to the handler, and forgets it here.
+    """
+    inner = getattr(program, "fn", None)
+    if type(program).__module__.startswith("numpyro.") and callable(inner) and not hasattr(program, "__wrapped__"):
+        functools.update_wrapper(program, decorated(inner), updated=[])
+    return program
+
+
 def _parameters(program: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(program).parameters.values())
@@ -163,10 +175,10 @@ def _by_name(program: Callable[..., Any], args: list[Any], kwargs: dict[str, Any
 def _positional(program: Callable[..., Any], index: int) -> str:
     """The name of a positional argument: its parameter's, or its place among the others."""
     parameters = [p for p in _parameters(program) if p.kind is not p.KEYWORD_ONLY]
-    if index < len(parameters) and parameters[index].kind is not inspect.Parameter.VAR_POSITIONAL:
+    if index < len(parameters) and parameters[index].kind not in (inspect.Parameter.VAR_POSITIONAL, VAR_KEYWORD):
         return parameters[index].name
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
-    before = sum(p.kind is not p.VAR_POSITIONAL for p in parameters)
+    before = sum(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
     return f"{rest}[{index - before}]"
 
 
@@ -246,7 +258,7 @@ def _is_there(node: Node, leaves: Mapping[str, Any]) -> bool:
 def _built(node: Node, leaves: Mapping[str, Any]) -> Any:
     """The argument that leaves make up."""
     if node[0] == "leaf":
-        return leaves.get(node[1])
+        return plain(leaves.get(node[1]))
     items = {key: _built(inner, leaves) for key, inner in node[-1]}
     if node[0] == "object":
         return node[1](**items)

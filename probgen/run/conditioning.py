@@ -84,7 +84,7 @@ def model_of(program: Program) -> Model:
     if isinstance(program, Model):
         return program
     if callable(program):
-        return Model(program)
+        return Model(arguments.decorated(program))
     raise TypeError(f"Got a {type(program).__name__}; expected a program, a Model or a name in the catalogue.")
 
 

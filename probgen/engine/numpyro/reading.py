@@ -20,6 +20,7 @@ from probgen.engine.numpyro import batches, row_data
 from probgen.engine.numpyro.kinds import of_structure
 from probgen.engine.numpyro.programs import whole
 from probgen.engine.numpyro.programs.parameters import Learned
+from probgen.engine.numpyro.programs.stated import HasState, stated
 from probgen.engine.numpyro.programs.structure import MEASURES, Structure, settings
 from probgen.engine.numpyro.programs.tracing import structure_of
 from probgen.target import Target
@@ -45,6 +46,10 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
         return target
     try:
         structure = structure_of(program, arrays, static, precision)
+    except HasState as error:
+        target = read(stated(program, error.kinds), arrays, static, precision, False)
+        target.only_guided = str(error)
+        return target
     except Exception:
         if by_row is None and not bound and (target := rows()):
             target.notes = (ONE_ROW.format("it does not run on them at once"),)

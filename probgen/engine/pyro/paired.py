@@ -97,6 +97,8 @@ class PyroGuided(PyroContinuous):
         """Whether log q of a draw is that of its unknowns, and not of more that the guide draws on the way to them."""
         return not self.guide_is_point and self._density
 
+    guide_has_state = False  # what a module of torch keeps beside its parameters is its own
+
     @property
     def guide_is_laplace(self) -> bool:
         """Whether the guide learns a mode, about which its draws are normal."""

@@ -51,10 +51,10 @@ class Automatic:
 def _uncalled(guide: Any) -> Any:
     """The guide as it was before its first call."""
     found = copy.copy(guide)
-    found.prototype_trace = None
     for word, value in vars(guide).items():
         if isinstance(value, dict):
             setattr(found, word, {})
+    found.prototype_trace = None  # a dictionary, once called
     if (own := parts(guide)) is not None:
         found._guides = [_uncalled(part) if is_auto(part) else part for part in own]
     return found

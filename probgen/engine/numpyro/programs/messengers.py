@@ -10,7 +10,7 @@ import numpyro
 
 SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {}.
-Take the length from the plate's indices."""
+Pass the data of all rows, and take the plate's indices of them, and their length."""
 
 
 class FullPlates(numpyro.primitives.Messenger):

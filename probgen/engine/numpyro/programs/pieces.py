@@ -18,6 +18,8 @@ from numpyro import handlers
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_likelihood, potential_energy
 
+from probgen.engine.numpyro.programs.messengers import MINIBATCH
+
 
 class Part(NamedTuple):
     """A plate of `size` rows of which a program takes `count` at a time.
@@ -101,8 +103,12 @@ def whole(program: Callable[..., Any], trace: Mapping[str, Any], full: type) -> 
         return handlers.trace(full(program)).get_trace(), None
     except (TypeError, ValueError) as error:
         part = part_of(trace)
-        if part is None or isinstance(error, jax.errors.JAXTypeError):
+        if isinstance(error, jax.errors.JAXTypeError):
             raise
+        if part is None:
+            plates = {k: site["args"][:2] for k, site in trace.items() if site["type"] == "plate"}
+            name, (size, count) = next((k, v) for k, v in plates.items() if v[1] not in (None, v[0]))
+            raise ValueError(MINIBATCH.format(name, count, size)) from error
         return trace, part
 
 

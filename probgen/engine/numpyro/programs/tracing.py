@@ -22,6 +22,7 @@ from probgen.data.dims import aligned
 from probgen.engine.numpyro.programs import indices, pieces
 from probgen.engine.numpyro.programs.edges import Edges, is_angle
 from probgen.engine.numpyro.programs.messengers import SCAN, Free, FullPlates, Steps
+from probgen.engine.numpyro.programs.stated import HasState, kinds_of
 from probgen.engine.numpyro.programs.structure import PARTLY, Structure, settings
 from probgen.engine.numpyro.programs.supports import supports_of, variables_of
 from probgen.engine.numpyro.sums import one_by_one
@@ -72,6 +73,8 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
                 f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
                 "holds it.\nUse a network without it, such as one with layer normalisation."
             )
+        if kinds := kinds_of(trace):
+            raise HasState(kinds)
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=variables_of(trace))
         found.update(plates=_plates(trace), dimensions=_dimensions(trace))
         found.update(learnable=bool(free.names), transforms=one_by_one.in_densities(trace))

@@ -18,7 +18,8 @@ from numpyro.infer import init_to_uniform
 from probgen.data.checks import LISTED, check_drawn, taken
 from probgen.engine.numpyro.programs.automatic import automatic
 from probgen.engine.numpyro.programs.messengers import FullPlates
-from probgen.engine.numpyro.programs.parameters import Learned, initial, initial_arrays, wrapped
+from probgen.engine.numpyro.programs.parameters import Learned, initial, initial_arrays, labels, wrapped
+from probgen.engine.numpyro.programs.stated import Stated, left, with_state
 from probgen.engine.numpyro.programs.structure import Structure, settings, with_guide
 from probgen.engine.numpyro.programs.whole import Whole
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
@@ -85,6 +86,31 @@ class NumpyroGuided(NumpyroContinuous):
 
         with handlers.block():
             return jax.value_and_grad(loss)(parameters)
+
+    @property
+    def guide_has_state(self) -> bool:
+        """Whether program or guide have state that changes as they run; see `stated`."""
+        return bool(self._state)
+
+    @property
+    def _state(self) -> tuple[str, ...]:
+        pair = (self._program.program, self._guide.program)
+        return tuple(name for each in pair if isinstance(each, Stated) for name, _ in each.kinds)
+
+    def guide_moved(self, key: Any, before: Any, after: Any) -> Any:
+        """The parameters after a step, (parameter,), with what a run at them leaves in the states of before; NaN leaves none."""
+        old, named = self._named(before), self._named(after)
+        states = [k for k in named if k.split("[")[0] in self._state]
+        named |= {k: old[k] for k in states}
+        program, guide = self._bound(named)
+        k_guide, k_program = jax.random.split(key)
+        drawn = handlers.trace(handlers.seed(guide, k_guide)).get_trace()
+        told = handlers.trace(handlers.seed(handlers.replay(program, drawn), k_program)).get_trace()
+        for name, tree in (left(drawn, self._state) | left(told, self._state)).items():
+            leaves, form = jax.tree.flatten(tree)
+            for label, leaf in zip(labels(name, form), leaves, strict=True):
+                named[label] = jnp.where(jnp.all(jnp.isfinite(leaf)), leaf, named[label])
+        return ravel_pytree(named)[0].astype(self.precision)
 
     def _elbo(self, kind: str, num_particles: int, alpha: float) -> Any:
         kind = "enum" if self.structure.discrete else kind
@@ -159,6 +185,7 @@ def _pair(structure: Structure, guide: Callable[..., Any], shapes: tuple) -> Str
         seen = taken(guide, {**abstract, **structure.static})
         arrays = {k: v for k, v in seen.items() if k in abstract}
         static = {k: v for k, v in seen.items() if k not in abstract}
+        guide = with_state(guide, arrays, static)
         learned = wrapped(guide, settings(static), tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
         drawn = _sites(guide, arrays, static)
     except (TypeError, ValueError) as error:

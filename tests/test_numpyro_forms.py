@@ -1,0 +1,178 @@
+"""NumPyro programs in forms that its examples have: handlers as decorators, state that changes, scalars of arrays as shapes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer.reparam import LocScaleReparam
+from numpyro.infer.util import potential_energy
+
+import probgen as pg
+from probgen import runtime
+
+Y = np.random.default_rng(0).normal(1.5, 1.0, 40)
+GROUP = np.arange(40) % 4
+SHORT = {"num_warmup": 20, "num_samples": 20, "num_chains": 1, "progress": False}
+
+
+@handlers.reparam(config={"effect": LocScaleReparam(0)})
+def decorated(group, scale, y=None):
+    """Looks at its data, and is a handler that knows no signature."""
+    with numpyro.plate("groups", len(np.unique(group))):
+        effect = numpyro.sample("effect", dist.Normal(0.0, scale))
+    with numpyro.plate("rows", len(group)):
+        numpyro.sample("y", dist.Normal(effect[group], 1.0), obs=y)
+
+
+def positional(*given):
+    """Looks at arguments that have no names."""
+    y, group = given
+    with numpyro.plate("groups", len(np.unique(group))):
+        effect = numpyro.sample("effect", dist.Normal(0.0, 2.0))
+    with numpyro.plate("rows", len(group)):
+        numpyro.sample("y", dist.Normal(effect[group], 1.0), obs=y)
+
+
+def in_a_container(batch):
+    with numpyro.plate("groups", len(np.unique(batch["group"]))):
+        effect = numpyro.sample("effect", dist.Normal(0.0, 2.0))
+    with numpyro.plate("rows", len(batch["y"])):
+        numpyro.sample("y", dist.Normal(effect[batch["group"]], 1.0), obs=batch["y"])
+
+
+@pytest.mark.parametrize(
+    ("program", "args"),
+    [(decorated, (GROUP, 2.0, Y)), (positional, (Y, GROUP)), (in_a_container, ({"y": Y, "group": GROUP},))],
+)
+def test_the_density_is_numpyros_own(program, args):
+    fit = pg.fit(program, None, "nuts", args=args, **SHORT)
+    z = fit.z[0, -1]
+    assert fit.target.dim == 4
+    with runtime.jax_scope("float64"):
+        theirs = -float(potential_energy(program, args, {}, fit.target.structure.unravel(z)))
+        assert float(fit.target.log_density(z)) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_a_handler_as_a_decorator_takes_data_by_name():
+    fit = pg.fit(decorated, {"group": GROUP, "scale": 2.0, "y": Y}, "nuts", **SHORT)
+    assert any("group" in note for note in fit.target.notes)
+    assert "y" in fit.tree["observed_data"]
+
+
+def test_a_scalar_of_an_array_is_a_shape():
+    def program(y, count):
+        weights = numpyro.sample("weights", dist.Normal(jnp.zeros((count,)), 1.0).to_event(1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(weights.sum(), 1.0), obs=y)
+
+    for count in (jnp.asarray(GROUP).max(), GROUP.max()):
+        fit = pg.fit(program, None, "laplace", args=(Y, count), progress=False)
+        assert fit.draws["weights"].shape[-1] == 3
+
+
+# ---- state that changes
+
+
+def counting(y):
+    running = numpyro.primitives.mutable("running", {"mean": jnp.zeros(()), "runs": jnp.zeros((), int)})
+    running["mean"] = 0.9 * running["mean"] + 0.1 * y.mean()
+    running["runs"] = running["runs"] + 1
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def normal(y):
+    numpyro.sample(
+        "mu", dist.Normal(numpyro.param("m", 0.0), numpyro.param("s", 1.0, constraint=dist.constraints.positive))
+    )
+
+
+def stateful(guide, y):
+    seen = numpyro.primitives.mutable("seen", {"largest": jnp.zeros(())})
+    seen["largest"] = jnp.maximum(seen["largest"], y.max())
+    guide(y)
+
+
+def test_state_moves_with_a_guide():
+    """Of 40 rows with sd 1 and a normal prior: mean sum / 41, variance 1 / 41; the running mean ends at the data's."""
+    fit = pg.fit(counting, {"y": Y}, "svi", guide=functools.partial(stateful, normal), progress=False)
+    assert fit.inference.name == "guided_svi"
+    assert fit.draws["mu"].mean() == pytest.approx(Y.sum() / 41, abs=0.03)
+    assert fit.draws["mu"].std() == pytest.approx(41**-0.5, rel=0.1)
+    named = {k: v.reshape(-1)[0] for k, v in fit.draws.items() if k.startswith("running")}
+    assert named["running[0]"] == pytest.approx(Y.mean(), rel=1e-3)
+    assert named["running[1]"] > 100
+
+
+def test_state_that_cannot_be_learned_is_refused():
+    def keyed(y):
+        numpyro.primitives.mutable("dropout", {"key": jax.random.key(0)})
+        normal(y)
+
+    def number(y):
+        numpyro.primitives.mutable("count", jnp.zeros(()))
+        normal(y)
+
+    for program, what in (
+        (keyed, "'dropout' is state with keys"),
+        (number, "'count' is state in a .*expected a dictionary"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            pg.fit(program, {"y": Y}, "svi", guide=normal, progress=False)
+
+
+def test_state_without_a_guide_is_refused():
+    for word in ("nuts", "mean_field", "map"):
+        with pytest.raises(ValueError, match="'running' is state that changes"):
+            pg.fit(counting, {"y": Y}, word, progress=False)
+
+
+def test_fewer_draws_are_kept_of_pairs_with_many_parameters(monkeypatch):
+    monkeypatch.setattr("probgen.inference.variational.guided_svi.HELD", 100)
+
+    def program(y):
+        weights = numpyro.param("weights", jnp.zeros(50))
+        mu = numpyro.sample("mu", dist.Normal(weights.sum(), 1.0))
+        numpyro.sample("y", dist.Normal(mu, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+    fit = pg.fit(program, {"y": Y}, "svi", guide=normal, num_steps=20, progress=False)
+    assert fit.draws["mu"].shape == (4, 10)
+    assert any("10 draws, not 1000" in note and "51 numbers" in note for note in fit.target.notes)
+
+
+@pytest.mark.parametrize("kind", ["AutoNormal", "AutoDelta", "AutoMultivariateNormal"])
+def test_an_automatic_guide_that_the_library_has_used(kind):
+    from numpyro.infer import SVI, Trace_ELBO, autoguide
+
+    def program(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        sd = numpyro.sample("sd", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(mu, sd).expand([len(y)]).to_event(1), obs=y)
+
+    used, fresh = getattr(autoguide, kind)(program), getattr(autoguide, kind)(program)
+    SVI(program, used, numpyro.optim.Adam(0.01), Trace_ELBO()).run(jax.random.key(0), 10, Y[:7], progress_bar=False)
+    first, second = (
+        pg.fit(program, {"y": Y}, "svi", guide=guide, num_steps=50, progress=False) for guide in (used, fresh)
+    )
+    for name in ("mu", "sd"):
+        np.testing.assert_allclose(first.draws[name], second.draws[name], rtol=1e-6)
+
+
+def test_a_minibatch_given_as_the_data_is_refused():
+    """The plate has 40 rows, the data 10 of them: what the others are is not known."""
+
+    def program(x, y):
+        with numpyro.plate("rows", 40, subsample_size=10):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+            numpyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
+
+    with pytest.raises(
+        ValueError, match="all rows of plate 'rows' at once: its arrays have a minibatch's length, 10 of 40"
+    ):
+        pg.fit(program, {"x": Y[10:20], "y": Y[:10]}, "nuts", progress=False)
