@@ -198,6 +198,8 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         summed = isinstance(target, Mixed) and not isinstance(target, inference.needs)
         taken = target.marginalise() if summed else target
         taken.author_guide = target.author_guide
+        if taken.needs_guide and not (inference.takes_guide and taken.author_guide is not None):
+            raise Incompatible(taken.needs_guide)
         found = inference.prepare(taken)
         unused = target.author_guide is not None and not inference.takes_guide
         told = (*dict.fromkeys((*target.notes, *found.notes)),)

@@ -68,8 +68,8 @@ class Site:
 class Variable:
     """A site's unknowns.
 
-    kind: "bits", "levels", "reals", or "other"; levels: how many values a unit takes, 0 for reals; event: whether the
-    units are one event of the site's distribution.
+    kind: "bits", "levels", "one-hot" (units along the last axis are one), "reals", or "other"; levels: how many values a unit
+    takes, 0 for reals; event: whether the units are one event of the site's distribution.
     """
 
     name: str
@@ -77,6 +77,11 @@ class Variable:
     kind: str
     levels: int = 0
     event: bool = False
+
+    @property
+    def units(self) -> int:
+        """Units that take values by themselves."""
+        return self.size // self.levels if self.kind == "one-hot" else self.size
 
     @property
     def size(self) -> int:
@@ -97,6 +102,7 @@ class Target:
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
+    needs_guide: str = ""  # why no algorithm without that guide can take it
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
     only_guided: str = ""  # why no algorithm but that of an author's guide takes it
     begin_at: Any = None  # where a chain begins, while its first state is made; see `probgen.run.starts`

@@ -218,11 +218,11 @@ def test_unknowns_that_nothing_can_treat():
         pyro.sample("x", dist.Uniform(0.0, 1.0 + k))
 
     with pytest.raises(ValueError, match=r"'n' \(Poisson\) is discrete"):
-        engine.prepare(count, {})
+        engine.guided(engine.prepare(count, {}), None)  # a guide could draw it
     with pytest.raises(ValueError, match=r"'x' \(ProjectedNormal\): no bijection"):
         engine.prepare(hole, {})
     with pytest.raises(ValueError, match="support of site 'x' depends"):
-        engine.prepare(scaled, {})
+        engine.guided(engine.prepare(scaled, {}), None)
     with pytest.raises(ValueError, match=r"Observed site 'y' has data of shape \(20, 1\)"):
         engine.prepare(regression, {"X": X, "y": Y[:, None]})
 

@@ -89,12 +89,12 @@ class AmortisedSVI(RowLearner[Bounded]):
         return _torch.Bound(self) if engine == "pyro" else self
 
     def prepare(self, target: Any) -> Any:
-        if other := [v.name for v in target.hidden if v.kind not in ("reals", "bits", "levels")]:
+        if other := [v.name for v in target.hidden if v.kind not in ("reals", "bits", "levels", "one-hot")]:
             raise Incompatible(
                 f"Hidden site {other[0]!r} holds neither unbounded reals nor finitely many values.\n"
                 "Write a bounded site as a function of an unbounded one; a codebook's codes are learned by inference='vq'."
             )
-        states = math.prod(float(v.levels) ** v.size for v in target.finite)
+        states = math.prod(float(v.levels) ** v.units for v in target.finite)
         if states > STATES:
             from probgen.engine.numpyro.sums.exact import TooLarge
 

@@ -76,7 +76,7 @@ class GuidedSVI(Guide):
         if target.author_guide is None:
             raise Incompatible("guided_svi needs the author's guide: pg.fit(program, data, 'svi', guide=guide).")
         finite = [site.name for site in target.sites if site.kind == "latent" and site.discrete]
-        if finite and self.elbo not in ("trace", "enum"):
+        if finite and not target.needs_guide and self.elbo not in ("trace", "enum"):
             told = f"{finite[0]!r} is finite and is summed out, which elbo={self.elbo!r} does not do"
             raise Incompatible(f"{told}: use elbo='enum'.")
         found = target.paired()

@@ -28,7 +28,7 @@ def read(name: str, value: Any, unknown: bool = False, finite: bool = True) -> n
         refuse_masked(name, value)
     _check_encoded(name, value)
     array = _numbers(name, _plain(name, value))
-    if array.size == 0:
+    if array.size == 0 and not (array.ndim > 1 and len(array)):  # rows of no columns say how many rows there are
         raise ValueError(f"Data {name!r} is empty: its shape is {array.shape}.")
     if finite and array.dtype.kind == "f" and (bad := np.isinf(array) if unknown else ~np.isfinite(array)).any():
         raise ValueError(not_finite(name, bad))

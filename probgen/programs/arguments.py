@@ -174,7 +174,7 @@ def _by_name(program: Callable[..., Any], args: list[Any], kwargs: dict[str, Any
 
 def _positional(program: Callable[..., Any], index: int) -> str:
     """The name of a positional argument: its parameter's, or its place among the others."""
-    parameters = [p for p in _parameters(program) if p.kind is not p.KEYWORD_ONLY]
+    parameters = [p for p in _parameters(program) if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
     if index < len(parameters) and parameters[index].kind not in (inspect.Parameter.VAR_POSITIONAL, VAR_KEYWORD):
         return parameters[index].name
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")

@@ -34,6 +34,9 @@ _DESCRIPTORS = (
 )  # fmt: skip
 
 
+_OURS = frozenset(
+    ("probgen", "numpyro", "pyro", "jax", "torch", "funsor")
+)  # libraries, from a checkout too (pip install -e)
 _OF_CLASSES = frozenset((
     "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__annotate__", "__annotate_func__",
     "__annotations_cache__", "__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
@@ -73,7 +76,7 @@ class Reads:
 def is_library(module: str | None) -> bool:
     """Whether a module belongs to Python, to probgen, or to an installed package: its code does not change."""
     root = (module or "").partition(".")[0]
-    return root == "probgen" or _installed(root)
+    return root in _OURS or _installed(root)
 
 
 _places: dict[str, bool] = {}

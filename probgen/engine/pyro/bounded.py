@@ -9,6 +9,7 @@ over, by copies of the rows, one for each value.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Independent, TransformedDistribution, kl_divergence
 
 from probgen.data.checks import by_place, check_drawn, taken
+from probgen.engine.pyro.continuous import PyroDiscrete, all_drawn
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.learnable import (
     AT_ONCE,
@@ -44,6 +46,7 @@ from probgen.programs.pinned import check_pins, innermost_pin, pinned
 from probgen.target import Bounded, Variable
 
 Rows = Mapping[str, Any]
+MOST = 1024  # states of finite sites of a row that copies of it are made for
 
 
 class Terms(NamedTuple):
@@ -88,7 +91,7 @@ class PyroBounded(PyroLearnable, Bounded):
     @property
     def finite(self) -> list[Variable]:
         """Hidden sites of finitely many values."""
-        return [v for v in self.hidden if v.kind in ("bits", "levels")]
+        return [v for v in self.hidden if v.kind in ("bits", "levels", "one-hot")]
 
     def initial(self, seed: int) -> dict[str, torch.Tensor]:
         found = self._looked(self.guide.program, OPS.seed(OPS.fold_in(OPS.key(seed), 1)))
@@ -152,11 +155,17 @@ class PyroBounded(PyroLearnable, Bounded):
 
     def _states(self) -> dict[str, torch.Tensor]:
         """All values of finite sites together: (state, *event)."""
-        units = [v.levels for v in self.finite for _ in range(v.size)]
+        units = [v.levels for v in self.finite for _ in range(v.units)]
         grid = torch.cartesian_prod(*(torch.arange(n) for n in units)).view(-1, len(units))
-        chunks = grid.split([v.size for v in self.finite], 1)
-        kind = {"bits": getattr(torch, self.precision), "levels": torch.int64}
-        return {v.name: c.reshape(-1, *v.shape).to(kind[v.kind]) for v, c in zip(self.finite, chunks, strict=True)}
+        chunks = grid.split([v.units for v in self.finite], 1)
+        return {v.name: self._values(v, chunk) for v, chunk in zip(self.finite, chunks, strict=True)}
+
+    def _values(self, variable: Variable, index: torch.Tensor) -> torch.Tensor:
+        """Values of a finite site by the numbers of its units' values, (state, unit): (state, *event)."""
+        if variable.kind == "one-hot":
+            index = torch.nn.functional.one_hot(index, variable.levels)
+        found = index.reshape(len(index), *variable.shape)
+        return found if variable.kind == "levels" else found.to(getattr(torch, self.precision))
 
     # ---- many rows at once, of NumPy arrays
 
@@ -226,7 +235,8 @@ def _mode(fn: Any) -> torch.Tensor:
     while isinstance(fn, Independent):
         fn = fn.base_dist
     values = fn.enumerate_support(expand=True)
-    return torch.take_along_dim(values, fn.log_prob(values).argmax(0)[None], 0)[0]
+    best = fn.log_prob(values).argmax(0)
+    return torch.take_along_dim(values, best.reshape(1, *best.shape, *(1,) * len(fn.event_shape)), 0)[0]
 
 
 def _kl(q: Any, p: Any) -> Any:
@@ -254,7 +264,9 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         plain = program is not None and not is_auto(unwrapped(program)[0])
         own = own_program(target.structure.program) if plain else None
         target.author_guide = by_place(program, own) if plain else program
-        return target
+        if program is None and (unlisted := getattr(target.structure, "unlisted", "")):
+            raise ValueError(unlisted)
+        return all_drawn(target) if plain and isinstance(target, PyroDiscrete) else target
     if critic is not None:
         raise ValueError("Pyro programs are learned without a critic; write program, guide and critic for NumPyro.")
     hidden = {v.name: v for v in target.hidden}
@@ -305,9 +317,10 @@ def _check_shapes(target: PyroLearnable, program: Callable[..., Any], seen: Any)
 
 
 def fits_rows(target: PyroLearnable, program: Callable[..., Any]) -> bool:
-    """Whether a guide is one of rows, as the target's program is."""
+    """Whether a guide is one of rows, as the target's program is, and draws what can be learned row by row."""
     try:
-        guided(target, program)
+        found = guided(target, program)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
-    return True
+    states = math.prod(float(v.levels) ** v.units for v in found.finite)
+    return states <= MOST and all(v.kind == "reals" or v in found.finite for v in found.hidden)

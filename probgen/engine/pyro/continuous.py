@@ -12,8 +12,9 @@ import torch
 from probgen import engine
 from probgen.engine.pyro.executor import OPS, Key
 from probgen.engine.pyro.graph import Gradient, LinAlgError
-from probgen.engine.pyro.programs import assigned as pyro_assigned
-from probgen.engine.pyro.programs.density import Given, Structure, Unknowns
+from probgen.engine.pyro.programs.density import Block, Given, Structure, Unknowns
+from probgen.engine.pyro.sums import assigned as pyro_assigned
+from probgen.engine.pyro.sums import drawn as pyro_drawn
 from probgen.engine.pyro.targets import PyroSimulable, PyroTarget
 from probgen.programs.pinned import check_pins
 from probgen.target import Arrays, Continuous, Discrete, Mixed, SubsampledContinuous
@@ -213,10 +214,24 @@ class PyroMixed(PyroTarget, Mixed):
     """A program with continuous and finite unknowns."""
 
     def marginalise(self) -> PyroContinuous:
-        """The same program with its finite unknowns summed out exactly, by Pyro's enumeration."""
+        """The same program with its finite unknowns summed out exactly, by Pyro's enumeration; or drawn by the author's guide."""
+        if self.structure.unlisted:
+            return self._drawn(self.structure)
         kind = PyroSubsampled if self.structure.plates else PyroContinuous
         found = kind(self.structure, self.tensors, self.data)
-        pyro_assigned.check(found)
+        try:
+            pyro_assigned.check(found)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if self.author_guide is None:
+                raise
+            return self._drawn(pyro_drawn.instead(self.structure, self.tensors, str(error), Block))
+        return found
+
+    def _drawn(self, structure: Structure) -> PyroContinuous:
+        """The target of all unknowns, which a guide must draw."""
+        found = PyroContinuous(structure, self.tensors, self.data)
+        names = ", ".join(map(repr, structure.drawn))
+        found.needs_guide = pyro_drawn.NEEDS_GUIDE.format(structure.unlisted.partition("\n")[0], names)
         return found
 
 
@@ -224,10 +239,20 @@ class PyroDiscrete(PyroTarget, Discrete):
     """A program whose unknowns are all finite."""
 
 
+def all_drawn(target: PyroDiscrete) -> PyroMixed:
+    """The target of a program of finite unknowns alone, which the author's guide draws."""
+    structure = pyro_drawn.instead(target.structure, target.tensors, "All unknowns are finite.", Block)
+    found = PyroMixed(structure, target.tensors, target.data)
+    found.author_guide, found.notes = target.author_guide, target.notes
+    return found
+
+
 def target_type(structure: Structure) -> type[PyroTarget]:
     """The type of target that a structure offers."""
     if not structure.blocks and not structure.finite:
         return PyroSimulable
+    if structure.unlisted:
+        return PyroMixed
     if structure.finite:
         return PyroMixed if structure.blocks else PyroDiscrete
     return PyroSubsampled if structure.plates else PyroContinuous

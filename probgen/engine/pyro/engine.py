@@ -23,7 +23,7 @@ from probgen.engine.pyro.codes import as_numbers
 from probgen.engine.pyro.continuous import target_type
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.graph import Watch
-from probgen.engine.pyro.learnable import are_bits
+from probgen.engine.pyro.learnable import MixesRows, are_bits
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data
@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 _CACHE_SIZE = 32
+FAULTS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
 _structures: OrderedDict[Any, Structure] = OrderedDict()
 _wholes: OrderedDict[Any, Callable[..., Any]] = OrderedDict()  # programs that are read on their whole data
@@ -107,11 +108,17 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
         target: Any = prepare(program, data, "float32")
         if not isinstance(target, Learnable) or fits_rows(target, guide):
             return None
+    except MixesRows:  # as batches of rows; whole, they are what they are
+        pass
+    except FAULTS:  # what is wrong is told when it is made
+        return None
+    try:
         target = prepare(program, data, "float32", False)
+        target.author_guide = guide
         target = target.marginalise() if isinstance(target, Mixed) else target
         target.author_guide = guide
         target.paired()
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # what is wrong is told when it is made
+    except FAULTS:
         return None
     return False
 

@@ -129,12 +129,16 @@ def _batch(rows: torch.Tensor, index: Any, precision: str) -> torch.Tensor:
     return found.to(getattr(torch, precision)) if found.dtype is torch.bool else found
 
 
+class MixesRows(Incompatible):
+    """A network mixes the rows of a batch."""
+
+
 def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
-    """Raise Incompatible for networks that mix the rows of a batch."""
+    """Raise MixesRows for networks that mix the rows of a batch."""
     if bad := [
         type(m).__name__ for root in roots for m in root.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
     ]:
-        raise Incompatible(f"With {bad[0]} a row's density depends on the rows beside it.\nUse GroupNorm or LayerNorm.")
+        raise MixesRows(f"With {bad[0]} a row's density depends on the rows beside it.\nUse GroupNorm or LayerNorm.")
 
 
 class PyroLearnable(Learnable):

@@ -17,18 +17,24 @@ from torch.distributions import (
     normal,
     transform_to,
 )
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from probgen.data.checks import LISTED, check_drawn, taken
+from probgen.data.fixed import plain as as_given
 from probgen.engine.pyro.continuous import PyroContinuous
 from probgen.engine.pyro.executor import OPS, Key
 from probgen.engine.pyro.learnable import looked, sample_nodes
 from probgen.engine.pyro.programs.automatic import Automatic
 from probgen.engine.pyro.programs.density import Given, whole_plates
 from probgen.engine.pyro.programs.names import looked_at
+from probgen.engine.pyro.programs.onto import onto
 from probgen.engine.pyro.programs.parameters import Parameter, given
+from probgen.engine.pyro.programs.sites import is_discrete
+from probgen.engine.pyro.programs.types import is_mixed, lifting
 from probgen.engine.pyro.programs.whole import Whole, registered
 from probgen.programs.autoguides import is_auto, unwrapped
 
+OF_ALL_ROWS = "{} takes the mean and the variance of all rows of the data, in learning and after it."
 _NORMALS = (normal, multivariate_normal, lowrank_multivariate_normal)  # modules that draw them
 
 
@@ -54,21 +60,24 @@ class PyroGuided(PyroContinuous):
 
     def __init__(self, base: PyroContinuous, guide: Callable[..., Any]) -> None:
         super().__init__(base.structure, base.tensors, base.data)
-        self.notes = base.notes
+        self.notes, self._lift = base.notes, False
         self._arguments = {**self.structure.static, **dict(zip(self.structure.arrays, self.tensors, strict=True))}
         own: Any = self.structure.program
         self._base = own.program if isinstance(own, Whole) else own
         auto = is_auto(unwrapped(guide)[0])
         self.author_guide = Automatic(guide, self._base, self.structure.finite) if auto else guide
         self._guide = self.author_guide.fresh() if auto else guide
-        self._seen = self._arguments if auto else taken(guide, self._arguments)
+        seen = self._arguments if auto else taken(guide, self._arguments)
+        self._seen = {k: as_given(v) for k, v in seen.items()}
         self._parameters, self._roots, self.guide_is_point = self._looked_at()
+        if mixing := [type(m).__name__ for root in self._roots for m in root.modules() if isinstance(m, _BatchNorm)]:
+            self.notes = (*self.notes, OF_ALL_ROWS.format(mixing[0]))
 
     def _looked_at(self) -> tuple[dict[str, Parameter], list[Any], bool]:
         """Parameters of program and guide, the modules that hold them, and whether the guide draws a point mass."""
         own = registered(self._base, self._arguments, self.precision)
         try:
-            with whole_plates():
+            with whole_plates(given=self.structure.given):
                 self._guide, (trace, seen), notes = looked_at(
                     self._guide, lambda guide: looked(guide, self._seen, self.precision), own.found
                 )
@@ -89,7 +98,8 @@ class PyroGuided(PyroContinuous):
         self._density = not listed and mine <= sum(
             self.structure.blocks[k].stop - self.structure.blocks[k].start for k in names
         )
-        point = any(torch.equal(n["value"], again.nodes[k]["value"]) for k, n in drawn.items())
+        reals = {k: n for k, n in drawn.items() if not is_discrete(n["fn"])}
+        point = any(torch.equal(n["value"], again.nodes[k]["value"]) for k, n in reals.items())
         return seen.found | own.found, [*own.roots, *seen.roots], point
 
     @property
@@ -111,7 +121,7 @@ class PyroGuided(PyroContinuous):
 
     def _begun(self, seed: int) -> dict[str, torch.Tensor]:
         own = registered(self._base, self._arguments, self.precision, seed)
-        with whole_plates():
+        with whole_plates(given=self.structure.given):
             fresh = self.author_guide.fresh() if isinstance(self.author_guide, Automatic) else self._guide
             _, guide = looked(fresh, self._seen, self.precision, seed)
         self._lengths = {k: v.shape for k, v in (guide.values | own.values).items()}
@@ -126,11 +136,26 @@ class PyroGuided(PyroContinuous):
     def _running(self, named: Mapping[str, torch.Tensor], seed: int, train: bool) -> ExitStack:
         stack = ExitStack()
         stack.enter_context(self.structure.scope(seed))
+        if self._lift:
+            stack.enter_context(lifting(getattr(torch, self.precision)))
         stack.enter_context(given(tuple(self._parameters.values()), named, self._roots, train=train))
         return stack
 
     def guide_loss_and_gradient(self, key: Key, parameters: np.ndarray, bound: Any) -> tuple[Any, np.ndarray]:
         """Minus the ELBO by draws of the guide, and its gradient: (), (parameter,); bound: its kind, particles, and alpha."""
+        return self._in_its_type(lambda: self._loss(key, parameters, bound))
+
+    def _in_its_type(self, run: Callable[[], Any]) -> Any:
+        """What `run` gives; with all tensors lifted from where program and guide are found to mix types together."""
+        try:
+            return run()
+        except (RuntimeError, ValueError) as error:
+            if self._lift or not is_mixed(error):
+                raise
+        self._lift = True
+        return run()
+
+    def _loss(self, key: Key, parameters: np.ndarray, bound: Any) -> tuple[Any, np.ndarray]:
         flat = torch.from_numpy(np.array(parameters)).to(getattr(torch, self.precision)).requires_grad_()
         elbo, guide = self._elbo(*bound), lambda **_: self._guide(**self._seen)
         program = self._base
@@ -157,8 +182,15 @@ class PyroGuided(PyroContinuous):
 
     def guide_draws(self, key: Key, parameters: np.ndarray, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws of the guide as points z, (draw, dim), and log q with the log-Jacobians of the unknowns' bijections, (draw,)."""
+        return self._in_its_type(lambda: self._draws(key, parameters, num_draws))
+
+    def _draws(self, key: Key, parameters: np.ndarray, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
         named = self._named(torch.from_numpy(np.array(parameters)).to(getattr(torch, self.precision)))
-        with torch.no_grad(), self._running(named, OPS.seed(key), train=False), whole_plates():
+        with (
+            torch.no_grad(),
+            self._running(named, OPS.seed(key), train=False),
+            whole_plates(given=self.structure.given),
+        ):
             try:
                 draw = torch.vmap(lambda _: self._draw(named), randomness="different")
                 with fresh_normals():
@@ -180,7 +212,10 @@ class PyroGuided(PyroContinuous):
         for name in self.structure.blocks:
             if name in self.points:
                 constraint = self._parameters[name].constraint
-                parts.append(biject_to(constraint).inv(transform_to(constraint)(named[name])).reshape(-1))
+                parts.append(onto(constraint).inv(transform_to(constraint)(named[name])).reshape(-1))
+                continue
+            if name in self.structure.drawn:
+                parts.append(values[name].to(log_q.dtype).reshape(-1))
                 continue
             u, transform = put.unconstrained[name], biject_to(told[name]["fn"].support)
             log_q = log_q + transform.log_abs_det_jacobian(u, values[name]).sum()

@@ -11,6 +11,7 @@ import torch
 from torch.distributions import constraints
 
 from probgen.data.checks import bounds, check_support, on_host, on_the_line
+from probgen.data.fixed import plain as as_given
 from probgen.data.grey import is_grey, loosened
 from probgen.engine.pyro.learnable import (
     FEW,
@@ -24,9 +25,10 @@ from probgen.engine.pyro.learnable import (
     refuse_batch_norm,
     sample_nodes,
 )
-from probgen.engine.pyro.programs.density import innermost
+from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.edges import is_point
 from probgen.engine.pyro.programs.parameters import Learned
+from probgen.engine.pyro.programs.types import is_lifted, is_mixed
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
 from probgen.programs.pinned import innermost_pin, pinned
 from probgen.target import Site, Variable
@@ -66,7 +68,9 @@ def _rows_with(
             return None
         if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
             return None
-    except Exception:
+    except Exception as error:
+        if is_mixed(error) and not is_lifted(program):  # it is run again with its tensors lifted
+            raise
         return None
     sources = {
         name: next((k for k in sliced if _same(n["value"], few[k])), "")
@@ -131,12 +135,15 @@ def _variable(name: str, shape: tuple[int, ...], fn: Any) -> Variable:
         return Variable(name, shape, "bits", 2, event)
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0 and fn.has_enumerate_support:
         return Variable(name, shape, "levels", int(support.upper_bound) + 1, event)
+    if support is constraints.one_hot:
+        return Variable(name, shape, "one-hot", shape[-1], event)
     return Variable(name, shape, "reals" if support is constraints.real else "other", 0, event)
 
 
 def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool:
     """Whether the program registers parameters."""
-    given = {k: as_tensor(v, "float32") if is_array(v) else plain(v) for k, v in on_host(data).items()}
+    held = {k: as_given(v) for k, v in on_host(data).items()}
+    given = {k: as_tensor(v, "float32") if is_array(v) else plain(v) for k, v in held.items()}
     try:
         return bool(looked(program, given, "float32")[1].found)
     except (TypeError, ValueError, RuntimeError, IndexError):  # what is wrong is told when the target is made

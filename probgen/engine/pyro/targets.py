@@ -12,7 +12,9 @@ import torch
 from probgen.engine import prediction
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.programs import data as pyro_data
-from probgen.engine.pyro.programs.density import FLAT, Given, Structure, Tensors, Unknowns
+from probgen.engine.pyro.programs import given as pyro_given
+from probgen.engine.pyro.programs.density import Given, Structure, Tensors, Unknowns
+from probgen.engine.pyro.programs.sites import FLAT
 from probgen.programs.pinned import check_pins
 from probgen.target import Arrays, Simulable, Site, Target
 
@@ -51,6 +53,7 @@ class PyroTarget(Target):
         self.sites: tuple[Site, ...] = structure.sites
         self.dim, self.precision, self.axes = structure.dim, structure.precision, structure.axes
         self.points = tuple(site.name for site in self.sites if site.distribution == FLAT)
+        self.notes = pyro_given.told(structure.given)
 
     def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
         """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape).
@@ -93,7 +96,9 @@ class PyroTarget(Target):
         """What every observed site is observed at, in the order of the program: arrays of the sites' shapes."""
         check_pins(self)
         with torch.no_grad(), self.structure.scope():
-            give = Unknowns(lambda _, shape: torch.zeros(shape, device=self.structure.device))
+            give = Unknowns(
+                lambda _, shape: torch.zeros(shape, device=self.structure.device), drawn=self.structure.drawn
+            )
             found = self.structure.values(self.tensors, self.named("observed"), give)
         return {name: value.cpu().numpy() for name, value in found.items()}
 

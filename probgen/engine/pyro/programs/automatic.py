@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,12 +58,25 @@ class _Lifted(Messenger):
             msg["value"] = value.to(torch.get_default_dtype())
 
 
+@contextmanager
+def _graphs_cut() -> Iterator[None]:
+    """A scope in which a tensor that was computed is copied without its history: a guide's first trace of a model may hold some."""
+    original = torch.Tensor.__deepcopy__
+    whole = lambda x: x if x.is_leaf else x.detach()  # noqa: E731
+    torch.Tensor.__deepcopy__ = lambda self, memo: original(whole(self), memo)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.Tensor.__deepcopy__ = original  # type: ignore[method-assign]
+
+
 def _copied(guide: Any) -> Any:
     """A copy with the same model. Pyro drops a guide's model when that is copied, in the original too: it is put back."""
     own = [m for m in guide.modules() if isinstance(m, autoguide.AutoGuide)]
     kept = [(m._model, m.master) for m in own]
     try:
-        found = copy.deepcopy(guide)
+        with _graphs_cut():
+            found = copy.deepcopy(guide)
     finally:
         for module, (model, master) in zip(own, kept, strict=True):
             module._model, module.master = model, master

@@ -19,19 +19,21 @@ from functools import cached_property
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
-from torch.distributions import Distribution, Transform, biject_to
+from torch.distributions import Distribution
 
 from probgen.engine.pyro.programs import edges as pyro_edges
 from probgen.engine.pyro.programs import minibatch as pyro_minibatch
-from probgen.engine.pyro.programs.data import innermost
+from probgen.engine.pyro.programs.parameters import unmoved
+from probgen.engine.pyro.programs.sites import FLAT, bijection, is_discrete, is_latent
 from probgen.engine.pyro.programs.types import is_lifted, lifting
+from probgen.engine.pyro.sums import drawn as pyro_drawn
+from probgen.engine.pyro.sums.logs import vectorised
 from probgen.target import Site
 
 Tensors = Sequence[torch.Tensor]
@@ -41,9 +43,6 @@ Indices = Mapping[str, torch.Tensor]
 
 
 _VALIDATION = ("validate_poutine", "validate_infer", "validate_distributions_pyro", "validate_distributions_torch")
-
-
-FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
 
 
 MARKOV = " markov"  # stands for the steps of a Markov chain where names of plates are told
@@ -74,7 +73,7 @@ def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> It
     settings, default, threads = pyro.settings.get(), torch.get_default_dtype(), torch.get_num_threads()
     checks = Distribution._validate_sample
     grad, devices = torch.is_grad_enabled(), range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices), pyro.get_param_store().scope(params):
+    with torch.random.fork_rng(devices), pyro.get_param_store().scope(params), vectorised(), unmoved():
         try:
             torch.set_default_dtype(getattr(torch, precision))
             torch.default_generator.manual_seed(seed)  # 1 us; torch.manual_seed, over all kinds of device, takes 250
@@ -99,14 +98,20 @@ def _accept(distribution: Distribution, value: torch.Tensor) -> None:
 
 
 @contextmanager
-def whole_plates(noticed: dict[str, tuple[int, int]] | None = None) -> Iterator[None]:
+def whole_plates(
+    noticed: dict[str, tuple[int, int]] | None = None, given: Mapping[str, tuple[int, int]] | None = None
+) -> Iterator[None]:
     """Let plates ignore their `subsample_size`; `noticed` takes name -> (size, subsample_size) of those that had one.
+
+    given: plates of which the data are a minibatch, see `Structure`; they keep theirs.
 
     A plate fixes its size before any handler hears of it, so this steps in where the plate asks for its indices.
     """
     original = SubsampleMessenger._subsample
 
     def whole(name: str, size: Any = None, subsample_size: Any = None, subsample: Any = None, *rest: Any) -> Any:
+        if given and name in given:
+            return original(name, size, None, torch.arange(given[name][1]), *rest)
         if noticed is not None and subsample is None and subsample_size is not None and subsample_size < size:
             noticed[name] = (int(size), int(subsample_size))
         return original(name, size, None, subsample, *rest)
@@ -147,11 +152,17 @@ class Unknowns(Messenger):
     give: (site, unconstrained shape) -> its unconstrained value, with the rows of the whole of every plate.
     indices: the rows of a minibatch; a site in such a plate takes those, and its log-Jacobian is scaled up like its
         density, which keeps the estimate unbiased.
+    drawn: discrete sites that have a place in the point, see `pyro_drawn`.
     """
 
-    def __init__(self, give: Callable[[str, tuple[int, ...]], torch.Tensor], indices: Indices | None = None) -> None:
+    def __init__(
+        self,
+        give: Callable[[str, tuple[int, ...]], torch.Tensor],
+        indices: Indices | None = None,
+        drawn: Mapping[str, torch.dtype] | None = None,
+    ) -> None:
         super().__init__()
-        self.give, self.indices = give, indices or {}
+        self.give, self.indices, self.drawn = give, indices or {}, drawn or {}
         self.log_jacobian: torch.Tensor | float = 0.0
         self.of_bijections: torch.Tensor | float = 0.0  # what of it a density of the unknowns themselves does not have
         self.observed: dict[str, torch.Tensor] = {}  # of sites with obs_mask
@@ -159,6 +170,8 @@ class Unknowns(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] and msg["name"].endswith(pyro_edges.OBSERVED):
             self.observed[msg["name"].removesuffix(pyro_edges.OBSERVED)] = msg["value"]
+        if msg["name"] in self.drawn and not msg["done"]:
+            pyro_drawn.put(msg, self.give, self.drawn, self.indices)
         if msg["done"] or not is_latent(msg) or is_discrete(msg["fn"]):
             return
         transform, scale = bijection(msg), 1.0
@@ -208,40 +221,6 @@ class Given(Messenger):
         msg["value"], msg["done"] = value, True
 
 
-def is_latent(msg: Any) -> bool:
-    """Whether a sample site is an unknown: neither observed, nor a plate's indices, nor a point mass."""
-    return not (msg["is_observed"] or isinstance(msg["fn"], _Subsample) or isinstance(innermost(msg["fn"]), dist.Delta))
-
-
-def is_discrete(fn: Any) -> bool:
-    """Whether a distribution's support is countable."""
-    try:
-        return bool(fn.support.is_discrete)
-    except (NotImplementedError, AttributeError):
-        return False
-
-
-def is_enumerable(fn: Any) -> bool:
-    """Whether Pyro can list a distribution's support."""
-    try:
-        return bool(fn.has_enumerate_support) and fn.enumerate_support(expand=False) is not None
-    except NotImplementedError:
-        return False
-
-
-def bijection(msg: Any) -> Transform:
-    """The bijection from R^n to the support of a site; ValueError that names a site without one."""
-    if pyro_edges.is_angle(msg["fn"]):
-        return pyro_edges.to_angles(msg["fn"])
-    try:
-        return biject_to(msg["fn"].support)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"Site {msg['name']!r} ({type(innermost(msg['fn'])).__name__}): no bijection from R^n to its support.\n"
-            "Reparametrise it, or observe it."
-        ) from error
-
-
 @dataclass(frozen=True)
 class Block:
     """Where the unconstrained value of a latent site lies in the flat point."""
@@ -258,8 +237,10 @@ class Structure:
     arrays: names of the data that are tensors, in the order of `tensors` everywhere; static: all other data.
     blocks: the continuous latent sites; finite: those that are summed out, to the left of `nesting` plate dimensions.
     plates: name -> (size, subsample_size) of the plates that draw minibatches.
+    given: name -> (size, rows) of plates of which the data are a minibatch: each of its rows counts size / rows times.
     tiles: minibatches that make up the whole, of a program that does not run on all rows at once; see `pyro_minibatch`.
     params: state of the parameter store that the first trace left; the program always sees these values.
+    unlisted: why discrete unknowns are not summed out; drawn: their types where so, see `pyro_drawn`.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
         of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: `Continuous.summed`;
@@ -276,6 +257,7 @@ class Structure:
     finite: frozenset[str] = frozenset()
     nesting: int = 0
     plates: dict[str, tuple[int, int]] = field(default_factory=dict)
+    given: dict[str, tuple[int, int]] = field(default_factory=dict)
     params: dict = field(default_factory=lambda: {"params": {}, "constraints": {}})
     gradients: dict[str, Any] = field(default_factory=dict)
     reads_data: bool = False
@@ -284,6 +266,8 @@ class Structure:
     tiles: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
     evaluator: Any = None
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    unlisted: str = ""
+    drawn: dict[str, torch.dtype] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     frames: dict[str, frozenset[str]] = field(default_factory=dict)
     axes: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
@@ -321,11 +305,11 @@ class Structure:
         """The trace of a run on the data under handlers, the last one innermost; plates are whole without Minibatch."""
         program = self.enumerated if enumerate_finite and self.finite else self.program
         with ExitStack() as stack:
-            if self.plates and not any(isinstance(handler, Minibatch) for handler in handlers):
+            if (self.plates or self.given) and not any(isinstance(handler, Minibatch) for handler in handlers):
                 if self.tiles:
                     handlers = (*handlers, Minibatch(self.pieces()[0]))
                 else:
-                    stack.enter_context(whole_plates())
+                    stack.enter_context(whole_plates(given=self.given))
             for handler in (pyro_edges.Edges(), *handlers):
                 stack.enter_context(handler)
             return poutine.trace(program).get_trace(**self.static, **dict(zip(self.arrays, tensors, strict=True)))
@@ -354,7 +338,7 @@ class Structure:
             block = self.blocks[name]
             return z[block.start : block.stop].reshape(block.shape)
 
-        return Unknowns(give, indices)
+        return Unknowns(give, indices, self.drawn)
 
     def log_density(self, z: torch.Tensor, tensors: Tensors, *rows: torch.Tensor) -> torch.Tensor:
         """The log density at z: (dim,) -> ().

@@ -15,20 +15,22 @@ from pyro.poutine.subsample_messenger import _Subsample
 from probgen.data.dims import aligned
 from probgen.engine.pyro.graph import LinAlgError
 from probgen.engine.pyro.programs import edges as pyro_edges
+from probgen.engine.pyro.programs import given as pyro_given
 from probgen.engine.pyro.programs import minibatch as pyro_minibatch
 from probgen.engine.pyro.programs.data import bounds_of, check_first, innermost, source_of
 from probgen.engine.pyro.programs.density import (
     MARKOV,
     Block,
+    Minibatch,
     Structure,
     Tensors,
     Unknowns,
-    is_discrete,
-    is_enumerable,
     scoped,
     whole_plates,
 )
+from probgen.engine.pyro.programs.sites import is_discrete, is_enumerable
 from probgen.engine.pyro.programs.types import is_lifted, lifting
+from probgen.engine.pyro.sums import drawn as pyro_drawn
 from probgen.target import Site
 
 # How far from zero points lie at which the first trace is tried, in case the program's own arithmetic fails at one, or data lie
@@ -61,8 +63,21 @@ def examine(
         structure.axes = {node["name"]: _axes(node) for node in _sample_nodes(trace)}
         structure.finite = frozenset(site.name for site in structure.sites if site.kind == "latent" and site.discrete)
         if structure.finite:
-            _prepare_enumeration(structure, tensors, trace)
+            _list_or_draw(structure, tensors, trace)
     return structure
+
+
+def _list_or_draw(structure: Structure, tensors: Tensors, trace: Any) -> None:
+    """Make ready to sum the finite sites out; where that cannot be, say why, and give them places in the point."""
+    structure.unlisted = pyro_drawn.reason(structure.sites)
+    if not structure.unlisted:
+        try:
+            _prepare_enumeration(structure, tensors, trace)
+        except (ValueError, RuntimeError, NotImplementedError, KeyError) as error:
+            structure.unlisted = str(error)
+    if structure.unlisted:
+        structure.dtypes.clear()
+        pyro_drawn.laid_out(structure, trace, Block)
 
 
 def _first_trace_at_all(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -73,6 +88,10 @@ def _first_trace_at_all(structure: Structure, tensors: Tensors) -> tuple[Any, di
         if not structure.plates:
             raise
         first = error
+    if pyro_given.is_given(structure, tensors, Minibatch):
+        structure.given = dict(structure.plates)
+        structure.plates.clear()
+        return _first_trace(structure, tensors)
     try:
         structure.tiles = [tuple(torch.arange(b).to(structure.device) for _, b in structure.plates.values())]
         found = _first_trace(structure, tensors)
@@ -95,7 +114,7 @@ def _first_trace(structure: Structure, tensors: Tensors) -> tuple[Any, dict[str,
             return torch.as_tensor(rng.uniform(-far, far, shape), dtype=torch.get_default_dtype()).to(structure.device)
 
         try:
-            with nullcontext() if structure.tiles else whole_plates(structure.plates):
+            with nullcontext() if structure.tiles else whole_plates(structure.plates, structure.given):
                 trace = structure.trace(tensors, Unknowns(give))
             check_first(trace, structure.arrays, tensors)
             trace.compute_log_prob()
@@ -154,11 +173,6 @@ def _site(node: Any, plates: Mapping[str, Any], source: str = "") -> Site:
 def _refuse(trace: Any, sites: Sequence[Site]) -> None:
     """ValueError for sites of which no target can be made."""
     for site in sites:
-        if site.kind == "latent" and site.discrete and not site.enumerable:
-            raise ValueError(
-                f"Site {site.name!r} ({site.distribution}) is discrete and its support cannot be listed.\n"
-                "Sum it out in the program, observe it, or give it a finite support."
-            )
         expected = tuple(trace.nodes[site.name]["fn"].shape())
         if site.kind == "observed" and np.broadcast_shapes(site.shape, expected) != site.shape:
             raise ValueError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import nn
 from torch.distributions import constraints, transform_to
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from probgen.engine.pyro.programs.types import Lifted
 
@@ -83,9 +85,11 @@ class Registered(Messenger):
 
 
 class _Put(Messenger):
-    def __init__(self, parameters: Sequence[Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, parameters: Sequence[Parameter], values: Mapping[str, torch.Tensor], constrained: bool = False
+    ) -> None:
         super().__init__()
-        self.parameters, self.values = {p.name: p for p in parameters}, values
+        self.parameters, self.values, self.constrained = {p.name: p for p in parameters}, values, constrained
 
     def _pyro_param(self, msg: Any) -> None:
         name = msg["name"]
@@ -94,8 +98,36 @@ class _Put(Messenger):
         if name not in self.parameters:
             raise ValueError(f"The program registers parameter {name!r} in some runs only.\nRegister it in every run.")
         constraint, value = self.parameters[name].constraint, self.values[name]
-        msg["value"] = value if constraint is constraints.real else transform_to(constraint)(value)
+        same = self.constrained or constraint is constraints.real
+        msg["value"] = value if same else transform_to(constraint)(value)
+        # Programs ask for it, as Pyro's store gives it.
+        inverse = transform_to(constraint).inv if self.constrained and constraint is not constraints.real else None
+        msg["value"].unconstrained = weakref.ref(value) if inverse is None else lambda: inverse(value)
         msg["done"] = True
+
+
+@contextmanager
+def unmoved() -> Iterator[None]:
+    """A scope in which batch normalisation in training mode takes mean and variance of its rows, and changes no running ones.
+
+    A density is then a function of parameters and data alone, and a user's module stays as it is.
+    """
+    before = _BatchNorm.forward
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        if not (self.training and self.track_running_stats):
+            return before(self, x)
+        self.track_running_stats = False
+        try:
+            return before(self, x)
+        finally:
+            self.track_running_stats = True
+
+    _BatchNorm.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        _BatchNorm.forward = before  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -104,17 +136,22 @@ def given(
     values: Mapping[str, torch.Tensor],
     roots: Sequence[nn.Module] = (),
     train: bool = False,
+    constrained: bool = False,
 ) -> Iterator[None]:
-    """Runs inside see these values, unconstrained, by name; `roots` are in training mode or not."""
+    """Runs inside see these values by name, unconstrained unless said.
+
+    roots: modules that are in training mode or not; batch normalisation always is.
+    """
     owned = [p for p in parameters if p.module is not None]
     before = [p.module._parameters[p.attribute] for p in owned]  # type: ignore[union-attr]
-    modes = [(m, m.training) for root in roots for m in root.modules() if m.training != train]
+    modules = [m for root in roots for m in root.modules()]
+    modes = [(m, m.training) for m in modules if m.training != (train or isinstance(m, _BatchNorm))]
     try:
         for p in owned:
             p.module._parameters[p.attribute] = values[p.name]  # type: ignore[union-attr, assignment]
         for module, mode in modes:
             module.training = not mode
-        with _Put(parameters, values), warnings.catch_warnings():
+        with _Put(parameters, values, constrained), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*was not registered in the param store")
             yield
     finally:

@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from probgen.algorithm import Incompatible
 from probgen.programs.about import About
 from probgen.programs.pinned import Pinned
 
@@ -69,7 +70,7 @@ def in_its_type(program: Any, run: Callable[[Any], Any]) -> tuple[Any, Any]:
 def in_one_type(prepare: Callable[[Any, str], Any], program: Any, precision: str) -> Any:
     """The target that `prepare(program, precision)` makes: of the program, of the program lifted, or in float32, whichever runs.
 
-    Raises what the program as it is raises, where none does.
+    Raises what the program as it is raises, where none does, or what else is wrong with it in float32.
     """
     try:
         return prepare(program, precision)
@@ -77,14 +78,20 @@ def in_one_type(prepare: Callable[[Any, str], Any], program: Any, precision: str
         if not is_mixed(error):
             raise
         first = error
-    with suppress(Exception):
+    try:
         return prepare(lifted(program), precision)
-    if precision != "float32":
-        with suppress(Exception):
-            target = prepare(program, "float32")
-            target.notes = (*target.notes, IN_SINGLE.format(str(first).strip().splitlines()[0]))
-            return target
-    raise first
+    except Incompatible:  # its types are no matter
+        raise
+    except Exception:
+        pass
+    if precision == "float32":
+        raise first
+    try:
+        target = prepare(program, "float32")
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # beside its types something else is wrong
+        raise (first if is_mixed(error) else error) from None
+    target.notes = (*target.notes, IN_SINGLE.format(str(first).strip().splitlines()[0]))
+    return target
 
 
 def is_mixed(error: BaseException) -> bool:

@@ -12,10 +12,11 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import nn
-from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions import constraints, transform_to
 
 from probgen.engine.pyro.graph import LinAlgError
 from probgen.engine.pyro.programs.density import Unknowns, scoped, whole_plates
+from probgen.engine.pyro.programs.onto import onto
 from probgen.engine.pyro.programs.parameters import Learned, Parameter, Registered, given
 
 TRIES = 5  # points at which a program is looked at
@@ -38,11 +39,11 @@ class PointMeasure(TorchDistribution):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:  # noqa: B008
         """The image of zero: a point has no prior to be drawn from."""
-        transform = biject_to(self.constraint)
+        transform = onto(self.constraint)
         return transform(torch.zeros((*sample_shape, *transform.inverse_shape(self.event_shape))))
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        transform: Any = biject_to(self.constraint)
+        transform: Any = onto(self.constraint)
         return -transform.log_abs_det_jacobian(transform.inv(value), value)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
@@ -61,18 +62,17 @@ class Whole:
         shapes: Mapping[str, torch.Size],
     ) -> None:
         self.program, self.parameters, self.roots, self.shapes = program, tuple(parameters), tuple(roots), shapes
-        self._plain = tuple(p._replace(constraint=constraints.real) for p in parameters)
 
     def __call__(self, *args: Any, **data: Any) -> Any:
         values = {p.name: pyro.sample(p.name, PointMeasure(self.shapes[p.name], p.constraint)) for p in self.parameters}
-        with poutine.block(hide_types=["param"]), given(self._plain, values, self.roots):
+        with poutine.block(hide_types=["param"]), given(self.parameters, values, self.roots, constrained=True):
             return self.program(*args, **data)
 
     def initial(self, data: Mapping[str, Any], precision: str, seed: int) -> dict[str, torch.Tensor]:
         """Where the program says that its parameters begin: unconstrained, by name."""
         seen = registered(self.program, data, precision, seed)
         constrained = {p.name: transform_to(p.constraint)(seen.values[p.name]) for p in self.parameters}
-        return {p.name: biject_to(p.constraint).inv(constrained[p.name]) for p in self.parameters}
+        return {p.name: onto(p.constraint).inv(constrained[p.name]) for p in self.parameters}
 
     @property
     def base(self) -> Callable[..., Any]:

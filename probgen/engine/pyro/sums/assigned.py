@@ -11,9 +11,9 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from probgen.engine import rows
-from probgen.engine.pyro.programs import assignments as pyro_assignments
 from probgen.engine.pyro.programs import data as pyro_data
 from probgen.engine.pyro.programs.density import MARKOV, Given, Structure, Unknowns
+from probgen.engine.pyro.sums import assignments as pyro_assignments
 
 _SALT = 0x5EED  # of the seeds, which no kernel has
 

@@ -1,0 +1,44 @@
+"""Programs whose data are a minibatch already: `with pyro.plate("rows", size, len(y)):`, which ask the plate for no indices.
+
+Each row of the data then counts size / rows times, whatever the indices, as Pyro counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.poutine.subsample_messenger import _Subsample
+
+GIVEN = "The data are {} of the {} rows of plate {!r}: each counts {:g} times, as in Pyro."
+FAR = 1 << 40  # an index that no array has
+
+
+def told(given: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    """Notes of plates of which the data are a minibatch."""
+    return tuple(GIVEN.format(rows, size, name, size / rows) for name, (size, rows) in given.items())
+
+
+def is_given(structure: Any, tensors: Sequence[torch.Tensor], minibatch: Any) -> bool:
+    """Whether every plate that draws a minibatch has as many rows as the data, no unknowns, and indices that change nothing.
+
+    minibatch: makes the handler that gives plates their indices.
+    """
+    lengths = {len(t) for t in tensors if t.dim()}
+    if not all(rows in lengths for _, rows in structure.plates.values()):
+        return False
+    densities = []
+    for index in (0, FAR):
+        rows = {k: index + torch.arange(b, device=structure.device) for k, (_, b) in structure.plates.items()}
+        torch.default_generator.manual_seed(0)
+        try:
+            trace = structure.trace(tensors, minibatch(rows))
+            trace.compute_log_prob()
+        except Exception:
+            return False
+        sites = [n for n in trace.nodes.values() if n["type"] == "sample" and not isinstance(n["fn"], _Subsample)]
+        if any(not n["is_observed"] and any(f.name in rows for f in n["cond_indep_stack"]) for n in sites):
+            return False
+        densities.append([n["log_prob_sum"] for n in sites])
+    return all(torch.equal(one, other) for one, other in zip(*densities, strict=True))

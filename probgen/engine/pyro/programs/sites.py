@@ -1,0 +1,51 @@
+"""What a sample site of a Pyro trace is: unknown, discrete, of which support."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+from pyro.poutine.subsample_messenger import _Subsample
+from torch.distributions import Transform, biject_to
+
+from probgen.engine.pyro.programs import edges as pyro_edges
+from probgen.engine.pyro.programs.data import innermost
+from probgen.engine.pyro.programs.onto import onto
+
+FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
+
+
+def is_latent(msg: Any) -> bool:
+    """Whether a sample site is an unknown: neither observed, nor a plate's indices, nor a point mass."""
+    return not (msg["is_observed"] or isinstance(msg["fn"], _Subsample) or isinstance(innermost(msg["fn"]), dist.Delta))
+
+
+def is_discrete(fn: Any) -> bool:
+    """Whether a distribution's support is countable."""
+    try:
+        return bool(fn.support.is_discrete)
+    except (NotImplementedError, AttributeError):
+        return False
+
+
+def is_enumerable(fn: Any) -> bool:
+    """Whether Pyro can list a distribution's support."""
+    try:
+        return bool(fn.has_enumerate_support) and fn.enumerate_support(expand=False) is not None
+    except NotImplementedError:
+        return False
+
+
+def bijection(msg: Any) -> Transform:
+    """The bijection from R^n to the support of a site; ValueError that names a site without one."""
+    if pyro_edges.is_angle(msg["fn"]):
+        return pyro_edges.to_angles(msg["fn"])
+    if type(msg["fn"]).__name__ == FLAT:
+        return onto(msg["fn"].support)
+    try:
+        return biject_to(msg["fn"].support)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"Site {msg['name']!r} ({type(innermost(msg['fn'])).__name__}): no bijection from R^n to its support.\n"
+            "Reparametrise it, or observe it."
+        ) from error

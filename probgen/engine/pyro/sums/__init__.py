@@ -1,0 +1,1 @@
+"""Sums over finite unknowns of Pyro programs, and draws of them."""
