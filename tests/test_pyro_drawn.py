@@ -8,7 +8,7 @@ import torch
 
 import probgen as pg
 from probgen.algorithm import Incompatible
-from probgen.engine import pyro as engine
+from probgen.engine.pyro import engine
 from probgen.engine.pyro.executor import OPS
 
 Y = np.array([3.0, 5.5, 4.0])

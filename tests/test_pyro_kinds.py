@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import nn
 
 import probgen as pg
-from probgen.engine import pyro as engine
+from probgen.engine.pyro import engine
 from probgen.engine.pyro.executor import OPS
 from probgen.inference.variational.guided_svi import Elbo
 

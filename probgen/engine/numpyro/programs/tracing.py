@@ -68,11 +68,6 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         free = Free()
         with free:
             trace = handlers.trace(Steps(started)).get_trace()
-        if changing := [k for k, site in trace.items() if site["type"] == "mutable"]:
-            raise ValueError(
-                f"{changing[0]!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density "
-                "holds it.\nUse a network without it, such as one with layer normalisation."
-            )
         if kinds := kinds_of(trace):
             raise HasState(kinds)
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=variables_of(trace))
