@@ -1,5 +1,7 @@
 """Kinds of Pyro programs that the library's examples are made of, each against Pyro itself or a closed form."""
 
+import copy
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -345,3 +347,21 @@ def test_a_cholesky_factor_is_a_parameter():
         X[:, 2] @ np.linalg.solve(whole, X[:, 2]) + np.linalg.slogdet(whole)[1] + 12 * math.log(2 * math.pi)
     )
     np.testing.assert_allclose(pair.log_density_batch(z) - log_q, evidence, rtol=1e-8)
+
+
+def test_a_convolution_that_mixes_types_runs_in_one():
+    kernel = fixed(nn.Conv2d(1, 1, 2), 3)  # float32 weights, not registered
+
+    def model(images, y):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        features = kernel(images).flatten(1).mean(1)
+        with pyro.plate("n", len(y)):
+            pyro.sample("y", dist.Normal(m * features, 1.0), obs=y)
+
+    images, y = X[:, None, :, None] * np.ones((1, 1, 1, 3)), X[:, 0]
+    target = engine.prepare(model, {"images": images, "y": y})
+    features = copy.deepcopy(kernel).double()(torch.as_tensor(images)).flatten(1).mean(1).detach()
+    expected = dist.Normal(0.5 * features, 1.0).log_prob(torch.as_tensor(y)).sum() + dist.Normal(0.0, 1.0).log_prob(
+        torch.tensor(0.5)
+    )
+    assert float(target.log_density(np.array([0.5]))) == pytest.approx(float(expected), rel=1e-5)

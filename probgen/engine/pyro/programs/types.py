@@ -24,7 +24,7 @@ from probgen.programs.pinned import Pinned
 
 REALS = (torch.float32, torch.float64)
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
-MIXED = re.compile(r"dtype|scalar type|\b(Double|Float|ComplexDouble|ComplexFloat)\b")
+MIXED = re.compile(r"dtype|scalar type|\b(Double|Float|ComplexDouble|ComplexFloat)\b|type \((float|double)\)")
 IN_SINGLE = "Computed in float32, for the program mixes types in float64: {}"
 _CASTS = (torch.Tensor.float, torch.Tensor.double)
 _local = threading.local()
