@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,14 +28,18 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import pyro_hook
+import pyro_stand_ins
 import stand_ins
 from harness import say
 
 STEPS = 4  # of the library's own runs
+FEW = {"num_steps": 10, "num_draws": 10, "num_particles": 2}
 SHORT = {"num_warmup": 4, "num_samples": 4, "num_chains": 1}
 # Code that LLVM leaves as it is compiles in a third of the time.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 LIMIT = 240  # seconds for a file
+IDLE = 45  # seconds without a model, after which a cell or a file of Pyro's is left
 FOLDERS = {"numpyro": ("examples", "notebooks/source"), "pyro": ("examples", "tutorial/source")}
 BARS = {"numpyro": 0.95, "pyro": 0.85}
 VARIANTS = {  # of files that choose between models: what is said to each of them on the command line
@@ -69,6 +75,11 @@ def files(library: str, root: Path, words: list[str] | None) -> list[Path]:
     return [f for f in found if not words or any(w in f.stem for w in words)]
 
 
+def typed(library: str, file: Path) -> list[list[str]]:
+    """What is typed behind a file's name, one list a run."""
+    return pyro_stand_ins.variants(file) if library == "pyro" else VARIANTS.get(file.name, [[]])
+
+
 # ---- in a process of one file ------------------------------------------------------------------------------------------
 
 
@@ -77,23 +88,29 @@ class Seen:
 
     def __init__(self) -> None:
         self.done: set[Any] = set()
+        self.busy = False  # with a fit of ours, which calls the library too
+        self.idle = 0  # seconds that a file may take to the next model; 0: any number
 
     def take(self, kind: str, program: Any, guide: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         import probgen as pg
 
-        own = inner(program)
+        own, kwargs = inner(program), named(program, kwargs)
         name = getattr(own, "__name__", type(own).__name__)
-        key = (kind, name, getattr(own, "__code__", None), str([type(a) for a in args]), str(sorted(kwargs)))
-        if key in self.done:
+        code = getattr(own, "__code__", type(own))  # a name is used again in notebooks
+        drawn_by = getattr(guide, "__name__", type(guide).__name__)
+        key = (kind, name, code, drawn_by, str([type(a) for a in args]), str(sorted(kwargs)))
+        if self.busy or key in self.done:
             return
         self.done.add(key)
+        self.busy = True
+        signal.alarm(0)
         record = {"model": name, "kind": kind, "seconds": time.perf_counter(), "difference": None}
         print("\nBEGIN " + json.dumps({"model": name, "kind": kind}), flush=True)
-        inference, settings = ("nuts", SHORT) if kind == "mcmc" else ("svi", {"num_steps": 20, "guide": guide})
+        inference, settings = ("nuts", SHORT) if kind == "mcmc" else ("svi", {**FEW, "guide": guide})
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                fit = pg.fit(program, None, inference, args=args, kwargs=kwargs, progress=False, **settings)
+                fit = fitted(pg.fit, program, inference, settings, args=args, kwargs=kwargs, progress=False)
                 record["difference"] = difference(fit, program, args, kwargs) if kind == "mcmc" else None
             record["outcome"] = "runs"
             if record["difference"] is not None and not record["difference"] < CLOSE:
@@ -102,6 +119,9 @@ class Seen:
             record |= {"outcome": type(error).__name__, "why": str(error)[:600]}
             if os.environ.get("TRACE"):
                 traceback.print_exc()
+        finally:
+            self.busy = False
+            signal.alarm(self.idle)
         record["seconds"] = round(time.perf_counter() - record["seconds"], 1)
         print("\nRECORD " + json.dumps(record), flush=True)
 
@@ -110,7 +130,28 @@ def inner(program: Any) -> Any:
     """The function inside of handlers and partials."""
     while (held := getattr(program, "fn", None) or getattr(program, "func", None)) is not None:
         program = held
-    return program
+    return getattr(program, "__func__", program)
+
+
+def named(program: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that a program takes: a loss of the example's own may be given more."""
+    try:
+        known = inspect.signature(program).parameters.values()
+    except (TypeError, ValueError):
+        return kwargs
+    if any(p.kind is p.VAR_KEYWORD for p in known):
+        return kwargs
+    return {k: v for k, v in kwargs.items() if k in {p.name for p in known}}
+
+
+def fitted(fit: Any, program: Any, inference: str, settings: dict[str, Any], **given: Any) -> Any:
+    """The fit; without what only learners on the whole data have, where this is none."""
+    try:
+        return fit(program, None, inference, **given, **settings)
+    except TypeError as error:
+        if "Unknown setting 'num_" not in str(error):
+            raise
+    return fit(program, None, inference, **given, **{k: v for k, v in settings.items() if k in ("num_steps", "guide")})
 
 
 def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> float | None:
@@ -119,26 +160,17 @@ def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> f
     from probgen.target import Continuous
 
     target = fit.target
-    if not isinstance(target, Continuous) or getattr(target, "summed", ()) or target.points:
+    if not isinstance(target, Continuous) or target.points or (target.engine == "numpyro" and target.summed):
         return None
     z = fit.z[0, -1]
     with contextlib.suppress(Exception):
-        if target.engine == "numpyro":
-            from numpyro.infer.util import potential_energy
+        if target.engine == "pyro":
+            return pyro_hook.difference(target, z, program, args, kwargs)
+        from numpyro.infer.util import potential_energy
 
-            with runtime.jax_scope(fit.precision):
-                ours = float(target.log_density(z))
-                theirs = -float(potential_energy(program, args, kwargs, target.structure.unravel(z)))
-        else:
-            import torch
-            from pyro.infer.mcmc.util import initialize_model
-
-            potential = initialize_model(program, args, kwargs)[1]
-            ours = float(target.log_density(torch.as_tensor(z)))
-            blocks = target.structure.blocks
-            theirs = -float(
-                potential({k: torch.as_tensor(z[b.start : b.stop]).reshape(b.shape) for k, b in blocks.items()})
-            )
+        with runtime.jax_scope(fit.precision):
+            ours = float(target.log_density(z))
+            theirs = -float(potential_energy(program, args, kwargs, target.structure.unravel(z)))
         return abs(ours - theirs) / max(1.0, abs(theirs))
     return None
 
@@ -174,27 +206,12 @@ def hook(library: str, seen: Seen) -> None:
         MCMC.run, SVI.init, SVI.run = mcmc, svi_init, svi_run
         stein(seen)
     else:
-        import pyro
-        from pyro.infer import MCMC, SVI
+        from probgen.engine.pyro import graph
 
-        run, step = MCMC.run, SVI.step
-
-        def pyro_mcmc(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if (model := getattr(self.kernel, "model", None)) is not None:
-                with fresh(pyro):
-                    seen.take("mcmc", model, None, args, kwargs)
-            self.num_samples, self.warmup_steps = STEPS, STEPS
-            return run(self, *args, **kwargs)
-
-        def pyro_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with fresh(pyro):
-                seen.take("svi", self.model, self.guide, args, kwargs)
-            self.steps_done = getattr(self, "steps_done", 0) + 1
-            if self.steps_done > 50 * STEPS:
-                raise SystemExit
-            return step(self, *args, **kwargs)
-
-        MCMC.run, SVI.step = pyro_mcmc, pyro_step
+        graph._LARGEST = 0  # graphs are captured, compared and run as they are: compiling takes longer than a few steps
+        pyro_stand_ins.put()
+        pyro_hook.hook(seen, STEPS)
+        seen.idle = IDLE
 
 
 def stein(seen: Seen) -> None:
@@ -212,20 +229,14 @@ def stein(seen: Seen) -> None:
     SteinVI.run = stein_run
 
 
-@contextlib.contextmanager
-def fresh(pyro: Any) -> Any:
-    """Pyro's parameters as they were before."""
-    kept = pyro.get_param_store().get_state()
-    try:
-        yield
-    finally:
-        pyro.get_param_store().set_state(kept)
-
-
 def runnable(code: str, notebook: bool = False) -> str:
     """Code without the check of the library's version, and without a notebook's commands."""
     left_out = ("assert numpyro.__version__", "assert pyro.__version__", *(("%", "!") if notebook else ()))
     return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(left_out))
+
+
+def _left(*_: Any) -> None:
+    raise SystemExit(f"no model in {IDLE} s")
 
 
 def child(library: str, file: Path, said: list[str]) -> None:
@@ -233,32 +244,35 @@ def child(library: str, file: Path, said: list[str]) -> None:
     os.environ["CI"] = "1"  # notebooks take fewer steps
     os.environ.setdefault("MPLBACKEND", "agg")
     sys.path.insert(0, str(file.parent))
-    sys.path.insert(0, str(file.parents[2]))
+    if library == "numpyro":
+        sys.path.insert(0, str(file.parents[2]))
     sys.argv = [str(file), *said]
     import probgen  # noqa: F401  # before anything starts JAX
 
     stand_ins.install(library)
-    hook(library, Seen())
+    signal.signal(signal.SIGALRM, _left)
+    seen = Seen()
+    hook(library, seen)
+    signal.alarm(seen.idle)
     module = types.ModuleType("__main__")
     module.__file__ = str(file)
     sys.modules["__main__"] = module
     if file.suffix == ".ipynb":
-        library_cells(file, vars(module))
+        library_cells(file, vars(module), seen.idle)
     else:
         try:
             exec(compile(runnable(file.read_text()), str(file), "exec"), vars(module))
-        except SystemExit:
-            return
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             print("\nENDS " + json.dumps(f"{type(error).__name__}: {str(error)[:200]}"), flush=True)
 
 
-def library_cells(file: Path, space: dict[str, Any]) -> None:
+def library_cells(file: Path, space: dict[str, Any], idle: int) -> None:
     """A notebook cell by cell: one that fails for want of data or a package leaves the others. Loops of many steps take few."""
     space["range"] = lambda *ends: range(*ends) if len(ends) > 1 or ends[0] < 5000 else range(STEPS)
     for cell in json.loads(file.read_text())["cells"]:
         if cell["cell_type"] != "code":
             continue
+        signal.alarm(idle)
         try:
             exec(compile(runnable("".join(cell["source"]), True), str(file), "exec"), space)
         except (Exception, SystemExit) as error:
@@ -324,7 +338,7 @@ def main() -> int:
         parser.error("say where a checkout is: --numpyro PATH or --pyro PATH")
     records: list[dict[str, Any]] = []
     chosen = [(library, root, f) for library, root in roots.items() for f in files(library, root, given.files)]
-    todo = [(*one, said) for one in chosen for said in VARIANTS.get(one[-1].name, [[]])]
+    todo = [(*one, said) for one in chosen for said in typed(one[0], one[-1])]
     for i, (library, root, file, said) in enumerate(todo):
         for record in measured(library, root, file, said, given.limit):
             records.append(record)
