@@ -219,6 +219,8 @@ def _log_prob(fit: FittedParameters) -> dict[str, Any]:
     """Mean log probability of the rows that a model was learned from."""
     try:
         found = fit.log_prob()
+    except Changed:
+        raise
     except (TypeError, ValueError):  # there is no estimate of its constant
         return {}
     stderr = np.asarray(found.stderr if found.stderr is not None else 0.0, float)

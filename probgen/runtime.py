@@ -85,7 +85,7 @@ def tracing(precision: str) -> Iterator[None]:
 def jax_scope(precision: str) -> Iterator[None]:
     """`tracing`, for what is computed beside a run's chains.
 
-    In a second thread it is computed on a pool of one thread, where LAPACK never waits; see `engine.pools`.
+    In a second thread it is computed on a pool of one thread, where LAPACK never waits; see `pools`.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""Learners of parameters from rows on the Pyro engine: the kernels of settings that `_rows` and its learners define.
+"""Learners of parameters from rows on the Pyro engine: the kernels of settings that `_learner` and the learners define.
 
 A step changes the tensors of its state in place.
 """
@@ -14,7 +14,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from probgen.engine.pyro.executor import OPS
-from probgen.inference import _learner as _rows
+from probgen.inference import _learner
 from probgen.inference.likelihood._told import ACTIVE, ROWS, OfBound, OfLikelihood, Watch
 from probgen.nets.pyro_modules import running
 
@@ -22,7 +22,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class State(NamedTuple):
-    """As `_rows.State`; extra: the learner's own."""
+    """As `_learner.State`; extra: the learner's own."""
 
     step: int
     parameters: Tensors
@@ -30,7 +30,7 @@ class State(NamedTuple):
     optimiser: dict[str, Tensors]
     order: torch.Tensor
     loss: float
-    guard: _rows.Guard
+    guard: _learner.Guard
     extra: Any
 
 
@@ -48,7 +48,7 @@ class Kernel:
         optimiser = {word: {k: torch.zeros_like(p) for k, p in parameters.items()} for word in words}
         order = torch.from_numpy(OPS.generator(k_order).permutation(target.num_rows))
         zero = np.float64(0)
-        guard = _rows.Guard(
+        guard = _learner.Guard(
             _copy(parameters), _copy(optimiser), (), zero + np.nan, zero, zero, zero, zero, zero + 1, np.int64(0)
         )
         state = State(0, parameters, _copy(parameters), optimiser, order, 0.0, guard, ())
@@ -141,9 +141,9 @@ class Kernel:
             )  # fmt: skip
 
     def _guarded(self, state: State) -> State:
-        """Keep a good state, go back to the last one kept from a runaway; see `_rows.judged`."""
+        """Keep a good state, go back to the last one kept from a runaway; see `_learner.judged`."""
         finite = all(bool(torch.isfinite(p).all()) for p in state.parameters.values())
-        bad, good, guard = _rows.judged(state.guard, np.float64(state.loss), finite, self.settings.spike, np)
+        bad, good, guard = _learner.judged(state.guard, np.float64(state.loss), finite, self.settings.spike, np)
         guard = guard._replace(**{k: x[()] for k, x in guard._asdict().items() if isinstance(x, np.ndarray)})
         if bad:
             _put(state.parameters, guard.parameters)

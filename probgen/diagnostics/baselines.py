@@ -18,6 +18,7 @@ from probgen.data import scales
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status
+from probgen.programs.pinned import Changed
 from probgen.target import Learnable
 
 ROWS = 2000  # at most, of an energy
@@ -135,6 +136,8 @@ def _counted(fit: Any) -> tuple[float, float] | None:
     keywords = {site: k for k, site in target.keywords.items()}
     try:
         log_p = fit.log_prob(**{keywords.get(k, k): v for k, v in rows.items()}).value
+    except Changed:  # what the fit is of is not there any more
+        raise
     except (Incompatible, TypeError, ValueError, NotImplementedError):  # units that cannot be summed
         return None
     return float(np.mean(log_p)), 0.0
@@ -203,6 +206,8 @@ def draws(evidence: Evidence) -> Finding | None:
         return None
     try:
         drawn = fit.sample(DRAWS, seed=fit.seed + 5)
+    except Changed:  # what the fit is of is not there any more
+        raise
     except (Incompatible, TypeError, ValueError, NotImplementedError):
         return None
     whole = target.all_rows()  # type: ignore[attr-defined]

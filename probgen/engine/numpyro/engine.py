@@ -1,4 +1,4 @@
-"""The NumPyro engine: targets from plain NumPyro programs, and the array words of kernels; `xla` runs them."""
+"""The NumPyro engine: targets from plain NumPyro programs, and the array words of kernels; `running.executor` runs them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def probe(target: Any) -> dict[str, list[float]]:
 
 
 def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., Any] | None = None) -> Any:
-    """A learnable target with the guide of its hidden sites, and a critic of its points; see `amortised`.
+    """A learnable target with the guide of its hidden sites, and a critic of its points; see `targets.bounded`.
 
     Another target keeps the guide for algorithms that ask for it.
     """

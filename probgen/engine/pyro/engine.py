@@ -1,8 +1,8 @@
 """The Pyro engine: `prepare` makes the target of a program on data, `Executor` runs kernels on it.
 
-    pyro_density  a program's structure and its log density      pyro_graph   the compiled gradient
-    pyro_target   the targets                                    pyro_kernel  random keys, array words, the loop
-    pyro_learned  programs with parameters, and rows             pyro_bounded their hidden sites and guides
+    programs/   structure, log density, what is done to programs   graph, capture   the compiled gradient
+    targets, continuous   the targets                              executor   random keys, array words, the loop
+    learnable, row_data   parameters, and rows                     bounded   their hidden sites and guides
 
 JAX is never imported. Globals (parameter store, default dtype, random state, validation, threads) stay as the caller
 left them.
@@ -124,7 +124,7 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
 
 
 def paired(target: Any) -> Any:
-    """The target with the author's guide of its unknowns; see `pyro_paired`."""
+    """The target with the author's guide of its unknowns; see `paired`."""
     return PyroGuided(target, target.author_guide)
 
 

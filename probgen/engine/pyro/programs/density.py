@@ -152,7 +152,7 @@ class Unknowns(Messenger):
     give: (site, unconstrained shape) -> its unconstrained value, with the rows of the whole of every plate.
     indices: the rows of a minibatch; a site in such a plate takes those, and its log-Jacobian is scaled up like its
         density, which keeps the estimate unbiased.
-    drawn: discrete sites that have a place in the point, see `pyro_drawn`.
+    drawn: discrete sites that have a place in the point, see `sums.drawn`.
     """
 
     def __init__(
@@ -238,9 +238,9 @@ class Structure:
     blocks: the continuous latent sites; finite: those that are summed out, to the left of `nesting` plate dimensions.
     plates: name -> (size, subsample_size) of the plates that draw minibatches.
     given: name -> (size, rows) of plates of which the data are a minibatch: each of its rows counts size / rows times.
-    tiles: minibatches that make up the whole, of a program that does not run on all rows at once; see `pyro_minibatch`.
+    tiles: minibatches that make up the whole, of a program that does not run on all rows at once; see `minibatch`.
     params: state of the parameter store that the first trace left; the program always sees these values.
-    unlisted: why discrete unknowns are not summed out; drawn: their types where so, see `pyro_drawn`.
+    unlisted: why discrete unknowns are not summed out; drawn: their types where so, see `sums.drawn`.
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
         of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: `Continuous.summed`;

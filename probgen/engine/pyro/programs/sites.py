@@ -12,7 +12,7 @@ from probgen.engine.pyro.programs import edges as pyro_edges
 from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.onto import onto
 
-FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `pyro_whole`
+FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
 
 
 def is_latent(msg: Any) -> bool:
