@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from probgen.data import checks as data
+from probgen import datasets as data
 from probgen.data.toys import TOYS, Toy
 from probgen.datasets import IDX, SETS, bars_and_stripes, binarised, digits, digits_grey, ising_samples, mnist
 

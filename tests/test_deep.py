@@ -172,7 +172,7 @@ def test_a_pyro_program_begins_at_a_fit():
 
 
 def test_a_run_that_began_at_a_fit_resumes_bit_for_bit(learned, tmp_path, monkeypatch):
-    from probgen import run
+    from probgen.run import runner as run
 
     learned.save(tmp_path / "first")
     settings = {"num_steps": 200, "init": tmp_path / "first"}

@@ -240,7 +240,7 @@ def test_learning_is_saved_loaded_and_conditioned_again(learned, tmp_path):
 
 
 def test_a_learner_resumes_bit_for_bit(tmp_path):
-    from probgen import run
+    from probgen.run import runner as run
 
     rows = (np.random.default_rng(0).random((70, 6)) < 0.5).astype(float)
     settings = {

@@ -23,7 +23,7 @@ from probgen import pools, watch
 LIMIT = 280  # seconds, of a child process that needs about 20 on two quiet cores
 GP = """
 import threading, numpy as np, numpyro as E, numpyro.distributions as dist, jax, jax.numpy as jnp, probgen as pg
-from probgen.engine import pools
+from probgen import pools
 
 x = np.linspace(0, 1, 40)
 data = {"x": x, "y": np.sin(6 * x) + 0.1 * np.random.default_rng(0).normal(size=40)}
@@ -117,7 +117,7 @@ def test_executions_on_narrow_pools_do_not_wait_for_each_other():
     """Two threads, each with the many matrices that make two threads on one pool wait for ever."""
     source = """
 import threading, numpy as np
-from probgen.engine import pools
+from probgen import pools
 import jax, jax.numpy as jnp
 a = np.tile(np.eye(20) * 3, (400, 1, 1))
 def work():

@@ -7,7 +7,7 @@ import numpy as np
 
 import probgen as pg
 
-RUNS = Path(__file__).parent / "runs"
+RUNS = Path(__file__).parent / "kept"
 
 
 def test_a_samplers_run_is_read_and_goes_on(tmp_path):

@@ -277,12 +277,12 @@ def test_sums_over_finite_unknowns_run_at_many_points_at_once():
 
 
 def test_libraries_from_a_checkout_are_libraries(monkeypatch):
-    from probgen import reads
+    from probgen.programs import contents
 
-    monkeypatch.setattr(reads, "_place", lambda root: "/home/someone/pyro/pyro/__init__.py")
-    monkeypatch.setattr(reads, "_places", {})
-    assert reads.is_library("pyro.infer.svi")
-    assert not reads.is_library("notes_of_mine")
+    monkeypatch.setattr(contents, "_place", lambda root: "/home/someone/pyro/pyro/__init__.py")
+    monkeypatch.setattr(contents, "_places", {})
+    assert contents.is_library("pyro.infer.svi")
+    assert not contents.is_library("notes_of_mine")
 
 
 # ---- data that are a minibatch already, and settings that are objects
