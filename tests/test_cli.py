@@ -93,6 +93,10 @@ def test_a_program_of_ones_own_with_data_of_ones_own(say, tmp_path, suffix):
     assert code == 0, out
     assert "w[1]" in out
     assert say("resume", "run", "--no-progress")[0] == 0
+    before = pg.load("run").z
+    code, out, _ = say("extend", "run", "--num-samples", "7", "--no-progress")
+    assert code == 0, out
+    np.testing.assert_array_equal(pg.load("run").z[:, :-7], before)
     assert say("sample", "run")[1].startswith("y (1, 4)")
 
 
@@ -194,6 +198,7 @@ def test_help_of_fit_lists_the_settings_of_the_inference_with_their_meaning(say,
         (["show", "nutz"], "Unknown model or algorithm 'nutz'. Did you mean 'nuts'?"),
         (["resume", "nowhere"], "nowhere holds no run"),
         (["diagnose", "nowhere"], "nowhere holds no run"),
+        (["extend", "nowhere", "--num-samples", "5"], "nowhere holds no run"),
         (["sample", "nowhere", "-n", "0"], "num_samples is 0; it must be above 0"),
         (["sample", "nowhere", "-o", "x.csv"], "x.csv is not an .npz file"),
         (["compare", "nowhere"], "Compare needs two or more runs"),

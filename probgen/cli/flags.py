@@ -14,12 +14,12 @@ from tyro.conf import Positional, arg, subcommand
 
 from probgen.cli.collection import List, Matrix, Show
 from probgen.cli.compare import Compare
-from probgen.cli.runs import Diagnose, Fit, Report, Resume, Sample
+from probgen.cli.runs import Diagnose, Extend, Fit, Report, Resume, Sample
 from probgen.cli.words import _data, _field_docs, _program
 
 COMMANDS: dict[str, type] = {
-    "list": List, "show": Show, "matrix": Matrix, "fit": Fit, "resume": Resume, "sample": Sample,
-    "diagnose": Diagnose, "compare": Compare, "report": Report,
+    "list": List, "show": Show, "matrix": Matrix, "fit": Fit, "resume": Resume, "extend": Extend,
+    "sample": Sample, "diagnose": Diagnose, "compare": Compare, "report": Report,
 }  # fmt: skip
 
 

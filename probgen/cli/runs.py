@@ -90,6 +90,33 @@ class Resume:
         return _told(lambda: run.resume(self.out, program, progress=self.progress), self.out, self.report)
 
 
+@dataclass(frozen=True)
+class Extend:
+    """Go on with a run that is done: more draws of each chain, or more steps of a learner, as one longer run has them."""
+
+    out: Folder
+    """the run's directory"""
+    num_samples: Annotated[int | None, arg(metavar="N")] = None
+    """how many more draws of each chain"""
+    num_steps: Annotated[int | None, arg(metavar="N")] = None
+    """how many more steps of a learner"""
+    program: Annotated[str | None, arg(metavar="FILE.py:FUNCTION")] = None
+    """only where the program cannot be found again"""
+    progress: bool = field(default_factory=sys.stderr.isatty)
+    """a bar on stderr; by default where that is a terminal"""
+    report: Annotated[Path | None, arg(metavar="FILE")] = None
+    """also write a self-contained HTML page"""
+
+    def run(self) -> int:
+        from probgen.run.longer import extend
+
+        program = _program(self.program) if self.program else None
+        work = lambda: extend(  # noqa: E731
+            self.out, self.num_samples, num_steps=self.num_steps, program=program, progress=self.progress
+        )
+        return _told(work, self.out, self.report)
+
+
 def _told(work: Callable[[], Fitted], out: Path, report: Path | None) -> int:
     """Do the work; say the verdict, the summary and where the run is, or how to go on with it."""
     try:
