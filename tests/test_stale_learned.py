@@ -73,6 +73,7 @@ USES = {
     "log_prob": lambda fit: fit.log_prob(X[:2]),
     "log_prob of its rows": lambda fit: fit.log_prob(),
     "energy": lambda fit: fit.energy(X[:2]),
+    "verdict": lambda fit: fit.diagnose(),  # whose checks draw from it
 }
 
 

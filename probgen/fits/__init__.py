@@ -1,1 +1,1 @@
-"""Fits: what a run gives back, a file a kind; tables, trees and predictions of them."""
+"""Fits: what a run gives back, a file a kind; tables, trees and terms of them, and whether their program is still the same."""

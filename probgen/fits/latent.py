@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probgen.data.inputs import read
-from probgen.fits.fit import LearnedFit
+from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedLatents, LogProb
 
 METHODS = ("iwae", "elbo", "exact", "ais")

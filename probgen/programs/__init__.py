@@ -1,1 +1,1 @@
-"""Programs as their authors wrote them: arguments, guides, what they read, whether they are still the same."""
+"""Programs as their authors wrote them: their arguments, their guides, and what they read, by content."""

@@ -13,7 +13,8 @@ from probgen import catalog, watch
 from probgen.algorithm import Incompatible, Inference, fitting
 from probgen.data import missing, whole_numbers
 from probgen.data.missing import NotFinite
-from probgen.fits.fit import Fit, LearnedFit
+from probgen.fits.fit import Fit
+from probgen.fits.learned import LearnedFit
 from probgen.model import Model
 from probgen.run import pairs, starts, suggestions
 from probgen.run.conditioning import Program, apart, conditioned, declared, given_to, model_of, read_for

@@ -1,4 +1,4 @@
-"""Which algorithm fits which program: the table, and the algorithm of a fit that names none."""
+"""Which algorithm fits which model: the table of `pg.matrix`."""
 
 from __future__ import annotations
 

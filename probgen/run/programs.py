@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from probgen import (
-    catalog,
-)  # fmt: skip
+from probgen import catalog
 from probgen.algorithm import closest
 from probgen.model import Model
 from probgen.programs.arguments import Arranged

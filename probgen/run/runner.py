@@ -12,8 +12,9 @@ import numpy as np
 from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
-from probgen.fits.fit import Fit, LearnedFit
+from probgen.fits.fit import Fit
 from probgen.fits.latent import LatentFit
+from probgen.fits.learned import LearnedFit
 from probgen.model import Model
 from probgen.programs.pinned import pins
 from probgen.run import starts

@@ -1,4 +1,4 @@
-"""Which algorithms serve a target, best first: only those that take it, tried as a run would try them; and the default one."""
+"""Which algorithms serve a target, best first: only those that take it, tried as a run would try them."""
 
 from __future__ import annotations
 

@@ -25,9 +25,7 @@ from probgen.engine.numpyro.targets.base import name
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
 from probgen.programs.autoguides import is_auto, own_program, unwrapped
 from probgen.programs.pinned import pinned
-from probgen.target import (
-    Target,
-)  # fmt: skip
+from probgen.target import Target
 
 __all__ = ["Executor", "guided", "name", "prepare", "with_parameters"]
 

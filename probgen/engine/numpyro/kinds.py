@@ -13,9 +13,7 @@ from probgen.engine.numpyro.programs.structure import Structure
 from probgen.engine.numpyro.targets.base import NumpyroSimulable, NumpyroTarget
 from probgen.engine.numpyro.targets.conditional import NOT_FINITE, NumpyroDiscrete, NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous, NumpyroSubsampled
-from probgen.target import (
-    Target,
-)  # fmt: skip
+from probgen.target import Target
 
 
 def of_structure(structure: Structure, arrays: Mapping[str, Any], notes: tuple[str, ...] = ()) -> Target:

@@ -21,11 +21,7 @@ from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, Structure, parts
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.ops import OPS
-from probgen.target import (
-    Simulable,
-    Site,
-    Target,
-)  # fmt: skip
+from probgen.target import Simulable, Site, Target
 
 name = "numpyro"
 

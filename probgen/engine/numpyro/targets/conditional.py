@@ -16,12 +16,7 @@ from probgen.engine.numpyro.programs.structure import MEASURES, Structure, parts
 from probgen.engine.numpyro.sums import assigned, blocking, energy, enumeration, states
 from probgen.engine.numpyro.targets.base import NumpyroTarget
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
-from probgen.target import (
-    Conditional,
-    Discrete,
-    Mixed,
-    Variable,
-)  # fmt: skip
+from probgen.target import Conditional, Discrete, Mixed, Variable
 
 NOT_FINITE = """Site {!r} ({}) is discrete and cannot be enumerated.
 Sum it out in the program, or give it a finite support."""

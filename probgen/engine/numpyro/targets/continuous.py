@@ -21,10 +21,7 @@ from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import Structure, index_of, put
 from probgen.engine.numpyro.sums import assigned, one_by_one
 from probgen.engine.numpyro.targets.base import NumpyroTarget
-from probgen.target import (
-    Continuous,
-    SubsampledContinuous,
-)  # fmt: skip
+from probgen.target import Continuous, SubsampledContinuous
 
 
 class NumpyroContinuous(NumpyroTarget, Continuous):

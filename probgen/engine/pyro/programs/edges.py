@@ -1,4 +1,4 @@
-"""Pyro distributions at the edges of their supports: the twin of `edges`, which says what is changed and why."""
+"""Pyro distributions at the edges of their supports: the twin of NumPyro's `edges`, which says what is changed and why."""
 
 from __future__ import annotations
 

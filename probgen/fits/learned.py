@@ -1,0 +1,197 @@
+"""LearnedFit: parameters learned from rows, a model again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probgen.data.grey import as_bits, grey_sites, told
+from probgen.data.inputs import first, read
+from probgen.fits.fit import Fit
+from probgen.fitted import FittedParameters, LogProb
+from probgen.target import Conditional, Target
+
+
+@dataclass(frozen=True, repr=False)
+class LearnedFit(Fit, FittedParameters):
+    """Parameters learned from rows of data: a model again, of new points.
+
+    answer: the parameters, unconstrained, by their names in the program.
+    """
+
+    @property
+    def parameters(self) -> Mapping[str, np.ndarray]:
+        """The learned parameters in their constraints: an array for each `numpyro.param`."""
+        return self.target.constrained(self.answer)  # type: ignore[attr-defined]
+
+    @functools.cached_property
+    def constants(self) -> dict[str, LogProb]:
+        """Estimates of log Z that were made, by their settings."""
+        return {}
+
+    @functools.cached_property
+    def z(self) -> np.ndarray:
+        """Nothing: parameters are a point, not draws."""
+        return np.empty((1, 1, 0))
+
+    @functools.cached_property
+    def draws(self) -> dict[str, np.ndarray]:
+        """The parameters, as one draw of one chain: arrays (1, 1, *shape)."""
+        return {k: v[None, None] for k, v in self.parameters.items()}
+
+    def summary(self, **keywords: Any) -> Any:
+        """A pandas table of the parameters: shape, mean, sd, smallest and largest value."""
+        import pandas as pd
+
+        rows = {
+            k: {"shape": "x".join(map(str, v.shape)), "mean": v.mean(), "sd": v.std(), "min": v.min(), "max": v.max()}
+            for k, v in self.parameters.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def condition(self, x: Any = None, /, **given: Any) -> Target:
+        """The target of a new point, whose unknown sites any algorithm can draw: `pg.fit(fit.condition(v=part), ...)`.
+
+        x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
+        """
+        self._check_seen()
+        return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))  # type: ignore[attr-defined]
+
+    def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
+        """New points: arrays (num_samples, *event).
+
+        inference: by default none for a program without factors, which is run forward; else each point is the end of a Markov chain
+            of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
+        """
+        target = self.condition()
+        if inference is None and self.target.proper:  # type: ignore[attr-defined]
+            return target.sample(num_samples, self.seed + 2 if seed is None else seed)
+        core = target.pruned() if inference is None and isinstance(target, Conditional) else target
+        inference = inference or ("gibbs" if isinstance(core, Conditional) else "mala")
+        settings = {"num_warmup": 1000, "num_samples": 1, "num_chains": num_samples, "progress": False} | settings
+        if inference == "gibbs":
+            settings = {"conditionals": "evaluation"} | settings
+        seed = self.seed + 2 if seed is None else seed
+        drawn = {
+            k: v[:, -1] for k, v in self.runner.fit(core, inference=inference, seed=seed, **settings).draws.items()
+        }
+        return target.completed(drawn, seed + 1) if isinstance(target, Conditional) and core is not target else drawn
+
+    def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
+        """Points of a flow on the straight line between two points in its latent space: {site: (num_points, *event)}.
+
+        a, b: one point each, in the shape of the visible site; inputs: of a conditional flow. Incompatible where there is no flow.
+        """
+        from probgen.nets.flows import interpolated
+
+        if num_points < 2:
+            raise ValueError(f"num_points is {num_points}; it must be at least 2")
+        ends = [self._one(self._named(point, {})) for point in (a, b)]
+        (keyword,) = ends[0]
+        return interpolated(self, np.stack([end[keyword] for end in ends]), num_points, **inputs)
+
+    def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
+        """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).
+
+        x, rows: the visible sites, (row, *event); by default the data that were learned from. Large for an outlier.
+        """
+        from probgen.evaluate.energy import free_energies
+
+        return free_energies(self.target, self.answer, self._rows(self._named(x, rows)))
+
+    def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
+        """The log of the model's constant, in nats.
+
+        method: "enumeration" (exact), "quadrature" (one or two reals), "ais" (annealed importance sampling, forward and
+            reverse, whose settings are those of `probgen.evaluate.ais.estimate`), or "auto": the first that can be.
+        """
+        from probgen.evaluate import partition
+
+        return partition.log_z(self, method, **settings)
+
+    def log_prob(self, x: Any = None, /, *, method: str = "auto", **rows: Any) -> LogProb:  # type: ignore[override]
+        """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
+        from probgen.evaluate import partition
+
+        given = self._named(x, rows)
+        return self._told(partition.log_prob(self, self._rows(given), method), given)
+
+    @functools.cached_property
+    def _shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Of every keyword of rows and inputs: the site, or itself for an input, and the shape of one point."""
+        target: Any = self.target
+        shapes = {v.name: v.shape for v in target.visible}
+        found = {k: (site, shapes[site]) for k, site in target.keywords.items()}
+        return found | {k: (k, target.data[k].shape[1:]) for k in target.inputs}
+
+    def _named(self, x: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What is given, with the one that came without its name."""
+        if x is None:
+            return dict(given)
+        keywords = list(self.target.keywords)  # type: ignore[attr-defined]
+        if len(keywords) > 1:
+            raise TypeError(f"This model has rows of {', '.join(keywords)}: say which by its name.")
+        return {keywords[0]: x, **given}
+
+    def _check_seen(self) -> None:
+        """Raise Changed where the program reads files and the like, and its density is not what it was when it was learned."""
+        from probgen.fits.seal import check_seen
+
+        check_seen(self.target)
+
+    def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self._check_seen()
+        if not given:
+            return dict(self.target.all_rows())  # type: ignore[attr-defined]
+        self._check(given)
+        rows = {}
+        for keyword, value in given.items():
+            array, (site, shape) = read(keyword, value).astype(float), self._shapes[keyword]
+            if array.shape[1:] != shape or array.ndim != len(shape) + 1:
+                raise ValueError(f"{keyword} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
+            rows[site] = self._whole(keyword, array)
+        if missing := [k for k in self._shapes if k not in given]:
+            raise TypeError(f"Missing rows of {', '.join(missing)}.")
+        if len({len(v) for v in rows.values()}) > 1:
+            raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
+        self.target.check_indices(rows, self.answer)  # type: ignore[attr-defined]
+        return as_bits(self.target, rows)
+
+    def _told(self, found: LogProb, given: Mapping[str, Any]) -> LogProb:
+        """The log probability of rows, its kind saying where bits were drawn of grey levels."""
+        sites = {self._shapes[k][0]: np.asarray(v, float) for k, v in given.items()}
+        return told(found, grey_sites(self.target, sites) if given else self.target.grey)  # type: ignore[attr-defined]
+
+    def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
+        """One point by keyword, as floats; unknown: whether NaN, or a mask, may say that a part is not known."""
+        self._check(given)
+        point = {k: read(k, v, unknown) for k, v in given.items()}
+        for keyword, value in point.items():
+            if value.shape != self._shapes[keyword][1]:
+                raise ValueError(
+                    f"{keyword} has shape {value.shape}; expected one point, of shape {self._shapes[keyword][1]}, "
+                    "with NaN where it is unknown."
+                )
+        return {k: self._whole(k, v.astype(float)) for k, v in point.items()}
+
+    def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
+        """The values of an input, whole numbers where those that were learned from are."""
+        like = self.target.data[keyword] if keyword in self.target.inputs else array  # type: ignore[attr-defined]
+        if np.dtype(like.dtype).kind in "iub" and (bad := array != np.rint(array)).any():
+            raise ValueError(
+                f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}."
+            )
+        return array
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        if unknown := [k for k in given if k not in self._shapes]:
+            raise TypeError(f"Unknown {unknown[0]!r}; this model was learned from rows of {', '.join(self._shapes)}.")
+
+    def __repr__(self) -> str:
+        name = getattr(self.model.program, "__name__", "program")
+        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
+        return f"LearnedFit({name}, {self.inference.name}, {', '.join(self.answer)}, {self.seconds:.1f} s{done})"
