@@ -136,13 +136,15 @@ def ising_samples(side: int, beta: float, n: int, seed: int = 0, num_updates: in
     return spins.astype(float)
 
 
+ROWS = {"grid_25": 20_000, "ring_8": 20_000}  # of toys with many small modes
+
 SETS: dict[str, Callable[[], np.ndarray]] = {
     "digits": digits,
     "digits_grey": digits_grey,
     "bars_and_stripes": bars_and_stripes,
     "mnist": lambda: binarised(mnist("train"), seed=0),
     "ising": lambda: ising_samples(8, CRITICAL, 2000),
-    **{name: functools.partial(toy, 5000) for name, toy in TOYS.items()},
+    **{name: functools.partial(toy, ROWS.get(name, 5000)) for name, toy in TOYS.items()},
 }
 
 

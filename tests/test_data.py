@@ -158,4 +158,17 @@ def test_entropy_is_the_mean_of_minus_log_density(toy):
     assert abs(-log_p.mean() - toy.entropy) < 4.5 * log_p.std() / np.sqrt(50_000) + 1e-9
     by_grid = Toy(toy.name, toy.draw, toy.density, None, toy.reach, toy.step).entropy
     assert by_grid == pytest.approx(toy.entropy, abs=1e-6)
-    assert toy.kind == ("closed form" if toy.name in ("grid25", "checkerboard") else "quadrature")
+    assert toy.kind == ("closed form" if toy.name in ("grid25", "grid_25", "ring_8", "checkerboard") else "quadrature")
+
+
+def test_the_ring_and_the_grid_have_as_many_modes_as_their_names_say():
+    """Eight angles from `linspace(0, 2 pi, 8)` are seven: both ends are the same point."""
+    ring, grid = TOYS["ring_8"], TOYS["grid_25"]
+    assert len(np.unique(ring.modes.round(6), axis=0)) == 8
+    assert sorted({*grid.modes.ravel()}) == [-4, -2, 0, 2, 4]
+    for toy in (ring, grid):
+        x = toy(20_000, seed=5)
+        apart = np.linalg.norm(x[:, None] - toy.modes, axis=-1)
+        counts = np.bincount(apart.argmin(1), minlength=len(toy.modes)) * len(toy.modes) / 20_000
+        assert abs(counts - 1).max() < 5 * np.sqrt(len(toy.modes) / 20_000)
+        assert abs((apart.min(1) < 3 * toy.sd).mean() - (1 - np.exp(-4.5))) < 4.5 * np.sqrt(0.011 / 20_000)

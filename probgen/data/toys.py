@@ -8,9 +8,10 @@ All but a few points of each lie within [-4, 4]. Units: nats.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import logsumexp
@@ -23,6 +24,7 @@ class Toy:
     draw: `(rng, n) -> (n, 2)`. density: `(n, 2) -> (n,)`, the log density.
     closed: the entropy where it has a closed form (parts that do not overlap); None to have it by quadrature.
     reach, step: half the width, and the spacing, of the grid of that quadrature.
+    modes, sd: of an equal mixture of round Gaussians, their centres (mode, 2) and the standard deviation of each.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Toy:
     closed: float | None = None
     reach: float = 4.0
     step: float = 0.05
+    modes: np.ndarray | None = field(default=None, compare=False)
+    sd: float | None = None
 
     def __call__(self, n: int, seed: int = 0) -> np.ndarray:
         return self.draw(np.random.default_rng(seed), n)
@@ -62,7 +66,9 @@ class Toy:
         return f"Toy({self.name})"
 
 
-def _gaussians(name: str, centres: np.ndarray, sd: float, closed: float | None = None, step: float = 0.05) -> Toy:
+def _gaussians(
+    name: str, centres: np.ndarray, sd: float, closed: float | None = None, reach: float = 6.0, step: float = 0.05
+) -> Toy:
     """An equal mixture of round Gaussians: centres (part, 2)."""
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -72,7 +78,7 @@ def _gaussians(name: str, centres: np.ndarray, sd: float, closed: float | None =
         square = ((x[:, None] - centres) ** 2).sum(-1)
         return logsumexp(-square / (2 * sd**2), axis=1) - np.log(2 * np.pi * sd**2 * len(centres))
 
-    return Toy(name, draw, density, closed, reach=6.0, step=step)
+    return Toy(name, draw, density, closed, reach=reach, step=step, modes=centres, sd=sd)
 
 
 def _rotated(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -155,14 +161,22 @@ def _density_checkerboard(x: np.ndarray) -> np.ndarray:
     return np.where(inside, -np.log(32), -np.inf)
 
 
+def _apart(count: int, sd: float) -> float:
+    """The entropy of an equal mixture of round Gaussians that do not overlap."""
+    return float(np.log(count * 2 * np.pi * np.e * sd**2))
+
+
 _corners = np.arange(8) * np.pi / 4
 _lattice = np.stack(np.meshgrid(*[np.arange(-4.0, 5.0, 2.0)] * 2), -1).reshape(-1, 2)
 
 eight_gaussians = _gaussians("eight_gaussians", 2.8 * np.stack([np.cos(_corners), np.sin(_corners)], -1), 0.35)
-grid25 = _gaussians("grid25", _lattice, 0.05, closed=float(np.log(25 * 2 * np.pi * np.e * 0.05**2)), step=0.02)
+grid25 = _gaussians("grid25", _lattice, 0.05, closed=_apart(25, 0.05), step=0.02)
+grid_25 = dataclasses.replace(grid25, name="grid_25")  # the same: PacGAN's grid, {-4, -2, 0, 2, 4} squared
+_ring = np.stack([np.cos(_corners), np.sin(_corners)], -1)  # eight angles, the end left out
+ring_8 = _gaussians("ring_8", _ring, 0.01, closed=_apart(8, 0.01), reach=1.2, step=0.004)
 rings = Toy("rings", _draw_rings, _density_rings, step=0.02)
 two_moons = Toy("two_moons", _draw_moons, _density_moons, reach=2.6)
 pinwheel = Toy("pinwheel", _draw_pinwheel, _density_pinwheel, reach=5.0, step=0.03)
 checkerboard = Toy("checkerboard", _draw_checkerboard, _density_checkerboard, closed=float(np.log(32)))
 
-TOYS = {toy.name: toy for toy in (eight_gaussians, grid25, rings, two_moons, pinwheel, checkerboard)}
+TOYS = {toy.name: toy for toy in (eight_gaussians, grid25, grid_25, ring_8, rings, two_moons, pinwheel, checkerboard)}
