@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from probgen.data.whole_numbers import settled
-from probgen.target import Continuous, Mixed, Target
+from probgen.target import Continuous, Implicit, Mixed, Target
 
 T = TypeVar("T", bound=Target, contravariant=True)
 
@@ -215,6 +215,8 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
     why = "" if target.named("latent") else " It has no unknowns: every site is observed."
     if inference.flat_prior and target.named("latent"):
         why = " Its rows are not independent given its unknowns, or the program does not take a single one."
+    if isinstance(target, Implicit):
+        raise _refused(f"{_without_density(inference, target)}{hint}", instead)
     raise _refused(
         f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}",
         instead,
@@ -231,6 +233,15 @@ def _refused(message: str, instead: list[str]) -> Incompatible:
     error = Incompatible(message)
     error.instead = tuple(instead)
     return error
+
+
+def _without_density(inference: Inference, target: Implicit) -> str:
+    """Why what needs a density does not take a program without one."""
+    name = target.visible[0].name
+    return (
+        f"{inference.name} needs a density, and the program has none: {name!r} is Delta(...), which says how a point arises "
+        "(an implicit model).\nIt is learned from its draws, or give it noise with a density (Normal in place of Delta)."
+    )
 
 
 def _points_left(inference: Inference, target: Target) -> str:

@@ -16,7 +16,7 @@ from probgen.fits.pointwise import of_one_site
 from probgen.fits.tables import quiet
 from probgen.fitted import Fitted, FittedParameters
 from probgen.programs.pinned import Changed
-from probgen.target import Learnable
+from probgen.target import Generative
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def same_data(fits: Mapping[str, Fitted]) -> None:
 
 def _observed(fit: Fitted) -> dict[str, np.ndarray]:
     """What a fit observes, by site, each as a flat array."""
-    if isinstance(fit.target, Learnable):
+    if isinstance(fit.target, Generative):
         rows, sites = fit.target.all_rows(), fit.target.keywords.values()
         return {k: np.ravel(rows[k]).astype(float) for k in sites}
     try:

@@ -2,7 +2,9 @@
 
     Target
     ├── Simulable       draws of the data only
-    ├── Learnable       parameters, and rows of data to learn them from
+    ├── Generative      parameters, rows of data to learn them from, draws that can be differentiated
+    │   ├── Implicit    ... and no density
+    │   ├── Learnable   ... and a density
     │   └── Bounded     with hidden sites and a guide: a stochastic bound on log p(x)
     │       └── Judged  and a critic, which tells points of the data from the model's
     └── Unnormalised    log density of the unknowns, up to a constant
@@ -102,6 +104,7 @@ class Target:
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
+    author_critic: Any = None  # the author's program that judges points
     needs_guide: str = ""  # why no algorithm without that guide can take it
     points: tuple[str, ...] = ()  # parameters that are learned beside unknowns, by the names of their arrays
     only_guided: str = ""  # why no algorithm but that of an author's guide takes it
@@ -140,20 +143,21 @@ class Target:
         raise NotImplementedError
 
 
-class Learnable(Target):
-    """Parameters (`numpyro.param`, `pyro.param`) of a program, and rows of data to learn them from.
+class Generative(Target):
+    """Parameters (`numpyro.param`, `pyro.param`) of a program, and rows of data to learn them from, by the program's draws alone.
 
     visible: the sites that rows give, in the shape of one row; hidden: the others.
     """
 
-    offers = "Learnable"
+    offers = "Generative"
     num_rows: int
-    proper: bool  # whether the joint log density is a log probability: no factors, no measures
-    normalised: bool  # whether that of a point's data is, at once: proper, and nothing hidden
+    proper: bool  # whether what is drawn forward is of the program's law: no factors, no measures
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
     row_sites: tuple[Site, ...]  # the sites that rows give, with the keywords and the bounds of their data
     grey: tuple[str, ...]  # sites of bits whose data are grey levels: bits are drawn of them at every use
+    visible: list[Variable]
+    hidden: list[Variable]
 
     def check_indices(self, rows: Arrays, answer: Arrays | None = None) -> None:
         """Raises OutOfRange for rows whose inputs are indices out of range in the program, its parameters as learned."""
@@ -171,18 +175,36 @@ class Learnable(Target):
         """Learned parameters in their constraints."""
         raise NotImplementedError
 
-    def begun(self, answer: Arrays) -> Learnable:
-        """The target whose parameters begin where they are named, unconstrained, and as before elsewhere; raises ValueError for a
-        shape that is not the parameter's, or where none is the program's."""
+    def begun(self, answer: Arrays) -> Generative:
+        """The target whose parameters begin where they are named, unconstrained; raises ValueError for other shapes or names."""
         raise NotImplementedError
 
     def learned(self, answer: Arrays) -> Target:
         """The target of new points, given learned parameters."""
         raise NotImplementedError
 
+    def drawable(self) -> tuple[str, ...]:
+        """Notes on what stands for draws that have no gradient in the parameters; raises Incompatible where nothing does."""
+        raise NotImplementedError
+
+
+class Implicit(Generative):
+    """Rows whose program says how a point arises, and no density: an observed site is `Delta(f(noise))`."""
+
+    offers = "Implicit"
+
+
+class Learnable(Generative):
+    """Rows whose program has a density as well."""
+
+    offers = "Learnable"
+    normalised: (
+        bool  # whether the log density of a point's data is a log probability, at once: proper, and nothing hidden
+    )
+
 
 def check_begun(shapes: Mapping[str, tuple[int, ...]], answer: Arrays) -> dict[str, np.ndarray]:
-    """Those of the answer that are parameters of these shapes; see `Learnable.begun`."""
+    """Those of the answer that are parameters of these shapes; see `Generative.begun`."""
     found = {k: np.asarray(v) for k, v in answer.items() if k in shapes}
     if not found:
         raise ValueError(f"init has {', '.join(answer) or 'no parameters'}; the program has {', '.join(shapes)}.")

@@ -9,7 +9,7 @@ import numpy as np
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status, grade
-from probgen.target import Learnable
+from probgen.target import Generative
 
 
 def _loss(evidence: Evidence) -> Finding | None:
@@ -34,7 +34,7 @@ def _convergence(evidence: Evidence) -> Finding | None:
     remedy = f"num_steps={4 * evidence.settings.get('num_steps', steps)}, or a larger learning_rate"
     loss = records["loss"].mean(axis=0)
     drop, error = loss_drop(loss[np.isfinite(loss)])
-    if isinstance(evidence.fit.target, Learnable) and not records.get("converged", np.zeros((1, 1)))[:, -1].all():
+    if isinstance(evidence.fit.target, Generative) and not records.get("converged", np.zeros((1, 1)))[:, -1].all():
         return convergence.learned(evidence)
     falling = f"the loss still falls by {drop:.3g} nats (standard error {error:.2g}) in 1000 steps; at most 0.1"
     if "converged" in records and records["converged"][:, -1].all():

@@ -12,7 +12,7 @@ from probgen.algorithm import closest
 from probgen.data import slashes
 from probgen.fits.tree import SAMPLE, dataset, group, merged
 from probgen.fitted import Fitted
-from probgen.target import Learnable, Site
+from probgen.target import Generative, Site
 
 TERMS = "log_likelihood"  # the name of the one variable of that group
 
@@ -133,7 +133,7 @@ def _terms(fit: Fitted, name: str) -> Any:
 def _of_factor(fit: Fitted, name: str) -> np.ndarray:
     """The terms of a factor that is said to hold one point in each entry."""
     shape = next(_shape(site) for site in fit.target.sites if site.name == name)
-    if isinstance(fit.target, Learnable) or not shape:
+    if isinstance(fit.target, Generative) or not shape:
         raise ValueError(
             f"{name!r} is one number, the sum over all points; leaving one out needs its terms: a factor in a plate, one entry a "
             "point."

@@ -16,7 +16,7 @@ from probgen.data.looking import is_words
 from probgen.fitted import Fitted
 from probgen.programs.arguments import Arranged
 from probgen.programs.pinned import Changed
-from probgen.target import Learnable
+from probgen.target import Generative
 
 NOT_STATISTICS = ("z",)
 SAMPLE = ("chain", "draw")
@@ -30,7 +30,7 @@ def build(fit: Fitted) -> Any:
     if fit.answer:
         stats = {k: v for k, v in fit.answer.items() if v.ndim == 2}
     groups = {"posterior": dataset(fit, fit.draws)}
-    if stats and not isinstance(fit.target, Learnable):
+    if stats and not isinstance(fit.target, Generative):
         groups["sample_stats"] = _plain(stats, SAMPLE)
     if warmup and not fit.answer:
         groups["warmup_sample_stats"] = _plain(warmup, SAMPLE)
@@ -89,7 +89,7 @@ def _plain(arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> Any:
 def _data_groups(fit: Fitted) -> dict[str, dict[str, np.ndarray]]:
     """What sites are observed at goes to observed_data, by their names; data that are not that, as they are, to constant_data."""
     arrays = arrays_of(fit.target.data)
-    if isinstance(fit.target, Learnable):
+    if isinstance(fit.target, Generative):
         sources = dict(fit.target.keywords)
         observed = {site: arrays[k] for k, site in sources.items() if k in arrays}
     else:

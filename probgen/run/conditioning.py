@@ -18,7 +18,7 @@ from probgen.model import Model
 from probgen.programs import arguments
 from probgen.programs.arguments import Arranged
 from probgen.programs.autoguides import is_auto, unwrapped
-from probgen.target import Learnable, Target
+from probgen.target import Generative, Target
 
 Program = str | Model | Target | Callable[..., Any]
 
@@ -108,7 +108,7 @@ def declared(program: Program, guide: Callable[..., Any] | None, by_row: bool | 
 
 def read_for(algorithm: Inference, program: Program) -> Program:
     """The program as an algorithm that learns from rows alone reads it, where nothing is declared."""
-    if isinstance(program, Target) or not issubclass(algorithm.needs, Learnable) or algorithm.flat_prior:
+    if isinstance(program, Target) or not issubclass(algorithm.needs, Generative) or algorithm.flat_prior:
         return program
     model = model_of(program)
     return program if model.reads_rows is not None else dataclasses.replace(model, by_row=True)

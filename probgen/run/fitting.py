@@ -23,7 +23,7 @@ from probgen.run.record import arrays_of, begun_at, record_of
 from probgen.run.resuming import load
 from probgen.run.runner import RUNNER, Run, drive
 from probgen.run.store import Store
-from probgen.target import Learnable, Target
+from probgen.target import Generative, Target
 
 
 @watch.interruptible()
@@ -92,7 +92,7 @@ def fit(
             f"No inference was named: {algorithm.name} is the one that serves this program best.",
         )
     begin_at = None
-    if init is not None and isinstance(target, Learnable):
+    if init is not None and isinstance(target, Generative):
         target = begun_at(target, _parameters(init))
     elif init is not None:
         init = load(init) if isinstance(init, str | Path) else init

@@ -19,13 +19,13 @@ from probgen.run.conditioning import Program, apart, arranged_as, conditioned, d
 from probgen.run.programs import COMPANIONS, companions, find_program, reference
 from probgen.run.runner import Run, scope_of
 from probgen.run.store import Store
-from probgen.target import START, Learnable, Target
+from probgen.target import START, Generative, Target
 from probgen.versions import versions
 
 
 def begun_at(target: Target, answer: Mapping[str, np.ndarray]) -> Target:
     """The target whose parameters begin at learned ones."""
-    if not isinstance(target, Learnable):
+    if not isinstance(target, Generative):
         raise TypeError("init is for programs with parameters that are learned from rows; this one has none.")
     found = target.begun(answer)
     found.notes = target.notes
@@ -75,7 +75,7 @@ def restored_run(store: Store, program: Program | None, data: Mapping[str, Any] 
         own = {k for k in kept if program is not None and getattr(base, k) is not None}
         chosen = dataclasses.replace(base, **{k: find_program(v) for k, v in kept.items() if k not in own})
     by_row = record.get(
-        "by_row", issubclass(algorithm.needs, Learnable) or None
+        "by_row", issubclass(algorithm.needs, Generative) or None
     )  # runs of before it was said are of rows
     chosen = declared(chosen, None, by_row)
     if layout := record.get("layout"):

@@ -19,7 +19,7 @@ from probgen.model import Model
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
-from probgen.target import Bounded, Learnable, Target
+from probgen.target import Bounded, Generative, Target
 
 
 def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:
@@ -71,7 +71,7 @@ class Run:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
         kind = LatentFit if isinstance(self.target, Bounded) else LearnedFit
-        kind = kind if isinstance(self.target, Learnable) else Fit
+        kind = kind if isinstance(self.target, Generative) else Fit
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),

@@ -12,7 +12,7 @@ import numpy as np
 from probgen.algorithm import Inference, Sampler, closest
 from probgen.data.checks import on_host
 from probgen.fitted import Fitted, FittedParameters
-from probgen.target import Conditional, Continuous, Learnable, Target
+from probgen.target import Conditional, Continuous, Generative, Target
 
 Chains = dict[str, np.ndarray]  # arrays (chain, ...): the flat point "z" of continuous unknowns, else values by site
 FLAT = "z"
@@ -25,7 +25,7 @@ EXPECTED = "expected values by site, init={'theta': 0.5}, or a fit, or its direc
 
 def given(init: Any, target: Target, algorithm: Inference, seed: int) -> Chains:
     """Where each chain begins. init: see `pg.fit`. Unknowns that it does not name begin anywhere near zero, unconstrained."""
-    if isinstance(target, Learnable):
+    if isinstance(target, Generative):
         raise TypeError(f"init is a {type(init).__name__}; expected a fit that learned parameters from rows.")
     if not algorithm.begins_anywhere or target.points or getattr(target, "takes_turns", False):
         raise TypeError(f"{algorithm.name} does not begin at values of the unknowns: it takes no init.")

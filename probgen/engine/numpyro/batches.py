@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+from numpyro.distributions import Delta, Distribution, ExpandedDistribution, Independent
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import log_density
 
@@ -31,7 +31,10 @@ from probgen.engine.numpyro import row_data
 from probgen.engine.numpyro.one_row import First
 from probgen.engine.numpyro.programs.messengers import Free, FullPlates
 from probgen.engine.numpyro.programs.parameters import Learned
+from probgen.engine.numpyro.targets import draws
+from probgen.engine.numpyro.targets.draws import innermost
 from probgen.programs.about import About
+from probgen.target import Implicit
 
 FEW = 3  # rows on which a program is looked at
 
@@ -107,6 +110,8 @@ class _One(numpyro.primitives.Messenger):
 
 def first(fn: Distribution) -> Distribution:
     """The distribution of the one row of a batch: of the same class where that is known to be possible."""
+    if isinstance(fn, Delta):
+        return Delta(fn.v[0], jnp.broadcast_to(fn.log_density, fn.batch_shape)[0], fn.event_dim)
     if isinstance(fn, Independent):
         if fn.batch_shape:
             return first(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
@@ -304,6 +309,8 @@ def _adds_up(one: OfBatch, target: Any, arrays: Arrays, static: Arrays) -> bool:
     parameters = {k: v + 0.1 * jnp.asarray(rng.normal(size=v.shape), v.dtype) for k, v in begun.items()}
     hidden = {v.name: _anywhere(v, count, rng, target.precision) for v in target.hidden}
     rows = target.rows(slice(count))
+    if isinstance(target, Implicit):
+        return _same_draws(one, target, arrays, static, parameters, hidden)
     single = [
         target.joint(parameters, {**{k: v[i] for k, v in rows.items()}, **{k: v[i] for k, v in hidden.items()}})
         for i in range(count)
@@ -314,6 +321,20 @@ def _adds_up(one: OfBatch, target: Any, arrays: Arrays, static: Arrays) -> bool:
     program = handlers.seed(FullPlates(_At(whole, parameters)), jax.random.key(0))
     both = log_density(program, (), {**some, **static}, hidden)[0]
     return bool(abs(sum(single) - both) <= TOLERANCE * (1 + abs(both)))
+
+
+def _same_draws(one: OfBatch, target: Any, arrays: Arrays, static: Arrays, parameters: Arrays, hidden: Arrays) -> bool:
+    """Whether the program draws the same points for a few rows at once as for each alone, at the same noise."""
+    count = min(FEW, target.num_rows)
+    noise = {k: v for k, v in hidden.items() if k in set(target.named("latent"))}
+    alone = draws.of_rows(target, jax.random.key(0), parameters, target.rows(slice(count)), noise)
+    sliced = {*one.inputs, *(k for k, *_ in one.rows)}
+    some = {k: jnp.asarray(v[:count]) if k in sliced else v for k, v in arrays.items()}
+    whole = FullPlates(_At(target.structure.one.program, parameters))
+    seeded = handlers.seed(handlers.substitute(whole, data=noise), jax.random.key(0))
+    trace = handlers.trace(seeded).get_trace(**some, **static)
+    sites = [(v.name, jnp.asarray(innermost(trace[v.name]["fn"]).v)) for v in target.visible]
+    return all(np.allclose(np.ravel(x), np.ravel(alone[k]), rtol=TOLERANCE, atol=TOLERANCE) for k, x in sites)
 
 
 def _anywhere(variable: Any, count: int, rng: Any, precision: str) -> Any:

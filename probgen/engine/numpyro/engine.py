@@ -22,7 +22,9 @@ from probgen.engine.numpyro.targets import barren, judged, turns
 from probgen.engine.numpyro.targets import bounded as amortised
 from probgen.engine.numpyro.targets import paired as pairing
 from probgen.engine.numpyro.targets.base import name
+from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
+from probgen.engine.numpyro.targets.rows import NumpyroRows
 from probgen.programs.autoguides import is_auto, own_program, unwrapped
 from probgen.programs.pinned import pinned
 from probgen.target import Target
@@ -82,6 +84,11 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
 
     Another target keeps the guide for algorithms that ask for it.
     """
+    if isinstance(target, NumpyroRows):
+        target.author_critic = None if critic is None else pinned(critic, Typed)
+    if isinstance(target, NumpyroImplicit):
+        target.author_guide = None if guide is None else pinned(guide, Typed)
+        return target
     if not isinstance(target, NumpyroLearnable):
         plain = guide is not None and not is_auto(unwrapped(guide)[0])
         own = own_program(target.structure.program)
@@ -92,7 +99,9 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     found = amortised.guided(target, None if guide is None else batches.guide_of(target, guide))
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found
-    return judged.judged(found, critic)
+    both = judged.judged(found, critic)
+    both.author_critic = critic
+    return both
 
 
 def as_numbers(target: Any, names: Any) -> list[str]:

@@ -23,7 +23,7 @@ from probgen.engine.numpyro.programs.parameters import Learned
 from probgen.engine.numpyro.programs.stated import HasState, stated
 from probgen.engine.numpyro.programs.structure import MEASURES, Structure, settings
 from probgen.engine.numpyro.programs.tracing import structure_of
-from probgen.target import Target
+from probgen.target import Implicit, Target
 
 TOLERANCE = 1e-3  # of the log density of two rows against the sum of theirs
 ONE_ROW = "The program is read as one of a single row, whose parameters are learned from all rows: {}."
@@ -51,7 +51,7 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
         target.only_guided = str(error)
         return target
     except Exception:
-        if by_row is None and not bound and (target := rows()):
+        if by_row is None and not bound and (target := _implicit(program, arrays, static, precision) or rows()):
             target.notes = (ONE_ROW.format("it does not run on them at once"),)
             return target
         raise
@@ -60,6 +60,12 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
     if by_row is None and (target := _same_by_row(structure, arrays, rows)):
         return target
     return with_points(structure, arrays, rows if by_row is None else lambda: None)
+
+
+def _implicit(program: Any, arrays: Arrays, static: Arrays, precision: str) -> Target | None:
+    """The target of a batch of points that are drawn without a density; None for another program."""
+    target = batches.rows_of(program, arrays, static, precision)
+    return target if isinstance(target, Implicit) else None
 
 
 def with_points(structure: Structure, arrays: Arrays, rows: Callable[[], Any]) -> Target:

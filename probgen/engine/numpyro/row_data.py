@@ -18,12 +18,15 @@ from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.programs.tracing import structure_of
-from probgen.engine.numpyro.targets.learnable import NumpyroLearnable, learnable
+from probgen.engine.numpyro.targets import implicit
+from probgen.engine.numpyro.targets.implicit import Wrong
+from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
+from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
 
 
 def rows_of(
     program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str
-) -> NumpyroLearnable | None:
+) -> NumpyroRows | None:
     """The target of learning, where an observed keyword holds rows of what the program says of one point; else None.
 
     Arrays that have as many rows are inputs, of which the program takes one slice a point, where it does not run with them whole.
@@ -45,11 +48,19 @@ def rows_of(
 def rows_with(
     program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str,
     candidates: list[str], sliced: list[str],
-) -> NumpyroLearnable | None:  # fmt: skip
+) -> NumpyroRows | None:  # fmt: skip
     """The same, given which arrays the program takes one slice of."""
     if any(arrays[k].ndim == 0 for k in sliced):
         return None
     one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
+    try:
+        if points := implicit.points_of(program, {**one_of, **static}, candidates):
+            _check_counts(arrays, sliced)
+            return implicit.implicit(program, arrays, static, precision, points, sliced)
+    except Wrong:
+        raise
+    except Exception:
+        return None
     try:
         one = structure_of(program, one_of, static, precision)
         sources = {s.source: s for s in one.sites if s.kind == "observed" and s.source in candidates}
@@ -62,10 +73,7 @@ def rows_with(
     shapes = {site.name: site.shape for site in open_ended.sites}
     if not one.learnable or not sources or any(one_of[k].shape != shapes[s.name] for k, s in sources.items()):
         return None
-    counts = {k: len(arrays[k]) for k in [*sources, *inputs]}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{k}: {count}" for k, count in counts.items())
-        raise ValueError(f"Data have different numbers of rows ({told}).")
+    _check_counts(arrays, [*sources, *inputs])
     bits = {v.name for v in open_ended.variables if v.kind == "bits"}
     held = {s.name: is_grey(arrays[k]) for k, s in sources.items() if s.name in bits and s.bounds is not None}
     grey = tuple(sorted(site for site, found in held.items() if found))
@@ -84,6 +92,14 @@ def rows_with(
     compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
     arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)
+
+
+def _check_counts(arrays: Mapping[str, Any], names: list[str]) -> None:
+    """Raise Wrong where arrays that hold rows have different numbers of them."""
+    counts = {k: len(arrays[k]) for k in names}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{k}: {count}" for k, count in counts.items())
+        raise Wrong(f"Data have different numbers of rows ({told}).")
 
 
 def _check_points(program: Callable[..., Any], data: Mapping[str, Any], rows: Mapping[str, tuple[str, Any]]) -> None:

@@ -1,0 +1,42 @@
+"""The relativistic game with both zero-centred penalties (Huang et al. 2024; Jolicoeur-Martineau 2019, Mescheder et al. 2018).
+
+    critic minimises  E softplus(D(x') - D(x)) + gamma / 2 (E |grad D(x)|^2 + E |grad D(x')|^2),   x and x' in pairs
+    program minimises E softplus(D(x) - D(x'))
+
+Only differences of logits count, so that every draw is held against a row of its own. gamma / 2 is the half that the sources have
+in their formulas; some code lacks it, and its gamma is half of this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from probgen.inference.adversarial._game import Game, Play
+
+
+@dataclass(frozen=True, kw_only=True)
+class R3GAN(Game):
+    """The relativistic game with penalties at rows and at draws.
+
+    gamma: their weight, twice the factor of each: about the variance of the noise that would blur data and draws as much.
+    """
+
+    gamma: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gamma < 0:
+            raise ValueError(f"gamma is {self.gamma}; it must be at least 0")
+
+    @property
+    def has_middle(self) -> bool:
+        return False
+
+    def critic_loss(self, play: Play, real: Any, fake: Any) -> Any:
+        loss = play.mean(play.softplus(play.judge(fake) - play.judge(real)))
+        penalty = play.mean(play.square_slope(real)) + play.mean(play.square_slope(fake))
+        return loss + self.gamma / 2 * penalty
+
+    def model_loss(self, play: Play, real: Any, fake: Any) -> Any:
+        return play.mean(play.softplus(play.judge(real) - play.judge(fake)))

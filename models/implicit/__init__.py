@@ -1,0 +1,1 @@
+"""Programs that say how a point arises, and have no density."""

@@ -1,0 +1,126 @@
+"""Draws of a program of one row as smooth functions of its parameters: what learners without a density use.
+
+    x = f(noise, parameters)
+
+Noise that no parameter moves may be of any kind, such as a class. What parameters move is drawn by a smooth function of them and
+of noise (NumPyro's `has_rsample`), or, of bits, is shown at its mean. A draw without that would lack a part of its
+gradient in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+
+from probgen.algorithm import Incompatible
+
+WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+MEAN = "{!r} holds bits: its mean stands for its draw, which has no gradient."
+ROWS = "rows"  # the name of the axis of a batch, for networks that look across it
+
+
+def innermost(fn: Any) -> Any:
+    """A distribution without what only says its shape."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
+def are_bits(fn: Any) -> bool:
+    return isinstance(innermost(fn), dist.BernoulliProbs | dist.BernoulliLogits)
+
+
+class Drawn(numpyro.primitives.Messenger):
+    """Effect handler: visible bits are shown at their means; its `given` values stand for other sites' draws."""
+
+    def __init__(self, fn: Any, visible: frozenset[str], given: Mapping[str, Any]) -> None:
+        super().__init__(fn)
+        self.visible, self.given = visible, given
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or msg["value"] is not None:
+            return
+        if msg["name"] in self.given:
+            msg["value"] = self.given[msg["name"]]
+        elif msg["name"] in self.visible and are_bits(msg["fn"]):
+            msg["value"] = jnp.broadcast_to(msg["fn"].mean, msg["fn"].shape())
+
+
+def traced(target: Any, key: Any, parameters: Any, row: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The program's sites run forward for the inputs of a row: NumPyro's messages, by name."""
+    inputs = {k: row[k].astype(target.arrays[k].dtype) for k in target.inputs}
+    own = {k: parameters[k] for k in target.structure.parameters}
+    program = lambda: target.structure.one.program(**target.structure.static, **target.rest, **inputs, **own)  # noqa: E731
+    visible = frozenset(v.name for v in target.visible)
+    with handlers.block():
+        return handlers.trace(handlers.seed(Drawn(program, visible, given), key)).get_trace()
+
+
+def simulated(target: Any, key: Any, parameters: Any, row: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """The visible sites as drawn, {site: (*event)}, with the row's inputs by keyword."""
+    sites = traced(target, key, parameters, row, given)
+    return {v.name: sites[v.name]["value"] for v in target.visible} | {k: row[k] for k in target.inputs}
+
+
+def of_rows(target: Any, key: Any, parameters: Any, rows: Mapping[str, Any], given: Any = None) -> Any:
+    """The same for the inputs of many rows, a draw for each: {site: (row, *event)}; given: values (row, *event) of other sites."""
+    count = len(next(iter(rows.values())))
+    one = lambda k, row, given: target.simulated(k, parameters, row, given)  # noqa: E731
+    return jax.vmap(one, axis_name=ROWS)(jax.random.split(key, count), dict(rows), dict(given or {}))
+
+
+def check(target: Any) -> tuple[str, ...]:
+    """Notes on means that stand for draws. Raises Incompatible where a draw that parameters move has no gradient, or all is an
+    energy, or where nothing is random."""
+    kinds: dict[str, Any] = {}
+    visible, notes = {v.name for v in target.visible}, []
+
+    def leaves(parameters: Any, row: Any, key: Any) -> Any:
+        sites = traced(target, key, parameters, row, {})
+        kinds.update({k: s["fn"] for k, s in sites.items() if s["type"] == "sample"})
+        return {k: jax.tree.leaves(fn) for k, fn in kinds.items()}
+
+    parameters = jax.eval_shape(target.initial, jax.random.key(0))
+    row = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], target.rows(jnp.arange(1))))
+    jaxpr, shapes = jax.make_jaxpr(leaves, return_shape=True)(parameters, row, jax.random.key(0))
+    moved = _moved(jaxpr.jaxpr, len(jax.tree.leaves(parameters)))
+    owners = [k for k in sorted(shapes) for _ in shapes[k]]
+    moving = {k for k, out in zip(owners, jaxpr.jaxpr.outvars, strict=True) if id(out) in moved}
+    for name, fn in kinds.items():
+        if isinstance(fn, dist.Unit):
+            raise Incompatible(
+                f"{name!r} is part of an energy, from which nothing is drawn forward.\nTry inference='pcd'."
+            )
+        if name in visible and are_bits(fn):
+            notes.append(MEAN.format(name))
+        elif name in moving and not innermost(fn).has_rsample:
+            what = type(innermost(fn)).__name__
+            raise Incompatible(
+                f"{name!r} ({what}) is drawn in a way that parameters move and that has no gradient.\n"
+                "Try inference='svi' or 'mle', which use its density, or write it as a smooth function of noise."
+            )
+    if not any(_is_noise(fn) for k, fn in kinds.items()):
+        names = ", ".join(map(repr, visible))
+        raise Incompatible(
+            f"{names} comes without any noise: all draws are the same.\nSample noise, such as z ~ N(0, 1)."
+        )
+    return tuple(notes)
+
+
+def _is_noise(fn: Any) -> bool:
+    return not isinstance(innermost(fn), dist.Delta)
+
+
+def _moved(jaxpr: Any, count: int) -> set[int]:
+    """The values that depend on the first inputs, so many."""
+    moved = {id(v) for v in jaxpr.invars[:count]}
+    for equation in jaxpr.eqns:
+        if any(id(v) in moved for v in equation.invars):
+            moved |= {id(v) for v in equation.outvars}
+    return moved

@@ -1,0 +1,1 @@
+"""Networks of generators and critics."""
