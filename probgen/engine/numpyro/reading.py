@@ -32,6 +32,11 @@ SHARED = (
     "by_row=True, or write a plate over the rows."
 )
 
+NO_ROWS = (
+    "{0!r} is observed at Delta(...), which has no density: the program is learned from draws of its rows, and it is none of rows.\n"
+    "Write what it says of one row, obs=x with x=None by default, or every site in a plate over the rows."
+)
+
 Arrays = Mapping[str, Any]
 
 
@@ -57,6 +62,10 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
         raise
     if bound or not structure.learnable:
         return of_structure(structure, arrays)
+    if points := [site.name for site in structure.sites if site.kind == "observed" and site.distribution == "Delta"]:
+        if target := _implicit(program, arrays, static, precision) or rows():
+            return target
+        raise ValueError(NO_ROWS.format(points[0]))
     if by_row is None and (target := _same_by_row(structure, arrays, rows)):
         return target
     return with_points(structure, arrays, rows if by_row is None else lambda: None)

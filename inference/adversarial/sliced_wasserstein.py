@@ -1,0 +1,50 @@
+"""Learning by the sliced Wasserstein-2 distance between rows and draws, without a critic (Deshpande et al. 2018).
+
+    SW^2 = d E_u W2^2(u'x, u'x'),   u uniform on the sphere, d the number of coordinates
+
+On a line the optimal transport pairs the sorted points, which is exact. The factor d makes it |shift|^2 for a shift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from probgen.algorithm import positive
+from probgen.inference.adversarial._draws import FromDraws, flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicedWasserstein(FromDraws):
+    """Transport along random lines, by Adam.
+
+    num_lines: directions u, drawn anew at every step.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    num_lines: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "num_lines")
+
+    def loss_of_draws(self, key: Any, target: Any, rival: Any, parameters: Any, batch: Any) -> Any:
+        import jax
+
+        from probgen.engine.numpyro.targets.draws import of_rows
+
+        k_draw, k_lines = jax.random.split(key)
+        x, y = flat(target, batch), flat(target, of_rows(target, k_draw, parameters, batch))
+        return sliced(k_lines, x, y, self.num_lines)
+
+
+def sliced(key: Any, x: Any, y: Any, num_lines: int) -> Any:
+    """The squared sliced Wasserstein-2 distance of as many points x as y, (row, coordinate), by random lines: ()."""
+    import jax
+    import jax.numpy as jnp
+
+    lines = jax.random.normal(key, (x.shape[1], num_lines), x.dtype)
+    lines = lines / jnp.linalg.norm(lines, axis=0)
+    gap = jnp.sort(x @ lines, 0) - jnp.sort(y.astype(x.dtype) @ lines, 0)
+    return x.shape[1] * jnp.mean(gap**2)
