@@ -45,7 +45,7 @@ def best(loss, size=2):
 def test_best_critic_of_two_normals_is_their_log_ratio():
     means, sd = (0.7, -0.5), 1.3
     real, fake = ({"x": jnp.asarray(m + sd * GRID)} for m in means)
-    value, (at, slope) = best(lambda w: GAN().critic_loss(play(lambda x: w[0] + w[1] * x), real, fake))
+    value, (_at, slope) = best(lambda w: GAN().critic_loss(play(lambda x: w[0] + w[1] * x), real, fake))
     assert slope == pytest.approx((means[0] - means[1]) / sd**2, rel=1e-3)
     x = np.linspace(-12, 12, 200_001)
     p, q = (norm.pdf(x, m, sd) for m in means)
@@ -179,7 +179,8 @@ def test_orthogonal_penalty_has_its_true_gradient():
 def test_augmentation_is_the_same_for_rows_and_draws_and_differentiable():
     x = jax.random.normal(KEY, (5, 16, 8))
     both = [_augment.changed(KEY, {"x": x}, ("x",), "both")["x"] for _ in range(2)]
-    assert (both[0] == both[1]).all() and not jnp.allclose(both[0], x)
+    assert (both[0] == both[1]).all()
+    assert not jnp.allclose(both[0], x)
     moved = _augment.changed(KEY, {"x": x}, ("x",), "translation")["x"]
     row = moved[0]
     assert any(jnp.array_equal(jnp.roll(x[0], (i, j), (0, 1))[3:-3, 2:-2], row[3:-3, 2:-2])
@@ -216,8 +217,8 @@ def test_sinkhorn_is_transport_on_a_line_and_has_its_gradient():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(100, 1)), 0.3 + 2 * rng.normal(size=(100, 1))
     exact = ((np.sort(x, 0) - np.sort(y, 0)) ** 2).mean()
-    assert float(divergence(jnp.asarray(x), jnp.asarray(y), 1e-3)) == pytest.approx(exact, rel=0.02)
-    slope = jax.grad(lambda y: divergence(jnp.asarray(x), y, 1e-3))(jnp.asarray(y))
+    assert float(divergence(jnp.asarray(x), jnp.asarray(y), 0.01)) == pytest.approx(exact, rel=0.002)
+    slope = jax.grad(lambda y: divergence(jnp.asarray(x), y, 0.01))(jnp.asarray(y))
     order, pairs = np.argsort(y[:, 0]), np.sort(x[:, 0])
     expected = np.empty(100)
     expected[order] = 2 * (np.sort(y[:, 0]) - pairs) / 100
@@ -271,7 +272,8 @@ def test_programs_of_ones_own_are_implicit(program):
 
 def test_a_flow_learns_by_a_critic_and_keeps_its_density():
     fit = pg.fit("realnvp", data="two_moons", inference="gan", num_steps=50, progress=False)
-    assert np.isfinite(fit.log_prob().value).all() and fit.sample(5)["x"].shape == (5, 2)
+    assert np.isfinite(fit.log_prob().value).all()
+    assert fit.sample(5)["x"].shape == (5, 2)
 
 
 def test_bits_are_shown_at_their_means():
@@ -333,6 +335,7 @@ def test_noise_that_no_parameter_moves_may_be_finite():
         (coin_noise, {"batch_size": 64}, "58 of 64 rows are learned from"),
         (coin_noise, {"loss": "softmax"}, "non_saturating"),
         (coin_noise, {"r1": -1.0}, "at least 0"),
+        (coin_noise, {"inference": "sinkhorn", "epsilon": 1e-4}, "at least 0.005"),
         (plain, {"x": X.reshape(-1, 1)}, r"rows of shape \(1,\); the program draws 'x' of shape \(2,\)"),
     ],
 )
@@ -378,7 +381,8 @@ def test_a_killed_run_goes_on_bit_for_bit(inference, tmp_path, killed):
 def test_rows_held_out_are_never_learned_from():
     algorithm, _, _, _, target = asked(Model(plain, by_row=True), {"x": X.reshape(-1, 2)}, "gan", held_out=0.25)
     state = algorithm.init(KEY, target)
-    assert len(state.held) == 8 and not set(np.asarray(state.held)) & set(np.asarray(state.order))
+    assert len(state.held) == 8
+    assert not set(np.asarray(state.held)) & set(np.asarray(state.order))
     for i in range(10):
         state, _ = jax.jit(algorithm.step)(jax.random.key(i), state, target)
     assert sorted([*np.asarray(state.held), *np.asarray(state.order)]) == list(range(32))
@@ -387,4 +391,5 @@ def test_rows_held_out_are_never_learned_from():
 def test_critic_of_the_answer_judges_as_it_did():
     fit = fitted(coin_noise, num_steps=50, spectral_norm=True)
     critic = {k.removesuffix(" (critic)"): v for k, v in fit.answer.items() if k.endswith(" (critic)")}
-    assert critic and np.isfinite(expit(float(fit.target.logits(critic, fit.target.rows(jnp.arange(1)))[0])))
+    assert critic
+    assert np.isfinite(expit(float(fit.target.logits(critic, fit.target.rows(jnp.arange(1)))[0])))

@@ -2,8 +2,8 @@
 
     S = OT(x, x') - OT(x, x) / 2 - OT(x', x') / 2,   OT the transport cost of |x - x'|^2 with entropy of weight epsilon
 
-Near zero epsilon it is the squared Wasserstein-2 distance of the batches, near infinity the squared distance of means; without the two
-last terms draws would shrink towards the mean. By ott-jax (Cuturi et al. 2022), float32.
+Near zero epsilon it is the squared Wasserstein-2 distance of the batches, near infinity the squared distance of means; without the
+two last terms draws would shrink towards the mean. By ott-jax (Cuturi et al. 2022), float32.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from probgen.algorithm import positive
 from probgen.inference.adversarial._draws import FromDraws, flat
+
+LEAST, MOST = 0.005, 5000  # of epsilon; iterations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sinkhorn(FromDraws):
     """Entropic transport of batches, by Adam.
 
-    epsilon: weight of the entropy, in mean squared distances between the rows of a batch.
+    epsilon: weight of the entropy, in mean squared distances between the rows of a batch; at least 0.005, below which the iteration
+        does not come to rest in single precision.
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
-    epsilon: float = 0.01
+    epsilon: float = 0.05
     num_steps: int = 5000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "epsilon")
+        if not self.epsilon >= LEAST:
+            raise ValueError(f"epsilon is {self.epsilon}; it must be at least {LEAST}")
 
     def loss_of_draws(self, key: Any, target: Any, rival: Any, parameters: Any, batch: Any) -> Any:
         from probgen.engine.numpyro.targets.draws import of_rows
@@ -49,5 +52,7 @@ def divergence(x: Any, y: Any, epsilon: float) -> Any:
         from ott.tools.sinkhorn_divergence import sinkhorn_divergence
 
     unit = 2 * jnp.sum(jnp.var(x, 0)) + 1e-12
-    found, _ = sinkhorn_divergence(PointCloud, x, y.astype(x.dtype), epsilon=epsilon * unit)
+    found, _ = sinkhorn_divergence(
+        PointCloud, x, y.astype(x.dtype), epsilon=epsilon * unit, solve_kwargs={"max_iterations": MOST}
+    )
     return found

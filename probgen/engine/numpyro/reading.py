@@ -33,7 +33,7 @@ SHARED = (
 )
 
 NO_ROWS = (
-    "{0!r} is observed at Delta(...), which has no density: the program is learned from draws of its rows, and it is none of rows.\n"
+    "{0!r} is observed at Delta(...), which has no density: the program is learned from draws of rows, and it is none of rows.\n"
     "Write what it says of one row, obs=x with x=None by default, or every site in a plate over the rows."
 )
 
