@@ -112,7 +112,8 @@ class _One(Messenger):
 def first(fn: Distribution) -> Distribution:
     """The distribution of the one row of a batch: of the same class where that is known to be possible."""
     if isinstance(fn, Delta):
-        return Delta(fn.v[0], jnp.broadcast_to(fn.log_density, fn.batch_shape)[0], fn.event_dim)
+        point: Any = fn
+        return Delta(point.v[0], jnp.broadcast_to(point.log_density, fn.batch_shape)[0], fn.event_dim)
     if isinstance(fn, Independent):
         if fn.batch_shape:
             return first(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)

@@ -90,7 +90,8 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
         target.author_guide = None if guide is None else pinned(guide, Typed)
         return target
     if not isinstance(target, NumpyroLearnable):
-        own = own_program(target.structure.program)
+        whole: Any = target
+        own = own_program(whole.structure.program)
         plain = guide is not None and not is_auto(unwrapped(guide)[0])
         target.author_guide = by_place(pinned(guide, Typed), own) if guide is not None and plain else guide
         return target
