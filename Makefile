@@ -8,6 +8,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 BENCH := .venv/ready-benchmarks
+TYPES := .venv/typings/probgen
 
 .PHONY: demo test test-slow lint bench clean
 
@@ -23,6 +24,10 @@ test-slow: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p $(TYPES)
+	ln -sfn $(CURDIR)/models $(TYPES)/models
+	ln -sfn $(CURDIR)/inference $(TYPES)/inference
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(BENCH)
 	$(BIN)/python benchmarks/posterior.py

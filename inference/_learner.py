@@ -257,7 +257,7 @@ def _guarded(state: State, spike: float) -> State:
     before, now = g[:3], (state.parameters, state.optimiser, state.chains)
     parameters, optimiser, chains = pick(bad, before, now)
     average, loss = pick(bad, g.parameters, state.average), jnp.where(bad, g.best, state.loss)
-    guard = Guard(*pick(good, now, before), *guard[3:])
+    guard = Guard._make((*pick(good, now, before), *guard[3:]))
     loss = jnp.where(jnp.isfinite(loss), loss, 0.0)
     return state._replace(
         parameters=parameters, optimiser=optimiser, chains=chains, average=average, loss=loss, guard=guard

@@ -27,7 +27,22 @@ _WORDS = {
     "models": "probgen.models",
 }
 
-__all__ = list(_WORDS)
+__all__ = [
+    "Fit",
+    "Incompatible",
+    "LogProb",
+    "Model",
+    "compare",
+    "extend",
+    "fit",
+    "inference",
+    "load",
+    "matrix",
+    "models",
+    "product",
+    "resume",
+    "sbc",
+]
 
 if TYPE_CHECKING:
     from probgen import inference as inference

@@ -196,7 +196,7 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         target = target.by_row() or target
     if target.engine in inference.engines and offered(inference, target):
         summed = isinstance(target, Mixed) and not isinstance(target, inference.needs)
-        taken = target.marginalise() if summed else target
+        taken: Any = target.marginalise() if isinstance(target, Mixed) and summed else target
         taken.author_guide = target.author_guide
         if taken.needs_guide and not (inference.takes_guide and taken.author_guide is not None):
             raise Incompatible(taken.needs_guide)

@@ -194,7 +194,7 @@ class _Study:
             data[keyword] = Fixed(drawn) if type(data[keyword]) is Fixed else drawn
             if not np.isfinite(drawn).all():
                 raise ValueError(f"the simulated {site!r} is not finite")
-        program = getattr(self.target.structure, "program", self.model.program)  # type: ignore[attr-defined]  # as it was
+        program = getattr(self.target.structure, "program", self.model.program)
         model = replace(self.model, program=program)
         return fitting(self.algorithm, prepared(model, data, self.target.engine, self.precision), list)
 
@@ -257,7 +257,8 @@ def _draws(algorithm: Inference, target: Any, seed: int) -> tuple[np.ndarray, np
     if isinstance(algorithm, Learner):
         answer = executor.answer()
         return answer["z"].reshape(-1, target.dim), answer["log_p"].ravel()
-    kept = {k: np.concatenate([p[k] for p in parts], axis=1)[:, algorithm.num_warmup :] for k in ("z", "lp")}
+    warmup = algorithm.num_warmup if isinstance(algorithm, Sampler) else 0
+    kept = {k: np.concatenate([p[k] for p in parts], axis=1)[:, warmup:] for k in ("z", "lp")}
     return kept["z"].reshape(-1, target.dim), kept["lp"].ravel()
 
 

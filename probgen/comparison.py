@@ -184,7 +184,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> str:
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+    table = pd.DataFrame.from_dict(dict(rows), orient="index", columns=list(COLUMNS))
     return table.dropna(axis="columns", how="all")
 
 
@@ -211,7 +211,7 @@ def _cost(fit: Fitted, found: Scalars) -> dict[str, Any]:
         if learned and (weights := Evidence(fit, found, {}).weights) is not None:
             cost |= {"min_ess": 1 / (weights.weights @ weights.weights), "k_hat": smoothed_weights(fit).khat}
         elif not learned and found.names:
-            cost |= {"min_ess": array_stats.ess(found.draws).min(), "r_hat": r_hat(found.draws).max()}
+            cost |= {"min_ess": np.min(array_stats.ess(found.draws)), "r_hat": r_hat(found.draws).max()}
     return cost | {"ess_per_s": cost["min_ess"] / max(fit.seconds, 1e-9)}
 
 

@@ -11,6 +11,7 @@ import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ def digits_grey() -> np.ndarray:
     """scikit-learn's 1797 digits of 8 x 8 pixels, from 0 to 1 in steps of 1/16: (1797, 8, 8)."""
     from sklearn.datasets import load_digits
 
-    return load_digits().images / 16
+    found: Any = load_digits()
+    return found.images / 16
 
 
 def bars_and_stripes(side: int = 4) -> np.ndarray:
@@ -98,7 +100,8 @@ def _openml(split: str) -> np.ndarray:
     from sklearn.datasets import fetch_openml
 
     try:
-        images = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff").data
+        found: Any = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
+        images = found.data
     except OSError as error:
         raise OSError(
             f"MNIST could not be downloaded from OpenML ({error}).\n"

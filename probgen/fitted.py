@@ -10,7 +10,7 @@ import numpy as np
 
 from probgen.algorithm import Inference
 from probgen.model import Model
-from probgen.target import Target
+from probgen.target import Bounded, Generative, Target
 
 
 class LogProb(NamedTuple):
@@ -49,14 +49,31 @@ class Fitted:
         """New data: arrays (num_samples, *event)."""
         raise NotImplementedError
 
+    def predict(self, seed: int | None = None, **new_data: Any) -> Any:
+        """The observed sites predicted: an xarray.Dataset of dims (chain, draw, *event)."""
+        raise NotImplementedError
+
+    def log_prob(self, **new_data: Any) -> LogProb:
+        """The log density of every observed point, in nats."""
+        raise NotImplementedError
+
+    def summary(self, **keywords: Any) -> Any:
+        """A table of what was found."""
+        raise NotImplementedError
+
     def diagnose(self) -> Any:
         """The verdict."""
+        raise NotImplementedError
+
+    def report(self, path: str | Path) -> Path:
+        """One page of HTML."""
         raise NotImplementedError
 
 
 class FittedParameters(Fitted):
     """Parameters learned from rows; see `LearnedFit`."""
 
+    target: Generative
     parameters: Mapping[str, np.ndarray]
     constants: dict[str, LogProb]
 
@@ -82,6 +99,8 @@ class FittedParameters(Fitted):
 
 class FittedLatents(FittedParameters):
     """Parameters with hidden sites and a guide of them; see `LatentFit`."""
+
+    target: Bounded
 
     def encode(self, x: Any = None, /, *, num_samples: int = 0, **rows: Any) -> dict[str, np.ndarray]:
         """Hidden sites of rows."""

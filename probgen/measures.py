@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 
+from probgen.distributions.flags import dependent_property
+
 
 class Measure(Distribution):
     """A measure with log density 0 over one event of a given shape."""
@@ -22,7 +24,7 @@ class Measure(Distribution):
     def __init__(self, shape: tuple[int, ...] = (), *, validate_args: bool | None = None):
         super().__init__((), tuple(shape), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=False)
+    @dependent_property(is_discrete=False)
     def support(self) -> Any:
         return constraints.independent(self.base, len(self.event_shape)) if self.event_shape else self.base
 

@@ -106,7 +106,7 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
     yield Section("Parameters", table=Table(("", *map(str, table.columns)), cells))
-    of_program = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
+    of_program: Any = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
     curves, filters = learned.PICTURES[:-1], learned.PICTURES[-1:]
     with style():
         for title, note, draw in (*curves, *of_program, *filters):

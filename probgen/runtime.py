@@ -141,13 +141,22 @@ def compile_cache() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
+def wide() -> bool:
+    """Whether JAX is in double precision in this thread."""
+    import jax
+
+    config: Any = jax.config
+    return config.jax_enable_x64
+
+
 @contextlib.contextmanager
 def no_compile_cache() -> Iterator[None]:
     """No persistent compilation cache: what comes out of it cannot be written down a second time."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.jax_enable_compilation_cache
+    config: Any = jax.config
+    before = config.jax_enable_compilation_cache
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()

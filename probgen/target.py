@@ -101,6 +101,9 @@ class Target:
     notes: tuple[str, ...] = ()  # sentences that a fit's reader should see
     seen: Any = None  # see `probgen.fits.seal.remember`
     engine: str
+    precision: str  # "float64" or "float32"
+    structure: Any  # what the engine knows of the program
+    levels: Mapping[str, list[str]]  # the words of data that are numbers to the program, by keyword
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
@@ -151,6 +154,8 @@ class Generative(Target):
 
     offers = "Generative"
     num_rows: int
+    visible: list[Variable]
+    hidden: list[Variable]
     proper: bool  # whether what is drawn forward is of the program's law: no factors, no measures
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
@@ -179,8 +184,8 @@ class Generative(Target):
         """The target whose parameters begin where they are named, unconstrained; raises ValueError for other shapes or names."""
         raise NotImplementedError
 
-    def learned(self, answer: Arrays) -> Target:
-        """The target of new points, given learned parameters."""
+    def learned(self, answer: Arrays, given: Mapping[str, Any] | None = None) -> Target:
+        """The target of a new point, given learned parameters; given: what is known of it, NaN where a part is not."""
         raise NotImplementedError
 
     def drawable(self) -> tuple[str, ...]:
@@ -221,7 +226,7 @@ class Bounded(Learnable):
     """
 
     offers = "Bounded"
-    hidden: list[Variable]
+    finite: list[Variable]  # the hidden sites of finitely many values
 
     def log_ratios(self, answer: Arrays, rows: Arrays, seed: tuple[int, int], num_particles: int) -> np.ndarray:
         """log p(x, h) - log q(h | x) at draws of the guide, in nats: (row, draw)."""
@@ -310,6 +315,10 @@ class Continuous(Unnormalised):
 
     def gradient_batch(self, z: Any) -> Any:
         """The gradient at many points: (batch, dim) -> (batch, dim)."""
+        raise NotImplementedError
+
+    def terms(self, z: Any) -> dict[str, float]:
+        """The log density of every site at z: (dim,), by name, for error messages."""
         raise NotImplementedError
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,12 +2,15 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import needs_pyro, python
+
+import probgen
 
 ROOT = Path(__file__).parent.parent
 CODE = [path for folder in ("probgen", "models", "inference") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -81,8 +84,9 @@ ORDER = (
     "nets", "fitted", "engine", "evaluate", "models inference", "diagnostics", "pictures", "report", "fits", "run",
     "comparison calibration", "cli", "probgen",
 )  # fmt: skip
+IGNORED = r"# *(type|pyright): *(ignore|basic|standard|strict|report)|no_type_check"
 FLOORS = {word: floor for floor, line in enumerate(ORDER) for word in line.split()}
-MOST_LINES, MOST_FILES = 400, 16
+MOST_LINES, MOST_FILES, MOST_IGNORES = 400, 16, 12
 
 
 def floor(word: str) -> int:
@@ -110,6 +114,12 @@ def test_shelves_and_files_are_small():
     shelves = [path.parent for path in CODE if not name(path).startswith("models/")]
     full = {name(shelf): shelves.count(shelf) for shelf in shelves if shelves.count(shelf) > MOST_FILES}
     assert not full
+
+
+def test_few_lines_are_kept_from_the_type_checker():
+    kept = [(name(path), line) for path in CODE for line in path.read_text().splitlines() if re.search(IGNORED, line)]
+    assert len(kept) <= MOST_IGNORES
+    assert not [line for _, line in kept if not re.search(r"# pyright: ignore\[report\w+\]$", line)], "name the rule"
 
 
 def roots(names: set[str]) -> set[str]:
@@ -142,6 +152,10 @@ def test_packages_are_the_folders():
     folders = {(f if f.startswith("probgen") else f"probgen/{f}").replace("/", ".") for f in files}
     assert listed == folders
     assert all((ROOT / name(path.parent) / "__init__.py").exists() for path in CODE)
+
+
+def test_words_of_the_package_are_listed():
+    assert set(probgen.__all__) == set(probgen._WORDS)
 
 
 def test_top_level_is_as_designed():

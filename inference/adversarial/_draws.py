@@ -144,7 +144,7 @@ class FromDraws(Learner[Generative]):
         weight = jnp.maximum(1 - self.ema, 1 / (state.step + 1.0)) if self.ema else 1.0
         average = jax.tree.map(lambda a, p: a + jnp.asarray(weight, p.dtype) * (p - a), state.average, parameters)
         new = State(state.step + 1, parameters, average, optimiser, rival, order, state.held, state.looked)
-        return new, Info(loss, told, *state.looked, rate)
+        return new, Info._make((loss, told, *state.looked, rate))
 
     def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
         import jax

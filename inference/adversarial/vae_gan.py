@@ -99,7 +99,7 @@ class VAEGAN(RowLearner[Judged]):
         return with_activity(state, target)
 
     def told(self, state: State, info: Any) -> Info:
-        return Info(info.loss, *state.chains[1:], info.learning_rate, info.rollbacks)
+        return Info._make((info.loss, *state.chains[1:], info.learning_rate, info.rollbacks))
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
         return gap

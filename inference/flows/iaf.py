@@ -54,12 +54,13 @@ class IAF(Guide):
 
         from probgen.inference.variational import _torch
 
-        hidden, order = [max(self.width, dim)], torch.arange(dim)
+        hidden = [max(self.width, dim)]
+        order: Any = torch.arange(dim)
         nets = [
             AutoRegressiveNN(dim, hidden, permutation=order, nonlinearity=torch.nn.SiLU())
             for _ in range(self.num_layers)
         ]
         for net in nets:
             _torch.calm(net.layers[-1])
-        limits = {"log_scale_min_clip": -self.bound, "log_scale_max_clip": self.bound}
+        limits: dict[str, Any] = {"log_scale_min_clip": -self.bound, "log_scale_max_clip": self.bound}
         return _torch.flow(dim, [AffineAutoregressive(net, **limits) for net in nets], self.invert)

@@ -46,7 +46,8 @@ class Planar(Guide):
         def begin(layer: Any) -> Any:
             if not isinstance(layer, bijections.Planar):
                 return layer
-            w, _, b = jnp.split(100 * layer.params, (dim, 2 * dim), axis=-1)  # drawn with an sd of 0.01
+            params: Any = layer.params
+            w, _, b = jnp.split(100 * params, (dim, 2 * dim), axis=-1)  # drawn with an sd of 0.01
             a = FLOWJAX_ZERO * w / (w**2).sum(-1, keepdims=True)
             return eqx.tree_at(lambda node: node.params, layer, jnp.concatenate([w, a, b], axis=-1))
 

@@ -310,7 +310,8 @@ def _distribution(target: Any, parameters: Mapping[str, Any], site: str) -> Any:
 
 def _parts(fn: Any) -> tuple[Any, Any]:
     if isinstance(fn, dist.MixtureSameFamily):
-        return jnp.log(fn.mixing_distribution.probs), fn.component_distribution
+        mixing: Any = fn.mixing_distribution
+        return jnp.log(mixing.probs), fn.component_distribution
     return jnp.zeros(1), fn.expand((1,)) if not fn.batch_shape else fn
 
 

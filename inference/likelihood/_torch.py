@@ -127,16 +127,16 @@ class Kernel:
             gradients = [
                 g + s.weight_decay * p if p.dim() >= 2 else g for g, p in zip(gradients, parameters, strict=True)
             ]
-        moments = [[tree[k] for k in names] for tree in state.optimiser.values()]
+        moments: Any = [[tree[k] for k in names] for tree in state.optimiser.values()]
         if s.optimizer == "adam":
             steps = [torch.tensor(float(state.step)) for _ in names]
             adam(
-                parameters, gradients, *moments, [], steps, foreach=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate,
-                weight_decay=0.0, eps=1e-8, maximize=False,
+                parameters, gradients, moments[0], moments[1], [], steps, foreach=True, amsgrad=False, beta1=0.9, beta2=0.999,
+                lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
             )  # fmt: skip
         else:
             sgd(
-                parameters, gradients, *moments, foreach=True, weight_decay=0.0, momentum=s.momentum, lr=rate, dampening=0.0,
+                parameters, gradients, moments[0], foreach=True, weight_decay=0.0, momentum=s.momentum, lr=rate, dampening=0.0,
                 nesterov=False, maximize=False,
             )  # fmt: skip
 
@@ -237,12 +237,13 @@ class Bound(Kernel):
         """What is minimised; the bound and the KL, both in nats a row."""
         s, terms = self.settings, target.terms(self._copies(rows))
         kl = [x.mean(0) for x in terms.kl.values()]
-        total, likelihood, beside = sum(x.sum() for x in kl), terms.likelihood.mean(), terms.beside.mean()
+        total: Any = sum(x.sum() for x in kl)
+        likelihood, beside = terms.likelihood.mean(), terms.beside.mean()
         if s.objective == "iwae":
             bound = self._bound(terms.log_ratio.view(-1, s.num_particles))
-            return -bound - beside, bound, total  # type: ignore[return-value]
+            return -bound - beside, bound, total
         held = sum(x.clamp(min=s.free_bits).sum() for x in kl) if s.free_bits else total
-        return weight * held - likelihood - beside, likelihood - total, total  # type: ignore[return-value]
+        return weight * held - likelihood - beside, likelihood - total, total
 
     def _path(self, target: Any, leaves: Tensors, rows: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
         """The gradient through the draws alone, the bound and the KL; weights as in `AmortisedSVI._path`."""

@@ -166,7 +166,8 @@ def _parameters(target: Any, centres: Any, bandwidth: Any) -> dict[str, Any]:
 
     program = target.structure.one.program
     constraints = {site: c for (site, _), c in zip(program.trees, program.constraints, strict=True)}
-    values = dict(zip(_roles(target), (centres, bandwidth), strict=True))  # type: ignore[arg-type]
+    roles: Any = _roles(target)
+    values = dict(zip(roles, (centres, bandwidth), strict=True))
     return {k: biject_to(constraints[k]).inv(v) for k, v in values.items()}
 
 

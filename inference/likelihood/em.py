@@ -93,7 +93,7 @@ class EM(Learner[Learnable]):
             raise ValueError(f"{mixture.num_components} components need as many rows; there are {target.num_rows}.")
         return target
 
-    def init(self, key: Any, target: Any) -> State:
+    def init(self, key: Any, target: Any) -> State | LinearState:
         import jax
         import jax.numpy as jnp
 
@@ -107,16 +107,17 @@ class EM(Learner[Learnable]):
         learned = target.structure.one.program
         parameters = learned.constrained(target.initial(k_parameters))
         if self.start == "kmeans" and not target.starts:
-            parameters = _mixture.started(k_start, _mixture.known(target), target, parameters, self.smoothing)
+            mixture: Any = _mixture.known(target)
+            parameters = _mixture.started(k_start, mixture, target, parameters, self.smoothing)
         return State(parameters, jnp.full((), jnp.inf, target.precision))
 
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
+    def step(self, key: Any, state: Any, target: Any) -> tuple[Any, Any]:
         import jax.numpy as jnp
 
         if isinstance(state, LinearState):
             return self._linear_step(state, target)
-        mixture, x = _mixture.known(target), _mixture.rows_of(target)
-
+        mixture: Any = _mixture.known(target)
+        x = _mixture.rows_of(target)
         begun, units = state.parameters, _mixture.units_of(mixture, target, state.parameters)
         found = _mixture.shares(mixture, target, begun, units)
         parameters, counts, log_p = _mixture.maximised(mixture, target, begun, x, found, self.smoothing, units)
@@ -127,7 +128,7 @@ class EM(Learner[Learnable]):
     def _linear_step(self, state: LinearState, target: Any) -> tuple[LinearState, LinearInfo]:
         import jax.numpy as jnp
 
-        form = _linear.known(target)
+        form: Any = _linear.known(target)
         W, _, v = _linear.parts(target, form, state.parameters)
         W, v, loss = _linear.improved(W, v, state.covariance)
         v = v if state.parameters[form.noise].shape else jnp.full_like(v, v.mean())

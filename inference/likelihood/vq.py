@@ -150,6 +150,7 @@ class VQ(RowLearner[Bounded]):
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Info]:
         import jax.numpy as jnp
 
+        info: Any
         state, info = super().step(key, state, target)
         chains, parameters = state.chains, dict(state.parameters)
         for k, moved in chains.moved.items():

@@ -61,7 +61,7 @@ def begin(key: Any, target: Any, hmc: HMC) -> Turn:
     if target.reals:
         return Turn(indices, hmc.init(k_reals, given))
     nothing = target.ops.xp.zeros(0)
-    return Turn(indices, Chain(nothing, *given.value_and_grad(nothing), ()))
+    return Turn(indices, Chain._make((nothing, *given.value_and_grad(nothing), ())))
 
 
 def step(key: Any, state: Turn, target: Any, hmc: HMC, thinning: int) -> tuple[Turn, Any]:

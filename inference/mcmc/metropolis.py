@@ -102,7 +102,7 @@ class Metropolis(Sampler[Conditional]):
             jax.random.uniform(k_accept, (count,), z.dtype),
         )
         (z, *rest), accept = jax.lax.scan(propose, (z, state.log_density, state.log_scale), draws)
-        state = State(energy.split(target.variables, z), *rest, state.step + 1)
+        state = State(energy.split(target.variables, z), *rest, step=state.step + 1)
         return state, Info(target.flat(state.values), state.log_density, jnp.mean(accept))
 
 

@@ -133,7 +133,8 @@ class Tempering(Sampler[Unnormalised]):
         settings: dict[str, Any] = {"num_warmup": self.num_warmup * self.thinning}
         if name == "gibbs":
             settings["conditionals"] = "evaluation"
-        return catalog.inference(name, settings).kernel()  # type: ignore[return-value]
+        found: Any = catalog.inference(name, settings).kernel()
+        return found
 
     # ---- the kernel
 

@@ -47,7 +47,7 @@ class Solved(NumpyroDiscrete):
     """A target that carries its minimum cut."""
 
     @property
-    def data(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def data(self) -> Mapping[str, Any]:
         return {k: v for k, v in super().data.items() if k not in (CUT, GAP)}
 
     @property
@@ -122,7 +122,7 @@ def _check_attraction(target: Any, free: np.ndarray, W: Any) -> None:
     """Raise NotSubmodular, naming the pair that repels most."""
     if W.data.min(initial=0.0) < 0:
         k = int(np.argmin(W.data))
-        one, two = (_label(target, free[i]) for i in (W.row[k], W.col[k]))
+        one, two = (_label(target, int(free[i])) for i in (W.row[k], W.col[k]))
         raise NotSubmodular(
             f"{one} and {two} repel each other (by {-W.data[k]:.3g} nats where both are 1): "
             f"a minimum cut needs every pair to attract.\n{ADVICE}"

@@ -130,7 +130,8 @@ class Guide(Learner[Continuous]):
             raise ValueError(f"gradient='path' needs the inverse of the guide, which {self.name} lacks; use 'total'.")
 
     def kernel(self: T) -> T:
-        return replace(self, num_steps=1)  # type: ignore[type-var]
+        settings: Any = self
+        return replace(settings, num_steps=1)
 
     def jax_guide(self, key: Any, dim: int) -> Any:
         """The guide on u, a `flowjax.distributions.AbstractDistribution` of shape (dim,)."""

@@ -50,8 +50,8 @@ def initial(settings: Guide, key: Any, target: Any) -> Any:
 def loss_and_gradient(settings: Guide, key: Any, parameters: Any, anchor: Anchor, target: Any) -> tuple[Any, Any]:
     """Minus the ELBO, estimated from `num_particles` draws, and its gradient: (), (parameter,)."""
     k_draw, k_rows = jax.random.split(key)
-    minibatch = settings.minibatch and isinstance(target, SubsampledContinuous)
     estimate = lambda z: target.minibatch_log_density(k_rows, z)  # noqa: E731
+    minibatch = settings.minibatch and isinstance(target, SubsampledContinuous)
     batch = jax.vmap(estimate) if minibatch else target.log_density_batch
 
     def loss(parameters: Any) -> Any:

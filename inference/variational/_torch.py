@@ -133,9 +133,10 @@ class Flow(nn.Module):
         self.layers, self.last = nn.ModuleList(layers), last
         self.noise_dim, self.invert = dim, invert
 
-    def forward(self, noise: torch.Tensor | None, u: torch.Tensor | None = None) -> tuple[Any, Any]:
+    def forward(self, noise: Any, u: torch.Tensor | None = None) -> tuple[Any, Any]:
         steps = [(layer, self.invert) for layer in self.layers] + [(self.last, False)]
-        x, log_det = (noise, 0.0) if u is None else (u, 0.0)
+        x: Any = noise if u is None else u
+        log_det: Any = 0.0
         for layer, invert in steps if u is None else reversed(steps):
             x, change = _through(layer, x, invert != (u is not None))
             log_det = log_det + change
@@ -157,7 +158,8 @@ class Affine(nn.Module):
         self.lower = nn.Parameter(torch.zeros(dim, dim)) if dense else None
 
     def _factor(self) -> torch.Tensor:
-        return self.lower.tril(-1) + torch.diag(self.log_scale.exp())
+        lower: Any = self.lower
+        return lower.tril(-1) + torch.diag(self.log_scale.exp())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.shift + (x * self.log_scale.exp() if self.lower is None else x @ self._factor().T)
@@ -182,7 +184,7 @@ class LowRankNormal(nn.Module):
         self.loading = nn.Parameter(0.1 * torch.randn(dim, rank))
         self.noise_dim = dim + rank
 
-    def forward(self, noise: torch.Tensor | None, u: torch.Tensor | None = None) -> tuple[Any, Any]:
+    def forward(self, noise: Any, u: Any = None) -> tuple[Any, Any]:
         dim, rank = self.loading.shape
         if u is None:
             u = self.shift + self.log_scale.exp() * (noise[:, :dim] + noise[:, dim:] @ self.loading.T)
@@ -206,7 +208,7 @@ class Net(nn.Module):
         return *parts, self.finish(last)
 
 
-def calm(linear: nn.Linear) -> nn.Linear:
+def calm(linear: Any) -> Any:
     """A linear layer made small, so that the flow begins near the identity."""
     with torch.no_grad():
         for parameter in linear.parameters():
@@ -226,7 +228,7 @@ class Shuffle(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         order = torch.arange(dim).flip(0) if dim == 2 else torch.randperm(dim)
-        self.permute = Permute(order)
+        self.permute: Any = Permute(order)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.permute(x)

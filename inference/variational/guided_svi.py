@@ -16,7 +16,6 @@ from probgen.algorithm import Incompatible
 from probgen.data.points import AtPoints
 from probgen.inference.variational._guide import Anchor, Answer, Guide, Plan, State, evaluated
 from probgen.inference.variational.map import Answer as Point
-from probgen.target import Continuous
 
 HELD = 2**26  # numbers in all draws together, half a gigabyte in double precision
 FEWEST = 10  # draws of a chain
@@ -91,12 +90,12 @@ class GuidedSVI(Guide):
     def backend(self, target: Any) -> Any:
         return _Own
 
-    def init(self, key: Any, target: Continuous) -> State:
+    def init(self, key: Any, target: Any) -> State:
         xp = target.ops.xp
-        parameters = target.guide_start(key)  # type: ignore[attr-defined]
-        none, zero, nought = xp.zeros_like(parameters), xp.zeros((), target.precision), xp.int32(0)  # type: ignore[attr-defined]
+        parameters = target.guide_start(key)
+        none, zero, nought = xp.zeros_like(parameters), xp.zeros((), target.precision), xp.int32(0)
         plan = Plan(zero + self.learning_rate, zero, nought, zero + xp.inf, nought, nought, nought, xp.bool_(False))
-        anchor = Anchor(xp.zeros(1, target.precision), xp.ones(1, target.precision))  # type: ignore[attr-defined]
+        anchor = Anchor(xp.zeros(1, target.precision), xp.ones(1, target.precision))
         return State(nought, parameters, none, none, parameters, zero, anchor, plan)
 
     def _learn(self, key: Any, state: State, target: Any) -> tuple[State, Any]:

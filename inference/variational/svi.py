@@ -28,7 +28,7 @@ class SVI(Guide):
             raise ValueError(f"guide is {self.guide!r}; known: full_rank, mean_field. For others use their own names.")
 
     @property
-    def whitening(self) -> str:  # type: ignore[override]
+    def whitening(self) -> str:
         return "dense" if self.dense else "diagonal"
 
     @property

@@ -6,6 +6,8 @@
 Shapes: y: (time,). Source: posteriordb, arma11; Stan user's guide, "Modeling moving average models".
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -27,7 +29,7 @@ def data(length=200):
 class ARMA11(dist.Distribution):
     """White noise through a filter of unit determinant: the density of a series is that of its errors."""
 
-    support = dist.constraints.real_vector
+    support: Any = dist.constraints.real_vector
     pytree_data_fields = ("mu", "phi", "theta", "sigma")
 
     def __init__(self, mu, phi, theta, sigma, length):
@@ -44,7 +46,7 @@ class ARMA11(dist.Distribution):
         _, errors = lax.scan(step, jnp.zeros_like(self.mu), value - self.mu - self.phi * previous)
         return dist.Normal(0.0, self.sigma).log_prob(errors).sum()
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape=()):
         errors = self.sigma * random.normal(key, (*self.event_shape, *sample_shape))
 
         def step(carry, error):

@@ -7,6 +7,8 @@ Shapes: transition: (state, state), row = from; mu: (state,); y: (time,).
 Source: posteriordb, hmm_example; the forward algorithm: Rabiner 1989, doi:10.1109/5.18626.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ def forward(transition, emission):
 class NormalHMM(dist.Distribution):
     """A series of `length` normal emissions around mu, from a chain whose first state is uniform."""
 
-    support = dist.constraints.real_vector
+    support: Any = dist.constraints.real_vector
     pytree_data_fields = ("transition", "mu")
 
     def __init__(self, transition, mu, length):
@@ -53,12 +55,17 @@ class NormalHMM(dist.Distribution):
     def log_prob(self, value):
         return forward(self.transition, dist.Normal(self.mu, 1.0).log_prob(value[:, None])) - np.log(len(self.mu))
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape=()):
         first, chain, noise = random.split(key, 3)
         jump = jnp.log(self.transition)
         start = random.randint(first, sample_shape, 0, len(self.mu))
         keys = random.split(chain, self.event_shape[0] - 1)
-        _, rest = lax.scan(lambda s, k: (random.categorical(k, jump[s]),) * 2, start, keys)
+
+        def step(state, key):
+            following = random.categorical(key, jump[state])
+            return following, following
+
+        _, rest = lax.scan(step, start, keys)
         states = jnp.moveaxis(jnp.concatenate([start[None], rest]), 0, -1)
         return self.mu[states] + random.normal(noise, states.shape)
 

@@ -6,6 +6,8 @@ Shapes: X: (observation, feature), y: (observation,), beta: (feature,). Source: 
 the data: Efron, Hastie, Johnstone and Tibshirani 2004, "Least angle regression".
 """
 
+from typing import Any
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -17,7 +19,8 @@ from probgen.model import Model, Oracle
 def data():
     from sklearn.datasets import load_diabetes
 
-    X, y = load_diabetes(return_X_y=True)
+    found: Any = load_diabetes(return_X_y=True)
+    X, y = found
     return {"X": X / X.std(0), "y": (y - y.mean()) / y.std()}
 
 

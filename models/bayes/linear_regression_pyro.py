@@ -6,6 +6,8 @@ Shapes: X: (observation, feature), y: (observation,), beta: (feature,). Source: 
 the data: Efron, Hastie, Johnstone and Tibshirani 2004, "Least angle regression".
 """
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 from scipy import stats
@@ -16,12 +18,14 @@ from probgen.model import Model, Oracle
 def data():
     from sklearn.datasets import load_diabetes
 
-    X, y = load_diabetes(return_X_y=True)
+    found: Any = load_diabetes(return_X_y=True)
+    X, y = found
     return {"X": X / X.std(0), "y": (y - y.mean()) / y.std()}
 
 
 def linear_regression_pyro(X, y=None):
-    beta = pyro.sample("beta", dist.Normal(0.0, 10.0).expand([X.shape[1]]).to_event(1))
+    slopes: Any = dist.Normal(0.0, 10.0).expand([X.shape[1]])
+    beta = pyro.sample("beta", slopes.to_event(1))
     sigma = pyro.sample("sigma", dist.HalfNormal(10.0))
     with pyro.plate("observation", len(X)):
         pyro.sample("y", dist.Normal(X @ beta, sigma), obs=y)

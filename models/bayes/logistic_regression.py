@@ -7,6 +7,8 @@ observations and scales their likelihood up, which stochastic gradients need.
 Source: Gelman et al. 2008, arXiv:0901.4011 (weak priors); the data: Street, Wolberg and Mangasarian 1993.
 """
 
+from typing import Any
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -18,7 +20,8 @@ from probgen.model import Model, Oracle
 def data():
     from sklearn.datasets import load_breast_cancer
 
-    X, y = load_breast_cancer(return_X_y=True)
+    found: Any = load_breast_cancer(return_X_y=True)
+    X, y = found
     return {"X": (X - X.mean(0)) / X.std(0), "y": y}
 
 
@@ -26,7 +29,7 @@ def logistic_regression(X, y=None, batch_size=None):
     alpha = numpyro.sample("alpha", dist.Normal(0.0, 5.0))
     beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
     with numpyro.plate("observation", len(X), subsample_size=batch_size):
-        x = numpyro.subsample(X, event_dim=1)
+        x: Any = numpyro.subsample(X, event_dim=1)
         t = None if y is None else numpyro.subsample(y, event_dim=0)
         numpyro.sample("y", dist.Bernoulli(logits=alpha + x @ beta), obs=t)
 

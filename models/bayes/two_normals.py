@@ -8,6 +8,8 @@ HalfNormal(sqrt 2), so the program draws those. Shapes: y: (observation,), mu, s
 Source: posteriordb, low_dim_gauss_mix; Betancourt 2017, "Identifying Bayesian mixture models".
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -24,7 +26,7 @@ def data(size=1000):
 
 
 def two_normals(size, y=None):
-    midpoint = numpyro.sample("midpoint", dist.Normal(0.0, 2.0**0.5))
+    midpoint: Any = numpyro.sample("midpoint", dist.Normal(0.0, 2.0**0.5))
     reach = numpyro.sample("reach", dist.HalfNormal(2.0**0.5))
     mu = numpyro.deterministic("mu", jnp.stack([midpoint - reach, midpoint + reach]))
     sigma = numpyro.sample("sigma", dist.HalfNormal(2.0).expand([2]).to_event(1))

@@ -7,6 +7,8 @@ Shapes: group, x, y: (observation,), alpha, z: (group,). The default data are si
 Source: Gelman and Hill 2007, "Data Analysis Using Regression and Multilevel/Hierarchical Models", chapter 12.
 """
 
+from typing import Any
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -28,7 +30,7 @@ def varying_intercept(group, x, num_groups, y=None):
     tau = numpyro.sample("tau", dist.HalfNormal(5.0))
     with numpyro.plate("group", num_groups):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-    alpha = numpyro.deterministic("alpha", mu + tau * z)
+    alpha: Any = numpyro.deterministic("alpha", mu + tau * z)
     beta = numpyro.sample("beta", dist.Normal(0.0, 5.0))
     sigma = numpyro.sample("sigma", dist.HalfNormal(5.0))
     with numpyro.plate("observation", len(x)):

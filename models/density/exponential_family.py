@@ -8,6 +8,8 @@ definite; of "categorical" (), one of 0 ... dim - 1. A parameter is called as in
 matrix of "multivariate_normal" and "wishart", scale_tril (dim, dim). Barndorff-Nielsen 1978.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -70,7 +72,8 @@ def flowers():
     """Lengths and widths of iris flowers' sepals and petals in cm, (150, 4): Anderson 1936, as scikit-learn has them."""
     from sklearn.datasets import load_iris
 
-    return load_iris().data
+    found: Any = load_iris()
+    return found.data
 
 
 model = Model(program=exponential_family, data=lambda: rows(flowers()), rows=rows)

@@ -11,6 +11,7 @@ Shapes: x: (dim,), centres: (centre, dim), bandwidth h: (). Rosenblatt 1956 (doi
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class KernelDensity(Distribution):
     """An equal mixture of kernels of one bandwidth (), around centres (n, d)."""
 
     arg_constraints = {"centres": constraints.real_matrix, "bandwidth": constraints.positive}  # noqa: RUF012
-    support = constraints.real_vector
+    support: Any = constraints.real_vector
     pytree_data_fields = ("centres", "bandwidth")
     pytree_aux_fields = ("kernel",)
 
@@ -65,7 +66,7 @@ class KernelDensity(Distribution):
         total, _ = jax.lax.scan(add, nothing, (padded, real))
         return total - jnp.log(n) - d * jnp.log(self.bandwidth) - log_constant(self.kernel, d)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape=()):
         k_centre, k_offset = jax.random.split(key)
         centres = self.centres[jax.random.randint(k_centre, sample_shape, 0, len(self.centres))]
         return centres + self.bandwidth * offsets(k_offset, self.kernel, centres.shape, centres.dtype)

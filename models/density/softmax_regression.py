@@ -6,6 +6,8 @@ Shapes: x: (dim,), an input, on which the density is conditioned; y: a class, 0 
 Its likelihood is concave: the maximum is that of scikit-learn's LogisticRegression without a penalty.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -16,13 +18,13 @@ from probgen.model import Model
 def softmax_regression(x, y=None, num_classes=10):
     weights = numpyro.param("W", jnp.zeros((x.shape[-1], num_classes)))
     biases = numpyro.param("b", jnp.zeros(num_classes))
-    numpyro.sample("y", dist.Categorical(logits=x @ weights + biases), obs=y)
+    numpyro.sample("y", dist.CategoricalLogits(logits=x @ weights + biases), obs=y)
 
 
 def digits():
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     return {"x": found.data / 16, "y": found.target}
 
 

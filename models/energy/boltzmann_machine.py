@@ -8,6 +8,8 @@ Shapes: v: (visible,), W: (visible, visible), b: (visible,).
 Ackley, Hinton and Sejnowski 1985 (doi:10.1207/s15516709cog0901_7).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 
@@ -17,8 +19,8 @@ from probgen.model import Model
 
 
 def boltzmann_machine(v=None, num_visible=16):
-    W = numpyro.param("W", jnp.zeros((num_visible, num_visible)))
-    b = numpyro.param("b", jnp.zeros(num_visible))
+    W: Any = numpyro.param("W", jnp.zeros((num_visible, num_visible)))
+    b: Any = numpyro.param("b", jnp.zeros(num_visible))
     v = numpyro.sample("v", bits(num_visible), obs=v)
     numpyro.factor("energy", v @ jnp.triu(W, 1) @ v + v @ b)
 

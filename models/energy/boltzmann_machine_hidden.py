@@ -8,6 +8,8 @@ Shapes: v: (visible,), h: (hidden,), W: (visible + hidden, visible + hidden), b:
 Ackley, Hinton and Sejnowski 1985 (doi:10.1207/s15516709cog0901_7).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -19,11 +21,11 @@ from probgen.model import Model
 
 def boltzmann_machine_hidden(v=None, num_visible=16, num_hidden=8):
     size = num_visible + num_hidden
-    W = numpyro.param("W", lambda key: 0.1 * jax.random.normal(key, (size, size)))
+    W: Any = numpyro.param("W", lambda key: 0.1 * jax.random.normal(key, (size, size)))
     b = numpyro.param("b", jnp.zeros(size))
     v = numpyro.sample("v", bits(num_visible), obs=v)
     h = numpyro.sample("h", bits(num_hidden))
-    u = jnp.concatenate([v, h])
+    u: Any = jnp.concatenate([v, h])
     numpyro.factor("energy", u @ jnp.triu(W, 1) @ u + u @ b)
 
 

@@ -11,6 +11,8 @@ Salakhutdinov and Hinton 2009 (proceedings.mlr.press/v5/salakhutdinov09a.html); 
 (doi:10.1007/978-3-642-35289-8_33).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -21,14 +23,14 @@ from probgen.model import Model
 
 
 def dbm(v=None, num_visible=64, num_hidden1=32, num_hidden2=16, centre=0.0, hidden_centre=0.0):
-    W1 = numpyro.param("W1", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden1)))
+    W1: Any = numpyro.param("W1", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden1)))
     W2 = numpyro.param("W2", lambda key: 0.01 * jax.random.normal(key, (num_hidden1, num_hidden2)))
-    b = numpyro.param("b", jnp.zeros(num_visible))
+    b: Any = numpyro.param("b", jnp.zeros(num_visible))
     c1 = numpyro.param("c1", jnp.zeros(num_hidden1))
     c2 = numpyro.param("c2", jnp.zeros(num_hidden2))
     v = numpyro.sample("v", bits(num_visible), obs=v)
-    h1 = numpyro.sample("h1", bits(num_hidden1))
-    h2 = numpyro.sample("h2", bits(num_hidden2))
+    h1: Any = numpyro.sample("h1", bits(num_hidden1))
+    h2: Any = numpyro.sample("h2", bits(num_hidden2))
     x, y, z = v - centre, h1 - hidden_centre, h2 - hidden_centre
     numpyro.factor("energy", x @ W1 @ y + y @ W2 @ z + v @ b + h1 @ c1 + h2 @ c2)
 

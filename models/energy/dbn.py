@@ -10,6 +10,8 @@ Shapes: v: (visible,), h1: (hidden1,), h2: (hidden2,), W1: (visible, hidden1), W
 Hinton, Osindero and Teh 2006 (doi:10.1162/neco.2006.18.7.1527).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -21,13 +23,13 @@ from probgen.model import Model
 
 
 def dbn(v=None, num_visible=64, num_hidden1=32, num_hidden2=16):
-    W1 = numpyro.param("W1", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden1)))
+    W1: Any = numpyro.param("W1", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden1)))
     W2 = numpyro.param("W2", lambda key: 0.01 * jax.random.normal(key, (num_hidden1, num_hidden2)))
     b = numpyro.param("b", jnp.zeros(num_visible))
     c1 = numpyro.param("c1", jnp.zeros(num_hidden1))
     c2 = numpyro.param("c2", jnp.zeros(num_hidden2))
-    h2 = numpyro.sample("h2", bits(num_hidden2))
-    h1 = numpyro.sample("h1", bits(num_hidden1))
+    h2: Any = numpyro.sample("h2", bits(num_hidden2))
+    h1: Any = numpyro.sample("h1", bits(num_hidden1))
     numpyro.factor("energy", h1 @ W2 @ h2 + h1 @ c1 + h2 @ c2)
     numpyro.sample("v", dist.Bernoulli(logits=W1 @ h1 + b).to_event(1), obs=v)
 

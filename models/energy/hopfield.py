@@ -8,6 +8,8 @@ patterns, or be given. Shapes: x: (unit,), W: (unit, unit).
 Hopfield 1982 (doi:10.1073/pnas.79.8.2554); Amit, Gutfreund and Sompolinsky 1985 (doi:10.1103/PhysRevLett.55.1530).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -17,9 +19,9 @@ from probgen.model import Model
 
 
 def hopfield(x=None, W=None, num_units=100, beta=1.0):
-    W = numpyro.param("W", jnp.zeros((num_units, num_units))) if W is None else W
+    weights: Any = numpyro.param("W", jnp.zeros((num_units, num_units))) if W is None else W
     s = 2 * numpyro.sample("x", bits(num_units), obs=x) - 1
-    numpyro.factor("energy", beta * s @ jnp.triu(W, 1) @ s)
+    numpyro.factor("energy", beta * s @ jnp.triu(weights, 1) @ s)
 
 
 def rows(x):

@@ -10,6 +10,8 @@ Shapes: x, noisy: (height, width), J: () or (height, width, 2), field: () or (he
 Onsager 1944 (doi:10.1103/PhysRev.65.117); Geman and Geman 1984 (doi:10.1109/TPAMI.1984.4767596).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -19,13 +21,15 @@ from probgen.model import Model
 
 
 def ising(x=None, noisy=None, J=None, field=None, flips=0.1, height=16, width=16, periodic=True):
-    J = numpyro.param("J", jnp.zeros((height, width, 2))) if J is None else jnp.broadcast_to(J, (height, width, 2))
-    field = numpyro.param("field", jnp.zeros((height, width))) if field is None else field
-    s = 2 * numpyro.sample("x", bits(height, width), obs=x) - 1
+    coupling: Any = (
+        numpyro.param("J", jnp.zeros((height, width, 2))) if J is None else jnp.broadcast_to(J, (height, width, 2))
+    )
+    force: Any = numpyro.param("field", jnp.zeros((height, width))) if field is None else field
+    s: Any = 2 * numpyro.sample("x", bits(height, width), obs=x) - 1
     right, below = s * jnp.roll(s, -1, 1), s * jnp.roll(s, -1, 0)
     if not periodic:
         right, below = right.at[:, -1].set(0), below.at[-1].set(0)
-    numpyro.factor("energy", jnp.sum(J[..., 0] * right + J[..., 1] * below + field * s))
+    numpyro.factor("energy", jnp.sum(coupling[..., 0] * right + coupling[..., 1] * below + force * s))
     if noisy is not None:
         numpyro.factor("noise", jnp.sum(s * (2 * noisy - 1)) * 0.5 * jnp.log((1 - flips) / flips))
 

@@ -6,6 +6,8 @@ g grows at most linearly, so that Z is finite. Shapes: x: (dimension,). s is in 
 lie well within it. LeCun et al. 2006; Du and Mordatch 2019 (arXiv:1903.08689).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 from numpyro.contrib.module import eqx_module
@@ -17,7 +19,7 @@ from probgen.nets.equinox import mlp
 
 
 def neural_ebm(x=None, num_visible=2, width=128, depth=2, scale=4):
-    net = eqx_module("net", mlp(numpyro.prng_key(), num_visible, width, depth))
+    net: Any = eqx_module("net", mlp(numpyro.prng_key(), num_visible, width, depth))
     x = numpyro.sample("x", reals(num_visible), obs=x)
     numpyro.factor("energy", net(x) - 0.5 * jnp.sum((x / scale) ** 2))
 

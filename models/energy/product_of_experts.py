@@ -9,6 +9,8 @@ Shapes: x: (dim,), w: (expert, dim), b: (dim,), log_alpha: (expert,).
 Hinton 2002 (doi:10.1162/089976602760128018); Welling, Hinton and Osindero 2002 (NIPS 15).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +21,9 @@ from probgen.model import Model
 
 
 def product_of_experts(x=None, dim=2, num_experts=2):
-    w = numpyro.param("w", lambda key: jax.random.normal(key, (num_experts, dim)))
-    b = numpyro.param("b", jnp.zeros(dim))
-    log_alpha = numpyro.param("log_alpha", jnp.zeros(num_experts))
+    w: Any = numpyro.param("w", lambda key: jax.random.normal(key, (num_experts, dim)))
+    b: Any = numpyro.param("b", jnp.zeros(dim))
+    log_alpha: Any = numpyro.param("log_alpha", jnp.zeros(num_experts))
     x = numpyro.sample("x", reals(dim), obs=x)
     alpha = 0.5 + jnp.exp(log_alpha)
     numpyro.factor("energy", -jnp.sum(alpha * jnp.log1p((w @ (x - b)) ** 2 / 2)))

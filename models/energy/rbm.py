@@ -8,6 +8,8 @@ Learners start b at the data's log odds, as they do for every parameter that onl
 Smolensky 1986; Hinton 2002 (doi:10.1162/089976602760128018).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -18,11 +20,11 @@ from probgen.model import Model
 
 
 def rbm(v=None, num_visible=64, num_hidden=16):
-    W = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden)))
-    b = numpyro.param("b", jnp.zeros(num_visible))
+    W: Any = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden)))
+    b: Any = numpyro.param("b", jnp.zeros(num_visible))
     c = numpyro.param("c", jnp.zeros(num_hidden))
     v = numpyro.sample("v", bits(num_visible), obs=v)
-    h = numpyro.sample("h", bits(num_hidden))
+    h: Any = numpyro.sample("h", bits(num_hidden))
     numpyro.factor("energy", v @ W @ h + v @ b + h @ c)
 
 

@@ -8,6 +8,8 @@ Shapes: v: (visible,), h: (hidden,), W: (visible, hidden), b, log_sigma: (visibl
 Hinton and Salakhutdinov 2006 (doi:10.1126/science.1127647); Cho, Ilin and Raiko 2011 (doi:10.1007/978-3-642-21735-7_2).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +21,12 @@ from probgen.model import Model
 
 
 def rbm_gaussian(v=None, num_visible=64, num_hidden=16):
-    W = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden)))
-    b = numpyro.param("b", jnp.zeros(num_visible))
+    W: Any = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_hidden)))
+    b: Any = numpyro.param("b", jnp.zeros(num_visible))
     c = numpyro.param("c", jnp.zeros(num_hidden))
-    log_sigma = numpyro.param("log_sigma", jnp.zeros(num_visible))
+    log_sigma: Any = numpyro.param("log_sigma", jnp.zeros(num_visible))
     v = numpyro.sample("v", reals(num_visible), obs=v)
-    h = numpyro.sample("h", bits(num_hidden))
+    h: Any = numpyro.sample("h", bits(num_hidden))
     scaled = v * jnp.exp(-2 * log_sigma)
     numpyro.factor("energy", -0.5 * jnp.sum(((v - b) * jnp.exp(-log_sigma)) ** 2) + scaled @ W @ h + h @ c)
 

@@ -8,6 +8,8 @@ Shapes: v: (visible,), h: (hidden,), W: (visible, level, hidden), b: (visible, l
 Salakhutdinov, Mnih and Hinton 2007 (doi:10.1145/1273496.1273596).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +21,11 @@ from probgen.model import Model
 
 
 def rbm_softmax(v=None, num_visible=64, num_levels=4, num_hidden=16):
-    W = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_levels, num_hidden)))
+    W: Any = numpyro.param("W", lambda key: 0.01 * jax.random.normal(key, (num_visible, num_levels, num_hidden)))
     b = numpyro.param("b", jnp.zeros((num_visible, num_levels)))
     c = numpyro.param("c", jnp.zeros(num_hidden))
     v = numpyro.sample("v", levels(num_levels, num_visible), obs=v)
-    h = numpyro.sample("h", bits(num_hidden))
+    h: Any = numpyro.sample("h", bits(num_hidden))
     on = jax.nn.one_hot(jnp.asarray(v, int), num_levels)
     numpyro.factor("energy", jnp.sum(on * (W @ h + b)) + h @ c)
 

@@ -9,6 +9,8 @@ f, m and s are perceptrons. log p(x | y) is log p(x, y) + log(num_classes). New 
 Sohn, Lee and Yan 2015 (NeurIPS 28); Kingma et al. 2014 (arXiv:1406.5298).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def conditional_vae(
     centre=0.0,
     spread=1.0,
 ):
-    y = numpyro.sample("y", dist.Categorical(logits=jnp.zeros(num_classes)), obs=y)
+    y = numpyro.sample("y", dist.CategoricalLogits(logits=jnp.zeros(num_classes)), obs=y)
     z = numpyro.sample("z", standard(num_latents))
     both = jnp.concatenate([z, jax.nn.one_hot(y, num_classes)])
     numpyro.sample("x", observed(likelihood, mlp("decoder", both.size, dim, width, depth)(both), centre, spread), obs=x)
@@ -46,7 +48,7 @@ def guide(x, y, num_classes=10, num_latents=8, width=256, depth=1, likelihood="b
 def digits():
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     return {"x": (found.data >= 8).astype(float), "y": np.asarray(found.target)}
 
 

@@ -8,6 +8,8 @@ never used. Shapes: x: (dim,), z1: (num_latents,), z2: (num_top,).
 Sonderby et al. 2016 (arXiv:1602.02282).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -29,8 +31,9 @@ def hierarchical_vae(
 def guide(x, num_latents=8, num_top=4, width=256, depth=1, likelihood="bernoulli", centre=0.0, spread=1.0):
     seen = mlp("encoder", x.size, width, width, depth)(shown(likelihood, x, centre, spread))
     z2 = numpyro.sample("z2", normal(mlp("encoder 2", width, 2 * num_top, width, depth)(jnp.maximum(seen, 0))))
-    below = normal(mlp("encoder 1", width, 2 * num_latents, width, 0)(jnp.maximum(seen, 0))).base_dist
-    above = normal(mlp("prior", num_top, 2 * num_latents, width, depth)(z2)).base_dist
+    guided: Any = normal(mlp("encoder 1", width, 2 * num_latents, width, 0)(jnp.maximum(seen, 0)))
+    told: Any = normal(mlp("prior", num_top, 2 * num_latents, width, depth)(z2))
+    below, above = guided.base_dist, told.base_dist
     precision = below.scale**-2 + above.scale**-2
     mean = (below.loc * below.scale**-2 + above.loc * above.scale**-2) / precision
     numpyro.sample("z1", dist.Normal(mean, precision**-0.5).to_event(1))

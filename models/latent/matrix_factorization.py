@@ -7,6 +7,8 @@ Shapes: row, column (whole numbers), y: (entry,), u: (num_rows, rank), v: (num_c
 Salakhutdinov and Mnih 2008 (NeurIPS 20). The data: a random table of rank 2 with two thirds of its entries, noise 0.1.
 """
 
+from typing import Any
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -16,11 +18,11 @@ from probgen.model import Model
 
 def matrix_factorization(row, column, y=None, num_rows=20, num_columns=15, rank=2):
     spread = rank**-0.25
-    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    mu: Any = numpyro.sample("mu", dist.Normal(0, 1))
     sigma = numpyro.sample("sigma", dist.HalfNormal(1))
-    u = numpyro.sample("u", dist.Normal(0, spread).expand([num_rows, rank]).to_event(2))
-    v = numpyro.sample("v", dist.Normal(0, spread).expand([num_columns, rank]).to_event(2))
-    product = numpyro.deterministic("product", mu + u @ v.T)
+    u: Any = numpyro.sample("u", dist.Normal(0, spread).expand([num_rows, rank]).to_event(2))
+    v: Any = numpyro.sample("v", dist.Normal(0, spread).expand([num_columns, rank]).to_event(2))
+    product: Any = numpyro.deterministic("product", mu + u @ v.T)
     with numpyro.plate("entry", len(row)):
         numpyro.sample("y", dist.Normal(product[row, column], sigma), obs=y)
 

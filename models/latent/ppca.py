@@ -7,6 +7,8 @@ covariance, and sigma^2 is the mean of the other eigenvalues; W itself is known 
 (dim,), W: (dim, latent), sigma: (). Tipping and Bishop 1999 (doi:10.1111/1467-9868.00196).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -18,8 +20,8 @@ from probgen.model import Model
 
 
 def ppca(x=None, dim=64, num_latents=10):
-    W = numpyro.param("W", lambda key: 0.1 * jax.random.normal(key, (dim, num_latents)))
-    mu = numpyro.param("mu", jnp.zeros(dim))
+    W: Any = numpyro.param("W", lambda key: 0.1 * jax.random.normal(key, (dim, num_latents)))
+    mu: Any = numpyro.param("mu", jnp.zeros(dim))
     sigma = numpyro.param("sigma", jnp.ones(()), constraint=dist.constraints.positive)
     z = numpyro.sample("z", dist.Normal(0, 1).expand([num_latents]).to_event(1))
     numpyro.sample("x", dist.Normal(mu + W @ z, sigma).to_event(1), obs=x)

@@ -9,6 +9,8 @@ alpha * log q(y | x). f, c, m and s are perceptrons. Classes of new rows: `fit.e
 Kingma, Rezende, Mohamed and Welling 2014 (arXiv:1406.5298).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def guide(
     x = shown(likelihood, x, centre, spread)
     logits = mlp("classifier", x.size, num_classes, width, depth)(x)
     with numpyro.handlers.mask(mask=y >= 0), numpyro.handlers.scale(scale=alpha):
-        numpyro.sample("known label", dist.Categorical(logits=logits), obs=jnp.maximum(y, 0).astype(int))
+        numpyro.sample("known label", dist.CategoricalLogits(logits=logits), obs=jnp.maximum(y, 0).astype(int))
     label = numpyro.sample("label", labels(y, logits))
     seen = mlp("encoder", x.size, width, width, 0)(x)  # once for all labels
     told = mlp("told", num_classes, width, width, 0)(jax.nn.one_hot(label, num_classes))
@@ -56,14 +58,14 @@ def guide(
 
 def labels(y, logits):
     """The distribution of a label: y itself where it is known."""
-    return dist.Categorical(logits=jnp.where(y >= 0, CERTAIN * jax.nn.one_hot(y, logits.size), logits))
+    return dist.CategoricalLogits(logits=jnp.where(y >= 0, CERTAIN * jax.nn.one_hot(y, logits.size), logits))
 
 
 def digits():
     """The digits, with one label in ten known."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     known = np.arange(len(found.target)) % 10 == 0
     return {"x": (found.data >= 8).astype(float), "y": np.where(known, found.target, -1)}
 

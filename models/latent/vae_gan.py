@@ -32,7 +32,7 @@ def guide(x, num_latents=8, halvings=1, num_filters=16):
 
 
 def critic(x, halvings=1, num_filters=16):
-    return judge("critic", *x.shape, halvings, num_filters)(x)
+    return judge("critic", *x.shape, halvings=halvings, num_filters=num_filters)(x)
 
 
 def rows(x):

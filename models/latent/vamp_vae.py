@@ -7,6 +7,8 @@ Program and guide share the network "encoder". Pseudo-inputs lie between 0 and 1
 Shapes: x: (dim,), u: (num_inputs, dim), z: (num_latents,). Tomczak and Welling 2018 (arXiv:1705.07120).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -18,7 +20,7 @@ from probgen.nets.vae import mlp, normal, observed, shown
 
 
 def vamp_vae(x=None, dim=64, num_latents=8, num_inputs=50, width=256, depth=1, likelihood="bernoulli"):
-    logits = numpyro.param("pseudo", lambda key: jax.random.normal(key, (num_inputs, dim)))
+    logits: Any = numpyro.param("pseudo", lambda key: jax.random.normal(key, (num_inputs, dim)))
     u = jax.nn.sigmoid(logits) * (255 if likelihood == "levels" else 1)
     q = jax.vmap(mlp("encoder", dim, 2 * num_latents, width, depth))(shown(likelihood, u))
     even = dist.Categorical(logits=jnp.zeros(num_inputs))

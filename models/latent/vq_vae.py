@@ -37,7 +37,7 @@ def guide(x, num_codes=16, dim=8, halvings=2, num_filters=16, num_blocks=1, like
 
 
 def critic(x, num_filters=16):
-    return judge("critic", *x.shape, 1, num_filters)(x)
+    return judge("critic", *x.shape, halvings=1, num_filters=num_filters)(x)
 
 
 def rows(x):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -170,9 +170,9 @@ class Sample:
             raise ValueError(f"num_samples is {self.num_samples}; it must be above 0")
         if self.out and self.out.suffix != ".npz":
             raise ValueError(f"{self.out} is not an .npz file; say for example -o {self.out.with_suffix('.npz')}")
-        drawn = load(self.run_).sample(self.num_samples, self.seed)
+        drawn: dict[str, Any] = load(self.run_).sample(self.num_samples, self.seed)
         if self.out:
-            np.savez(self.out, **drawn)  # type: ignore[arg-type]
+            np.savez(self.out, **drawn)
             print(f"{self.out}: " + ", ".join(f"{k} {v.shape}" for k, v in drawn.items()))
         else:
             for key, value in drawn.items():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probgen.datasets import digits as digits
+    from probgen.datasets import load as load
 
 __all__ = ["digits", "load"]
 

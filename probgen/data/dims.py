@@ -86,8 +86,9 @@ def labelled(model: Model, target: Target, data: Any) -> Model:
     _columns(target, dims, shapes, given)
     for keyword, axes in given.items():
         dims.setdefault(keyword, [found.get(axis.name, axis.name) if axis.name else None for axis in axes])
-    for axis in (axis for axes in given.values() for axis in axes if axis.name and axis.labels is not None):
-        coords.setdefault(axis.name, axis.labels)
+    for axis in (axis for axes in given.values() for axis in axes):
+        if axis.name and axis.labels is not None:
+            coords.setdefault(axis.name, axis.labels)
     named = {k: [v or f"{k}_dim_{i}" for i, v in enumerate(names)] for k, names in dims.items() if any(names)}
     return dataclasses.replace(model, dims={**named, **model.dims}, coords={**coords, **model.coords})
 
@@ -106,7 +107,8 @@ def _plates(
         axes = given.get(site.source, ())
         if len(axes) == len(site.shape):
             for plate, axis in zip(_filled(plates, site.name, site.shape), axes, strict=True):
-                seen.get(plate, []).append(axis)  # type: ignore[arg-type]
+                if plate:
+                    seen[plate].append(axis)
     alone, rows = Counter(sizes.values()), [axes[0] for axes in given.values()]
     lengths = {k: axes[0].size for k, axes in given.items() if axes[0].labels is not None}
     for plate, size in sizes.items():  # of rows of inputs, where the sizes leave no doubt
@@ -133,7 +135,7 @@ def _unnamed(target: Target, dims: Mapping[str, Sequence[str | None]]) -> list[t
     ]
 
 
-def _named(dims: dict[str, list[str | None]], name: str, i: int, shape: Shape, dim: str) -> None:
+def _named(dims: dict[str, list[str | None]], name: str, i: int, shape: Shape, dim: str | None) -> None:
     dims[name] = list(_filled(dims, name, shape))
     dims[name][i] = dim
 
@@ -149,7 +151,7 @@ def _rows(target: Target, dims: dict[str, list[str | None]], given: Mapping[str,
     for rows in {axes[0].name: axes[0] for axes in given.values() if axes[0].own}.values():
         for name, i, size in unnamed:
             if size == rows.size and lengths[size] == within[name, size] == 1:
-                _named(dims, name, i, shapes[name], rows.name)  # type: ignore[arg-type]
+                _named(dims, name, i, shapes[name], rows.name)
 
 
 def _columns(
@@ -165,7 +167,7 @@ def _columns(
     for axis in columns.values():
         for name, i, size in unnamed:
             if size == axis.size and lengths[size] == taken[size] == 1:
-                _named(dims, name, i, shapes[name], axis.name)  # type: ignore[arg-type]
+                _named(dims, name, i, shapes[name], axis.name)
 
 
 def _check(model: Model, shapes: Mapping[str, Shape]) -> None:
@@ -211,7 +213,8 @@ def aligned(shape: Shape, frames: Iterable[tuple[str, int, int]], event: int | N
     """
     frames = list(frames)
     ways = {_placed(shape, frames, e) for e in (range(len(shape)) if event is None else (event,))} - {None}
-    return ways.pop() if len(ways) == 1 else (None,) * len(shape)  # type: ignore[return-value]
+    way = ways.pop() if len(ways) == 1 else None
+    return (None,) * len(shape) if way is None else way
 
 
 def _placed(shape: Shape, frames: Sequence[tuple[str, int, int]], event: int) -> tuple[str | None, ...] | None:

@@ -101,7 +101,8 @@ def _written(name: str, value: Any, arrays: dict[str, np.ndarray]) -> dict[str, 
     if _is_plain(value):
         return {"fixed": PLAIN, "value": value}
     if type(value).__module__.startswith("pandas") and type(value).__name__ == "DataFrame" and _is_simple(value):
-        words = {str(c): _column(name, c, value[c].to_numpy(), arrays) for c in value.columns}
+        table: Any = value
+        words = {str(c): _column(name, c, table[c].to_numpy(), arrays) for c in table.columns}
         return {"fixed": TABLE, "columns": words}
     label = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
     if callable(value) and _named(label) is value:

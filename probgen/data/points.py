@@ -24,7 +24,7 @@ class AtPoints(Continuous):
     def __init__(self, target: Continuous, points: Any) -> None:
         self.target, self.theta = target, points
         self.engine, self.ops, self.free = target.engine, target.ops, free(target)
-        self.dim, self.precision = len(self.free), target.precision  # type: ignore[attr-defined]
+        self.dim, self.precision = len(self.free), target.precision
         self.sites, self.data = target.sites, target.data
         self._order = np.argsort(np.concatenate([target.point_index, self.free]))
 
@@ -67,7 +67,7 @@ class OwnSpace(Continuous):
 
     def __init__(self, target: Continuous) -> None:
         self.target = target
-        self.engine, self.ops, self.dim, self.precision = target.engine, target.ops, target.dim, target.precision  # type: ignore[attr-defined]
+        self.engine, self.ops, self.dim, self.precision = target.engine, target.ops, target.dim, target.precision
         self.sites, self.data, self.points, self.begin_at = target.sites, target.data, target.points, target.begin_at
 
     @property

@@ -22,9 +22,10 @@ def whole(name: str, value: Any) -> int:
     scalar = isinstance(value, numbers.Real) or (kind in "iuf" and kind and getattr(value, "shape", None) == ())
     if not scalar:
         raise TypeError(f"{name} is {_described(value)}; expected a whole number.")
-    if float(value) != int(value):
-        raise ValueError(f"{name} is {float(value):g}; expected a whole number.")
-    return int(value)
+    number: Any = value
+    if float(number) != int(number):
+        raise ValueError(f"{name} is {float(number):g}; expected a whole number.")
+    return int(number)
 
 
 def _described(value: Any) -> str:

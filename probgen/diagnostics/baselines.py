@@ -77,7 +77,8 @@ def _status(found: Gap, dim: int, expected: bool) -> Status:
 
 def _size(evidence: Evidence) -> int:
     """Coordinates of a row."""
-    return sum(v.size for v in evidence.fit.target.visible)  # type: ignore[attr-defined]
+    target: Any = evidence.fit.target
+    return sum(v.size for v in target.visible)
 
 
 def _expected(evidence: Evidence) -> bool:
@@ -97,18 +98,20 @@ def _gap(evidence: Evidence) -> Gap | None:
         return None
     whole = target.all_rows()
     hidden = bool(getattr(target, "hidden", []))
-    found = [_baseline(v, whole[v.name], 0 if hidden else _numbers(fit)) for v in target.visible]  # type: ignore[attr-defined]
-    if any(f is None for f in found):
+    each = [_baseline(v, whole[v.name], 0 if hidden else _numbers(fit)) for v in target.visible]
+    found = [f for f in each if f is not None]
+    if len(found) < len(each):
         return None
-    baseline = sum(value for value, _ in found)  # type: ignore[misc]
-    name = " and ".join(dict.fromkeys(word for _, word in found))  # type: ignore[misc]
+    baseline = sum(value for value, _ in found)
+    name = " and ".join(dict.fromkeys(word for _, word in found))
     return Gap(baseline - model[0], model[1], model[0], baseline, name)
 
 
 def _by_loss(evidence: Evidence) -> tuple[float, float] | None:
     """Mean log p of a row, or the bound on it, by the loss at the end, and its standard error."""
     fit, records = evidence.fit, evidence.records
-    if fit.inference.loss_of != "likelihood" or any(s.distribution in SINGULAR for s in fit.target.sites):  # type: ignore[attr-defined]
+    learner: Any = fit.inference
+    if learner.loss_of != "likelihood" or any(s.distribution in SINGULAR for s in fit.target.sites):
         return None
     if fit.inference.name == "cross_validation":
         return -float(np.nanmin(records["loss"])), 0.0
@@ -210,8 +213,8 @@ def draws(evidence: Evidence) -> Finding | None:
         raise
     except (Incompatible, TypeError, ValueError, NotImplementedError):
         return None
-    whole = target.all_rows()  # type: ignore[attr-defined]
-    apart = [_apart(whole[v.name], drawn[v.name]) for v in target.visible if v.name in drawn]  # type: ignore[attr-defined]
+    whole = target.all_rows()
+    apart = [_apart(whole[v.name], drawn[v.name]) for v in target.visible if v.name in drawn]
     if not apart:
         return None
     shift, ratio = max(a for a, _ in apart), max(b for _, b in apart)

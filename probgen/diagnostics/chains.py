@@ -44,7 +44,7 @@ def r_hat(draws: np.ndarray) -> np.ndarray:
     if draws.shape[1] == 1:
         half = draws.shape[2] // 2
         draws = draws[:, 0, : 2 * half].reshape(len(draws), 2, half)
-    return array_stats.rhat(draws)
+    return np.asarray(array_stats.rhat(draws))
 
 
 def _worst(values: np.ndarray, names: tuple[str, ...], arg: Callable[[Any], Any], missing: float) -> tuple[float, str]:
@@ -111,7 +111,7 @@ def _bfmi(evidence: Evidence) -> Finding | None:
 
     if "energy" not in evidence.records or evidence.records["energy"].shape[1] < 4:
         return None
-    values = array_stats.bfmi(evidence.records["energy"])
+    values: Any = array_stats.bfmi(evidence.records["energy"])
     value = float(values.min()) if np.isfinite(values).all() else np.nan
     message = f"smallest BFMI {beside(value, 0.3, '.2f')} (chain {int(np.argmin(values))}); at least 0.3"
     remedy = "reparametrise: a heavy tail or a funnel is explored too slowly along the energy; num_warmup=2000 may help"
@@ -160,7 +160,8 @@ def _settled(evidence: Evidence, share: float) -> Finding:
     points = {tuple(point) for point in z[:, -1].tolist()}
     remedy = "inference='tempering', which crosses between modes"
     still = f"draws stand still for {share:.0%} of the run"
-    all_finite = all(v.levels for v in evidence.fit.target.variables)  # type: ignore[attr-defined]
+    target: Any = evidence.fit.target
+    all_finite = all(v.levels for v in target.variables)
     if len(points) == 1 and lp is not None and all_finite:
         value = fresh.missed(evidence.fit)
         found = f"{fresh.NUM_CHAINS} chains from new starts found {beside(value, 0.01, '.1%')} of the mass elsewhere"

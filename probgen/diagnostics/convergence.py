@@ -104,16 +104,18 @@ def _by_share(gain: Gain, of: str, remedy: str) -> Finding:
 
 def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
     """The loss to be judged, what it is called, and its bar in nats a row; None for a loss in other units."""
-    records, target = evidence.records, evidence.fit.target
-    bar = min(BAR, FINE * sum(v.size for v in target.visible))  # type: ignore[attr-defined]
+    records = evidence.records
+    target: Any = evidence.fit.target
+    learner: Any = evidence.fit.inference
+    bar = min(BAR, FINE * sum(v.size for v in target.visible))
     if "validation" in records and np.isfinite(records["validation"][0]).sum() >= 20:
         return records["validation"].mean(axis=0), "the loss of held-out rows", bar
     loss = records["loss"].mean(axis=0)
-    if evidence.fit.inference.loss_of == "likelihood":  # type: ignore[attr-defined]
+    if learner.loss_of == "likelihood":
         return loss, "the loss", bar
-    bits = any(v.kind == "bits" for v in target.visible)  # type: ignore[attr-defined]
-    if evidence.fit.inference.loss_of == "pseudo-likelihood" and bits:  # type: ignore[attr-defined]
-        size = sum(v.size for v in target.visible)  # type: ignore[attr-defined]
+    bits = any(v.kind == "bits" for v in target.visible)
+    if learner.loss_of == "pseudo-likelihood" and bits:
+        size = sum(v.size for v in target.visible)
         return loss, "the pseudo-likelihood", min(PSEUDO, BIT * size)
     stages = sum(k.startswith("W") for k in evidence.fit.answer) if evidence.fit.inference.name == "greedy" else 1
     return loss[-(len(loss) // max(stages, 1)) :], "the loss, which is no likelihood,", None  # of the last layer

@@ -58,7 +58,7 @@ def gradient(evidence: Evidence) -> Finding | None:
     )
     if not any(symptom):
         return None
-    values, gradients = fit.target.gradients(_probes(fit.z, fit.seed))  # type: ignore[attr-defined]
+    values, gradients = fit.target.gradients(_probes(fit.z, fit.seed))
     bad = ~np.isfinite(gradients) & np.isfinite(values)[:, None]
     share = float(bad.any(axis=1).mean())
     remedy = (

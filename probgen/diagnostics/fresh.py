@@ -32,12 +32,13 @@ def _missed(fit: Fitted) -> float:
     new = [value for point, value in theirs.items() if point not in ours]
     if not new:
         return 0.0
-    gap = logsumexp(list(ours.values())) - logsumexp(new)
+    at_ours: Any = logsumexp(list(ours.values()))
+    gap = at_ours - logsumexp(new)
     return float(1 / (1 + np.exp(np.clip(gap, -700, 700))))
 
 
 def _chains(fit: Fitted) -> dict[str, np.ndarray]:
-    algorithm: Any = replace(fit.inference, num_chains=NUM_CHAINS, num_warmup=0, num_samples=NUM_STEPS)  # type: ignore[type-var]
+    algorithm: Any = replace(fit.inference, num_chains=NUM_CHAINS, num_warmup=0, num_samples=NUM_STEPS)
     with runtime.compile_cache():
         executor = engine.load(fit.target.engine).Executor(algorithm, fit.target, fit.seed + 1, NUM_CHAINS)
         executor.init()

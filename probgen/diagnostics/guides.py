@@ -5,6 +5,8 @@ k-hat: Vehtari et al. 2024 (JMLR 25(72)) and Yao et al. 2018 (arXiv:1802.02538).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from probgen.data.points import free
@@ -91,15 +93,17 @@ def _guide_mean(evidence: Evidence) -> Finding | None:
 
 
 def _of_site(evidence: Evidence, coordinate: int) -> str:
-    site = sites_of(evidence.fit.target, free(evidence.fit.target)[[coordinate]])[0]  # type: ignore[arg-type]
+    target: Any = evidence.fit.target
+    site = sites_of(target, free(target)[[coordinate]])[0]
     return f" (site {site})"
 
 
 def _weighted(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, float]:
     """Weighted minus own mean of each unknown coordinate of z, in sds, ratio of sds, and the ratio's standard error."""
     assert evidence.weights is not None
+    target: Any = evidence.fit.target
     weights, z = evidence.weights.weights, evidence.fit.z.reshape(-1, evidence.fit.z.shape[-1])
-    z = z[:, free(evidence.fit.target)]  # type: ignore[arg-type]
+    z = z[:, free(target)]
     mean, own = weights @ z, z.std(axis=0)
     return (
         (mean - z.mean(axis=0)) / own,
@@ -112,11 +116,11 @@ def _point(evidence: Evidence) -> Finding | None:
     """An answer that is one point, in all of its unknowns or in some, or draws whose density is not known."""
     if "z" not in evidence.fit.answer or "log_q" in evidence.fit.answer:
         return None
-    target = evidence.fit.target
+    target: Any = evidence.fit.target
     finite = isinstance(target, Conditional)
     remedy = "inference='gibbs' for a distribution" if finite else "inference='laplace' or 'nuts' for a posterior"
     z = evidence.fit.z.reshape(-1, evidence.fit.z.shape[-1])
-    z = z if finite else z[:, free(target)]  # type: ignore[arg-type]
+    z = z if finite else z[:, free(target)]
     if not z.size:
         return None
     held = np.ptp(z, axis=0) <= 1e-6 * (1 + abs(z[0]))

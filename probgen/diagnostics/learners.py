@@ -85,7 +85,8 @@ def _activity(evidence: Evidence) -> Finding | None:
     if "active" not in evidence.records or evidence.fit.num_steps < 100:
         return None
     active = int(evidence.records["active"][0, -1])
-    total = sum(v.size for v in evidence.fit.target.hidden if v.kind == "reals")  # type: ignore[attr-defined]
+    target: Any = evidence.fit.target
+    total = sum(v.size for v in target.hidden if v.kind == "reals")
     if not total:
         return None
     message = f"{active} of {total} hidden coordinates are in use; at least a quarter"

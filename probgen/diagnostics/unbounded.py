@@ -29,7 +29,7 @@ def classes(evidence: Evidence) -> Finding | None:
     fit, target = evidence.fit, evidence.fit.target
     if not isinstance(target, Learnable) or not target.normalised or not target.inputs:
         return None
-    visible = target.visible  # type: ignore[attr-defined]
+    visible = target.visible
     if len(visible) != 1 or visible[0].size != 1 or visible[0].kind not in ("bits", "levels"):
         return None
     if evidence.settings.get("weight_decay") or target.num_rows > MOST:
@@ -107,12 +107,12 @@ def spikes(evidence: Evidence) -> Finding | None:
     fit, target = evidence.fit, evidence.fit.target
     if not isinstance(target, Learnable) or not target.normalised or target.num_rows > MOST:
         return None
-    if not any("Mixture" in s.distribution for s in target.sites) or target.visible[0].kind != "reals":  # type: ignore[attr-defined]
+    if not any("Mixture" in s.distribution for s in target.sites) or target.visible[0].kind != "reals":
         return None
     log_p = np.asarray(fit.log_prob().value)
-    dim = target.visible[0].size  # type: ignore[attr-defined]
+    dim = target.visible[0].size
     above = np.flatnonzero(log_p > np.quantile(log_p, 0.9) + SPIKE * max(1.0, dim / 2))
-    rows = target.all_rows()[target.visible[0].name]  # type: ignore[attr-defined]
+    rows = target.all_rows()[target.visible[0].name]
     remedy = "fewer components, a prior on their scales, or inference='em' with a larger smoothing"
     if len(above) and (len(above) <= dim + 1 or np.ptp(rows[above], axis=0).max() == 0):
         height = float(log_p[above].max() - np.median(log_p))

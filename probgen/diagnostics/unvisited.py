@@ -108,7 +108,8 @@ def _remedy(evidence: Evidence) -> str:
 
 def _where(evidence: Evidence, z: np.ndarray) -> str:
     """The first few unknowns at a point, by their names in the program."""
-    values = evidence.fit.target.constrain(z[None, None])  # type: ignore[attr-defined]
+    target: Any = evidence.fit.target
+    values = target.constrain(z[None, None])
     latent = [k for k in evidence.fit.target.named("latent") if k in values][:2]
     return ", ".join(f"{k} = {np.array2string(values[k].ravel()[:3], precision=3)[1:-1].strip()}" for k in latent)
 
@@ -199,7 +200,8 @@ def _is_twin(evidence: Evidence, visited: Visited, end: np.ndarray, mass: float)
     near = ends[~_far(visited.white(ends), visited.white(visited.z))] if len(ends) else ends
     if not len(near):
         return False
-    values = evidence.fit.target.constrain(np.concatenate([end[None], near])[:, None])  # type: ignore[attr-defined]
+    target: Any = evidence.fit.target
+    values = target.constrain(np.concatenate([end[None], near])[:, None])
     latent = [values[k] for k in evidence.fit.target.named("latent") if k in values]
     rows = [np.sort(v.reshape(len(v), -1), axis=1) for v in latent]
     same = [np.isclose(r[1:], r[:1], rtol=1e-2, atol=1e-2 * abs(r).max()).all(axis=1) for r in rows]

@@ -42,7 +42,8 @@ class Verdict:
     @property
     def status(self) -> Status:
         """The worst status of the findings."""
-        return max((f.status for f in self.findings), key=SEVERITY.__getitem__, default="pass")
+        statuses: list[Status] = ["pass", *(f.status for f in self.findings)]
+        return max(statuses, key=SEVERITY.__getitem__)
 
     @property
     def exit_code(self) -> int:

@@ -16,6 +16,8 @@ import numpyro
 from jax import lax
 from numpyro.distributions import Distribution, constraints
 
+from probgen.distributions.flags import dependent_property
+
 
 def codebook(site: str, num_codes: int, dim: int) -> Any:
     """The codebook (code, dim) of a hidden site, the parameter "<site> codebook", in program and guide alike."""
@@ -65,7 +67,7 @@ class Codes(Distribution):
         self.prior, self.codebook = prior, codebook
         super().__init__((), (*prior.event_shape, codebook.shape[1]), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True)
+    @dependent_property(is_discrete=True)
     def support(self) -> Any:
         return Vectors(self.codebook, self.event_dim)
 
@@ -74,7 +76,7 @@ class Codes(Distribution):
         return self.prior.log_prob(nearest(value, self.codebook))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        return self.codebook[self.prior.sample(key, sample_shape).astype(int)]
+        return self.codebook[jnp.asarray(self.prior.sample(key, sample_shape)).astype(int)]
 
 
 class Nearest(Distribution):
@@ -90,7 +92,7 @@ class Nearest(Distribution):
         self.outputs, self.codebook = outputs, codebook
         super().__init__((), jnp.shape(outputs), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True)
+    @dependent_property(is_discrete=True)
     def support(self) -> Any:
         return Vectors(self.codebook, self.event_dim)
 

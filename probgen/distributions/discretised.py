@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from numpyro.distributions import Distribution, constraints
 
+from probgen.distributions.flags import dependent_property
+
 
 class DiscretisedLogistic(Distribution):
     """Integers 0 ... levels - 1: the mass of a logistic between half-integers, the outer levels with its tails.
@@ -19,7 +21,7 @@ class DiscretisedLogistic(Distribution):
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
-    reparametrized_params = ()
+    reparametrized_params: Any = ()
     pytree_aux_fields = ("levels",)
 
     def __init__(self, loc: Any, scale: Any, levels: int = 256, *, validate_args: bool | None = None):
@@ -27,7 +29,7 @@ class DiscretisedLogistic(Distribution):
         self.levels = levels
         super().__init__(jnp.shape(self.loc), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    @dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
         return constraints.integer_interval(0, self.levels - 1)
 

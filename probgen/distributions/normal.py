@@ -17,7 +17,7 @@ class MultivariateNormal(dist.MultivariateNormal):
     """
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
-        root = self.scale_tril
+        root: Any = self.scale_tril
         inverse = solve_triangular(
             root, jnp.broadcast_to(jnp.eye(root.shape[-1], dtype=root.dtype), root.shape), lower=True
         )

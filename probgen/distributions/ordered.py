@@ -29,8 +29,8 @@ sorted_rows = _SortedRows()
 class SortedRowsTransform(ParameterFreeTransform):
     """Real matrices to matrices whose first column increases; the other columns stay."""
 
-    domain = constraints.real_matrix
-    codomain = sorted_rows
+    domain: Any = constraints.real_matrix
+    codomain: Any = sorted_rows
     first = OrderedTransform()
 
     def __call__(self, x: Any) -> Any:
@@ -56,7 +56,7 @@ class Ordered(Distribution):
     base: event shape (dim,), no batch shape. The event has shape (count, dim).
     """
 
-    support = sorted_rows
+    support: Any = sorted_rows
     pytree_data_fields = ("base",)
     pytree_aux_fields = ("count",)
 
@@ -72,9 +72,9 @@ class Ordered(Distribution):
         super().__init__((), (count, *base.event_shape), validate_args=validate_args)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        draws = self.base.sample(key, (*sample_shape, self.count))
+        draws: Any = self.base.sample(key, (*sample_shape, self.count))
         order = jnp.argsort(draws[..., 0], axis=-1)
         return jnp.take_along_axis(draws, order[..., None], axis=-2)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
-        return math.lgamma(self.count + 1) + self.base.log_prob(value).sum(-1)
+        return math.lgamma(self.count + 1) + jnp.sum(self.base.log_prob(value), -1)

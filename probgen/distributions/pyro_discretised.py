@@ -18,7 +18,7 @@ class DiscretisedLogistic(TorchDistribution):
     loc: (*batch,), in levels; scale: (*batch,), above 0. Kingma et al. 2016 (arXiv:1606.04934).
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints: Any = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
     has_enumerate_support = True
 
     def __init__(self, loc: Any, scale: Any, levels: int = 256, validate_args: bool | None = None) -> None:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from numpyro.distributions import Distribution, constraints
 
+from probgen.distributions.flags import dependent_property
+
 SLACK = 1e-3  # of a level, for rounding
 
 
@@ -26,7 +28,7 @@ class Quantised(Distribution):
     """
 
     arg_constraints = {"y": constraints.real}  # noqa: RUF012
-    reparametrized_params = ()
+    reparametrized_params: Any = ()
     pytree_aux_fields = ("levels",)
 
     def __init__(self, y: Any, levels: int = 256, *, validate_args: bool | None = None):
@@ -35,7 +37,7 @@ class Quantised(Distribution):
         self.y, self.levels = jnp.asarray(y), levels
         super().__init__(jnp.shape(self.y), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    @dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
         return constraints.integer_interval(0, self.levels - 1)
 
@@ -60,7 +62,7 @@ class Dequantised(Distribution):
     x: (dim,), integers 0 ... levels - 1. noise: the distribution of v, an event of reals (dim,); a logistic gives uniform noise.
     """
 
-    reparametrized_params = ()
+    reparametrized_params: Any = ()
 
     def __init__(self, x: Any, noise: Distribution, levels: int = 256, *, validate_args: bool | None = None):
         if noise.event_shape != jnp.shape(x):

@@ -158,7 +158,7 @@ def gibbs_path(target: Any, points: Mapping[str, Any], summed: tuple[str, ...] |
 
     points: every site, (point, *event). Summed out by default: the largest block.
     """
-    whole = {b.sites: sum(v.size for v in target.variables if v.name in b.sites)
+    whole: dict[tuple[str, ...], int] = {b.sites: sum(v.size for v in target.variables if v.name in b.sites)
              for b in target.structure.blocks if b.colours is None}  # fmt: skip
     if summed is None:
         summed = max(whole, key=whole.__getitem__, default=())

@@ -137,13 +137,13 @@ def log_z_by_quadrature(
     """
     if target.dim > 2:
         raise ValueError(f"Quadrature is for one or two unknowns; this target has {target.dim}. Use AIS.")
-    low, high = np.broadcast_to(low, target.dim).astype(float), np.broadcast_to(high, target.dim).astype(float)
+    lowest, highest = (np.broadcast_to(end, target.dim).astype(float) for end in (low, high))
     num += 1 - num % 2
-    axes = [np.linspace(a, b, num) for a, b in zip(low, high, strict=True)]
+    axes = [np.linspace(a, b, num) for a, b in zip(lowest, highest, strict=True)]
     points = np.array(list(itertools.product(*axes)))
     with runtime.jax_scope(target.precision):
         found = np.asarray(_densities(target, jnp.asarray(points)), float).reshape((num,) * target.dim)
-    cell = float(np.log((high - low) / (num - 1)).sum())
+    cell = float(np.log((highest - lowest) / (num - 1)).sum())
     value = np.logaddexp.reduce(found, None) + cell
     half = np.logaddexp.reduce(found[(slice(None, None, 2),) * target.dim], None) + cell + target.dim * np.log(2)
     return LogProb(float(value), float(abs(value - half)), f"quadrature on {num} points an axis")
@@ -157,15 +157,15 @@ def _densities(target: Any, points: Any) -> Any:
 # ---- the parts of an estimate ------------------------------------------------------------------------------------
 
 
-def _path(target: Any, rows: Mapping[str, Any], seed: int, num: int) -> tuple[Any, Any]:
+def _path(model: Any, rows: Mapping[str, Any], seed: int, num: int) -> tuple[Any, Any]:
     """The path to a target, in single precision, and the points of the model that the data give: (num, ...) or None."""
-    rng = np.random.default_rng(seed)
+    target, rng = model, np.random.default_rng(seed)
     count = len(next(iter(rows.values()))) if rows else 0
-    if isinstance(target, Conditional):
-        if target.known:  # type: ignore[attr-defined]
+    if isinstance(model, Conditional):
+        if target.known:
             raise ValueError("log Z is of the whole model; this target has known parts. Condition on nothing.")
-        if not target.structure.blocks:  # type: ignore[attr-defined]
-            target = target.blocked()  # type: ignore[attr-defined]
+        if not target.structure.blocks:
+            target = target.blocked()
         target = _single(target)
         picked = rng.permutation(count)[:ROWS]
         points = typical(jax.random.key(seed), target, {k: jnp.asarray(v[picked], "float32") for k, v in rows.items()})
@@ -304,7 +304,7 @@ def _moved(
     keys = jax.random.split(k_move, islands * size)
     x, accept = jax.vmap(lambda k, x, f: path.move(k, x, f, beta, step))(keys, x, fields)
     if given is not None:
-        x = _put(x, *given, size)
+        x = _put(x, given[0], given[1], size)
     weights = jax.nn.softmax(log_w, axis=1)
     # Systematic resampling from a random start: of any weight, or of the first particle's where that must survive.
     top = jnp.ones((islands, 1)) if given is None else jnp.where(given[0], weights[:, :1], 1.0)

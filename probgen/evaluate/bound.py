@@ -68,7 +68,7 @@ def by_annealing(fit: FittedLatents, rows: Rows) -> LogProb:
 
     if fit.target.engine != "numpyro":
         raise Incompatible("Annealed importance sampling is for NumPyro programs; use method='iwae' with more draws.")
-    keywords = {site: k for k, site in fit.target.keywords.items()}  # type: ignore[attr-defined]
+    keywords = {site: k for k, site in fit.target.keywords.items()}
     found = []
     for i in tqdm(range(len(next(iter(rows.values())))), desc="ais", unit="row", delay=1, disable=None):
         target = fit.condition(**{keywords.get(k, k): v[i] for k, v in rows.items()})
@@ -97,7 +97,7 @@ def decoded(fit: FittedLatents, values: Rows) -> dict[str, np.ndarray]:
 
 def gaps(fit: FittedLatents, rows: Rows, num_particles: int) -> dict[str, np.ndarray]:
     """Amortisation and approximation gaps of rows, in nats."""
-    keywords = {site: k for k, site in fit.target.keywords.items()}  # type: ignore[attr-defined]
+    keywords = {site: k for k, site in fit.target.keywords.items()}
     bound = by_draws(fit, rows, "elbo", num_particles, fit.seed + 4).value
     best = []
     for i in tqdm(range(len(bound)), desc="gaps", unit="row", delay=1, disable=None):

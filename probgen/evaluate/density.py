@@ -65,7 +65,7 @@ def transform_by_draws(x: Any, draws: Any) -> Transform:
 
     x, draws = _numbers("x", x), np.sort(_numbers("draws", draws))
     u = 0.5 * (np.searchsorted(draws, x, "left") + np.searchsorted(draws, x, "right")) / len(draws)
-    found = ks_2samp(x, draws)
+    found: Any = ks_2samp(x, draws)
     return Transform(u, float(found.statistic), float(found.pvalue), f"{len(draws)} draws")
 
 

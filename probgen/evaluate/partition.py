@@ -24,7 +24,7 @@ def log_z(fit: FittedParameters, method: str = "auto", **settings: Any) -> LogPr
 def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> LogProb:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
-    if fit.target.proper and method == "auto":  # type: ignore[attr-defined]
+    if fit.target.proper and method == "auto":
         return LogProb(0.0, 0.0, "exact: the program is a probability")
     target, rows = core(fit)
     if isinstance(target, Conditional):
@@ -36,7 +36,7 @@ def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> L
         points = np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in rows.values()], axis=1)
         low, high = points.min(0), points.max(0)
         room = 2.0 * (high - low)
-        return ais.log_z_by_quadrature(target, **{"low": low - room, "high": high + room, "num": 801} | settings)
+        return ais.log_z_by_quadrature(target, **{"low": low - room, "high": high + room, "num": 801, **settings})
     if method == "enumeration":
         raise ValueError(
             "A real unknown cannot be enumerated; use method='quadrature' in one or two dimensions, else 'ais'."
@@ -47,7 +47,7 @@ def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> L
 def core(fit: FittedParameters) -> tuple[Any, Mapping[str, np.ndarray]]:
     """What has the constant of a learned model, without the sites on which no other depends; and rows of it to begin at."""
     target, rows = fit.condition(), fit._rows({})
-    found = target.pruned() if isinstance(target, Conditional) else target
+    found: Any = target.pruned() if isinstance(target, Conditional) else target
     bits = isinstance(found, Conditional) and all(v.kind == "bits" for v in found.variables)
     if found is target or not bits:  # rows of others are not known
         return target, rows

@@ -57,7 +57,7 @@ def product(*fits: FittedParameters) -> Target:
     """
     if not fits:
         raise ValueError("A product needs at least one learned fit.")
-    visible = [tuple(fit.target.visible) for fit in fits]  # type: ignore[attr-defined]
+    visible = [tuple(fit.target.visible) for fit in fits]
     for other in visible[1:]:
         if other != visible[0]:
             said = " and ".join(

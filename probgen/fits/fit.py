@@ -62,7 +62,8 @@ class Fit(Fitted):
     def z(self) -> np.ndarray:
         """Draws in unconstrained space: (chain, draw, dim)."""
         if not self.answer and "z" not in self.records:  # a learner whose state is lost
-            return np.empty((1, 0, self.target.dim))  # type: ignore[attr-defined]
+            unknowns: Any = self.target
+            return np.empty((1, 0, unknowns.dim))
         return self.answer["z"] if self.answer else self.records["z"][:, self.num_warmup :]
 
     @functools.cached_property

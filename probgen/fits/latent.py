@@ -11,6 +11,7 @@ import numpy as np
 from probgen.data.inputs import read
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedLatents, LogProb
+from probgen.target import Bounded
 
 METHODS = ("iwae", "elbo", "exact", "ais")
 
@@ -22,7 +23,9 @@ class LatentFit(LearnedFit, FittedLatents):
     The posterior of the hidden sites of one row, by any algorithm: `pg.fit(fit.condition(x=row), inference="nuts")`.
     """
 
-    def log_prob(  # type: ignore[override]
+    target: Bounded
+
+    def log_prob(
         self,
         x: Any = None,
         /,
@@ -43,7 +46,7 @@ class LatentFit(LearnedFit, FittedLatents):
 
         if method not in METHODS:
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
-        if not self.target.proper:  # type: ignore[attr-defined]
+        if not self.target.proper:
             raise TypeError("This program is no probability: its rows have no density. Use fit.reconstruct().")
         named = self._named(x, rows)
         given = self._rows(named)
@@ -52,7 +55,7 @@ class LatentFit(LearnedFit, FittedLatents):
         if method == "ais":
             return self._told(bound.by_annealing(self, given), named)
         if num_particles is None:
-            num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500  # type: ignore[attr-defined]
+            num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500
         seed = self.seed + 3 if seed is None else seed
         return self._told(bound.by_draws(self, given, method, num_particles, seed), named)
 
@@ -73,7 +76,7 @@ class LatentFit(LearnedFit, FittedLatents):
         from probgen.evaluate import bound
 
         self._check_seen()
-        shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}  # type: ignore[attr-defined]
+        shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}
         if set(hidden) != set(shapes):
             raise TypeError(f"Got {', '.join(hidden) or 'nothing'}; decode takes {', '.join(shapes)}.")
         arrays = {k: read(k, v).astype(float) for k, v in hidden.items()}
@@ -87,7 +90,7 @@ class LatentFit(LearnedFit, FittedLatents):
     def reconstruct(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
         """The visible sites' means given the guide's middle of rows: (row, *event)."""
         given = self._rows(self._named(x, rows))
-        inputs = {k: given[k] for k in self.target.inputs}  # type: ignore[attr-defined]
+        inputs = {k: given[k] for k in self.target.inputs}
         return self.decode(**self.encode(x, **rows), **inputs)
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
@@ -98,9 +101,9 @@ class LatentFit(LearnedFit, FittedLatents):
         if num_points < 2:
             raise ValueError(f"num_points is {num_points}; it must be at least 2")
         ends = [self._one(self._named(point, inputs)) for point in (a, b)]
-        rows = {k: np.stack([end[k] for end in ends]) for k in ends[0]}
-        finite, at = {v.name for v in self.target.finite}, np.linspace(0, 1, num_points)  # type: ignore[attr-defined]
-        line = {k: _between(*v, np.round(at) if k in finite else at) for k, v in self.encode(**rows).items()}
+        rows: dict[str, Any] = {k: np.stack([end[k] for end in ends]) for k in ends[0]}
+        finite, at = {v.name for v in self.target.finite}, np.linspace(0, 1, num_points)
+        line = {k: _between(v[0], v[1], np.round(at) if k in finite else at) for k, v in self.encode(**rows).items()}
         return self.decode(**line, **{k: np.repeat(rows[k][:1], num_points, 0) for k in inputs})
 
     def gaps(self, x: Any = None, /, *, num_particles: int = 5000, **rows: Any) -> Mapping[str, np.ndarray]:
@@ -117,7 +120,7 @@ class LatentFit(LearnedFit, FittedLatents):
 
         Sites that do not hold reals are left out.
         """
-        reals = [v.name for v in self.target.hidden if v.kind == "reals"]  # type: ignore[attr-defined]
+        reals = [v.name for v in self.target.hidden if v.kind == "reals"]
         codes = self.encode(x, **rows)
         return {k: codes[k].var(0) for k in reals}
 

@@ -13,7 +13,7 @@ from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
 from probgen.fits.fit import Fit
 from probgen.fitted import FittedParameters, LogProb
-from probgen.target import Conditional, Target
+from probgen.target import Conditional, Generative, Target
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,10 +23,12 @@ class LearnedFit(Fit, FittedParameters):
     answer: the parameters, unconstrained, by their names in the program.
     """
 
+    target: Generative
+
     @property
     def parameters(self) -> Mapping[str, np.ndarray]:
         """The learned parameters in their constraints: an array for each `numpyro.param`."""
-        return self.target.constrained(self.answer)  # type: ignore[attr-defined]
+        return self.target.constrained(self.answer)
 
     @functools.cached_property
     def constants(self) -> dict[str, LogProb]:
@@ -59,7 +61,7 @@ class LearnedFit(Fit, FittedParameters):
         x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
         """
         self._check_seen()
-        return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))  # type: ignore[attr-defined]
+        return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
         """New points: arrays (num_samples, *event).
@@ -68,7 +70,7 @@ class LearnedFit(Fit, FittedParameters):
             of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
         target = self.condition()
-        if inference is None and self.target.proper:  # type: ignore[attr-defined]
+        if inference is None and self.target.proper:
             return target.sample(num_samples, self.seed + 2 if seed is None else seed)
         core = target.pruned() if inference is None and isinstance(target, Conditional) else target
         inference = inference or ("gibbs" if isinstance(core, Conditional) else "mala")
@@ -113,7 +115,7 @@ class LearnedFit(Fit, FittedParameters):
 
         return partition.log_z(self, method, **settings)
 
-    def log_prob(self, x: Any = None, /, *, method: str = "auto", **rows: Any) -> LogProb:  # type: ignore[override]
+    def log_prob(self, x: Any = None, /, *, method: str = "auto", **rows: Any) -> LogProb:
         """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
         from probgen.evaluate import partition
 
@@ -132,7 +134,7 @@ class LearnedFit(Fit, FittedParameters):
         """What is given, with the one that came without its name."""
         if x is None:
             return dict(given)
-        keywords = list(self.target.keywords)  # type: ignore[attr-defined]
+        keywords = list(self.target.keywords)
         if len(keywords) > 1:
             raise TypeError(f"This model has rows of {', '.join(keywords)}: say which by its name.")
         return {keywords[0]: x, **given}
@@ -146,7 +148,7 @@ class LearnedFit(Fit, FittedParameters):
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self._check_seen()
         if not given:
-            return dict(self.target.all_rows())  # type: ignore[attr-defined]
+            return dict(self.target.all_rows())
         self._check(given)
         rows = {}
         for keyword, value in given.items():
@@ -158,13 +160,13 @@ class LearnedFit(Fit, FittedParameters):
             raise TypeError(f"Missing rows of {', '.join(missing)}.")
         if len({len(v) for v in rows.values()}) > 1:
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in rows.items())}.")
-        self.target.check_indices(rows, self.answer)  # type: ignore[attr-defined]
+        self.target.check_indices(rows, self.answer)
         return as_bits(self.target, rows)
 
     def _told(self, found: LogProb, given: Mapping[str, Any]) -> LogProb:
         """The log probability of rows, its kind saying where bits were drawn of grey levels."""
         sites = {self._shapes[k][0]: np.asarray(v, float) for k, v in given.items()}
-        return told(found, grey_sites(self.target, sites) if given else self.target.grey)  # type: ignore[attr-defined]
+        return told(found, grey_sites(self.target, sites) if given else self.target.grey)
 
     def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
         """One point by keyword, as floats; unknown: whether NaN, or a mask, may say that a part is not known."""
@@ -180,7 +182,7 @@ class LearnedFit(Fit, FittedParameters):
 
     def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
         """The values of an input, whole numbers where those that were learned from are."""
-        like = self.target.data[keyword] if keyword in self.target.inputs else array  # type: ignore[attr-defined]
+        like = self.target.data[keyword] if keyword in self.target.inputs else array
         if np.dtype(like.dtype).kind in "iub" and (bad := array != np.rint(array)).any():
             raise ValueError(
                 f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}."

@@ -91,7 +91,7 @@ def _site(fit: Fitted, var_name: str | None) -> str:
     """The site whose points are left out: the one that is asked for, or the only observed one."""
     observed = fit.target.named("observed")
     if var_name is None:
-        if not observed:
+        if len(observed) == 0:
             raise ValueError(_unobserved(fit))
         if len(observed) > 1:
             raise ValueError(

@@ -107,7 +107,7 @@ def _table_class() -> Any:
     class Summary(pd.DataFrame):
         """ArviZ's table; entries that are not defined are NaN and shown as a dash."""
 
-        _metadata = ("left_out",)
+        _metadata: Any = ("left_out",)
 
         @property
         def _constructor(self) -> Any:

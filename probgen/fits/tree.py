@@ -47,6 +47,7 @@ def dataset(fit: Fitted, arrays: Mapping[str, np.ndarray], leading: tuple[str, .
     from arviz_base import dict_to_dataset
 
     arrays = {k: np.asarray(v) for k, v in arrays.items()}
+    names: Any
     names, coords = dims.of(fit.model, {k: v.shape[len(leading) :] for k, v in arrays.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ArviZ's, on more chains than draws: here thousands are normal

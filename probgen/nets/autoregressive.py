@@ -16,8 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from numpyro.distributions import Distribution, constraints
 from tqdm.auto import tqdm
+
+from probgen.distributions.flags import dependent_property
 
 CHUNK = 256  # points that are drawn at once
 BLOCK = 14  # of NADE's inputs, from the hidden units before the first of which those of the others are computed at once
@@ -32,7 +35,7 @@ class Autoregressive(Distribution):
         self.net = net
         super().__init__((), net.shape, validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True)
+    @dependent_property(is_discrete=True)
     def support(self) -> Any:
         levels = self.net.levels
         unit = constraints.boolean if levels == 2 else constraints.integer_interval(0, levels - 1)
@@ -53,7 +56,7 @@ class Autoregressive(Distribution):
             return _sample(self.net, key[None])[0]
         count = math.prod(sample_shape)
         keys = jax.random.split(key, count)
-        if not isinstance(keys, jax.core.Tracer) and count > CHUNK:
+        if not isinstance(keys, Tracer) and count > CHUNK:
             keys = jnp.concatenate([keys, keys[: -count % CHUNK]])  # so that one compiled function serves
             parts = tqdm(range(0, count, CHUNK), desc="sample", unit="chunk", delay=1, disable=None)
             drawn = jnp.concatenate([_sample(self.net, keys[start : start + CHUNK]) for start in parts])[:count]

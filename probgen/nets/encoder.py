@@ -28,12 +28,13 @@ class Encoder:
 
     def __call__(self, **data: Any) -> None:
         x = jnp.concatenate([jnp.ravel(data[k]).astype(jnp.result_type(float)) for k in self.rows])
-        shift = numpyro.param("encoder shift", jnp.zeros(x.shape))
-        scale = numpyro.param("encoder scale", jnp.ones(()))
+        shift: Any = numpyro.param("encoder shift", jnp.zeros(x.shape))
+        scale: Any = numpyro.param("encoder scale", jnp.ones(()))
         size = sum(math.prod(shape) for _, shape in self.sites)
-        k_linear, k_net = jax.random.split(numpyro.prng_key())
-        linear = eqx_module("encoder linear", eqx.nn.Linear(x.size, size, key=k_linear))
-        net = eqx_module("encoder", eqx.nn.MLP(x.size, 2 * size, self.width, 1, key=k_net))
+        key: Any = numpyro.prng_key()
+        k_linear, k_net = jax.random.split(key)
+        linear: Any = eqx_module("encoder linear", eqx.nn.Linear(x.size, size, key=k_linear))
+        net: Any = eqx_module("encoder", eqx.nn.MLP(x.size, 2 * size, self.width, 1, key=k_net))
         u = (x - shift) * scale
         mean, log_sd = jnp.split(net(u), 2)
         mean, sd, start = mean + linear(u), jax.nn.softplus(log_sd + 0.5), 0

@@ -53,7 +53,8 @@ class ImageFlow(Flow):
     def _parts(self) -> tuple[Any, Any]:
         """The scales from x to noise, and the units that x is measured in before; None for none."""
         found: Any = self.bijection
-        inner, units = found.bijections if isinstance(found, Chain) else (found, None)
+        parts: Any = found.bijections if isinstance(found, Chain) else (found, None)
+        inner, units = parts
         return inner.bijection, units
 
 
@@ -129,7 +130,7 @@ def multiscale(
         for i, own in enumerate(jax.random.split(key, num_levels)):
             levels.append(level(own, inner, i == num_levels - 1))
             inner = levels[-1].rest
-        return Transformed(StandardNormal(shape), Invert(MultiScale(tuple(levels), shape)))
+        return Transformed(StandardNormal(shape), Invert(MultiScale(levels=tuple(levels), shape=shape)))
 
     def begin(flow: Transformed) -> Transformed:
         inner = lambda node: node.bijection.bijection  # noqa: E731

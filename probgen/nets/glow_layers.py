@@ -199,5 +199,6 @@ def halves(shape: Shape) -> np.ndarray:
 def rotation(size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A random rotation as rows' order, a lower and an upper triangle: Q = (L U)[order]."""
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))
-    p, lower, upper = scipy.linalg.lu(q)
+    found: Any = scipy.linalg.lu(q)
+    p, lower, upper = found
     return p.argmax(1), lower, upper

@@ -91,8 +91,9 @@ def perceptron(num_inputs: int, num_outputs: int, width: int, depth: int) -> nn.
     layers: list[nn.Module] = []
     for i, (n, m) in enumerate(itertools.pairwise(sizes)):
         layers += [nn.ReLU()] if i else []
-        layers.append(nn.Linear(n, m))
-        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+        linear = nn.Linear(n, m)
+        nn.init.zeros_(linear.bias)
+        layers.append(linear)
     return nn.Sequential(*layers)
 
 

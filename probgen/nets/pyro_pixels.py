@@ -63,7 +63,8 @@ class Stacks(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        picture = x.to(self.head[1].weight.dtype).unsqueeze(1)  # beside it, where there is a picture at all
+        dtype: Any = self.head[1].weight.dtype
+        picture = x.to(dtype).unsqueeze(1)  # beside it, where there is a picture at all
         v = h = torch.cat([picture, torch.ones_like(picture)], 1).contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             v, h = layer(v, h)
@@ -78,10 +79,10 @@ class Pixels(TorchDistribution):
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
-    support = constraints.independent(constraints.boolean, 2)
+    support: Any = constraints.independent(constraints.boolean, 2)
 
     def __init__(
-        self, net: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, int], reach: int, batch: Any = ()
+        self, net: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], reach: int, batch: Any = ()
     ):
         self.net, self.reach = net, reach
         super().__init__(torch.Size(batch), torch.Size(shape), validate_args=False)

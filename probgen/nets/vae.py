@@ -35,7 +35,7 @@ def mlp(name: str, num_inputs: int, num_outputs: int, width: int, depth: int, ac
             raise ValueError(f"A network's {label} is {size}; it must be at least 1.")
 
     def make(key: Any) -> Any:
-        net = eqx.nn.MLP(num_inputs, num_outputs, width, depth, activation=activation, key=key)
+        net: Any = eqx.nn.MLP(num_inputs, num_outputs, width, depth, activation=activation, key=key)
         layers = tuple(Affine(layer.weight, jnp.zeros_like(layer.bias)) for layer in net.layers)
         return eqx.tree_at(lambda n: n.layers, net, layers)
 

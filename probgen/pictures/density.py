@@ -25,7 +25,8 @@ def curve(fit: FittedParameters) -> Figure | None:
     if site is None:
         return None
     rows = fit.target.all_rows()[site.name]
-    points = np.linspace(*_range(rows.reshape(-1, 1))[:, 0], 400)
+    low, high = _range(rows.reshape(-1, 1))[:, 0]
+    points = np.linspace(low, high, 400)
     picture, (panel,) = grid(1, 1, 2.6)
     panel.hist(rows.ravel(), bins=60, density=True, color=COLOURS[0], alpha=0.35, label="data")
     panel.plot(points, np.exp(fit.log_prob(points.reshape(-1, *site.shape)).value), color=BAD, lw=1.4, label="density")
@@ -123,7 +124,7 @@ def _drawn(fit: FittedParameters, count: int, seed: int, *known: np.ndarray) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return fit.condition(*known).sample(count, seed)  # type: ignore[attr-defined]
+            return fit.condition(*known).sample(count, seed)
     except Incompatible:
         return None
 

@@ -21,10 +21,10 @@ def reconstructions(fit: FittedLatents) -> Figure | None:
     shape, target = _shape(fit), fit.target
     if shape is None:
         return None
-    keys = [*target.keywords, *target.inputs]  # type: ignore[attr-defined]
-    rows = {k: np.asarray(target.data[k])[:ACROSS] for k in keys}
+    keys = [*target.keywords, *target.inputs]
+    rows: dict[str, Any] = {k: np.asarray(target.data[k])[:ACROSS] for k in keys}
     site = _picture(fit).name
-    keyword = next(k for k, s in target.keywords.items() if s == site)  # type: ignore[attr-defined]
+    keyword = next(k for k, s in target.keywords.items() if s == site)
     told = fit.reconstruct(**rows)[site]
     return tiles(np.concatenate([rows[keyword].astype(float), told]), shape, len(told))
 
@@ -32,10 +32,10 @@ def reconstructions(fit: FittedLatents) -> Figure | None:
 def new_points(fit: FittedLatents) -> Figure | None:
     """Three lines of them."""
     shape = _shape(fit)
-    if shape is None or fit.target.inputs or not fit.target.proper:  # type: ignore[attr-defined]
+    if shape is None or fit.target.inputs or not fit.target.proper:
         return None
     drawn = fit.sample(3 * ACROSS)
-    means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden})  # type: ignore[attr-defined]
+    means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden})
     return tiles(means[_picture(fit).name], shape, ACROSS)
 
 
@@ -43,8 +43,8 @@ def manifold(fit: FittedLatents) -> Figure | None:
     """Where the hidden sites are one vector of two numbers with a standard normal prior."""
     from scipy.stats import norm
 
-    shape, hidden = _shape(fit), fit.target.hidden  # type: ignore[attr-defined]
-    if shape is None or len(hidden) != 1 or hidden[0].shape != (2,) or fit.target.inputs:  # type: ignore[attr-defined]
+    shape, hidden = _shape(fit), fit.target.hidden
+    if shape is None or len(hidden) != 1 or hidden[0].shape != (2,) or fit.target.inputs:
         return None
     line = norm.ppf((np.arange(ACROSS) + 0.5) / ACROSS)
     plane = np.stack(np.meshgrid(line, -line), -1).reshape(-1, 2)
@@ -54,11 +54,11 @@ def manifold(fit: FittedLatents) -> Figure | None:
 def traversals(fit: FittedLatents) -> Figure | None:
     """The six most active coordinates of a code one after the other, from two sds below its row's to two above."""
     shape, target = _shape(fit), fit.target
-    reals = [v for v in target.hidden if v.kind == "reals"]  # type: ignore[attr-defined]
+    reals = [v for v in target.hidden if v.kind == "reals"]
     if shape is None or not reals or sum(v.size for v in reals) < 3:
         return None
-    keys = [*target.keywords, *target.inputs]  # type: ignore[attr-defined]
-    rows = {k: np.asarray(target.data[k])[:500] for k in keys}
+    keys = [*target.keywords, *target.inputs]
+    rows: dict[str, Any] = {k: np.asarray(target.data[k])[:500] for k in keys}
     codes = fit.encode(**rows)
     spread = {v.name: codes[v.name].reshape(len(codes[v.name]), -1).std(0) for v in reals}
     order = sorted(((sd, name, i) for name, sds in spread.items() for i, sd in enumerate(sds)), reverse=True)
@@ -68,16 +68,16 @@ def traversals(fit: FittedLatents) -> Figure | None:
         line[name].reshape(ACROSS, -1)[:, i] += np.linspace(-2, 2, ACROSS) * sd
         lines.append(line)
     joined = {k: np.concatenate([line[k] for line in lines]) for k in codes}
-    inputs = {k: np.repeat(rows[k][:1], len(lines) * ACROSS, 0) for k in target.inputs}  # type: ignore[attr-defined]
+    inputs = {k: np.repeat(rows[k][:1], len(lines) * ACROSS, 0) for k in target.inputs}
     return tiles(fit.decode(**joined, **inputs)[_picture(fit).name], shape, ACROSS)
 
 
 def interpolations(fit: FittedLatents) -> Figure | None:
     """Straight lines between the codes of four pairs of rows."""
     shape, target = _shape(fit), fit.target
-    if shape is None or target.inputs or len(target.keywords) > 1:  # type: ignore[attr-defined]
+    if shape is None or target.inputs or len(target.keywords) > 1:
         return None
-    (keyword,) = target.keywords  # type: ignore[attr-defined]
+    (keyword,) = target.keywords
     rows = np.asarray(target.data[keyword])[:8]
     if len(rows) < 2:
         return None
@@ -101,7 +101,7 @@ def activity(fit: FittedLatents) -> Figure | None:
 
 def _picture(fit: FittedLatents) -> Any:
     """The largest visible site."""
-    return max(fit.target.visible, key=lambda v: v.size)  # type: ignore[attr-defined]
+    return max(fit.target.visible, key=lambda v: v.size)
 
 
 def _shape(fit: FittedLatents) -> tuple[int, ...] | None:

@@ -47,7 +47,7 @@ def gap(fit: Fitted) -> Figure | None:
 
 def filters(fit: FittedParameters) -> Figure | None:
     """Up to 32 columns of the first matrix whose rows are the pixels of a square."""
-    sizes = {v.size for v in fit.target.visible}  # type: ignore[attr-defined]
+    sizes = {v.size for v in fit.target.visible}
     for value in fit.answer.values():
         side = round(len(value) ** 0.5) if value.ndim == 2 and len(value) in sizes else 0
         if side > 3 and side * side == len(value):
@@ -57,7 +57,7 @@ def filters(fit: FittedParameters) -> Figure | None:
     order = np.argsort(-np.linalg.norm(value, axis=0))[:32]
     rows = -(-len(order) // 8)
     picture = figure(height=0.9 * rows)
-    limit = np.quantile(abs(value[:, order]), 0.99)
+    limit = float(np.quantile(abs(value[:, order]), 0.99))
     for i, column in enumerate(order):
         panel = picture.add_subplot(rows, 8, i + 1)
         panel.imshow(value[:, column].reshape(side, side), cmap="RdBu_r", vmin=-limit, vmax=limit)

@@ -202,7 +202,8 @@ def _parts(value: Any) -> tuple[tuple, list[tuple[Any, Any]], str] | None:
     if kind is dict or kind is OrderedDict:
         return ("dict",), list(value.items()), "{}.{}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return ("object", kind), list(zip(value._fields, value, strict=True)), "{}.{}"
+        record: Any = value
+        return ("object", kind), list(zip(record._fields, record, strict=True)), "{}.{}"
     if kind in (list, tuple) and any(map(_has_arrays, value)) and not (kind is list and is_numbers(value)):
         return (kind.__name__,), list(enumerate(value)), "{}[{}]"
     if _is_record(value):

@@ -109,7 +109,7 @@ def _place(root: str) -> str:
 _immutable: dict[int, tuple[Any, bytes]] = {}  # digests of arrays of JAX, by identity
 
 
-def _hash(*parts: bytes) -> bytes:
+def _hash(*parts: bytes | memoryview) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

@@ -115,7 +115,7 @@ def pinned(program: Callable[..., Any], kind: type[Pinned] = Pinned) -> Callable
     run = _held(program, {})
     reads = reads_of(run)
     mark = reads.mark
-    key = None if mark is None else mark + kind.__name__.encode()
+    key = None if mark is None else mark + str(kind.__name__).encode()
     known = _found.get(key) if key is not None else None
     if known is None or known.differing():
         _forget(reads.jitted)
@@ -222,7 +222,8 @@ def _is_data(value: Any, depth: int) -> bool:
     if kind in (type(None), bool, int, float, complex, str, bytes):
         return True
     if kind.__module__ == "numpy" and (kind.__name__ == "ndarray" or hasattr(kind, "dtype")):
-        return not getattr(value, "dtype", None).hasobject  # type: ignore[union-attr]
+        dtype: Any = getattr(value, "dtype", None)
+        return not dtype.hasobject
     if kind.__module__ == "torch" and kind.__name__ == "Tensor":
         return value.grad_fn is None and not value.requires_grad
     if kind in (list, tuple, set):

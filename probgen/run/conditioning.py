@@ -34,7 +34,7 @@ def conditioned(
     program: a name in the catalogue, a Model, or a plain program; data: its data, by default the model's own.
     """
     if isinstance(program, Target):  # a learned model's
-        model = Model(program.structure.program)  # type: ignore[attr-defined]
+        model = Model(program.structure.program)
         return model, _prepared_again(model, program, precision)
     program, data = apart(program, data)
     model = model_of(program)
@@ -74,7 +74,7 @@ def apart(
     if not isinstance(given, Mapping):
         return program, data
     found, leaves = arguments.taken_apart(model.program, args, given)
-    return (program if found is model.program else arranged_as(model, found)), leaves
+    return (arranged_as(model, found) if isinstance(found, Arranged) else program), leaves
 
 
 def model_of(program: Program) -> Model:

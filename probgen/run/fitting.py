@@ -23,7 +23,7 @@ from probgen.run.record import arrays_of, begun_at, record_of
 from probgen.run.resuming import load
 from probgen.run.runner import RUNNER, Run, drive
 from probgen.run.store import Store
-from probgen.target import Generative, Target
+from probgen.target import Generative, Target, Variable
 
 
 @watch.interruptible()
@@ -187,12 +187,14 @@ def asked(
     )
     if precision == "float32" and better == "float64":
         precision, (model, target) = better, conditioned(read, data, engine, better)
-    if (taken := getattr(target, "precision", precision)) != precision:
+    taken: str = getattr(target, "precision", precision)
+    if taken != precision:
         if not own:
             raise ValueError(f"The program does not run in {precision}; leave precision out.\n{target.notes[-1]}")
         precision = taken
-    if read is not program and target.engine == "numpyro" and getattr(target, "hidden", ()):
-        hidden = ", ".join(repr(v.name) for v in target.hidden)  # type: ignore[attr-defined]
+    hiding: Sequence[Variable] = getattr(target, "hidden", ())
+    if read is not program and target.engine == "numpyro" and hiding:
+        hidden = ", ".join(repr(v.name) for v in hiding)
         target.notes = (
             *target.notes,
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
@@ -202,7 +204,7 @@ def asked(
     return algorithm, store, precision, model, target
 
 
-def _parameters(init: LearnedFit | str | Path) -> Mapping[str, np.ndarray]:
+def _parameters(init: Any) -> Mapping[str, np.ndarray]:
     """Learned parameters, unconstrained."""
     found = init if isinstance(init, Fit) else load(init)
     if not isinstance(found, LearnedFit):

@@ -17,7 +17,7 @@ from typing import Any
 try:
     import fcntl
 except ImportError:  # Windows: only this process's own runs are told apart
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 NAME = "lock"
 

@@ -99,8 +99,9 @@ def from_file(path: str | Path, name: str) -> Program:
     module = f"{FILE}{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if getattr(sys.modules.get(module), "__probgen_content__", None) != content:
         spec = importlib.util.spec_from_file_location(module, file)
-        loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-        loaded.__probgen_content__ = content  # type: ignore[attr-defined]
+        assert spec is not None
+        loaded: Any = importlib.util.module_from_spec(spec)
+        loaded.__probgen_content__ = content
         sys.modules[module] = loaded
         try:
             source = file.read_bytes()  # not by the loader, whose bytecode is that of an edit in the same second

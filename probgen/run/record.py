@@ -70,7 +70,7 @@ def restored_run(store: Store, program: Program | None, data: Mapping[str, Any] 
         base = catalog.model(chosen).program if isinstance(chosen, str) else chosen
         chosen = engine.load(record["engine"]).with_parameters(base, data, labels.split(" "), record["precision"])
     if kept := {k: v for k, v in record["program"].items() if k in COMPANIONS}:
-        base = catalog.model(chosen) if isinstance(chosen, str) else chosen
+        base: Any = catalog.model(chosen) if isinstance(chosen, str) else chosen
         base = base if isinstance(base, Model) else Model(base)
         own = {k for k in kept if program is not None and getattr(base, k) is not None}
         chosen = dataclasses.replace(base, **{k: find_program(v) for k, v in kept.items() if k not in own})

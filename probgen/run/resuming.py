@@ -50,7 +50,8 @@ def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any]
         records, at = store.draws(note["step"])
         if at != note["step"]:
             raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
-        run.records, run.step, run.seconds, run.state = [records] if records else [], at, note["seconds"], state
+        run.records = [records] if records else []
+        run.step, run.seconds, run.state = at, note["seconds"], state
     else:
         store.forget_after(0)
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Run:
     def over(self) -> bool:
         """Whether all steps are done, or a learner has converged."""
         done = bool(self.records) and "converged" in self.records[-1] and self.records[-1]["converged"][:, -1].all()
-        return self.step >= self.algorithm.total_steps or done
+        return bool(self.step >= self.algorithm.total_steps or done)
 
     def add(self, records: Mapping[str, np.ndarray]) -> None:
         """Append a chunk, cut where the learner converged."""
@@ -70,7 +70,7 @@ class Run:
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
-        kind = LatentFit if isinstance(self.target, Bounded) else LearnedFit
+        kind: Any = LatentFit if isinstance(self.target, Bounded) else LearnedFit
         kind = kind if isinstance(self.target, Generative) else Fit
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
@@ -174,10 +174,10 @@ def _check_start(run: Run, executor: Any) -> None:
     finite = np.isfinite(executor.read("log_density")).reshape(run.num_chains, -1).all(axis=1)
     if finite.all() or _searched(run, executor, finite):
         return
-    bad = []
+    bad, target = [], cast("Any", run.target)
     with contextlib.suppress(AttributeError):  # of continuous unknowns the sites are known one by one
         z = executor.read("z")[int(np.argmin(finite))]
-        bad = [f"{k} ({v})" for k, v in run.target.terms(z).items() if not np.isfinite(v)]  # type: ignore[attr-defined]
+        bad = [f"{k} ({v})" for k, v in target.terms(z).items() if not np.isfinite(v)]
     if run.store:
         run.store.remove()
     raise ValueError(

@@ -33,7 +33,8 @@ def given(init: Any, target: Target, algorithm: Inference, seed: int) -> Chains:
     values = _of_chains(_values(init, num_chains), target, num_chains)
     if isinstance(target, Conditional):
         return values
-    points = [target.begun_at({k: v[c] for k, v in values.items()}, seed * 1009 + c) for c in range(num_chains)]  # type: ignore[attr-defined]
+    space: Any = target
+    points = [space.begun_at({k: v[c] for k, v in values.items()}, seed * 1009 + c) for c in range(num_chains)]
     for point in points:
         _check(values, target, point)
     return {FLAT: np.stack(points)}

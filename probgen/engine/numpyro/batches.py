@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from numpyro import handlers
 from numpyro.distributions import Delta, Distribution, ExpandedDistribution, Independent
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import log_density
+from numpyro.primitives import Messenger
 
 from probgen.data.checks import taken
 from probgen.engine.numpyro import row_data
@@ -82,7 +82,7 @@ class OfBatch(About):
         return said.replace(parameters=sorted(kept, key=lambda p: (p.kind, p.default is not p.empty)))
 
 
-class _One(numpyro.primitives.Messenger):
+class _One(Messenger):
     """Effect handler: sites of a batch of one lose its axis; what is known of them is put in, None for what is drawn."""
 
     def __init__(self, known: Mapping[str, Any]) -> None:
@@ -101,7 +101,8 @@ class _One(numpyro.primitives.Messenger):
             elif msg["value"] is not None:
                 msg["value"] = msg["value"][0]
         if msg["type"] == "deterministic":
-            msg["value"] = msg["value"][0] if jnp.shape(msg["value"])[:1] == (1,) else msg["value"]
+            value: Any = msg["value"]
+            msg["value"] = value[0] if jnp.shape(value)[:1] == (1,) else value
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample":
@@ -111,7 +112,8 @@ class _One(numpyro.primitives.Messenger):
 def first(fn: Distribution) -> Distribution:
     """The distribution of the one row of a batch: of the same class where that is known to be possible."""
     if isinstance(fn, Delta):
-        return Delta(fn.v[0], jnp.broadcast_to(fn.log_density, fn.batch_shape)[0], fn.event_dim)
+        point: Any = fn
+        return Delta(point.v[0], jnp.broadcast_to(point.log_density, fn.batch_shape)[0], fn.event_dim)
     if isinstance(fn, Independent):
         if fn.batch_shape:
             return first(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)

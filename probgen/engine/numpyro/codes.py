@@ -20,13 +20,14 @@ def as_numbers(target: Any, names: Sequence[str]) -> list[str]:
     """Those of the named data that enter the density as numbers, not as indices or in comparisons alone."""
     if not isinstance(target, Continuous | Conditional):
         return list(names)
-    with runtime.jax_scope(target.precision):
+    own: Any = target
+    with runtime.jax_scope(own.precision):
         if isinstance(target, Continuous):
-            point, density = np.zeros(target.dim), target.structure.log_density
+            point, density = np.zeros(own.dim), own.structure.log_density
         else:
-            point, density = target.start(jax.random.key(0)), target.structure.joint
-        closed = jax.make_jaxpr(density)(target.arrays, point)
-    order = sorted(target.arrays)  # as JAX flattens a dictionary
+            point, density = own.start(jax.random.key(0)), own.structure.joint
+        closed = jax.make_jaxpr(density)(own.arrays, point)
+    order = sorted(own.arrays)  # as JAX flattens a dictionary
     return [k for k in names if k in order and _enters(closed.jaxpr, {closed.jaxpr.invars[order.index(k)]})]
 
 

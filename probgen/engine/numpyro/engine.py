@@ -90,9 +90,10 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
         target.author_guide = None if guide is None else pinned(guide, Typed)
         return target
     if not isinstance(target, NumpyroLearnable):
+        whole: Any = target
+        own = own_program(whole.structure.program)
         plain = guide is not None and not is_auto(unwrapped(guide)[0])
-        own = own_program(target.structure.program)
-        target.author_guide = by_place(pinned(guide, Typed), own) if plain else guide
+        target.author_guide = by_place(pinned(guide, Typed), own) if guide is not None and plain else guide
         return target
     guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
     guide = guide and by_place(guide, own_program(target.structure.one.program))

@@ -19,6 +19,7 @@ import numpy as np
 import numpyro
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution
+from numpyro.primitives import Messenger
 
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import Structure, biject
@@ -55,7 +56,7 @@ class First(Distribution):
         return jnp.squeeze(self.rows.log_prob(jnp.expand_dims(value, at)), at)
 
 
-class Likelihood(numpyro.primitives.Messenger):
+class Likelihood(Messenger):
     """Effect handler: unknowns become parameters, rows lose their axis."""
 
     def __init__(self, fn: Any, values: Mapping[str, Any], sites: tuple[str, ...]):

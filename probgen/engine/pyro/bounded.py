@@ -116,9 +116,10 @@ class PyroBounded(PyroLearnable, Bounded):
         """log p(x, h) - log q(h | x) at given h, and log p(x | h): (row,), (row,); fixed: the guide's parameters in log q."""
         with nullcontext() if fixed is None else given(self.guide.parameters, fixed, self.guide.roots, train=True):
             q = self.guided(rows, Given(hidden))
-        log_q = sum(log_prob(n) for k, n in q.items() if k in hidden)
-        log_p = {k: log_prob(n) for k, n in self.told(rows, Given(hidden)).items()}
-        return sum(log_p.values()) - log_q, sum(x for k, x in log_p.items() if k not in hidden)  # type: ignore[return-value]
+        log_q: Any = sum(log_prob(n) for k, n in q.items() if k in hidden)
+        log_p: dict[str, Any] = {k: log_prob(n) for k, n in self.told(rows, Given(hidden)).items()}
+        likelihood: Any = sum(x for k, x in log_p.items() if k not in hidden)
+        return sum(log_p.values()) - log_q, likelihood
 
     def terms(self, rows: Rows) -> Terms:
         """What a bound is made of, by one draw of the guide; finite sites at all their values."""
@@ -141,14 +142,14 @@ class PyroBounded(PyroLearnable, Bounded):
         sites = self.guided(rows, Given(chosen))
         q = {k: n for k, n in sites.items() if not n["is_observed"]}
         p = self.told(rows, Given({k: n["value"] for k, n in q.items()}))
-        likelihood = sum(log_prob(n) for k, n in p.items() if k not in q)
+        likelihood: Any = sum(log_prob(n) for k, n in p.items() if k not in q)
         log_q = {k: log_prob(n) for k, n in q.items()}
         apart = {k: log_q[k] - log_prob(p[k]) for k in q}
         ordered = [k for k in p if k in q] == list(q)  # else a site's prior depends on what is drawn after it
         plain = [k for k in q if ordered and k not in chosen and _plain(q[k]) and _plain(p[k])]
         kl = {k: _kl(q[k]["fn"], p[k]["fn"]) if k in plain else None for k in q}
         kl = {k: apart[k] if x is None else x for k, x in kl.items()}
-        zero = torch.zeros_like(likelihood)  # type: ignore[arg-type]
+        zero = torch.zeros_like(likelihood)
         beside = sum((log_prob(n) for k, n in sites.items() if k not in q), zero)
         terms = Terms(likelihood, kl, likelihood - sum(apart.values()), beside)
         return terms, sum((log_q[k] for k in chosen), zero)
@@ -223,7 +224,7 @@ class _Centred(Messenger):
 def middle(fn: Any) -> torch.Tensor:
     """The middle of a distribution: its mean, or what its transforms make of their base's."""
     if isinstance(fn, TransformedDistribution):
-        x = middle(fn.base_dist)
+        x: Any = middle(fn.base_dist)
         for transform in fn.transforms:
             x = transform(x)
         return x
@@ -319,7 +320,7 @@ def _check_shapes(target: PyroLearnable, program: Callable[..., Any], seen: Any)
 def fits_rows(target: PyroLearnable, program: Callable[..., Any]) -> bool:
     """Whether a guide is one of rows, as the target's program is, and draws what can be learned row by row."""
     try:
-        found = guided(target, program)
+        found: Any = guided(target, program)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
     states = math.prod(float(v.levels) ** v.units for v in found.finite)

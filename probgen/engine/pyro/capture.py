@@ -77,9 +77,9 @@ class _Constants(TorchDispatchMode):
             self.derived.add(result)
         return result
 
-    def _indices(self, index: torch.Tensor | None) -> Tensors:
+    def _indices(self, index: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         if index is None or index.dtype not in MASKS or self.derived.has(index):
-            return (index,)  # type: ignore[return-value]
+            return (index,)
         with disable_proxy_modes_tracing():
             return index.nonzero(as_tuple=True)
 
@@ -131,11 +131,13 @@ def compiled(graph: torch.fx.GraphModule, z: torch.Tensor, arguments: Tensors) -
     options: dict[str, Any] = {"size_asserts": False, "compile_threads": cores()}
     if largest < SMALL:
         options["cpp.threads"] = 1
-    return compile_fx(graph, [z, *arguments], config_patches=options)  # type: ignore[return-value]
+    found: Any = compile_fx(graph, [z, *arguments], config_patches=options)
+    return found
 
 
 def interpreted(graph: torch.fx.GraphModule, z: torch.Tensor, arguments: Tensors) -> Callable[..., Pair]:
     """The graph run operation by operation, by torch's interpreter in C++ where that takes it; of the same arguments."""
+    run: Any = graph
     with torch.no_grad():
         try:
             run = torch.jit.trace(graph, (z, *arguments), check_trace=False)

@@ -18,12 +18,13 @@ def as_numbers(target: Any, names: Sequence[str]) -> list[str]:
     """Those of the named data that enter the density as numbers, not as indices or in comparisons alone."""
     if not isinstance(target, Continuous):
         return list(names)
-    structure, found = target.structure, []
+    own: Any = target
+    structure, found = own.structure, []
     z = torch.full((target.dim,), 0.1, dtype=getattr(torch, target.precision))
     for name in names:
-        codes = target.tensors[structure.arrays.index(name)]
+        codes = own.tensors[structure.arrays.index(name)]
         with structure.scope(), torch.no_grad(), _Uses(codes) as uses:
-            structure.log_density(z, target.tensors)
+            structure.log_density(z, own.tensors)
         if uses.numbers:
             found.append(name)
     return found

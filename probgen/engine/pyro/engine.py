@@ -23,7 +23,7 @@ from probgen.engine.pyro.codes import as_numbers
 from probgen.engine.pyro.continuous import target_type
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.graph import Watch
-from probgen.engine.pyro.learnable import MixesRows, are_bits
+from probgen.engine.pyro.learnable import MixesRows, PyroLearnable, are_bits
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data
@@ -35,7 +35,7 @@ from probgen.engine.pyro.programs.whole import whole
 from probgen.engine.pyro.row_data import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
 from probgen.programs.pinned import innermost_pin, pinned
-from probgen.target import Learnable, Mixed, Target
+from probgen.target import Mixed, Target
 
 name = "pyro"
 
@@ -106,7 +106,7 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
     """False where the program is one of batches of rows, and the guide is not but runs on the whole data; else None."""
     try:
         target: Any = prepare(program, data, "float32")
-        if not isinstance(target, Learnable) or fits_rows(target, guide):
+        if not isinstance(target, PyroLearnable) or fits_rows(target, guide):
             return None
     except MixesRows:  # as batches of rows; whole, they are what they are
         pass

@@ -198,8 +198,8 @@ class Executor:
         self.kernel, self.target = inference.kernel().on("pyro"), target
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
         self._states: list[Any] | None = None
-        of = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
-        self._largest = of(getattr(inference, "batch_size", None) or AT_ONCE) if callable(of) else of
+        of: Any = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
+        self._largest: Any = of(getattr(inference, "batch_size", None) or AT_ONCE) if callable(of) else of
 
     def init(self, begin: Any = None) -> None:
         """Make the state of every chain; begin: where each begins, (chain, dim), by default where its kernel finds a start."""

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from probgen.engine.pyro import capture as pyro_capture
 from probgen.engine.pyro.capture import MASKS, SMALL, Derived, eager_value_and_grad
 
-LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+LinAlgError = torch.linalg.LinAlgError
 
 Density = Callable[..., torch.Tensor]
 Tensors = Sequence[torch.Tensor]
@@ -168,7 +168,8 @@ class Gradient:
             return np.float64(np.nan)
 
     def _graph(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> Pair:
-        return self._compiled(z, *extra) if self.frozen else self._compiled(z, *tensors, *extra)  # type: ignore[misc]
+        assert self._compiled is not None
+        return self._compiled(z, *extra) if self.frozen else self._compiled(z, *tensors, *extra)
 
     def _eager(self, z: torch.Tensor, tensors: Tensors, extra: Tensors) -> Pair:
         return eager_value_and_grad(lambda point: self.density(point, tensors, *extra), z)

@@ -35,21 +35,21 @@ from probgen.engine.pyro.programs.whole import Whole, registered
 from probgen.programs.autoguides import is_auto, unwrapped
 
 OF_ALL_ROWS = "{} takes the mean and the variance of all rows of the data, in learning and after it."
-_NORMALS = (normal, multivariate_normal, lowrank_multivariate_normal)  # modules that draw them
+_NORMALS: tuple[Any, ...] = (normal, multivariate_normal, lowrank_multivariate_normal)  # modules that draw them
 
 
 @contextmanager
 def fresh_normals() -> Iterator[None]:
     """Torch draws normals into an empty tensor, in which `torch.vmap` sees one draw for all: here each has its own."""
-    original = normal._standard_normal
+    original = _NORMALS[0]._standard_normal
     drawn = lambda shape, dtype, device: torch.randn(shape, dtype=dtype, device=device)  # noqa: E731
     try:
         for module in _NORMALS:
-            module._standard_normal = drawn  # type: ignore[attr-defined]
+            module._standard_normal = drawn
         yield
     finally:
         for module in _NORMALS:
-            module._standard_normal = original  # type: ignore[attr-defined]
+            module._standard_normal = original
 
 
 class PyroGuided(PyroContinuous):
@@ -172,7 +172,7 @@ class PyroGuided(PyroContinuous):
             (gradient,) = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)
         return np.float64(loss.item()), gradient.double().numpy()
 
-    def _elbo(self, kind: str, num_particles: int, alpha: float) -> Any:
+    def _elbo(self, kind: str, num_particles: int, alpha: Any) -> Any:
         if self.structure.finite or kind == "enum":
             return infer.TraceEnum_ELBO(num_particles=num_particles, max_plate_nesting=self.structure.nesting)
         if kind == "renyi":

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from numpyro.primitives import Messenger
 
 from probgen.distributions import families
 
@@ -54,9 +55,9 @@ def _bare(fn: Any, key: Any, value: Any, known: Any, batch: tuple[int, ...]) -> 
 @_bare.register
 def _(fn: dist.MultivariateNormal, key: Any, value: Any, known: Any, batch: tuple[int, ...]) -> tuple[Any, Any]:
     """y drawn, then moved by C_uk C_kk^-1 (value_k - y_k) (Matheron's rule)."""
-    fn = fn.expand(batch)
-    drawn, seen = fn.sample(key), known.astype(value.dtype)
-    loc, covariance = families.unwrapped(fn).loc, families.unwrapped(fn).covariance_matrix
+    whole: Any = fn.expand(batch)
+    drawn, seen = whole.sample(key), known.astype(value.dtype)
+    loc, covariance = families.unwrapped(whole).loc, families.unwrapped(whole).covariance_matrix
     gram = covariance * seen[..., :, None] * seen[..., None, :] + (1 - seen)[..., None] * jnp.eye(seen.shape[-1])
     solved = lambda away: jnp.linalg.solve(gram, (seen * away)[..., None])  # noqa: E731
     away = seen * (value - loc)
@@ -72,11 +73,12 @@ def _(fn: dist.MixtureSameFamily, key: Any, value: Any, known: Any, batch: tuple
         raise NoCompletion("A batch of mixtures cannot be drawn given a part of it in closed form: use a plate.")
     k_component, k_rest = jax.random.split(key)
     drawn, log_known = _given(fn.component_distribution, k_rest, value, known)
-    terms = jnp.log(fn.mixing_distribution.probs) + log_known
+    mixing: Any = fn.mixing_distribution
+    terms = jnp.log(mixing.probs) + log_known
     return drawn[jax.random.categorical(k_component, terms)], jax.nn.logsumexp(terms)
 
 
-class Completed(numpyro.primitives.Messenger):
+class Completed(Messenger):
     """Effect handler: sites known in part are completed; `exact` says of each whether its law is exact."""
 
     def __init__(self, fn: Any, parts: Any):

@@ -15,18 +15,21 @@ import functools
 from typing import Any
 
 import jax.numpy as jnp
-import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import sum_rightmost
+from numpyro.primitives import Messenger
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"  # endings of the two sites that NumPyro makes of one with obs_mask
 RADIAL = 0.25  # sd of the log radius of the point behind an angle
 WRAPPERS = (dist.MaskedDistribution, dist.ExpandedDistribution, dist.Independent)
 
 
-class _OnCircle(type(constraints.circular)):  # type: ignore[misc]
+_Circular: Any = type(constraints.circular)
+
+
+class _OnCircle(_Circular):
     """Angles between -pi and pi, of which both ends are one point."""
 
 
@@ -40,8 +43,8 @@ class Angle(Transform):
     angle is a wedge without width: with that density h of the radius, p(angle) h(r) / r dz = p(angle) d(angle) h(r) dr.
     """
 
-    domain = constraints.real_vector
-    codomain = on_circle
+    domain: Any = constraints.real_vector
+    codomain: Any = on_circle
 
     def __call__(self, x: Any) -> Any:
         return jnp.arctan2(x[..., 1], x[..., 0])
@@ -78,7 +81,7 @@ def is_angle(support: Any) -> bool:
     return support is constraints.circular or isinstance(support, _OnCircle)
 
 
-class Edges(numpyro.primitives.Messenger):
+class Edges(Messenger):
     """Effect handler: distributions as they can be sampled and differentiated at their edges."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -88,7 +91,7 @@ class Edges(numpyro.primitives.Messenger):
                 msg["fn"] = Filled(msg["fn"].base_dist, msg["fn"]._mask)
 
 
-class Shown(numpyro.primitives.Messenger):
+class Shown(Messenger):
     """Effect handler, outside of what gives values: unknowns of observed entries show what is observed."""
 
     def __init__(self, fn: Any) -> None:
@@ -178,7 +181,8 @@ class _Multinomial(dist.MultinomialProbs):
     """A category without probability that is never seen counts nothing."""
 
     def log_prob(self, value: Any) -> Any:
-        probs = jnp.where(jnp.asarray(value) == 0, 1.0, self.probs)
+        own: Any = self.probs
+        probs = jnp.where(jnp.asarray(value) == 0, 1.0, own)
         return _as(_with(self, probs), dist.MultinomialProbs).log_prob(value)
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.core import Tracer
 
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
@@ -22,20 +22,21 @@ WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution
 def settle(msg: dict[str, Any]) -> None:
     """A draw from a point mass as a deterministic site; its density, where it has one, as a factor."""
     fn = msg["fn"]
-    inner = fn
+    inner: Any = fn
     while isinstance(inner, WRAPPERS):
         inner = inner.base_dist
     if not isinstance(inner, dist.Delta):
         return
-    value, shape = jnp.asarray(inner.v), tuple(msg["kwargs"].get("sample_shape", ())) + fn.shape()
+    point: Any = inner
+    value, shape = jnp.asarray(point.v), tuple(msg["kwargs"].get("sample_shape", ())) + fn.shape()
     msg["type"], msg["value"] = "deterministic", jnp.broadcast_to(value, shape)
-    if not _is_nothing(inner.log_density):
-        log_density = jnp.broadcast_to(inner.log_density, inner.batch_shape)
+    if not _is_nothing(point.log_density):
+        log_density = jnp.broadcast_to(point.log_density, point.batch_shape)
         numpyro.factor(f"{msg['name']}_log_density", log_density)
 
 
 def _is_nothing(log_density: Any) -> bool:
-    return not isinstance(log_density, jax.core.Tracer) and bool(np.all(np.asarray(log_density) == 0))
+    return not isinstance(log_density, Tracer) and bool(np.all(np.asarray(log_density) == 0))
 
 
 def observe(msg: dict[str, Any]) -> None:

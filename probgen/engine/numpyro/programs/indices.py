@@ -167,7 +167,8 @@ def _indexed(step: Step) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, .
     Nothing where the program asked for that itself (mode="clip", a fill value).
     """
     nothing = ((), (), (), True)
-    shape, params = step.shapes[0] if step.shapes else (), step.params
+    shape: tuple[Any, ...] = step.shapes[0] if step.shapes else ()
+    params = step.params
     if step.name == "one_hot":  # labels below 0 are a usual sign of no label
         whole = params["classes"]
         classes = next(n for d, n in enumerate(whole) if (*whole[:d], *whole[d + 1 :]) == shape)
@@ -296,11 +297,13 @@ def _bad(check: Check | Inner, found: Mapping[int, Any]) -> list[Bad]:
 
 def _bad_inside(check: Inner, found: Mapping[int, Any]) -> list[Bad]:
     """The same inside a loop or a branch, run on what is known."""
-    step, values = check.step, [found.get(n) for n in check.step.takes]
+    step = check.step
+    values: list[Any] = [found.get(n) for n in step.takes]
     if step.name == "cond":
         branch = check.bodies[min(max(int(values[0]), 0), len(check.bodies) - 1)]
         return branch.run(values[1:])[0][:1]
-    runs = _scanned(step, check.bodies[0], values) if step.name == "scan" else _repeated(step, *check.bodies, values)
+    one, *others = check.bodies
+    runs = _scanned(step, one, values) if step.name == "scan" else _repeated(step, one, others[0], values)
     return next(([bad] for found_there in runs for bad in found_there), [])
 
 

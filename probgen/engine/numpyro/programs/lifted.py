@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro
 from numpyro.contrib.control_flow.scan import scan_wrapper
+from numpyro.primitives import Messenger
 
+from probgen import runtime
 from probgen.engine.numpyro.programs import forms
 from probgen.programs.pinned import Watched
 
@@ -23,7 +24,7 @@ WIDE = {"float32": "float64", "int32": "int64"}
 NARROWED = "The program fixes types of 32 bits ({}): it runs in float32, as NumPyro runs it, and not in float64."
 
 
-class Lifted(numpyro.primitives.Messenger):
+class Lifted(Messenger):
     """Effect handler: the carry of a scan has the run's types, and keeps them; see `forms` for sites."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -34,7 +35,7 @@ class Lifted(numpyro.primitives.Messenger):
             forms.observe(msg)
 
 
-class Settled(numpyro.primitives.Messenger):
+class Settled(Messenger):
     """Effect handler: what a program draws from a point mass is no unknown."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -45,7 +46,7 @@ class Settled(numpyro.primitives.Messenger):
 def _lifted(leaf: Any) -> Any:
     """A number or array of 32 bits in 64, where the run has those; keys and small types as they are."""
     kind = str(getattr(leaf, "dtype", ""))
-    return jnp.asarray(leaf).astype(WIDE[kind]) if kind in WIDE and jax.config.jax_enable_x64 else leaf
+    return jnp.asarray(leaf).astype(WIDE[kind]) if kind in WIDE and runtime.wide() else leaf
 
 
 def _keeping(step: Callable[..., Any]) -> Callable[..., Any]:

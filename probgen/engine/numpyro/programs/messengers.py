@@ -6,14 +6,15 @@ import sys
 from typing import Any
 
 import jax.numpy as jnp
-import numpyro
+from numpyro import primitives
+from numpyro.primitives import Messenger
 
 SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {}.
 Pass the data of all rows, and take the plate's indices of them, and their length."""
 
 
-class FullPlates(numpyro.primitives.Messenger):
+class FullPlates(Messenger):
     """Effect handler: plates that would draw a minibatch take their whole range.
 
     told: whether the error of a program whose arrays have a minibatch's length says so.
@@ -21,7 +22,8 @@ class FullPlates(numpyro.primitives.Messenger):
 
     def __init__(self, fn: Any = None, told: bool = False) -> None:
         super().__init__(fn)
-        self.told, self.plates = told, {}  # type: ignore[var-annotated]
+        self.told = told
+        self.plates: dict[str, tuple[int, int]] = {}
 
     def __call__(self, *given: Any, **data: Any) -> Any:
         try:
@@ -40,17 +42,17 @@ class FullPlates(numpyro.primitives.Messenger):
             msg["args"], msg["value"] = (size, None), jnp.arange(size)
 
 
-class Steps(numpyro.primitives.Messenger):
+class Steps(Messenger):
     """Effect handler: marks the sites of a loop over `numpyro.contrib.funsor.markov`, as those of a scan are."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and (enumeration := sys.modules.get("numpyro.contrib.funsor.enum_messenger")):
-            stack = numpyro.primitives._PYRO_STACK
+            stack = primitives._PYRO_STACK
             if any(isinstance(handler, enumeration.LocalNamedMessenger) for handler in stack):
                 msg["infer"] = {**msg["infer"], SCAN: True}
 
 
-class Free(numpyro.primitives.Messenger):
+class Free(Messenger):
     """Effect handler: notes the parameters that no handler inside of it has given a value, such as `handlers.substitute`."""
 
     def __init__(self, fn: Any = None) -> None:
@@ -62,7 +64,7 @@ class Free(numpyro.primitives.Messenger):
             self.names.add(msg["name"])
 
 
-class Widened(numpyro.primitives.Messenger):
+class Widened(Messenger):
     """Effect handler: the distribution of an observed site takes the shape of its data, where no plate says it."""
 
     def process_message(self, msg: dict[str, Any]) -> None:

@@ -133,8 +133,8 @@ def with_parameters(
         return wrapped(program, static, tuple(sorted((k, v.shape, str(v.dtype)) for k, v in arrays.items())))
 
 
-def initial_arrays(program: Learned, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
-    """The parameters' initial values as labelled arrays, unconstrained."""
+def initial_arrays(program: Any, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
+    """The initial values of a program's parameters as labelled arrays, unconstrained; program: what has the author's in it."""
     found = {}
     for site, (value, constraint) in initial(program.program, {**arrays, **static}, key).items():
         leaves, tree = jax.tree.flatten(value)

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from jax import lax
 from numpyro import handlers
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_likelihood, potential_energy
+from numpyro.primitives import Messenger
 
 from probgen.engine.numpyro.programs.messengers import MINIBATCH
 
@@ -38,7 +38,7 @@ class Part(NamedTuple):
         return [(min(i, self.size - self.count), max(0, i - (self.size - self.count))) for i in begins]
 
 
-class Piece(numpyro.primitives.Messenger):
+class Piece(Messenger):
     """Effect handler: the plate takes given rows, of which those count that `counted` says; first: whether the others do.
 
     rows, counted: (count,); all count once where they are None, and the rows are the first ones.

@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro
 from numpyro import handlers
+from numpyro.primitives import Messenger
 
 from probgen.programs.about import About
 
@@ -53,7 +53,7 @@ class Stated(About):
         return getattr(self.program, "base", self.program)
 
 
-class _States(numpyro.primitives.Messenger):
+class _States(Messenger):
     """Effect handler: state sites become parameters. The program changes their dictionaries in place, which a trace then shows."""
 
     def __init__(self, kinds: Kinds) -> None:

@@ -74,7 +74,7 @@ class Structure:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The sites' unconstrained values in the order in which they lie in a flat point."""
-        return self.unravel.args[0]  # type: ignore[attr-defined]
+        return self.unravel.args[0]
 
     @property
     def finite(self) -> dict[str, tuple[int, ...]]:

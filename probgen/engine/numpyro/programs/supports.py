@@ -18,7 +18,8 @@ LARGEST = 1 << 16  # values that are listed
 
 def listable(fn: Distribution) -> bool:
     """Whether a distribution's values can be listed."""
-    return bool(fn.support.is_discrete and fn.has_enumerate_support)
+    support: Any = fn.support
+    return bool(support.is_discrete and fn.has_enumerate_support)
 
 
 def support_of(fn: Distribution) -> tuple | None:

@@ -65,7 +65,7 @@ class Whole:
 
     def initial(self, arrays: Mapping[str, Any], static: Mapping[str, Any], key: Any) -> dict[str, Any]:
         """Where the program says that its parameters begin: unconstrained arrays by label."""
-        return initial_arrays(self, arrays, static, key)  # type: ignore[arg-type]
+        return initial_arrays(self, arrays, static, key)
 
     @property
     def base(self) -> Callable[..., Any]:

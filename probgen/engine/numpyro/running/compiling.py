@@ -109,7 +109,7 @@ def _compiled(
     lowered = jax.jit(flat).lower(*leaves)
     text = "" if runtime.accelerator() else lowered.as_text()
     rows = pools.rows(text)
-    options = OPTIONS.get(make, {}) | (pools.one_by_one() if rows else {})
+    options: dict[str, Any] = OPTIONS.get(make, {}) | (pools.one_by_one() if rows else {})
     with (
         runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
         watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
@@ -127,7 +127,7 @@ def _compiled(
 
 def _in_a_thread(job: Callable[[], Any]) -> Any:
     """The result of a job in a thread with this one's precision, so that Ctrl-C need not wait for XLA."""
-    wide = jax.config.jax_enable_x64
+    wide = runtime.wide()
 
     def scoped() -> Any:
         with jax.enable_x64(wide):

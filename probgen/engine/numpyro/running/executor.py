@@ -58,7 +58,7 @@ class Executor:
         with runtime.in_precision(self.precision):
             key, chains = jax.random.key(seed), range(num_chains)
             fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number
-            self.keys = _folded(key, np.arange(num_chains)) if self.vectorised else [fold(key, c) for c in chains]
+            self.keys: Any = _folded(key, np.arange(num_chains)) if self.vectorised else [fold(key, c) for c in chains]
         self.states: Any = None
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
         if self.vectorised:

@@ -166,7 +166,7 @@ def _edges(joint: Joint, data: Any, values: Values, v: Variable) -> list[list[in
         sizes.append(found[one, other])
     joined, size = np.concatenate(pairs), np.concatenate(sizes)
     kept = (size > _zero() * (1 + size.max(initial=0.0))) & (joined[:, 0] != joined[:, 1])
-    return joined[kept].tolist()  # type: ignore[no-any-return]
+    return joined[kept].tolist()
 
 
 def jointly_normal(joint: Joint, data: Any, variables: Sequence[Variable], some: Sequence[Variable]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import funsor
 import jax.numpy as jnp
-import numpyro
+from funsor.optimizer import apply_optimizer
 from numpyro import handlers
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.contrib.funsor import enum, enum_messenger
@@ -26,7 +26,9 @@ from numpyro.contrib.funsor.infer_util import _get_shift, _shift_name, plate_to_
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_identically_one
+from numpyro.primitives import Messenger
 
+from probgen.distributions.flags import dependent_property
 from probgen.engine.numpyro.programs.supports import listable, support_of
 from probgen.engine.numpyro.sums import loose
 from probgen.engine.numpyro.sums.loose import PREVIOUS
@@ -56,7 +58,7 @@ class Indexed(Distribution):
         self.base, self.values = base, values
         super().__init__(base.batch_shape, (), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True)
+    @dependent_property(is_discrete=True)
     def support(self) -> Any:
         return constraints.integer_interval(0, len(self.values) - 1)
 
@@ -68,12 +70,15 @@ class Indexed(Distribution):
         return jnp.broadcast_to(values, (len(self.values), *self.batch_shape)) if expand else values
 
 
-@promote_batch_shape.register
+_promote: Any = promote_batch_shape
+
+
+@_promote.register
 def _(fn: Indexed) -> Indexed:
     return Indexed(promote_batch_shape(fn.base), fn.values)
 
 
-class Indices(numpyro.primitives.Messenger):
+class Indices(Messenger):
     """Effect handler: every finite unknown is enumerated, by the index of its value; the program gets the value."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -235,7 +240,7 @@ def summed_over(
         lazy = funsor.sum_product.sum_product(
             LOG_SUM, PRODUCT, list(factors), eliminate=(names | plates) - kept, plates=plates
         )
-    return funsor.optimizer.apply_optimizer(lazy)
+    return apply_optimizer(lazy)
 
 
 def step(chain: Chain, without: str = "") -> Any:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen.engine.numpyro.sums import energy
-from probgen.target import Conditional
 
 LARGEST = 20  # units that are enumerated at every step
 MOST = 25  # units that are enumerated once
@@ -24,12 +23,12 @@ class TooLarge(ValueError):
     """More states than can be enumerated."""
 
 
-def enumerated_sites(target: Conditional) -> tuple[list[Any], list[Any]]:
+def enumerated_sites(target: Any) -> tuple[list[Any], list[Any]]:
     """Sites to be enumerated and sites to be summed over given those: the block that leaves the fewest units.
 
     Raises TooLarge where more than 25 units, or a real one, would have to be enumerated.
     """
-    structure = target.structure  # type: ignore[attr-defined]
+    structure = target.structure
     whole = [b for b in structure.blocks if b.colours is None and not b.evaluated]
     choices = []
     for block in [None, *whole]:
@@ -62,7 +61,7 @@ def split(target: Any, sites: list[Any]) -> tuple[list[Any], list[Any]]:
 
     Raises TooLarge where more than 20 units, or a real one, would have to be enumerated.
     """
-    rest, summed = enumerated_sites(SimpleNamespace(structure=target.structure, variables=sites))  # type: ignore[arg-type]
+    rest, summed = enumerated_sites(SimpleNamespace(structure=target.structure, variables=sites))
     cost = sum(v.size * np.log2(v.levels) for v in rest)
     if cost > LARGEST:
         raise TooLarge(

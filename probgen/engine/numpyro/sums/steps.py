@@ -33,7 +33,7 @@ INDEXING = {
     "dynamic_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "dynamic_update_index_in_dim", "gather",
     "scatter", "scatter_add", "scatter_mul", "scatter_min", "scatter_max", "reraise_with_filtered_traceback",
 }  # fmt: skip
-JAX, NUMPYRO = (str(Path(package.__file__).parent) for package in (jax, numpyro))
+JAX, NUMPYRO = (str(Path(str(package.__file__)).parent) for package in (jax, numpyro))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from numpyro import handlers
+from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.engine.numpyro.kinds import kind
@@ -27,7 +27,7 @@ from probgen.engine.numpyro.sums import blocking
 FILLS = (0.0, 1.0, np.nan)  # of sites that are left out: nothing may change with them
 
 
-class Absent(numpyro.primitives.Messenger):
+class Absent(Messenger):
     """Effect handler: some sites have a constant value and no density."""
 
     def __init__(self, sites: tuple[str, ...], fill: float) -> None:

@@ -18,7 +18,7 @@ from probgen import engine, runtime
 from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.programs import completion, pieces, prediction
 from probgen.engine.numpyro.programs.messengers import FullPlates
-from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, Structure, parts
+from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, parts
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.ops import OPS
 from probgen.target import Simulable, Site, Target
@@ -31,7 +31,7 @@ class NumpyroTarget(Target):
 
     engine = name
 
-    def __init__(self, structure: Structure, arrays: Mapping[str, Any]):
+    def __init__(self, structure: Any, arrays: Mapping[str, Any]):
         self.structure, self.arrays = structure, arrays
 
     def __init_subclass__(cls) -> None:
@@ -42,11 +42,11 @@ class NumpyroTarget(Target):
     ops = OPS
 
     @property
-    def sites(self) -> tuple[Site, ...]:  # type: ignore[override]
+    def sites(self) -> tuple[Site, ...]:
         return self.structure.sites
 
     @property
-    def data(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def data(self) -> Mapping[str, Any]:
         return {**self.structure.static, **self.arrays}
 
     @property
@@ -54,11 +54,11 @@ class NumpyroTarget(Target):
         return self.structure.precision
 
     @property
-    def points(self) -> tuple[str, ...]:  # type: ignore[override]
+    def points(self) -> tuple[str, ...]:
         return tuple(site.name for site in self.sites if site.distribution == FLAT)
 
     @property
-    def axes(self) -> Mapping[str, tuple[str | None, ...]]:  # type: ignore[override]
+    def axes(self) -> Mapping[str, tuple[str | None, ...]]:
         return dict(getattr(self.structure, "axes", ()))
 
     def by_row(self) -> Target | None:

@@ -130,7 +130,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
             middle = lambda site: (_mode if site["name"] in mode else _centre)(site["fn"]) if _drawn(site) else None  # noqa: E731
             program = handlers.substitute(program, substitute_fn=middle)
         if given:
-            program = handlers.substitute(program, data=given)
+            program = handlers.substitute(program, data=dict(given))
         with handlers.block():
             trace = handlers.trace(program).get_trace()
         return {k: site for k, site in trace.items() if site["type"] == "sample"}

@@ -45,11 +45,11 @@ class NumpyroConditional(NumpyroTarget, Conditional):
         return engine.load(self.engine).in_turns(self)
 
     @property
-    def variables(self) -> tuple[Variable, ...]:  # type: ignore[override]
+    def variables(self) -> tuple[Variable, ...]:
         return self.structure.variables
 
     @property
-    def dim(self) -> int:  # type: ignore[override]
+    def dim(self) -> int:
         return sum(v.size for v in self.variables)
 
     def lowered(self) -> str:

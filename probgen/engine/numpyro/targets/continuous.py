@@ -28,7 +28,7 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
     """Unknowns in R^dim through NumPyro's bijections."""
 
     @property
-    def dim(self) -> int:  # type: ignore[override]
+    def dim(self) -> int:
         return self.structure.dim
 
     @property

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
+from numpyro.primitives import Messenger
 
 from probgen.algorithm import Incompatible
 
@@ -36,7 +36,7 @@ def are_bits(fn: Any) -> bool:
     return isinstance(innermost(fn), dist.BernoulliProbs | dist.BernoulliLogits)
 
 
-class Drawn(numpyro.primitives.Messenger):
+class Drawn(Messenger):
     """Effect handler: visible bits are shown at their means; its `given` values stand for other sites' draws."""
 
     def __init__(self, fn: Any, visible: frozenset[str], given: Mapping[str, Any]) -> None:

@@ -49,8 +49,9 @@ class NumpyroGuided(NumpyroContinuous):
         key = jax.random.key(0)
         start = lambda arrays, key: type(self)(self.structure, arrays).guide_start(key)  # noqa: E731
         bound = ("trace", 2, 0.0)
-        loss = lambda arrays, *given: type(self)(self.structure, arrays).guide_loss_and_gradient(*given, bound)  # noqa: E731
-        draw = lambda arrays, *given: type(self)(self.structure, arrays).guide_draws(*given, 2)  # noqa: E731
+        of = lambda arrays: type(self)(self.structure, arrays)  # noqa: E731
+        loss = lambda arrays, key, p: of(arrays).guide_loss_and_gradient(key, p, bound)  # noqa: E731
+        draw = lambda arrays, key, p: of(arrays).guide_draws(key, p, 2)  # noqa: E731
         parameters = jax.eval_shape(start, self.arrays, key)
         texts = [jax.jit(start).lower(self.arrays, key).as_text()]
         texts += [jax.jit(f).lower(self.arrays, key, parameters).as_text() for f in (loss, draw)]

@@ -83,11 +83,11 @@ class NumpyroRows(NumpyroTarget, Generative):
         return self.structure.grey
 
     @property
-    def row_sites(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def row_sites(self) -> tuple[Any, ...]:
         return self.structure.row_sites
 
     @property
-    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+    def notes(self) -> tuple[str, ...]:
         return (*vars(self).get("_notes", ()), *note(self))
 
     @notes.setter
@@ -107,7 +107,7 @@ class NumpyroRows(NumpyroTarget, Generative):
         return self.rest | {k: self.arrays[k][0] for k in self.inputs}
 
     @property
-    def num_rows(self) -> int:  # type: ignore[override]
+    def num_rows(self) -> int:
         return len(self.arrays[self.structure.rows[0][0]])
 
     @property
@@ -152,7 +152,7 @@ class NumpyroRows(NumpyroTarget, Generative):
             data |= {k: np.asarray(rows[k], self.arrays[k].dtype) for k in self.inputs}
             indices.check_rows(known, data, self.inputs)
 
-    def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:  # type: ignore[override]
+    def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
             levels = {k: jnp.asarray(v, self.precision) for k, v in rows.items()}
             return {k: np.asarray(v, float) for k, v in self._bits(levels, jax.random.key(0)).items()}

@@ -77,7 +77,7 @@ class NumpyroTurns(NumpyroMixed):
         return finite_of(self.structure)
 
     @property
-    def variables(self) -> tuple[Variable, ...]:  # type: ignore[override]
+    def variables(self) -> tuple[Variable, ...]:
         return (*self.finite, *(Variable(k, shape, "reals") for k, shape in self.structure.shapes.items()))
 
     @property

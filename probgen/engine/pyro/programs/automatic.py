@@ -63,11 +63,11 @@ def _graphs_cut() -> Iterator[None]:
     """A scope in which a tensor that was computed is copied without its history: a guide's first trace of a model may hold some."""
     original = torch.Tensor.__deepcopy__
     whole = lambda x: x if x.is_leaf else x.detach()  # noqa: E731
-    torch.Tensor.__deepcopy__ = lambda self, memo: original(whole(self), memo)  # type: ignore[method-assign]
+    torch.Tensor.__deepcopy__ = lambda self, memo: original(whole(self), memo)
     try:
         yield
     finally:
-        torch.Tensor.__deepcopy__ = original  # type: ignore[method-assign]
+        torch.Tensor.__deepcopy__ = original
 
 
 def _copied(guide: Any) -> Any:

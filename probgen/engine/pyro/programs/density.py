@@ -82,10 +82,10 @@ def _scoped(precision: str, seed: int, validate: bool | None, params: Any) -> It
             if validate is not None:
                 pyro.settings.set(**dict.fromkeys(_VALIDATION, validate))
             if validate is False:  # distributions that were made before keep their own validation
-                Distribution._validate_sample = _accept  # type: ignore[method-assign]
+                Distribution._validate_sample = _accept  # pyright: ignore[reportAttributeAccessIssue]
             yield
         finally:
-            Distribution._validate_sample = checks  # type: ignore[method-assign]
+            Distribution._validate_sample = checks
             torch.set_default_dtype(default)
             torch.set_grad_enabled(grad)
             pyro.settings.set(**settings)
@@ -116,7 +116,7 @@ def whole_plates(
             noticed[name] = (int(size), int(subsample_size))
         return original(name, size, None, subsample, *rest)
 
-    SubsampleMessenger._subsample = staticmethod(whole)  # type: ignore[assignment]
+    SubsampleMessenger._subsample = staticmethod(whole)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

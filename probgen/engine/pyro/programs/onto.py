@@ -12,7 +12,7 @@ import torch
 from torch.distributions import Transform, biject_to, transform_to
 
 
-def onto(constraint: Any) -> Transform:
+def onto(constraint: Any) -> Any:
     """The bijection onto a constraint's values; else Pyro's map, its log-Jacobian taken as zero."""
     try:
         return biject_to(constraint)
@@ -30,11 +30,11 @@ class Flat(Transform):
         self.base = base
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         return self.base.domain
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         return self.base.codomain
 
     def _call(self, x: torch.Tensor) -> torch.Tensor:

@@ -123,11 +123,11 @@ def unmoved() -> Iterator[None]:
         finally:
             self.track_running_stats = True
 
-    _BatchNorm.forward = forward  # type: ignore[method-assign]
+    _BatchNorm.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        _BatchNorm.forward = before  # type: ignore[method-assign]
+        _BatchNorm.forward = before
 
 
 @contextmanager
@@ -142,21 +142,21 @@ def given(
 
     roots: modules that are in training mode or not; batch normalisation always is.
     """
-    owned = [p for p in parameters if p.module is not None]
-    before = [p.module._parameters[p.attribute] for p in owned]  # type: ignore[union-attr]
+    owned: list[tuple[Any, Parameter]] = [(p.module, p) for p in parameters if p.module is not None]
+    before = [module._parameters[p.attribute] for module, p in owned]
     modules = [m for root in roots for m in root.modules()]
     modes = [(m, m.training) for m in modules if m.training != (train or isinstance(m, _BatchNorm))]
     try:
-        for p in owned:
-            p.module._parameters[p.attribute] = values[p.name]  # type: ignore[union-attr, assignment]
+        for owner, p in owned:
+            owner._parameters[p.attribute] = values[p.name]
         for module, mode in modes:
             module.training = not mode
         with _Put(parameters, values, constrained), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*was not registered in the param store")
             yield
     finally:
-        for p, value in zip(owned, before, strict=True):
-            p.module._parameters[p.attribute] = value  # type: ignore[union-attr]
+        for (owner, p), value in zip(owned, before, strict=True):
+            owner._parameters[p.attribute] = value
         for module, mode in modes:
             module.training = mode
 

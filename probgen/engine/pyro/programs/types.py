@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -167,7 +168,7 @@ class _Lift(TorchFunctionMode):
         if known is not None and known[:2] == (x._version, self.kind):
             return known[2]
         found = x.to(self.other[x.dtype])
-        plain = not x.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        plain = not x.requires_grad and not is_functorch_wrapped_tensor(x)
         if plain and get_proxy_mode() is None:
             self.kept[x] = (x._version, self.kind, found)
         return found

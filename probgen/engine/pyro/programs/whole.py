@@ -34,7 +34,7 @@ class PointMeasure(TorchDistribution):
         super().__init__(torch.Size(), shape, validate_args=False)
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         return self.constraint
 
     def rsample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:  # noqa: B008

@@ -51,9 +51,9 @@ class Factors:
         """Terms as Pyro's contractions take them, by their plates, the draws among these."""
         tree: OrderedDict[frozenset, list[torch.Tensor]] = OrderedDict()
         for name in names:
-            term = self.terms[name].clone()
-            term._pyro_dims = DRAWS + self.dims[name]  # type: ignore[attr-defined]
-            term._pyro_site = name  # type: ignore[attr-defined]
+            term: Any = self.terms[name].clone()
+            term._pyro_dims = DRAWS + self.dims[name]
+            term._pyro_site = name
             tree.setdefault(self.plates[name] | {DRAWS}, []).append(term)
         return tree
 
@@ -101,7 +101,7 @@ def _note(found: Factors, trace: Any, name: str, finite: frozenset[str]) -> None
 def drawn(factors: Factors, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """One joint draw of the finite sites for every draw of the others: values (draw, *shape), by torch's generator."""
     tree = factors.packed(factors.terms)
-    terms = [term for group in tree.values() for term in group]
+    terms: list[Any] = [term for group in tree.values() for term in group]
     sizes = {symbol: n for term in terms for symbol, n in zip(term._pyro_dims, term.shape, strict=True)}
     leaves = {term._pyro_site: term for term in terms if term._pyro_site in factors.own}
     for leaf in leaves.values():

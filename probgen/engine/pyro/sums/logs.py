@@ -20,7 +20,7 @@ class SafeLog(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(x: torch.Tensor) -> torch.Tensor:
         return x.log()
 
     @staticmethod
@@ -28,7 +28,7 @@ class SafeLog(torch.autograd.Function):
         ctx.save_for_backward(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
         (x,) = ctx.saved_tensors
         return grad / x.clamp(min=torch.finfo(x.dtype).eps)
 
@@ -37,8 +37,8 @@ class SafeLog(torch.autograd.Function):
 def vectorised() -> Iterator[None]:
     """A scope in which sums over finite unknowns can be computed at many points at once."""
     before = special._SafeLog
-    special._SafeLog = SafeLog  # type: ignore[misc, assignment]
+    special._SafeLog = SafeLog
     try:
         yield
     finally:
-        special._SafeLog = before  # type: ignore[misc]
+        special._SafeLog = before
