@@ -53,7 +53,8 @@ class NumpyroLearnable(NumpyroRows, Learnable):
             values |= {
                 k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in self.arrays.items() if k in self.inputs
             }
-            parameters = jax.eval_shape(self.initial, jax.random.key(0))
+            begin = lambda arrays, key: type(self)(self.structure, arrays).initial(key)  # noqa: E731  arrays may be shapes alone
+            parameters = jax.eval_shape(begin, self.arrays, jax.random.key(0))
             text = density.lower(self.arrays, parameters, values).as_text()
         return f"{super().lowered()} {text}"
 
