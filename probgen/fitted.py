@@ -85,6 +85,14 @@ class FittedParameters(Fitted):
         """Points between two: {site: (num_points, *event)}."""
         raise NotImplementedError
 
+    def simulate(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
+        """New points, with the inputs of rows of the data: sites and inputs, (num_samples, *event)."""
+        raise NotImplementedError
+
+    def judge(self, x: Any = None, /, **rows: Any) -> np.ndarray:
+        """The critic's logits of points: (row,)."""
+        raise NotImplementedError
+
     def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
         """The free energy of rows, in nats: (row,)."""
         raise NotImplementedError
@@ -116,4 +124,12 @@ class FittedLatents(FittedParameters):
 
     def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
         """Variances of the guide's means over rows."""
+        raise NotImplementedError
+
+
+class FittedImplicit(FittedParameters):
+    """Parameters of a program without a density; see `ImplicitFit`."""
+
+    def decode(self, **noise: Any) -> dict[str, np.ndarray]:
+        """Points of given noise: (row, *event)."""
         raise NotImplementedError

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from probgen.algorithm import Incompatible
+from probgen.data import whole_numbers
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
+from probgen.engine import drawing
 from probgen.fits.fit import Fit
 from probgen.fitted import FittedParameters, LogProb
 from probgen.target import Conditional, Generative, Target
@@ -64,12 +67,13 @@ class LearnedFit(Fit, FittedParameters):
         return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
-        """New points: arrays (num_samples, *event).
+        """New points: arrays (num_samples, *event). Inputs of a conditional program are among the keywords: one for all points.
 
         inference: by default none for a program without factors, which is run forward; else each point is the end of a Markov chain
             of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
-        target = self.condition()
+        inputs = {k: settings.pop(k) for k in self.target.inputs if k in settings}
+        target = self.condition(**inputs)
         if inference is None and self.target.proper:
             return target.sample(num_samples, self.seed + 2 if seed is None else seed)
         core = target.pruned() if inference is None and isinstance(target, Conditional) else target
@@ -82,6 +86,35 @@ class LearnedFit(Fit, FittedParameters):
             k: v[:, -1] for k, v in self.runner.fit(core, inference=inference, seed=seed, **settings).draws.items()
         }
         return target.completed(drawn, seed + 1) if isinstance(target, Conditional) and core is not target else drawn
+
+    def simulate(self, num_samples: int = 1, seed: int | None = None) -> dict[str, np.ndarray]:
+        """New points, the inputs of each those of a row of the data, drawn at random: sites and inputs, (num_samples, *event).
+
+        Incompatible for energies, which are not run forward.
+        """
+        target: Any = self.target
+        if not target.proper:
+            raise Incompatible(
+                "This program is an energy, which is not run forward: fit.sample(64, label=...) runs chains."
+            )
+        seed = self._seed(seed)
+        picked = np.random.default_rng([seed % 2**64, 2]).integers(target.num_rows, size=num_samples)
+        inputs = {k: np.asarray(target.data[k])[picked] for k in target.inputs}
+        return {**self._forward(inputs, num_samples, seed), **inputs}
+
+    def judge(self, x: Any = None, /, **rows: Any) -> np.ndarray:
+        """What the critic that the program was learned against says of points: its logits, larger for data: (row,).
+
+        x, rows: the visible sites and inputs, (row, *event); by default the data. A critic of packs says one for each, in order.
+        Incompatible where there was no critic.
+        """
+        size = drawing.pack(self.target)  # type: ignore[arg-type]
+        if not size:
+            raise Incompatible(f"{self.inference.name} has no critic; 'gan', 'wgan', 'wgan_gp' and 'r3gan' have one.")
+        given = self._rows(self._named(x, rows))
+        if len(next(iter(given.values()))) % size:
+            raise ValueError(f"The critic judges {size} rows at once; expected a multiple of that.")
+        return drawing.judged(self.target, self.answer, given)  # type: ignore[arg-type]
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points of a flow on the straight line between two points in its latent space: {site: (num_points, *event)}.
@@ -121,6 +154,38 @@ class LearnedFit(Fit, FittedParameters):
 
         given = self._named(x, rows)
         return self._told(partition.log_prob(self, self._rows(given), method), given)
+
+    def _seed(self, seed: int | None) -> int:
+        return self.seed + 2 if seed is None else whole_numbers.seed(seed)
+
+    def _forward(self, inputs: Any, count: int, seed: int, given: Any = None) -> dict[str, np.ndarray]:
+        """All sites run forward, for the inputs of so many rows."""
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; it must be at least 1")
+        self._check_seen()
+        self.target.check_indices(inputs, self.answer)
+        return drawing.forward(self.target, self.answer, inputs, count, seed, given)  # type: ignore[arg-type]
+
+    def _inputs(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+        """Inputs of so many rows, by keyword: each one for all, or one a row."""
+        own = self.target.inputs
+        if unknown := [k for k in given if k not in own]:
+            known = f"its inputs are {', '.join(own)}" if own else "this program has no inputs"
+            raise TypeError(f"Unknown {unknown[0]!r}; {known}.")
+        if missing := [k for k in own if k not in given]:
+            raise TypeError(
+                f"A point is drawn given {', '.join(missing)}: say {missing[0]}=..., or draw with the inputs of random rows by "
+                f"fit.simulate({count})."
+            )
+        found = {}
+        for k, v in given.items():
+            array, shape = read(k, v).astype(float), self._shapes[k][1]
+            if array.shape not in (shape, (count, *shape)):
+                raise ValueError(
+                    f"{k} has shape {array.shape}; expected {shape}, or ({count}, *{shape}) for each point its own."
+                )
+            found[k] = self._whole(k, np.broadcast_to(array, (count, *shape)))
+        return found
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -13,13 +13,14 @@ from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
 from probgen.fits.fit import Fit
+from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
 from probgen.model import Model
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
-from probgen.target import Bounded, Generative, Target
+from probgen.target import Bounded, Generative, Implicit, Target
 
 
 def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:
@@ -70,8 +71,8 @@ class Run:
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
-        kind: Any = LatentFit if isinstance(self.target, Bounded) else LearnedFit
-        kind = kind if isinstance(self.target, Generative) else Fit
+        kinds = {Bounded: LatentFit, Implicit: ImplicitFit, Generative: LearnedFit, Target: Fit}
+        kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),

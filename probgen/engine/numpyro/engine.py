@@ -18,8 +18,10 @@ from probgen.engine.numpyro.programs import parameters as registered
 from probgen.engine.numpyro.programs.lifted import NARROWED, Modelled, Typed, of_types, reason
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.executor import Executor
-from probgen.engine.numpyro.targets import barren, judged, turns
+from probgen.engine.numpyro.targets import barren, turns
 from probgen.engine.numpyro.targets import bounded as amortised
+from probgen.engine.numpyro.targets import forward as running
+from probgen.engine.numpyro.targets import judged as judging
 from probgen.engine.numpyro.targets import paired as pairing
 from probgen.engine.numpyro.targets.base import name
 from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
@@ -100,7 +102,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
     found = amortised.guided(target, None if guide is None else batches.guide_of(target, guide))
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found
-    both = judged.judged(found, critic)
+    both = judging.judged(found, critic)
     both.author_critic = critic
     return both
 
@@ -145,3 +147,4 @@ def paired(target: Any) -> Any:
 
 in_turns = turns.in_turns
 pruned, completed = barren.pruned, barren.completed
+forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack

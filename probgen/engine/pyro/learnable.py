@@ -298,9 +298,7 @@ class PyroLearnable(Learnable):
         check_pins(self)
         given = dict(given or {})
         if missing := [k for k in self.inputs if k not in given]:
-            raise TypeError(
-                f"A point is drawn given {', '.join(missing)}: use fit.condition({missing[0]}=...).sample(64)."
-            )
+            raise TypeError(f"A point is drawn given {', '.join(missing)}: use fit.sample(64, {missing[0]}=...).")
         if any(np.isnan(v).any() for v in given.values()):
             raise Incompatible("Points that are known in part are for NumPyro programs; give a whole one.")
         if self.inputs:

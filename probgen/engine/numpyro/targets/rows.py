@@ -189,9 +189,7 @@ class NumpyroRows(NumpyroTarget, Generative):
         """
         given = dict(given or {})
         if missing := [k for k in self.inputs if k not in given]:
-            raise TypeError(
-                f"A point is drawn given {', '.join(missing)}: use fit.condition({missing[0]}=...).sample(64)."
-            )
+            raise TypeError(f"A point is drawn given {', '.join(missing)}: use fit.sample(64, {missing[0]}=...).")
         data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
         data |= {k: np.asarray(given.pop(k), self.arrays[k].dtype) for k in self.inputs}
         data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)

@@ -1,0 +1,45 @@
+"""What is asked of learned programs by their draws: they are run forward, their noise named, points judged by their critic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from probgen.algorithm import Incompatible
+from probgen.engine import load
+from probgen.target import Arrays, Generative
+
+
+def forward(
+    target: Generative, answer: Arrays, rows: Arrays, count: int, seed: int, given: Arrays | None = None
+) -> dict[str, np.ndarray]:
+    """All sites run forward, parameters as learned: {site: (count, *event)}.
+
+    rows: inputs by keyword, (count, *event); given: values (count, *event) that stand for draws of some sites. Bits are drawn.
+    """
+    return _asked(target, "forward")(target, answer, rows, count, seed, given or {})
+
+
+def noise(target: Generative, answer: Arrays, rows: Arrays) -> Mapping[str, tuple[tuple[int, ...], str]]:
+    """The sites that are drawn and not shown: their shapes, and "standard normal", or what their distribution is called."""
+    return _asked(target, "noise")(target, answer, rows)
+
+
+def judged(target: Generative, answer: Arrays, rows: Arrays) -> np.ndarray:
+    """The learned critic's logits of points, sites and inputs by name, (row, *event): (row,), or (row / pack,)."""
+    return _asked(target, "judged")(target, answer, rows)
+
+
+def pack(target: Generative) -> int:
+    """How many rows the critic judges at once; 0 where there is none."""
+    return _asked(target, "pack")(target)
+
+
+def _asked(target: Generative, word: str) -> Any:
+    """The engine's function; Incompatible where it has none."""
+    found = getattr(load(target.engine), word, None)
+    if found is None:
+        raise Incompatible(f"Draws of many rows at once are for NumPyro programs; this is a {target.engine} program.")
+    return found

@@ -1,0 +1,198 @@
+"""ImplicitFit: a learned program without a density, such as a generator of pictures. What it offers are its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from probgen.data.inputs import read
+from probgen.engine import drawing
+from probgen.fits.learned import LearnedFit
+from probgen.fitted import FittedImplicit, LogProb
+from probgen.target import Target
+
+NORMAL = "standard normal"
+SMALL = 1e-6  # radians between two directions that are taken for one, or for opposite ones
+
+
+@dataclass(frozen=True, repr=False)
+class ImplicitFit(LearnedFit, FittedImplicit):
+    """A learned program that says how a point arises from noise, and has no density.
+
+    The noise of its draws is among them: `z = fit.sample(2)["z"]`, `fit.interpolate(*z)`, `fit.decode(z=z)`.
+    """
+
+    def sample(
+        self, num_samples: int = 1, seed: int | None = None, *, truncation: float | None = None, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """New points, with their noise: arrays (num_samples, *event).
+
+        truncation: tau, by which coordinates of standard normal noise are drawn again until |z| <= tau (Brock et al. 2019; some
+            code draws tau times a normal cut at 2 in its place, which is narrower). Fewer outliers, and less variety.
+        inputs: of a conditional program, one for all points, or (num_samples, *shape).
+        """
+        seed = self._seed(seed)
+        rows = self._inputs(inputs, num_samples)
+        given = {} if truncation is None else self._truncated(truncation, rows, num_samples, seed)
+        return self._forward(rows, num_samples, seed, given)
+
+    def decode(self, *, seed: int | None = None, **noise: Any) -> dict[str, np.ndarray]:
+        """Points of given noise, and of the inputs of a conditional program: all sites, (row, *event).
+
+        noise: sites of noise by name, (row, *event); noise that is not given is drawn. Inputs: one for all, or (row, *shape).
+        """
+        inputs = {k: v for k, v in noise.items() if k in self.target.inputs}  # type: ignore[attr-defined]
+        given = {k: read(k, v).astype(float) for k, v in noise.items() if k not in inputs}
+        known = self._noise()
+        if unknown := [k for k in given if k not in known]:
+            raise TypeError(f"Unknown {unknown[0]!r}; the noise of this program is {', '.join(known)}.")
+        if not given:
+            raise TypeError(f"decode takes noise: {', '.join(known)}, in rows. fit.sample(64) draws it.")
+        for k, v in given.items():
+            if v.ndim != len(known[k][0]) + 1 or v.shape[1:] != known[k][0]:
+                raise ValueError(
+                    f"{k} has shape {v.shape}; expected rows of shape {known[k][0]}: (row, *{known[k][0]})."
+                )
+        count = len(next(iter(given.values())))
+        if any(len(v) != count for v in given.values()):
+            raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in given.items())}.")
+        return self._forward(self._inputs(inputs, count), count, self._seed(seed), given)
+
+    def interpolate(  # type: ignore[override]
+        self,
+        z0: Any,
+        z1: Any,
+        num_points: int = 8,
+        *,
+        path: Literal["sphere", "line"] = "sphere",
+        seed: int | None = None,
+        **inputs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Points along a path of noise between two ends: all sites, (num_points, *event).
+
+        z0, z1: noise of one point each, as of `fit.sample(2)`: an array of the only site of noise, or {site: array}. Sites that are
+            not given are drawn once, for all points. inputs: of a conditional program, one for all points.
+        path: "sphere", the great circle, whose points are as far from 0 as normal noise is; "line", the straight one, which passes
+            through noise near 0 that is hardly ever drawn.
+        """
+        if num_points < 2:
+            raise ValueError(f"num_points is {num_points}; it must be at least 2")
+        if path not in ("sphere", "line"):
+            raise ValueError(f"path is {path!r}; known: sphere, line")
+        known, ends = self._noise(), [self._end(name, z) for name, z in (("z0", z0), ("z1", z1))]
+        if set(ends[0]) != set(ends[1]):
+            raise TypeError(f"z0 gives {', '.join(ends[0])}, z1 {', '.join(ends[1])}; expected the same sites.")
+        if path == "sphere" and (other := [k for k in ends[0] if known[k][1] != NORMAL]):
+            raise ValueError(
+                f"path='sphere' is for standard normal noise; {other[0]!r} is {known[other[0]][1]}: say path='line'."
+            )
+        at, between = np.linspace(0, 1, num_points), _sphere if path == "sphere" else _line
+        given = {k: between(k, ends[0][k], ends[1][k], at) for k in ends[0]}
+        rows, seed = self._inputs(inputs, num_points), self._seed(seed)
+        if rest := [k for k in known if k not in given]:
+            one = self._forward({k: v[:1] for k, v in rows.items()}, 1, seed, {k: v[:1] for k, v in given.items()})
+            given |= {k: np.repeat(one[k], num_points, 0) for k in rest}
+        return self._forward(rows, num_points, seed, given)
+
+    def condition(self, x: Any = None, /, **given: Any) -> Target:
+        """The target with the noise as unknowns, given inputs.
+
+        Incompatible for points: no density says which noise they are from.
+        """
+        if x is not None or any(k in self.target.keywords for k in given):  # type: ignore[attr-defined]
+            raise self._without("no noise can be drawn given a point")
+        return super().condition(**given)
+
+    def log_prob(self, *args: Any, **given: Any) -> LogProb:  # type: ignore[override]
+        """Incompatible: there is no density."""
+        raise self._without("there is no log probability")
+
+    def energy(self, *args: Any, **given: Any) -> np.ndarray:  # type: ignore[override]
+        """Incompatible: there is no density."""
+        raise self._without("there is no energy")
+
+    def log_z(self, *args: Any, **settings: Any) -> LogProb:  # type: ignore[override]
+        """Incompatible: there is no density."""
+        raise self._without("there is no constant")
+
+    # ---- parts
+
+    def _without(self, what: str) -> Exception:
+        from probgen.algorithm import Incompatible
+
+        name = self.target.visible[0].name  # type: ignore[attr-defined]
+        return Incompatible(
+            f"{what.capitalize()}: the program has no density, {name!r} is Delta(f(noise)).\n"
+            "Measure its draws with pg.evaluate, or fit a density to them: "
+            f"pg.fit('kernel_density', data=fit.sample(2000)[{name!r}]).\n"
+            "With Normal(f(noise), sd) in place of Delta, inference='svi' and fit.log_prob(method='ais') estimate it."
+        )
+
+    def _noise(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """The sites of noise, their shapes and kinds."""
+        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}  # type: ignore[attr-defined]
+        return drawing.noise(self.target, self.answer, inputs)  # type: ignore[arg-type]
+
+    def _truncated(self, tau: float, rows: Mapping[str, Any], count: int, seed: int) -> dict[str, np.ndarray]:
+        """Standard normal noise given |z| <= tau, by its quantiles: {site: (count, *event)}."""
+        from scipy.special import ndtr, ndtri
+
+        if not tau > 0:
+            raise ValueError(f"truncation is {tau}; it must be above 0")
+        known = self._noise()
+        sites = {k: shape for k, (shape, kind) in known.items() if kind == NORMAL}
+        if not sites:
+            kinds = ", ".join(f"{k!r} is {kind}" for k, (_, kind) in known.items())
+            raise ValueError(f"truncation is of standard normal noise, and there is none: {kinds}.")
+        rng = np.random.default_rng([seed % 2**64, 1])
+        low = ndtr(-float(tau))
+        quantiles = {k: low + (1 - 2 * low) * rng.random((count, *shape)) for k, shape in sites.items()}
+        return {k: np.clip(ndtri(u), -tau, tau) for k, u in quantiles.items()}
+
+    def _end(self, name: str, z: Any) -> dict[str, np.ndarray]:
+        """Noise of one point: {site: array}."""
+        known = self._noise()
+        if not isinstance(z, Mapping):
+            if len(known) > 1:
+                raise TypeError(f"This program has noise {', '.join(known)}: give {name} as {{site: array}}.")
+            z = {next(iter(known)): z}
+        if unknown := [k for k in z if k not in known]:
+            raise TypeError(f"Unknown {unknown[0]!r} in {name}; the noise of this program is {', '.join(known)}.")
+        found = {k: read(k, v).astype(float) for k, v in z.items()}
+        for k, v in found.items():
+            if v.shape != known[k][0]:
+                raise ValueError(
+                    f"{name} has {k!r} of shape {v.shape}; expected noise of one point, {known[k][0]}, as fit.sample(2)[{k!r}][0]."
+                )
+        return found
+
+    def __repr__(self) -> str:
+        name = getattr(self.model.program, "__name__", "program")
+        own = self.parameters
+        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
+        told = f"{sum(v.size for v in own.values()):,} numbers in {len(own)} parameters"
+        return f"ImplicitFit({name}, {self.inference.name}, {told}, {self.seconds:.1f} s{done})"
+
+
+def _line(name: str, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> np.ndarray:
+    del name
+    return np.multiply.outer(1 - at, a) + np.multiply.outer(at, b)
+
+
+def _sphere(name: str, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The great circle from a to b, their lengths between those of the ends: (point, *shape). Shoemake 1985."""
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
+    if not min(lengths) > 0:
+        raise ValueError(f"{name!r} is 0 at an end, which has no direction: say path='line'.")
+    u, v = a / lengths[0], b / lengths[1]
+    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))
+    if np.pi - angle < SMALL:
+        raise ValueError(f"The ends of {name!r} are opposite, with many great circles between them: say path='line'.")
+    if angle < SMALL:
+        return _line(name, a, b, at)
+    turned = np.multiply.outer(np.sin((1 - at) * angle), u) + np.multiply.outer(np.sin(at * angle), v)
+    length = (1 - at) * lengths[0] + at * lengths[1]
+    return turned / np.sin(angle) * length.reshape(-1, *(1,) * a.ndim)
