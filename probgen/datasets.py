@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.pictures import with_edges
 from probgen.data.toys import TOYS
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
@@ -31,6 +32,11 @@ def digits_grey() -> np.ndarray:
 
     found: Any = load_digits()
     return found.images / 16
+
+
+def inverted_digits() -> np.ndarray:
+    """Every second picture of `digits`, zeros and ones the other way round: (898, 8, 8). No partner of any row of them."""
+    return 1 - digits()[1::2]
 
 
 def bars_and_stripes(side: int = 4) -> np.ndarray:
@@ -141,9 +147,11 @@ def ising_samples(side: int, beta: float, n: int, seed: int = 0, num_updates: in
 
 ROWS = {"grid_25": 20_000, "ring_8": 20_000}  # of toys with many small modes
 
-SETS: dict[str, Callable[[], np.ndarray]] = {
+SETS: dict[str, Callable[[], Any]] = {
     "digits": digits,
     "digits_grey": digits_grey,
+    "inverted_digits": inverted_digits,
+    "edges_to_digits": lambda: with_edges(digits_grey()),
     "bars_and_stripes": bars_and_stripes,
     "mnist": lambda: binarised(mnist("train"), seed=0),
     "ising": lambda: ising_samples(8, CRITICAL, 2000),
@@ -151,10 +159,22 @@ SETS: dict[str, Callable[[], np.ndarray]] = {
 }
 
 
-def load(name: str) -> np.ndarray:
-    """The rows of a named data set (`SETS`); ValueError, with the known names, for another."""
+def load(name: str) -> Any:
+    """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another."""
     from probgen.algorithm import closest
 
     if name not in SETS:
         raise ValueError(f"Unknown data set {name!r}.{closest(name, SETS)}\nKnown: {', '.join(SETS)}.")
     return SETS[name]()
+
+
+CLASSES = ("digits", "digits_grey")
+
+
+def labels(name: str) -> np.ndarray:
+    """The class of every row of a named data set, whole numbers from 0: (row,); ValueError where it has none."""
+    if name not in CLASSES:
+        raise ValueError(f"The data set {name!r} has no classes; {', '.join(CLASSES)} have.\nPass data=(rows, labels).")
+    from sklearn.datasets import load_digits
+
+    return load_digits().target

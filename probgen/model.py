@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,8 +44,9 @@ class Model:
     critic: of a program with hidden sites, what judges its points, for learners that want one; called with the data's keywords, of
         which it may take fewer, it returns a logit, (), large for data, and features, (feature,), that points are compared by.
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
-    rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it. A NumPyro program
-        with them says one row of its data, a Pyro program a batch of rows.
+    rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it; a program of pairs
+        takes several arrays, a conditional one rows and their `label`, which data sets with classes have. A NumPyro program with
+        them says one row of its data, a Pyro program a batch of rows.
     by_row: whether a NumPyro program says one row of its data, by default where `rows` or a critic is given. Else it means
         what NumPyro makes of it on the whole data.
     derived: what the program is given besides its data and computes from them, such as the scales of rows: called with the data,
@@ -82,27 +84,49 @@ class Model:
             return data
         return {**self.derived(data), **data}
 
-    def named_data(self, name: str) -> dict[str, Any]:
-        """The program's data for a named data set; TypeError for a model that does not learn from rows."""
-        from probgen.datasets import load
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The names of the arrays that `rows` takes."""
+        known = inspect.signature(self.rows).parameters.values() if self.rows else ()
+        return tuple(p.name for p in known if p.default is p.empty)
 
-        return self.given_rows(load(name) if self.rows else np.empty(0), f"the data set {name!r}")
+    def named_data(self, *names: Any) -> dict[str, Any]:
+        """The program's data for a named data set, or several, arrays of rows among them; TypeError for a model that learns from
+        no rows, or from other arrays; ValueError for a data set without the classes that the model asks for."""
+        from probgen.datasets import labels, load
 
-    def given_rows(self, x: Any, what: str = "an array") -> dict[str, Any]:
-        """The program's data for an array of rows; TypeError for a model that does not learn from rows."""
+        what = " and ".join(f"the data set {n!r}" if isinstance(n, str) else "an array" for n in names)
+        if self.rows is None:
+            return self.given_rows(np.empty(0), what=what)
+        found = [load(n) if isinstance(n, str) else n for n in names]
+        arrays = [x for each in found for x in (each if isinstance(each, tuple) else (each,))]
+        if self.takes[1:] == ("label",) and len(arrays) == 1 and isinstance(names[0], str):
+            arrays.append(labels(names[0]))
+        return self.given_rows(*arrays, what=what)
+
+    def given_rows(self, *arrays: Any, what: str = "an array") -> dict[str, Any]:
+        """The program's data for arrays of rows; TypeError for a model that does not learn from rows, or from so many arrays."""
         if self.rows is None:
             raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
-        x = read("rows", x) if np.size(x) else np.asarray(x)
-        if x.ndim == 0 or x.size == 0:
-            raise ValueError(f"The rows are an array of shape {x.shape}; expected (row, ...), not empty.")
-        return dict(self.rows(x))
+        if len(arrays) != len(self.takes):
+            raise TypeError(
+                f"{self.program.__name__} learns from rows of {' and '.join(self.takes)}; {what} gives {len(arrays)} of "
+                f"{len(self.takes)} arrays.\nPass data=({', '.join(self.takes)}{',' * (len(self.takes) == 1)}), or a mapping."
+            )
+        return dict(self.rows(*(_rows(x) for x in arrays)))
 
     @property
     def doc(self) -> str:
         """The program's docstring, or that of its file."""
-        import inspect
         import sys
 
         own = inspect.getdoc(self.program)
         module = sys.modules.get(self.program.__module__)
         return own or (inspect.getdoc(module) if module else None) or ""
+
+
+def _rows(x: Any) -> np.ndarray:
+    x = read("rows", x) if np.size(x) else np.asarray(x)
+    if x.ndim == 0 or x.size == 0:
+        raise ValueError(f"The rows are an array of shape {x.shape}; expected (row, ...), not empty.")
+    return x

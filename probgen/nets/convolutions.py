@@ -80,7 +80,7 @@ def up(name: str, num_in: int, num_out: int, doublings: int, num_filters: int, n
         layers = [Conv(num_in, num_filters, 3, key=next(keys))]
         layers += [Block(num_filters, key=next(keys)) for _ in range(num_blocks)]
         for _ in range(doublings):
-            layers += [relu, Conv(num_filters, 4 * num_filters, 3, key=next(keys)), eqx.nn.Lambda(_spread)]
+            layers += [relu, Conv(num_filters, 4 * num_filters, 3, key=next(keys)), eqx.nn.Lambda(spread)]
         return eqx.nn.Sequential([*layers, relu, Conv(num_filters, num_out, 1, key=next(keys))])
 
     return registered(name, make)
@@ -111,7 +111,7 @@ def judge(name: str, height: int, width: int, halvings: int, num_filters: int) -
     return registered(name, make)
 
 
-def _spread(x: Any) -> Any:
+def spread(x: Any) -> Any:
     """The four parts of every pixel's channels as four pixels: (height, width, 4 n) -> (2 height, 2 width, n)."""
     height, width, _ = x.shape
     return x.reshape(height, width, 2, 2, -1).swapaxes(1, 2).reshape(2 * height, 2 * width, -1)

@@ -120,9 +120,12 @@ def given(program: Program, data: Any) -> Any:
 
 
 def given_to(model: Model, data: Any) -> Any:
-    """The program's data: a mapping; what the model makes of a data set's name, of rows, or of nothing; and what it derives."""
-    if isinstance(data, str):
-        data = model.named_data(data)
+    """The program's data: a mapping; what the model makes of rows, of a data set's name, of a tuple of them, or of nothing.
+
+    With them what it derives.
+    """
+    if isinstance(data, str | tuple):
+        data = model.named_data(*([data] if isinstance(data, str) else data))
     elif hasattr(data, "__array__"):
         data = model.given_rows(data)
     return model.whole(model.default_data() if data is None else data)

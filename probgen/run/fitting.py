@@ -29,7 +29,7 @@ from probgen.target import Generative, Target, Variable
 @watch.interruptible()
 def fit(
     program: Program,
-    data: Mapping[str, Any] | np.ndarray | str | None = None,
+    data: Mapping[str, Any] | np.ndarray | str | tuple[Any, ...] | None = None,
     inference: str | Inference = suggestions.AUTO,
     *,
     args: Sequence[Any] = (),
@@ -49,8 +49,8 @@ def fit(
 
     program: a plain NumPyro or Pyro program, a Model, a name in the catalogue, or what a learned fit's `condition` gives.
     data: mapping from the program's parameters to what it takes: arrays of any library, containers of arrays, settings, words,
-        tables, functions; for a model that learns from rows also an array (row, ...) or the name of a data set (`probgen.data`);
-        by default the model's own data.
+        tables, functions; for a model that learns from rows also an array (row, ...) or the name of a data set (`probgen.data`), or
+        a tuple of them for one that learns from several; by default the model's own data.
     args, kwargs: the same as the program would be called with.
     inference: a name (`probgen list`) or a settings object (`pg.inference.NUTS(num_chains=8)`); `settings` change it. By default
         "nuts", or what serves best a program that it does not take: "gibbs", "mle", "svi", ...; "svi" where a guide is given.
