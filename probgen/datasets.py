@@ -177,4 +177,4 @@ def labels(name: str) -> np.ndarray:
         raise ValueError(f"The data set {name!r} has no classes; {', '.join(CLASSES)} have.\nPass data=(rows, labels).")
     from sklearn.datasets import load_digits
 
-    return load_digits().target
+    return np.asarray(load_digits(return_X_y=True)[1])

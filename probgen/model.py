@@ -62,7 +62,7 @@ class Model:
     guide: Callable[..., Any] | None = None
     critic: Callable[..., Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    rows: Callable[[Any], Data] | None = None
+    rows: Callable[..., Data] | None = None
     by_row: bool | None = None
     derived: Callable[[Data], Data] | None = None
     reference: str | None = None

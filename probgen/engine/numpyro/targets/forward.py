@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
+from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.engine.numpyro.targets import critics
@@ -20,7 +20,7 @@ CHUNK = 4096  # rows at once
 RIVAL = " (critic)"  # ending of a critic's parameters in an answer
 
 
-class Given(numpyro.primitives.Messenger):
+class Given(Messenger):
     """Effect handler: values stand for draws of some sites; whether each lies in its support is kept in `inside`."""
 
     def __init__(self, fn: Any, values: Mapping[str, Any]) -> None:
