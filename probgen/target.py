@@ -208,17 +208,6 @@ class Learnable(Generative):
     )
 
 
-def check_begun(shapes: Mapping[str, tuple[int, ...]], answer: Arrays) -> dict[str, np.ndarray]:
-    """Those of the answer that are parameters of these shapes; see `Generative.begun`."""
-    found = {k: np.asarray(v) for k, v in answer.items() if k in shapes}
-    if not found:
-        raise ValueError(f"init has {', '.join(answer) or 'no parameters'}; the program has {', '.join(shapes)}.")
-    for k, v in found.items():
-        if v.shape != shapes[k]:
-            raise ValueError(f"Parameter {k!r} of init has shape {v.shape}; the program's has {shapes[k]}.")
-    return found
-
-
 class Bounded(Learnable):
     """Rows with hidden sites that a guide draws: a stochastic lower bound on the log probability of a row.
 

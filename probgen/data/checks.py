@@ -167,3 +167,14 @@ def check_drawn(hidden: Mapping[str, tuple[int, ...]], drawn: Mapping[str, tuple
 def on_host(data: Mapping[str, Any]) -> dict[str, Any]:
     """Data with arrays of any library as NumPy's, settings as they are."""
     return {k: v if is_setting(v) else np.asarray(v) for k, v in data.items()}
+
+
+def check_begun(shapes: Mapping[str, tuple[int, ...]], answer: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Those of the answer that are parameters of these shapes; see `Generative.begun`."""
+    found = {k: np.asarray(v) for k, v in answer.items() if k in shapes}
+    if not found:
+        raise ValueError(f"init has {', '.join(answer) or 'no parameters'}; the program has {', '.join(shapes)}.")
+    for k, v in found.items():
+        if v.shape != shapes[k]:
+            raise ValueError(f"Parameter {k!r} of init has shape {v.shape}; the program's has {shapes[k]}.")
+    return found

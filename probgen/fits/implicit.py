@@ -44,7 +44,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
 
         noise: sites of noise by name, (row, *event); noise that is not given is drawn. Inputs: one for all, or (row, *shape).
         """
-        inputs = {k: v for k, v in noise.items() if k in self.target.inputs}  # type: ignore[attr-defined]
+        inputs = {k: v for k, v in noise.items() if k in self.target.inputs}
         given = {k: read(k, v).astype(float) for k, v in noise.items() if k not in inputs}
         known = self._noise()
         if unknown := [k for k in given if k not in known]:
@@ -61,7 +61,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in given.items())}.")
         return self._forward(self._inputs(inputs, count), count, self._seed(seed), given)
 
-    def interpolate(  # type: ignore[override]
+    def interpolate(
         self,
         z0: Any,
         z1: Any,
@@ -102,19 +102,19 @@ class ImplicitFit(LearnedFit, FittedImplicit):
 
         Incompatible for points: no density says which noise they are from.
         """
-        if x is not None or any(k in self.target.keywords for k in given):  # type: ignore[attr-defined]
+        if x is not None or any(k in self.target.keywords for k in given):
             raise self._without("no noise can be drawn given a point")
         return super().condition(**given)
 
-    def log_prob(self, *args: Any, **given: Any) -> LogProb:  # type: ignore[override]
+    def log_prob(self, *args: Any, **given: Any) -> LogProb:
         """Incompatible: there is no density."""
         raise self._without("there is no log probability")
 
-    def energy(self, *args: Any, **given: Any) -> np.ndarray:  # type: ignore[override]
+    def energy(self, *args: Any, **given: Any) -> np.ndarray:
         """Incompatible: there is no density."""
         raise self._without("there is no energy")
 
-    def log_z(self, *args: Any, **settings: Any) -> LogProb:  # type: ignore[override]
+    def log_z(self, *args: Any, **settings: Any) -> LogProb:
         """Incompatible: there is no density."""
         raise self._without("there is no constant")
 
@@ -123,7 +123,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
     def _without(self, what: str) -> Exception:
         from probgen.algorithm import Incompatible
 
-        name = self.target.visible[0].name  # type: ignore[attr-defined]
+        name = self.target.visible[0].name
         return Incompatible(
             f"{what.capitalize()}: the program has no density, {name!r} is Delta(f(noise)).\n"
             "Measure its draws with pg.evaluate, or fit a density to them: "
@@ -133,8 +133,8 @@ class ImplicitFit(LearnedFit, FittedImplicit):
 
     def _noise(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """The sites of noise, their shapes and kinds."""
-        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}  # type: ignore[attr-defined]
-        return drawing.noise(self.target, self.answer, inputs)  # type: ignore[arg-type]
+        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}
+        return drawing.noise(self.target, self.answer, inputs)
 
     def _truncated(self, tau: float, rows: Mapping[str, Any], count: int, seed: int) -> dict[str, np.ndarray]:
         """Standard normal noise given |z| <= tau, by its quantiles: {site: (count, *event)}."""

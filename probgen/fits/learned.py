@@ -108,13 +108,13 @@ class LearnedFit(Fit, FittedParameters):
         x, rows: the visible sites and inputs, (row, *event); by default the data. A critic of packs says one for each, in order.
         Incompatible where there was no critic.
         """
-        size = drawing.pack(self.target)  # type: ignore[arg-type]
+        size = drawing.pack(self.target)
         if not size:
             raise Incompatible(f"{self.inference.name} has no critic; 'gan', 'wgan', 'wgan_gp' and 'r3gan' have one.")
         given = self._rows(self._named(x, rows))
         if len(next(iter(given.values()))) % size:
             raise ValueError(f"The critic judges {size} rows at once; expected a multiple of that.")
-        return drawing.judged(self.target, self.answer, given)  # type: ignore[arg-type]
+        return drawing.judged(self.target, self.answer, given)
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points of a flow on the straight line between two points in its latent space: {site: (num_points, *event)}.
@@ -164,7 +164,7 @@ class LearnedFit(Fit, FittedParameters):
             raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
         self.target.check_indices(inputs, self.answer)
-        return drawing.forward(self.target, self.answer, inputs, count, seed, given)  # type: ignore[arg-type]
+        return drawing.forward(self.target, self.answer, inputs, count, seed, given)
 
     def _inputs(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
         """Inputs of so many rows, by keyword: each one for all, or one a row."""

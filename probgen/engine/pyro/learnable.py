@@ -30,7 +30,7 @@ from torch import nn
 
 from probgen import engine
 from probgen.algorithm import Incompatible
-from probgen.data.checks import taken
+from probgen.data.checks import check_begun, taken
 from probgen.data.grey import note
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.graph import SMALL, Watch
@@ -40,7 +40,7 @@ from probgen.engine.pyro.programs.edges import is_point
 from probgen.engine.pyro.programs.parameters import Learned, Parameter, Registered, given
 from probgen.engine.pyro.targets import PyroSimulable
 from probgen.programs.pinned import check_pins
-from probgen.target import START, Learnable, Site, Target, Variable, check_begun
+from probgen.target import START, Learnable, Site, Target, Variable
 
 FEW = 3  # rows on which a program is looked at
 

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import engine, runtime
+from probgen.data.checks import check_begun
 from probgen.data.grey import note
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.sums.energy import Block
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.base import NumpyroTarget
-from probgen.target import START, Generative, Target, Variable, check_begun
+from probgen.target import START, Generative, Target, Variable
 
 
 @dataclass(frozen=True, eq=False)
