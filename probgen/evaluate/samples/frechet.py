@@ -45,7 +45,9 @@ def fid_infinity(x: Any, y: Any, num_sizes: int = 15, smallest: float = 0.3, see
     x, y = pair(x, y)
     n, least = min(len(x), len(y)), 2 * x.shape[1]
     if n < 2 * least:
-        raise ValueError(f"FID-infinity needs {2 * least} rows or more of {x.shape[1]} features; the smaller set has {n}.")
+        raise ValueError(
+            f"FID-infinity needs {2 * least} rows or more of {x.shape[1]} features; the smaller set has {n}."
+        )
     rng = np.random.default_rng(seed)
     shares = 1 / np.linspace(1, 1 / max(smallest, least / n), num_sizes)
     x, y = x[rng.permutation(len(x))], y[rng.permutation(len(y))]

@@ -21,8 +21,8 @@ from probgen.evaluate.samples.rows import flat
 def inception_score(p: Any, splits: int = 10, reference: Any = None, seed: int = 2020) -> Measure:
     """The mean of the scores of `splits` parts of the rows, shuffled; p: (row, class), each row sums to 1.
 
-    The error is the standard error over parts; `more["spread"]` the standard deviation of one part, which is what papers print. Parts
-    are biased upwards, the more the fewer rows they have. reference: p of rows of data, whose score is told as `perfect`.
+    The error is the standard error over parts; `more["spread"]` is the standard deviation of one part, which papers print. Parts are
+    biased, the more the fewer rows they have. reference: p of rows of data, whose score is told as `perfect`.
     ValueError for more parts than rows.
     """
     p = _probabilities(p, "samples")
@@ -56,7 +56,7 @@ def _probabilities(p: Any, name: str) -> np.ndarray:
 
 
 def _of_parts(p: np.ndarray, splits: int, seed: int) -> np.ndarray:
-    n, p = len(p), p[np.random.RandomState(seed).permutation(len(p))]  # noqa: NPY002  torch-fidelity's order
+    n, p = len(p), p[np.random.RandomState(seed).permutation(len(p))]  # torch-fidelity's order
     return np.array([_score(p[i * n // splits : (i + 1) * n // splits]) for i in range(splits)])
 
 

@@ -56,7 +56,7 @@ def check_subsets(subsets: int, size: int, n: int, m: int) -> None:
 
 def _of_subsets(x: np.ndarray, y: np.ndarray, subsets: int, size: int, seed: int) -> np.ndarray:
     """The statistic of subsets without replacement; the same rows as torch-fidelity's for the same seed."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002
+    rng = np.random.RandomState(seed)
     values = np.empty(subsets)
     for i in range(subsets):
         a, b = (z[rng.choice(len(z), size, replace=False)] for z in (x, y))

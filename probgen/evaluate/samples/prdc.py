@@ -93,7 +93,7 @@ def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _counted(x: np.ndarray, y: np.ndarray, reach_x: np.ndarray, reach_y: np.ndarray) -> tuple[Any, Any, Any]:
-    """Balls of data around each sample (n,); whether a ball of data has a sample, and whether data are in a ball of samples (m,)."""
+    """Balls of data around each sample (n,); whether each ball of data has a sample, and each row of data is in a ball of samples."""
     in_data, closest, in_samples = np.empty(len(x)), np.full(len(y), np.inf), np.zeros(len(y), bool)
     for start in range(0, len(x), BLOCK):
         apart = squares(x[start : start + BLOCK], y)

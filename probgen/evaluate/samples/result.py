@@ -38,7 +38,9 @@ class Measure:
     def __repr__(self) -> str:
         told = f"{self.name} {number(self.value)}"
         told += f" +- {number(self.error)} ({self.error_kind})" if np.isfinite(self.error) else ""
-        told += f"; a perfect sampler: {number(self.perfect)} ({self.perfect_kind})" if np.isfinite(self.perfect) else ""
+        told += (
+            f"; a perfect sampler: {number(self.perfect)} ({self.perfect_kind})" if np.isfinite(self.perfect) else ""
+        )
         return f"{told}; {self.kind}" if self.kind else told
 
 
@@ -81,7 +83,9 @@ class Measures(Mapping[str, Measure]):
             rows = f"{m.num_samples} | {m.num_reference}" if m.num_reference else f"{m.num_samples}"
             lines.append((m.name, number(m.value), number(m.error), number(m.perfect), m.better, rows, told))
         widths = [max(len(line[i]) for line in lines) for i in range(6)]
-        told = ["  ".join([*(w.ljust(n) for w, n in zip(line, widths, strict=False)), line[6]]).rstrip() for line in lines]
+        told = [
+            "  ".join([*(w.ljust(n) for w, n in zip(line, widths, strict=False)), line[6]]).rstrip() for line in lines
+        ]
         told += [f"net: {self.net}, sha256 {self.net_hash[:12]}"] if self.net else []
         return "\n".join([*told, *(f"note: {note}" for note in self.notes)])
 

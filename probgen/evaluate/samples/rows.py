@@ -13,7 +13,9 @@ def pair(x: Any, y: Any, least: int = 2, names: tuple[str, str] = ("samples", "d
     """Both as float64 (row, dim). ValueError for NaN (with the row), for rows of different size, and for fewer than `least`."""
     x, y = flat(x, least, names[0]), flat(y, least, names[1])
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"Rows of {names[0]} have {x.shape[1]} numbers, those of {names[1]} {y.shape[1]}; expected as many.")
+        raise ValueError(
+            f"Rows of {names[0]} have {x.shape[1]} numbers, those of {names[1]} {y.shape[1]}; expected as many."
+        )
     return x, y
 
 
