@@ -21,14 +21,15 @@ from probgen.evaluate.samples.rows import flat
 def inception_score(p: Any, splits: int = 10, reference: Any = None, seed: int = 2020) -> Measure:
     """The mean of the scores of `splits` parts of the rows, shuffled; p: (row, class), each row sums to 1.
 
-    The error is the standard error over parts; `more["spread"]` is the standard deviation of one part, which papers print. Parts are
-    biased, the more the fewer rows they have. reference: p of rows of data, whose score is told as `perfect`.
+    The error is the standard error over parts; `more["spread"]` is the standard deviation of one part, which papers print.
+    Parts are biased, the more the fewer rows they have. reference: p of rows of data; the score of as many is told as `perfect`.
     ValueError for more parts than rows.
     """
     p = _probabilities(p, "samples")
     check_splits(splits, len(p))
     scores = _of_parts(p, splits, seed)
-    known = reference is not None and len(reference) >= splits
+    known = reference is not None and len(reference) >= len(p)  # with fewer rows the bias would be another
+    reference = flat(reference)[: len(p)] if known else None
     spread = float(scores.std(ddof=1)) if splits > 1 else np.nan
     error = spread / np.sqrt(splits) if splits > 1 else _of_one(p)
     parts = f"mean of {splits} parts of {len(p) // splits} rows" if splits > 1 else "all rows at once"
@@ -36,8 +37,8 @@ def inception_score(p: Any, splits: int = 10, reference: Any = None, seed: int =
         name="inception_score", value=float(scores.mean()), error=float(error),
         error_kind=f"standard error over {splits} parts" if splits > 1 else "standard error over rows, delta method",
         perfect=float(_of_parts(_probabilities(reference, "data"), splits, seed).mean()) if known else np.nan,
-        perfect_kind="of rows of the data", better="higher", num_samples=len(p),
-        num_reference=len(reference) if known else 0, kind=f"{parts}; at most {p.shape[1]}",
+        perfect_kind="of as many rows of data", better="higher", num_samples=len(p),
+        num_reference=len(p) if known else 0, kind=f"{parts}; at most {p.shape[1]}",
         more={"spread": spread, "most": float(p.shape[1])},
     )  # fmt: skip
 

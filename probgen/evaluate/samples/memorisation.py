@@ -12,34 +12,54 @@ from typing import Any
 
 import numpy as np
 
-from probgen.evaluate.samples.prdc import nearest
+from probgen.evaluate.samples.prdc import BLOCK, squares
 from probgen.evaluate.samples.result import Measure
 from probgen.evaluate.samples.rows import flat, pair
 
 CLOSE = 0.01  # the share of held-out rows that are called very close
-SAME = 1e-9  # of squared distances, relative to the largest squared norm: the same row, but for rounding
+SAME = 1e-12  # of squared distances, relative to the largest squared norm: the same row, but for rounding
 
 
-def memorisation(samples: Any, train: Any, held_out: Any = None) -> dict[str, Measure]:
+def memorisation(samples: Any, train: Any, held_out: Any = None, most: int = 3000, seed: int = 0) -> dict[str, Measure]:
     """Of samples, the rows that were learned from, and rows that were not, all (row, *event); by name:
 
     memorisation: a as above, with the p-value of "a > 1/2" in `more` (Mann and Whitney; for independent rows).
     very_close: the share of samples closer than all but 1 % of the held-out rows; copies: the share equal to a training row.
     held_out: without it each training row against the others, which are one fewer, and whose distances hang together: the p-value
-    is then approximate, and said to be.
+    is then approximate, and said to be. most: samples and held-out rows that are looked at, by chance; training rows are all.
     """
     samples, train = pair(samples, train, 2, ("samples", "the rows learned from"))
+    rng = np.random.default_rng(seed)
+    some = lambda n: np.sort(rng.choice(n, min(n, most), replace=False))  # noqa: E731
+    samples = samples[some(len(samples))]
     if held_out is None:
-        others, slack = nearest(train, train, apart_from_itself=True), _slack(samples, train)
+        own = some(len(train))
+        others, slack = nearest(train[own], train, own), _slack(samples, train)
         source = "training rows, each without itself"
     else:
         held_out = flat(held_out, 2, "held-out rows")
         pair(samples, held_out, 2, ("samples", "held-out rows"))
+        held_out = held_out[some(len(held_out))]
         others, slack = nearest(held_out, train), _slack(samples, train, held_out)
         source = "held-out rows"
     own = nearest(samples, train)
     own, others = np.where(own <= slack, 0, own), np.where(others <= slack, 0, others)
     return _told(own, others, source)
+
+
+def nearest(x: np.ndarray, y: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+    """The squared distance of each row of x to the nearest of y: (row,); own: where rows of x stand in y, which do not count.
+
+    The nearest is found by |x|^2 + |y|^2 - 2 x.y, and its distance taken from the difference: zero for a copy.
+    """
+    found, centre = np.empty(len(x)), y.mean(0)
+    x, y = x - centre, y - centre
+    for start in range(0, len(x), BLOCK):
+        apart = squares(x[start : start + BLOCK], y)
+        if own is not None:
+            apart[np.arange(len(apart)), own[start : start + BLOCK]] = np.inf
+        found[start : start + BLOCK] = ((x[start : start + BLOCK] - y[apart.argmin(1)]) ** 2).sum(1)
+    return found
 
 
 def _slack(*sets: np.ndarray) -> float:

@@ -10,6 +10,7 @@ Lin et al. 2018, PacGAN (arXiv:1712.04086); Srivastava et al. 2017, VEEGAN (arXi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,11 @@ def modes(x: Any, centres: Any, sd: float, radius: float = RADIUS, shares: Any =
     return {"modes_reached": found[0], "modes_kept": found[1], "high_quality": quality, "modes_kl": found[2]}
 
 
-def classes(labels: Any, num_classes: int, shares: Any = None) -> dict[str, Measure]:
+def classes(labels: Any, num_classes: int, shares: Any = None, noise: float = 0.0) -> dict[str, Measure]:
     """The same of classes (row,) that a classifier reads from samples, without high quality, which a class has not.
 
-    shares: of the classes in the data, as the same classifier reads them, (class,); by default equal. `more` has the classes
-    with five samples or more.
+    shares: of the classes in the data, as the same classifier reads them, (class,); by default equal. noise: what their error
+    adds to KL on average. `modes_reached` has the classes with five samples or more in `more`. See `shares_of`.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
@@ -63,7 +64,22 @@ def classes(labels: Any, num_classes: int, shares: Any = None) -> dict[str, Meas
         )
     counts = np.bincount(labels.astype(int), minlength=num_classes)
     found = _counted(counts, _shares(shares, num_classes), len(labels), num_classes, "read by the classifier")
+    found = (*found[:2], replace(found[2], perfect=found[2].perfect + noise))
     return dict(zip(("modes_reached", "modes_kept", "modes_kl"), found, strict=True))
+
+
+def shares_of(labels: np.ndarray, num_classes: int, channels: int = 1) -> tuple[np.ndarray, float]:
+    """Shares of classes in rows of data, half a row added to each, and what their noise adds to KL on average, in nats.
+
+    channels: of how many independent digits a class is made, whose shares are pooled: 1000 classes of 10 digits, say.
+    """
+    base = round(num_classes ** (1 / channels))
+    digits = np.concatenate([labels // base**i % base for i in range(channels)])
+    counts = np.bincount(digits, minlength=base) + 0.5
+    shares = own = counts / counts.sum()
+    for _ in range(channels - 1):
+        shares = np.outer(shares, own).ravel()
+    return shares, channels * (base - 1) / (2 * len(digits))
 
 
 def assigned(x: np.ndarray, centres: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray]:

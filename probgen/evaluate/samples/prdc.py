@@ -72,17 +72,6 @@ def reaches(x: np.ndarray, k: int) -> np.ndarray:
     return found
 
 
-def nearest(x: np.ndarray, y: np.ndarray, apart_from_itself: bool = False) -> np.ndarray:
-    """The squared distance of each row of x to the nearest of y: (row,); apart_from_itself: y is x, and a row is not its own."""
-    found = np.empty(len(x))
-    for start in range(0, len(x), BLOCK):
-        apart = squares(x[start : start + BLOCK], y)
-        if apart_from_itself:
-            apart[np.arange(len(apart)), start + np.arange(len(apart))] = np.inf
-        found[start : start + BLOCK] = apart.min(1)
-    return found
-
-
 def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Squared distances (row of x, row of y), never below 0."""
     apart = x @ y.T
@@ -93,7 +82,7 @@ def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _counted(x: np.ndarray, y: np.ndarray, reach_x: np.ndarray, reach_y: np.ndarray) -> tuple[Any, Any, Any]:
-    """Balls of data around each sample (n,); whether each ball of data has a sample, and each row of data is in a ball of samples."""
+    """Balls of data around each sample (n,); whether balls of data have a sample, and data are in a ball of samples (m,)."""
     in_data, closest, in_samples = np.empty(len(x)), np.full(len(y), np.inf), np.zeros(len(y), bool)
     for start in range(0, len(x), BLOCK):
         apart = squares(x[start : start + BLOCK], y)
