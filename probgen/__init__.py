@@ -17,6 +17,7 @@ _WORDS = {
     "extend": "probgen.run.longer",
     "compare": "probgen.comparison",
     "sbc": "probgen.calibration",
+    "evaluate": "probgen.evaluate",
     "matrix": "probgen.run.offers",
     "Model": "probgen.model",
     "product": "probgen.evaluate.product",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from probgen.calibration import sbc as sbc
     from probgen.comparison import compare as compare
     from probgen.evaluate.product import product as product
+    from probgen.evaluate.samples.evaluating import evaluate as evaluate
     from probgen.fits.fit import Fit as Fit
     from probgen.fitted import LogProb as LogProb
     from probgen.model import Model as Model

@@ -64,6 +64,7 @@ def binarised(images: np.ndarray, seed: int | None = None) -> np.ndarray:
 # ---- MNIST -------------------------------------------------------------------------------------------------------
 
 IDX = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 
 
 def mnist(split: str = "train", path: str | Path | None = None) -> np.ndarray:
@@ -72,24 +73,43 @@ def mnist(split: str = "train", path: str | Path | None = None) -> np.ndarray:
     path: a folder, or a file, with `mnist.npz` (keys x_train, x_test) or idx files, packed by gzip or not; by default the
     folder $PROBGEN_DATA, and where that has none, OpenML's copy, kept by scikit-learn in its cache.
     """
-    if split not in IDX:
+    found = _mnist_file(IDX, split, path)
+    if found is not None:
+        return _npz(found, f"x_{split}") if found.suffix == ".npz" else _idx(found)
+    return _openml().data[_rows(split)].astype(np.uint8).reshape(-1, 28, 28)
+
+
+def mnist_labels(split: str = "train", path: str | Path | None = None) -> np.ndarray:
+    """The digits that `mnist` shows, in the same order: uint8 (60000,) or (10000,); found in the same places."""
+    found = _mnist_file(LABELS, split, path)
+    if found is None:
+        return np.asarray(_openml().target)[_rows(split)].astype(np.uint8)
+    labels = _npz(found, f"y_{split}") if found.suffix == ".npz" else _idx(found)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{found} has an array of shape {labels.shape}; expected labels (row,), as in {LABELS[split]}."
+        )
+    return labels
+
+
+def _mnist_file(names: dict[str, str], split: str, path: str | Path | None) -> Path | None:
+    """The file of a split in a folder, or the file itself; None where nobody named one, and the folder of PROBGEN_DATA has none."""
+    if split not in names:
         raise ValueError(f"split is {split!r}; known: train, test")
     folder = path or os.environ.get("PROBGEN_DATA")
-    names = ["mnist.npz", IDX[split], IDX[split] + ".gz"]
-    where = [Path(folder)] if folder and Path(folder).is_file() else [Path(folder) / n for n in names] if folder else []
+    known = ["mnist.npz", names[split], names[split] + ".gz"]
+    where = [Path(folder)] if folder and Path(folder).is_file() else [Path(folder) / n for n in known] if folder else []
     found = next((file for file in where if file.is_file()), None)
-    if found is not None:
-        return _npz(found, split) if found.suffix == ".npz" else _idx(found)
-    if path is not None:
-        raise FileNotFoundError(f"There is no MNIST in {path}; expected {', '.join(names[:-1])} or {names[-1]}.")
-    return _openml(split)
+    if found is None and path is not None:
+        raise FileNotFoundError(f"There is no MNIST in {path}; expected {', '.join(known[:-1])} or {known[-1]}.")
+    return found
 
 
-def _npz(file: Path, split: str) -> np.ndarray:
+def _npz(file: Path, name: str) -> np.ndarray:
     with np.load(file) as arrays:
-        if f"x_{split}" not in arrays:
-            raise ValueError(f"{file} has no array 'x_{split}'; it has {', '.join(arrays.files)}.")
-        return arrays[f"x_{split}"]
+        if name not in arrays:
+            raise ValueError(f"{file} has no array {name!r}; it has {', '.join(arrays.files)}.")
+        return arrays[name]
 
 
 def _idx(file: Path) -> np.ndarray:
@@ -102,19 +122,22 @@ def _idx(file: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _openml(split: str) -> np.ndarray:
+def _openml() -> Any:
     from sklearn.datasets import fetch_openml
 
     try:
         found: Any = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
-        images = found.data
+        return found
     except OSError as error:
         raise OSError(
             f"MNIST could not be downloaded from OpenML ({error}).\n"
             "Put mnist.npz or the idx files in a folder and set PROBGEN_DATA to it."
         ) from error
-    images = images[:60000] if split == "train" else images[60000:]
-    return images.astype(np.uint8).reshape(-1, 28, 28)
+
+
+def _rows(split: str) -> slice:
+    """Of OpenML's 70,000 rows, training rows first."""
+    return slice(60000) if split == "train" else slice(60000, None)
 
 
 # ---- the Ising model ---------------------------------------------------------------------------------------------
@@ -145,17 +168,52 @@ def ising_samples(side: int, beta: float, n: int, seed: int = 0, num_updates: in
     return spins.astype(float)
 
 
+# ---- three digits in one picture ---------------------------------------------------------------------------------
+
+
+def stacked(images: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Pictures of three channels, each a random one of the images (row, h, w): (n, h, w, 3). With ten digits, 1000 modes."""
+    pick = np.random.default_rng(seed).integers(len(images), size=(n, 3))
+    return np.moveaxis(images[pick], 1, -1)
+
+
+def stacked_classes(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """100 a + 10 b + c of the digits in the channels of `stacked` of the same n and seed: (n,)."""
+    pick = np.random.default_rng(seed).integers(len(labels), size=(n, 3))
+    return labels.astype(int)[pick] @ [100, 10, 1]
+
+
+# ---- by name -----------------------------------------------------------------------------------------------------
+
 ROWS = {"grid_25": 20_000, "ring_8": 20_000}  # of toys with many small modes
+TRIPLES = 25_600
+
+
+def _grey(split: str) -> np.ndarray:
+    return mnist(split).astype(np.float32) / 255
+
 
 SETS: dict[str, Callable[[], Any]] = {
     "digits": digits,
     "digits_grey": digits_grey,
     "inverted_digits": inverted_digits,
     "edges_to_digits": lambda: with_edges(digits_grey()),
+    "stacked_digits": lambda: stacked(digits_grey(), TRIPLES),
     "bars_and_stripes": bars_and_stripes,
     "mnist": lambda: binarised(mnist("train"), seed=0),
+    "mnist_grey": lambda: _grey("train"),
+    "stacked_mnist": lambda: stacked(_grey("train"), TRIPLES),
     "ising": lambda: ising_samples(8, CRITICAL, 2000),
     **{name: functools.partial(toy, ROWS.get(name, 5000)) for name, toy in TOYS.items()},
+}
+
+HELD_OUT: dict[str, Callable[[], np.ndarray]] = {  # rows of the same law that are not among those of SETS
+    "mnist": lambda: binarised(mnist("test"), seed=1),
+    "mnist_grey": lambda: _grey("test"),
+    "stacked_digits": lambda: stacked(digits_grey(), 10_000, seed=1),
+    "stacked_mnist": lambda: stacked(_grey("test"), 10_000, seed=1),
+    "ising": lambda: ising_samples(8, CRITICAL, 2000, seed=1),
+    **{name: functools.partial(toy, 10_000, 1) for name, toy in TOYS.items()},
 }
 
 
@@ -168,13 +226,38 @@ def load(name: str) -> Any:
     return SETS[name]()
 
 
-CLASSES = ("digits", "digits_grey")
+CLASSES = ("digits", "digits_grey", "mnist", "mnist_grey")
 
 
 def labels(name: str) -> np.ndarray:
     """The class of every row of a named data set, whole numbers from 0: (row,); ValueError where it has none."""
-    if name not in CLASSES:
+    found = labelled(name) if name in CLASSES else None
+    if found is None:
         raise ValueError(f"The data set {name!r} has no classes; {', '.join(CLASSES)} have.\nPass data=(rows, labels).")
-    from sklearn.datasets import load_digits
+    return np.asarray(found[1])
 
-    return np.asarray(load_digits(return_X_y=True)[1])
+
+def held_out(name: str) -> np.ndarray | None:
+    """Rows of the law of a named data set that `load` does not give: a test set, or fresh draws; None where there are none.
+
+    Those of "stacked_digits" are new triples of the same digits.
+    """
+    return HELD_OUT[name]() if name in HELD_OUT else None
+
+
+Labelled = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
+
+
+def labelled(name: str) -> Labelled | None:
+    """Pictures of one channel and their classes, of which a classifier for a named data set learns, and those it is tested on.
+
+    None where nothing is labelled. Of stacked digits: single digits, which its channels are.
+    """
+    if name in ("mnist", "mnist_grey", "stacked_mnist"):
+        images = {s: (_grey(s) if name != "mnist" else binarised(mnist(s), 0 if s == "train" else 1)) for s in IDX}
+        return images["train"], mnist_labels("train"), (images["test"], mnist_labels("test"))
+    if name in ("digits", "digits_grey", "stacked_digits"):
+        from sklearn.datasets import load_digits
+
+        return (digits() if name == "digits" else digits_grey()), np.asarray(load_digits(return_X_y=True)[1]), None
+    return None

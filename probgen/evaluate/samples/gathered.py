@@ -1,0 +1,114 @@
+"""What is compared: samples, rows held out and rows learned from, in one shape and on one scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from probgen import datasets
+from probgen.evaluate.features.pictures import are_pictures, scaled
+from probgen.evaluate.samples.drawn import alike, drawn
+from probgen.evaluate.samples.rows import checked
+from probgen.fitted import Fitted
+
+MOST = 10_000  # rows of data that are compared
+UNIT = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Samples and data (row, *event); train: rows learned from, or None; held_out: whether data are not among them.
+
+    name: of the data set, where it was named. clipped: the share of values of samples beyond black and white.
+    """
+
+    samples: np.ndarray
+    data: np.ndarray
+    train: np.ndarray | None
+    held_out: bool
+    name: str | None = None
+    pictures: bool = False
+    clipped: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+
+def gathered(
+    samples: Any, data: Any, train: Any, num: int, site: str | None, value_range: tuple[float, float] | None, seed: int
+) -> Gathered:
+    """Everything read, drawn where it must be, and brought to the shape and the scale of the data."""
+    name = data if isinstance(data, str) else None
+    given = None if name is None and data is None else _named(name) if name else checked(data, 2, "data")
+    notes: list[str] = []
+    if isinstance(samples, Fitted):
+        own, learned, notes = drawn(samples, num, site, seed)
+        train = learned if train is None else train
+    else:
+        own = samples
+        train = datasets.load(name) if train is None and name else train
+    own = checked(own, 2, "samples")
+    train = None if train is None else checked(train, 2, "train")
+    if given is None and train is None:
+        raise TypeError(
+            "What are the samples compared with? Pass data=, rows that were not learned from, or a data set's name."
+        )
+    held_out = given is not None and (name is None or name in datasets.HELD_OUT)
+    if not held_out:
+        notes.append("data are the rows that were learned from: none were held out, and a memoriser looks good")
+    reference = _some(train if given is None else given, seed)  # type: ignore[arg-type]
+    shape = reference.shape[1:]
+    found = Gathered(alike(own, shape, "samples"), reference, _shaped(train, shape), held_out, name, notes=tuple(notes))
+    return _on_one_scale(found, value_range)
+
+
+def _named(name: str) -> np.ndarray:
+    """The held-out rows of a named data set, or its only ones."""
+    found = datasets.held_out(name)
+    return datasets.load(name) if found is None else found
+
+
+def _some(rows: np.ndarray, seed: int) -> np.ndarray:
+    """At most `MOST` rows, by chance."""
+    if len(rows) <= MOST:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), MOST, replace=False))]
+
+
+def _shaped(train: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    return None if train is None else alike(train, shape, "train")
+
+
+def _on_one_scale(found: Gathered, value_range: tuple[float, float] | None) -> Gathered:
+    """Pictures from 0 to 1; other rows as floats. Rows of a picture's shape with other values are no pictures, unless said."""
+    data, samples = found.data, found.samples
+    shaped = are_pictures(data.shape[1:])
+    bytes_or_unit = data.dtype == np.uint8 or (data.min() >= 0 and data.max() <= 1)
+    if not shaped or (value_range is None and not bytes_or_unit):
+        if value_range is not None:
+            raise ValueError(f"value_range is for pictures; rows of shape {data.shape[1:]} are none.")
+        train = None if found.train is None else found.train.astype(float)
+        return replace(found, samples=samples.astype(float), data=data.astype(float), train=train)
+    chosen = UNIT if value_range is None else value_range
+    data, _ = scaled(data, UNIT if found.name else chosen, "data", strict=True)
+    samples, clipped = scaled(samples, chosen, "samples", strict=False)
+    train = None if found.train is None else scaled(found.train, _own(found.train, chosen), "train", strict=True)[0]
+    notes = [f"{clipped:.2%} of the values of samples were outside {chosen} and are clipped"] if clipped else []
+    notes += _levels(samples, data)
+    return replace(
+        found, samples=samples, data=data, train=train, pictures=True, clipped=clipped, notes=(*found.notes, *notes)
+    )
+
+
+def _own(train: np.ndarray, chosen: tuple[float, float]) -> tuple[float, float]:
+    """Rows of a named data set are from 0 to 1, whatever samples are."""
+    return UNIT if train.min() >= 0 and train.max() <= 1 and chosen[0] < 0 else chosen
+
+
+def _levels(samples: np.ndarray, data: np.ndarray) -> list[str]:
+    """A note where one has grey levels and the other black and white alone: any measure tells them apart by that."""
+    binary = [bool(np.isin(x[:200], (0, 1)).all()) for x in (samples, data)]
+    if binary[0] == binary[1]:
+        return []
+    which = ("samples are black and white, data grey", "samples are grey, data black and white")[binary[1]]
+    return [f"{which}: they differ by that alone; compare with the data set in the form that was learned from"]
