@@ -16,10 +16,10 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY) lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS)
 
 test-slow: $(READY)
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m slow
+	$(BIN)/pytest -n $(WORKERS) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

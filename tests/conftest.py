@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,12 @@ import pytest
 from probgen import runtime  # noqa: F401  before anything starts JAX: the order of its operations
 
 # Tests compile much and run it briefly: code that LLVM leaves as it is takes a third of the time, here and in child processes.
+# In one piece it takes less time still and half the maps of memory, at whose limit all compiled code is forgotten.
+QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1",
+)  # fmt: skip
 if version("jaxlib").startswith("0.10.") and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = " ".join((
-        os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false",
-    ))  # fmt: skip
+    os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICK_TO_COMPILE))
 
 needs_pyro = pytest.mark.skipif(
     importlib.util.find_spec("pyro") is None, reason="Pyro is not installed: its engine is not tested"
@@ -44,6 +48,27 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if folder := config.stash.get(CACHE, None):
         os.environ.pop("PROBGEN_CACHE")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+ALONE = ("test_examples", "test_hangs", "test_kill_kinds")  # what these compile is another process's
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker gets a whole file, so that fixtures are made once and what is compiled is at hand; files of many tests first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if Path(file).stem in ALONE else file
+
+    return Files(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: without this every full collection of garbage goes through a million objects."""
+    gc.freeze()
 
 
 CACHE = pytest.StashKey[str]()

@@ -45,7 +45,7 @@ RUNS = {
     "pyro-nuts": (PYRO, NUTS),
     "pyro-svi": (PYRO, {**SVI, "num_steps": 300}),
 }
-KINDS = [pytest.param(k, marks=[pytest.mark.xdist_group(k), *[needs_pyro] * k.startswith("pyro")]) for k in RUNS]
+KINDS = [pytest.param(k, marks=[needs_pyro] * k.startswith("pyro")) for k in RUNS]
 COMMAND = [sys.executable, "-c", "import sys; from probgen.cli import main; sys.exit(main())"]
 
 
@@ -211,7 +211,6 @@ def test_killed_processes(kind, shell, tmp_path):
     assert same(pg.load(out), pg.fit(from_file(tmp_path / "program.py", "program"), DATA, **settings))
 
 
-@pytest.mark.xdist_group("numpyro-nuts")
 def test_ctrl_c_returns_what_is_there_and_it_resumes(tmp_path):
     """SIGINT to this very process: the Fit of the chunks so far, whose state and draws belong together."""
     (tmp_path / "program.py").write_text(NUMPYRO)
@@ -235,7 +234,6 @@ def test_ctrl_c_returns_what_is_there_and_it_resumes(tmp_path):
     assert same(pg.resume(tmp_path / "saved", program), whole)
 
 
-@pytest.mark.xdist_group("numpyro-nuts")
 def test_ctrl_c_in_the_shell_says_how_to_go_on(shell, tmp_path):
     (tmp_path / "program.py").write_text(NUMPYRO)
     words = ["--num-warmup=150", "--num-samples=100000", "--num-chains=2"]

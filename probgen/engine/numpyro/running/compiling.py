@@ -109,7 +109,7 @@ def _compiled(
     lowered = jax.jit(flat).lower(*leaves)
     text = "" if runtime.accelerator() else lowered.as_text()
     rows = pools.rows(text)
-    options: dict[str, Any] = OPTIONS.get(make, {}) | (pools.one_by_one() if rows else {})
+    options: dict[str, Any] = _options(make) | (pools.one_by_one() if rows else {})
     with (
         runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
         watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
@@ -227,8 +227,14 @@ def _write(file: Path, found: Any) -> None:
     os.replace(part.name, file)
 
 
-# `init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
-OPTIONS = {make: {"xla_backend_optimization_level": 1} for make in (init, init_at, answer)}
+def _options(make: Callable[..., Any]) -> dict[str, Any]:
+    """`init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
+
+    A level that the user has set holds for all.
+    """
+    level = "xla_backend_optimization_level"
+    once = make in (init, init_at, answer) and level not in os.environ.get("XLA_FLAGS", "")
+    return {level: 1} if once else {}
 
 
 _folded = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
