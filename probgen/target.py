@@ -103,7 +103,6 @@ class Target:
     engine: str
     precision: str  # "float64" or "float32"
     structure: Any  # what the engine knows of the program
-    levels: Mapping[str, list[str]]  # the words of data that are numbers to the program, by keyword
     sites: tuple[Site, ...]
     data: Mapping[str, Any]
     author_guide: Any = None  # the author's program that draws the unknowns
@@ -154,8 +153,6 @@ class Generative(Target):
 
     offers = "Generative"
     num_rows: int
-    visible: list[Variable]
-    hidden: list[Variable]
     proper: bool  # whether what is drawn forward is of the program's law: no factors, no measures
     keywords: Mapping[str, str]  # data that hold rows, and their sites
     inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
@@ -203,9 +200,7 @@ class Learnable(Generative):
     """Rows whose program has a density as well."""
 
     offers = "Learnable"
-    normalised: (
-        bool  # whether the log density of a point's data is a log probability, at once: proper, and nothing hidden
-    )
+    normalised: bool  # whether that of a point's data is a log probability, at once: proper, and nothing hidden
 
 
 class Bounded(Learnable):
@@ -304,10 +299,6 @@ class Continuous(Unnormalised):
 
     def gradient_batch(self, z: Any) -> Any:
         """The gradient at many points: (batch, dim) -> (batch, dim)."""
-        raise NotImplementedError
-
-    def terms(self, z: Any) -> dict[str, float]:
-        """The log density of every site at z: (dim,), by name, for error messages."""
         raise NotImplementedError
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
