@@ -49,15 +49,15 @@ def classifier(
     trained = _kept(key, cache)
     if trained is None:
         weights = _train(x, labels, num_classes, steps, seed)
-        p = np.concatenate(
-            [_apply(weights, np.float64(test_x[i : i + BLOCK]))[1] for i in range(0, len(test_x), BLOCK)]
-        )
+        blocks = (test_x[i : i + BLOCK].astype(np.float64) for i in range(0, len(test_x), BLOCK))
+        told: list[Any] = [_apply(weights, block)[1] for block in blocks]
+        p = np.concatenate(told)
         trained = Trained(weights, float((p.argmax(1) != test_labels).mean()))
         _keep(key, trained, cache)
     note = f"the net reads {1 - trained.wrong:.2%} of {len(test_x)} held-out rows rightly"
     apply = functools.partial(_apply, trained.weights)
-    told = f"classifier of {name or 'these rows'} trained here"
-    return Net(told, digest(*trained.weights), apply, pictures=True, num_classes=num_classes, block=BLOCK, note=note)
+    label = f"classifier of {name or 'these rows'} trained here"
+    return Net(label, digest(*trained.weights), apply, pictures=True, num_classes=num_classes, block=BLOCK, note=note)
 
 
 def by_channel(net: Net) -> Net:
@@ -67,10 +67,10 @@ def by_channel(net: Net) -> Net:
     """
 
     def apply(x: np.ndarray) -> Outputs:
-        outputs = [net.apply(np.ascontiguousarray(x[..., i : i + 1])) for i in range(x.shape[-1])]
+        outputs: list[Any] = [net.apply(np.ascontiguousarray(x[..., i : i + 1])) for i in range(x.shape[-1])]
         p = np.ones((len(x), 1))
         for _, own in outputs:
-            p = (p[:, :, None] * own[:, None, :]).reshape(len(x), -1)  # type: ignore[index]
+            p = (p[:, :, None] * own[:, None, :]).reshape(len(x), -1)
         return np.concatenate([features for features, _ in outputs], axis=1), p
 
     return Net(f"{net.name}, each of 3 channels", net.hash, apply, True, net.num_classes**3, 3, BLOCK, net.note)
@@ -220,6 +220,6 @@ def _keep(key: str, trained: Trained, cache: bool) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_name(f"{file.stem}-{os.getpid()}.half.npz")
-    weights = {f"w{i}": w for i, w in enumerate(trained.weights)}
-    np.savez(half, **weights, wrong=trained.wrong, hash=digest(*trained.weights))  # type: ignore[arg-type]
+    weights: dict[str, Any] = {f"w{i}": w for i, w in enumerate(trained.weights)}
+    np.savez(half, **weights, wrong=trained.wrong, hash=digest(*trained.weights))
     half.replace(file)

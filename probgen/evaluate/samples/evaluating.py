@@ -132,10 +132,12 @@ def _prdc(seen: Seen, settings: Settings) -> dict[str, Measure]:
 
 
 def _modes(seen: Seen, settings: Settings) -> dict[str, Measure]:
-    centres, sd = _geometry(settings, seen.rows)
+    geometry: tuple[Any, Any] = _geometry(settings, seen.rows)
+    centres, sd = geometry
     if centres is not None:
-        return modes.modes(seen.rows.samples, centres, sd)  # type: ignore[arg-type]
-    labels, reference = (each.argmax(1) for each in (seen.p, seen.q))  # type: ignore[union-attr]
+        return modes.modes(seen.rows.samples, centres, sd)
+    told: tuple[Any, Any] = (seen.p, seen.q)
+    labels, reference = (each.argmax(1) for each in told)
     shares, noise = modes.shares_of(reference, seen.net.num_classes, seen.net.channels)
     return modes.classes(labels, seen.net.num_classes, shares, noise)
 
@@ -243,11 +245,12 @@ def _default(rows: Gathered) -> Net:
     from probgen import datasets
     from probgen.evaluate.features.classifier import by_channel, classifier
 
-    found = datasets.labelled(rows.name) if rows.name and rows.pictures else None
+    name = rows.name or ""
+    found = datasets.labelled(name) if name and rows.pictures else None
     if found is None:
         return no_net()
     x, labels, test = found
-    net = classifier(x, labels, test, name=rows.name)  # type: ignore[arg-type]
+    net = classifier(x, labels, test, name=name)
     return by_channel(net) if rows.data.shape[-1] == 3 and rows.data.ndim == 4 else net
 
 

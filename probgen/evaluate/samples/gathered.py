@@ -56,7 +56,7 @@ def gathered(
     held_out = given is not None and (name is None or name in datasets.HELD_OUT)
     if not held_out:
         notes.append("data are the rows that were learned from: none were held out, and a memoriser looks good")
-    reference = _some(train if given is None else given, seed)  # type: ignore[arg-type]
+    reference = _some(train if given is None else given, seed)
     shape = reference.shape[1:]
     found = Gathered(alike(own, shape, "samples"), reference, _shaped(train, shape), held_out, name, notes=tuple(notes))
     return _on_one_scale(found, value_range)

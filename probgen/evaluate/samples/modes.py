@@ -84,9 +84,9 @@ def shares_of(labels: np.ndarray, num_classes: int, channels: int = 1) -> tuple[
 
 def assigned(x: np.ndarray, centres: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centre of each row, and whether it is within a distance: both (row,)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    apart, label = cKDTree(centres).query(x)
+    apart, label = (np.asarray(each) for each in KDTree(centres).query(x))
     return label, apart < within
 
 
@@ -132,7 +132,12 @@ def _counted(
     chance[:, p == 0] = 0
     rows = np.random.default_rng(0).multinomial(n, counts / n, size=200)
     again = [(rows[:, :num_modes] >= need)[:, p > 0].sum(1).std() for need in (1, enough)]
-    shared = {"error_kind": "bootstrap over samples", "better": "higher", "num_samples": n, "perfect_kind": "exact"}
+    shared: dict[str, Any] = {
+        "error_kind": "bootstrap over samples",
+        "better": "higher",
+        "num_samples": n,
+        "perfect_kind": "exact",
+    }
     reached = Measure(
         name="modes_reached", value=float((own[p > 0] > 0).sum()), error=float(again[0]), perfect=float(chance[0].sum()),
         kind=f"of {(p > 0).sum()}, with one sample {kind}", more={"with_five": float((own[p > 0] >= 5).sum())}, **shared,
@@ -144,7 +149,7 @@ def _counted(
     bins = f"{num_modes} modes" + (" and one bin for all else" if len(counts) > num_modes else "")
     kl = Measure(
         name="modes_kl", value=_kl(counts / n, law), error=float(np.std([_kl(row / n, law) for row in rows])),
-        perfect=expected_kl(law, n), kind=f"KL(samples | data) in nats, {bins}", **shared | {"better": "lower"},
+        perfect=expected_kl(law, n), kind=f"KL(samples | data) in nats, {bins}", **{**shared, "better": "lower"},
     )  # fmt: skip
     return reached, kept, kl
 
