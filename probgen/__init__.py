@@ -34,6 +34,7 @@ __all__ = [
     "LogProb",
     "Model",
     "compare",
+    "evaluate",
     "extend",
     "fit",
     "inference",
