@@ -378,6 +378,16 @@ def test_a_killed_run_goes_on_bit_for_bit(inference, tmp_path, killed):
         assert np.array_equal(value, resumed.state[name]), name
 
 
+def test_weights_begin_where_a_fit_ended_whatever_their_scale():
+    x = {"x": X.reshape(-1, 2)}
+    settings = {"num_steps": 3, "progress": False, "held_out": 0.0}
+    before = pg.fit(Model(plain, by_row=True), x, inference="gan", **settings)
+    after = pg.fit(
+        Model(plain, by_row=True), x, inference="gan", init=before, equalised=True, learning_rate=1e-9, **settings
+    )
+    np.testing.assert_allclose(after.parameters["w"], before.parameters["w"], atol=1e-6)
+
+
 def test_rows_held_out_are_never_learned_from():
     algorithm, _, _, _, target = asked(Model(plain, by_row=True), {"x": X.reshape(-1, 2)}, "gan", held_out=0.25)
     state = algorithm.init(KEY, target)

@@ -101,9 +101,9 @@ class FromDraws(Learner[Generative]):
 
     def prepare(self, target: Any) -> Any:
         """The target as learners from draws take it: without a guide; Incompatible where its draws have no gradient."""
-        critic = target.author_critic
-        target = getattr(target, "plain", target)
-        notes = target.drawable()
+        critic, guided = target.author_critic, hasattr(target, "plain")
+        target = target.plain if guided else target
+        notes = (*target.drawable(), *((f"{self.name} does not use the program's guide.",) if guided else ()))
         rows = target.num_rows - self.held_rows(target.num_rows)
         default = type(self).__dataclass_fields__["batch_size"].default
         if self.batch_size > rows and self.batch_size != default:
@@ -121,7 +121,7 @@ class FromDraws(Learner[Generative]):
         import jax.numpy as jnp
 
         k_model, k_rival, k_order = jax.random.split(key, 3)
-        parameters = self.first(k_model, target.initial(k_model))
+        parameters = target.started(self.first(k_model, target.initial(k_model)))  # where they begin elsewhere, they do
         order = jax.random.permutation(k_order, target.num_rows).astype(jnp.int32)
         count, zero = self.held_rows(target.num_rows), jnp.zeros((), "float32")
         rival = self.first_rival(k_rival, target)
