@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probgen.fitted import Fitted
-from probgen.target import Learnable
+from probgen.target import Generative
 
 
 def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
@@ -16,7 +16,7 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np
 
     Of a posterior, data sets are drawn and their rows pooled: the law of a row, covariates aside.
     """
-    if isinstance(fit.target, Learnable):
+    if isinstance(fit.target, Generative):
         rows = fit.target.all_rows()
         own = {site for site in fit.target.keywords.values() if site in rows}
         chosen = _one(site, sorted(own), "visible")
