@@ -20,7 +20,11 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np
         rows = fit.target.all_rows()
         own = {site for site in fit.target.keywords.values() if site in rows}
         chosen = _one(site, sorted(own), "visible")
-        return _array(fit.sample(num, seed), chosen)[:num], np.asarray(rows[chosen]), []
+        if not fit.target.inputs:
+            return _array(fit.sample(num, seed), chosen)[:num], np.asarray(rows[chosen]), []
+        inputs = ", ".join(fit.target.inputs)
+        found: Any = fit.simulate(num, seed=seed)  # type: ignore[attr-defined]
+        return _array(found, chosen)[:num], np.asarray(rows[chosen]), [f"drawn given {inputs} of rows by chance"]
     observed = _observed(fit)
     chosen = _one(site, sorted(observed), "observed")
     seen = observed[chosen]

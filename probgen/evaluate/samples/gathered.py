@@ -65,7 +65,10 @@ def gathered(
 def _named(name: str) -> np.ndarray:
     """The held-out rows of a named data set, or its only ones."""
     found = datasets.held_out(name)
-    return datasets.load(name) if found is None else found
+    found = datasets.load(name) if found is None else found
+    if isinstance(found, tuple):
+        raise ValueError(f"The data set {name!r} is of pairs; pass the rows that samples are compared with, as an array.")
+    return found
 
 
 def _some(rows: np.ndarray, seed: int) -> np.ndarray:
