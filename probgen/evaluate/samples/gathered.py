@@ -67,7 +67,9 @@ def _named(name: str) -> np.ndarray:
     found = datasets.held_out(name)
     found = datasets.load(name) if found is None else found
     if isinstance(found, tuple):
-        raise ValueError(f"The data set {name!r} is of pairs; pass the rows that samples are compared with, as an array.")
+        raise ValueError(
+            f"The data set {name!r} is of pairs; pass the rows that samples are compared with, as an array."
+        )
     return found
 
 
