@@ -51,20 +51,10 @@ def theirs_fid(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def clean_fid(x: np.ndarray, y: np.ndarray) -> float:
-    """clean-fid's function; SciPy 1.18 has no `disp`, which it passes: taken away here, or it does not run."""
-    import scipy.linalg
-
-    own = scipy.linalg.sqrtm
-
-    def rooted(a: np.ndarray, disp: bool = True) -> object:
-        return own(a) if disp else (own(a), 0.0)
-
-    clean.linalg.sqrtm = rooted
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy's `disp`, which it passes, is going
         found = clean.frechet_distance(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False))
-    finally:
-        clean.linalg.sqrtm = own
-    return float(np.real(found))
+    return float(found)
 
 
 def theirs_kid(x: np.ndarray, y: np.ndarray, subsets: int, size: int) -> tuple[float, float]:

@@ -122,7 +122,8 @@ def _stream(path: Path) -> Any:
     first = io.BytesIO(raw)
     if reader(first) != MAGIC:
         raise pickle.UnpicklingError("it does not begin as PyTorch's files do")
-    reader(first), reader(first)
+    for _ in range(2):  # the version, and about the machine
+        reader(first)
     start = first.tell()
     sizes: dict[str, tuple[str, int]] = {}
 

@@ -23,8 +23,12 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np
         if not fit.target.inputs:
             return _array(fit.sample(num, seed), chosen)[:num], np.asarray(rows[chosen]), []
         inputs = ", ".join(fit.target.inputs)
-        found: Any = fit.simulate(num, seed=seed)  # type: ignore[attr-defined]
-        return _array(found, chosen)[:num], np.asarray(rows[chosen]), [f"drawn given {inputs} of rows by chance"]
+        simulate: Any = getattr(fit, "simulate")  # noqa: B009  of fits that learned from rows
+        return (
+            _array(simulate(num, seed=seed), chosen)[:num],
+            np.asarray(rows[chosen]),
+            [f"drawn given {inputs} of rows by chance"],
+        )
     observed = _observed(fit)
     chosen = _one(site, sorted(observed), "observed")
     seen = observed[chosen]
