@@ -234,16 +234,7 @@ def labels(name: str) -> np.ndarray:
     found = labelled(name) if name in CLASSES else None
     if found is None:
         raise ValueError(f"The data set {name!r} has no classes; {', '.join(CLASSES)} have.\nPass data=(rows, labels).")
-    if name in ("mnist", "mnist_grey"):
-        return mnist_labels("train")
-    return _digit_classes()
-
-
-def _digit_classes() -> np.ndarray:
-    from sklearn.datasets import load_digits
-
-    found: Any = load_digits()
-    return found.target
+    return np.asarray(found[1])
 
 
 def held_out(name: str) -> np.ndarray | None:
@@ -266,5 +257,7 @@ def labelled(name: str) -> Labelled | None:
         images = {s: (_grey(s) if name != "mnist" else binarised(mnist(s), 0 if s == "train" else 1)) for s in IDX}
         return images["train"], mnist_labels("train"), (images["test"], mnist_labels("test"))
     if name in ("digits", "digits_grey", "stacked_digits"):
-        return (digits() if name == "digits" else digits_grey()), _digit_classes(), None
+        from sklearn.datasets import load_digits
+
+        return (digits() if name == "digits" else digits_grey()), np.asarray(load_digits(return_X_y=True)[1]), None
     return None

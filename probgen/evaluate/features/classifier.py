@@ -49,13 +49,15 @@ def classifier(
     trained = _kept(key, cache)
     if trained is None:
         weights = _train(x, labels, num_classes, steps, seed)
-        read = [_read(weights, test_x[i : i + BLOCK].astype(float))[1] for i in range(0, len(test_x), BLOCK)]
-        trained = Trained(weights, float((np.concatenate(read).argmax(1) != test_labels).mean()))
+        blocks = (test_x[i : i + BLOCK].astype(np.float64) for i in range(0, len(test_x), BLOCK))
+        told: list[Any] = [_apply(weights, block)[1] for block in blocks]
+        p = np.concatenate(told)
+        trained = Trained(weights, float((p.argmax(1) != test_labels).mean()))
         _keep(key, trained, cache)
     note = f"the net reads {1 - trained.wrong:.2%} of {len(test_x)} held-out rows rightly"
-    apply = functools.partial(_read, trained.weights)
-    told = f"classifier of {name or 'these rows'} trained here"
-    return Net(told, digest(*trained.weights), apply, pictures=True, num_classes=num_classes, block=BLOCK, note=note)
+    apply = functools.partial(_apply, trained.weights)
+    label = f"classifier of {name or 'these rows'} trained here"
+    return Net(label, digest(*trained.weights), apply, pictures=True, num_classes=num_classes, block=BLOCK, note=note)
 
 
 def by_channel(net: Net) -> Net:
@@ -65,7 +67,7 @@ def by_channel(net: Net) -> Net:
     """
 
     def apply(x: np.ndarray) -> Outputs:
-        outputs: Any = [net.apply(np.ascontiguousarray(x[..., i : i + 1])) for i in range(x.shape[-1])]
+        outputs: list[Any] = [net.apply(np.ascontiguousarray(x[..., i : i + 1])) for i in range(x.shape[-1])]
         p = np.ones((len(x), 1))
         for _, own in outputs:
             p = (p[:, :, None] * own[:, None, :]).reshape(len(x), -1)
@@ -116,8 +118,7 @@ def _patches(x: Any, stride: int, xp: Any) -> Any:
     return xp.concatenate([x[:, i : i + h : stride, j : j + w : stride] for i in range(3) for j in range(3)], axis=-1)
 
 
-def _read(weights: tuple[np.ndarray, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden units and class probabilities, in float64."""
+def _apply(weights: tuple[np.ndarray, ...], x: np.ndarray) -> Outputs:
     from scipy.special import softmax
 
     if x.shape[-1] * 9 != weights[0].shape[0] or _flat(x.shape[1:3]) * weights[-5].shape[0] != weights[-4].shape[0]:

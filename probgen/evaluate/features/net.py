@@ -95,9 +95,9 @@ def yours(function: Callable[[np.ndarray], Any], rows: np.ndarray, block: int = 
 
 def _blocks(function: Callable[[np.ndarray], Any], block: int) -> Callable[[np.ndarray], Outputs]:
     def apply(x: np.ndarray) -> Outputs:
-        parts = [_answer(function, x[i : i + block]) for i in range(0, len(x), block)]
-        p = [own for _, own in parts if own is not None]
-        return np.concatenate([part[0] for part in parts]), np.concatenate(p) if p else None
+        parts: list[Any] = [_answer(function, x[i : i + block]) for i in range(0, len(x), block)]
+        p = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])
+        return np.concatenate([part[0] for part in parts]), p
 
     return apply
 

@@ -132,10 +132,12 @@ def _prdc(seen: Seen, settings: Settings) -> dict[str, Measure]:
 
 
 def _modes(seen: Seen, settings: Settings) -> dict[str, Measure]:
-    centres, sd = _geometry(settings, seen.rows)
-    if centres is not None and sd is not None:
+    geometry: tuple[Any, Any] = _geometry(settings, seen.rows)
+    centres, sd = geometry
+    if centres is not None:
         return modes.modes(seen.rows.samples, centres, sd)
-    labels, reference = (np.argmax(np.asarray(each), axis=1) for each in (seen.p, seen.q))
+    told: tuple[Any, Any] = (seen.p, seen.q)
+    labels, reference = (each.argmax(1) for each in told)
     shares, noise = modes.shares_of(reference, seen.net.num_classes, seen.net.channels)
     return modes.classes(labels, seen.net.num_classes, shares, noise)
 
@@ -248,7 +250,7 @@ def _default(rows: Gathered) -> Net:
     if found is None:
         return no_net()
     x, labels, test = found
-    net = classifier(x, labels, test, name=rows.name or "")
+    net = classifier(x, labels, test, name=name)
     return by_channel(net) if rows.data.shape[-1] == 3 and rows.data.ndim == 4 else net
 
 

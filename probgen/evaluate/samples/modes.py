@@ -86,8 +86,7 @@ def assigned(x: np.ndarray, centres: np.ndarray, within: float) -> tuple[np.ndar
     """The nearest centre of each row, and whether it is within a distance: both (row,)."""
     from scipy.spatial import KDTree
 
-    found: Any = KDTree(centres).query(x)
-    apart, label = found
+    apart, label = (np.asarray(each) for each in KDTree(centres).query(x))
     return label, apart < within
 
 
@@ -133,7 +132,7 @@ def _counted(
     chance[:, p == 0] = 0
     rows = np.random.default_rng(0).multinomial(n, counts / n, size=200)
     again = [(rows[:, :num_modes] >= need)[:, p > 0].sum(1).std() for need in (1, enough)]
-    shared: Any = {
+    shared: dict[str, Any] = {
         "error_kind": "bootstrap over samples",
         "better": "higher",
         "num_samples": n,
