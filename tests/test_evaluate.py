@@ -70,6 +70,9 @@ def test_a_perfect_sampler_of_a_named_set_is_near_what_is_told_of_one():
     for word in ("precision", "recall", "density", "coverage"):
         assert abs(beside[word].value - beside[word].perfect) < 0.1
     assert beside["fid"].value < 6 * beside["fid"].perfect
+    same = pg.evaluate(train[:300], data=y, train=train[:300], measures="fid")
+    assert same["fid"].more["training_rows"] == pytest.approx(same["fid"].value)
+    assert f"FID of as many training rows: {same['fid'].value:.4g}" in same.notes
 
 
 def test_the_result_is_a_table_a_dictionary_and_readable():

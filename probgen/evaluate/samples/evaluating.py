@@ -105,6 +105,8 @@ def evaluate(
             found |= KNOWN[word](seen, settings)
     found |= _beside_training_rows(found, seen, settings)
     notes = [*rows.notes, *(f"no {word}: {why}" for word, why in left.items()), *([used.note] if used.note else [])]
+    if "fid" in found and (beside := found["fid"].more.get("training_rows")) is not None:
+        notes.append(f"FID of as many training rows: {beside:.4g}")
     return Measures(found, used.name, used.hash, tuple(notes))
 
 
