@@ -116,6 +116,16 @@ def _globals_are_left_alone() -> Iterator[None]:
     assert not changed, f"process globals changed: {changed}"
 
 
+@pytest.fixture
+def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of kernels compiled with LLVM's optimisation, as a user has them: for tests that run more than they compile."""
+    from probgen.engine.numpyro.running import compiling, loops
+
+    before, level = compiling._options, {"xla_backend_optimization_level": 1}
+    steps = (loops.chunk, loops.chunk_many)
+    monkeypatch.setattr(compiling, "_options", lambda make: level if make in steps else before(make))
+
+
 def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
     """Run Python in a child process; its output is captured."""
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, **keywords)

@@ -78,6 +78,7 @@ def test_an_energy_does_not_pass_after_a_few_steps(inference):
         assert finding.status == "warn", finding
 
 
+@pytest.mark.usefixtures("optimised")
 def test_an_energy_passes_when_it_has_learned():
     data = {"v": bars(), "num_visible": 9, "num_hidden": 4}
     fit = pg.fit("rbm", data, "pcd", num_steps=6000, progress=False)

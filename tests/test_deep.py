@@ -69,6 +69,7 @@ def exact_dbm(p, v):
     return free(v) - logsumexp(free(every))
 
 
+@pytest.mark.usefixtures("optimised")
 def test_a_deep_boltzmann_machine_is_learned_from_where_greedy_training_ended():
     """Bars and stripes: 6.24 nats a row for fair coins, 2.60 at best. The bound by mean field is below enumeration."""
     data = bars(num_hidden1=8, num_hidden2=6)
@@ -105,6 +106,7 @@ def test_a_centred_machine_is_the_plain_one_in_other_parameters():
     np.testing.assert_allclose(change, change[0], atol=1e-10)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_a_centred_machine_learns_from_nothing_and_greedy_refuses_it():
     rows = bars_and_stripes(3).reshape(-1, 9)
     data = {
@@ -284,6 +286,7 @@ def test_the_density_without_them_has_the_same_constant_and_draws():
         assert drawn["z"][drawn["y"] == a].mean() == pytest.approx(expit(3 * a - 2), abs=0.01)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_a_belief_network_is_drawn_and_measured_by_its_top_layer():
     """Against sums over all states: the constant by annealing, the means of v."""
     fit = pg.fit("dbn", bars(num_hidden1=5, num_hidden2=4), "greedy", num_steps=3000, learning_rate=0.2, **QUIET)

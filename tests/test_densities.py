@@ -36,6 +36,7 @@ def test_the_gaussian_finds_its_closed_form():
     np.testing.assert_allclose(drawn.mean(0), x.mean(0), atol=0.06)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_learning_stops_where_held_out_rows_get_no_better():
     """Thirty rows of ten dimensions: a full covariance fits them ever better, and others ever worse."""
     x, fresh = np.random.default_rng(0).normal(size=(30, 10)), np.random.default_rng(1).normal(size=(2000, 10))

@@ -99,6 +99,7 @@ def test_bounds_on_levels_meet_the_mass_of_the_boxes():
     assert gaps[1] < 0.5 * gaps[0]
 
 
+@pytest.mark.usefixtures("optimised")
 def test_the_model_learns_and_draws_levels():
     """Two-coordinate levels in a checkerboard: log 8 nats if known exactly, log 16 if not at all."""
     rng = np.random.default_rng(0)

@@ -309,6 +309,7 @@ def test_gaussian_rbm_beats_a_gaussian_of_the_same_rows():
     assert gaussian + 0.3 < fit.log_prob().value.mean() < truth + 0.05
 
 
+@pytest.mark.usefixtures("optimised")
 def test_softmax_rbm_by_pcd_reaches_exact_maximum_likelihood():
     """Three units of three levels that agree in 70 % of 300 rows; both log likelihoods by the independent formula.
 
@@ -335,6 +336,7 @@ def test_softmax_rbm_by_pcd_reaches_exact_maximum_likelihood():
     assert 0.5 * np.abs(np.exp(exact) - np.exp(found)).sum() < 0.03
 
 
+@pytest.mark.usefixtures("optimised")
 def test_product_of_experts_finds_the_sources():
     """Score matching: directions of the two mixed sources within 5 degrees, log likelihood that of the truth."""
     x, unmixing = model("product_of_experts").default_data()["x"], np.array([[1.0, 0.0], [-0.6, 1.0]])

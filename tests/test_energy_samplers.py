@@ -81,6 +81,7 @@ def side_by_side(**data):
     [("tempering", {"num_temperatures": 3, "hottest": 0.5}), ("metropolis", {"thinning": 2})],
     ids=["tempering", "metropolis"],
 )
+@pytest.mark.usefixtures("optimised")
 def test_draws_have_the_enumerated_distribution(inference, settings):
     """Total variation below 0.02 beyond the draws' noise, which half the distance of two halves of the chains estimates.
 
@@ -102,6 +103,7 @@ def test_draws_have_the_enumerated_distribution(inference, settings):
 
 @pytest.mark.parametrize("inference", ["gibbs", "tempering", "metropolis"])
 @pytest.mark.parametrize(("coupling", "exact"), [(0.2, 0.34277), (0.4406868, 0.84386), (0.6, 0.97287)])
+@pytest.mark.usefixtures("optimised")
 def test_magnetisation_of_the_periodic_ising_model(inference, coupling, exact):
     """Within four standard errors, from independent chains: a false alarm in 16,000 runs of each."""
     fit = pg.fit(ising, {"coupling": coupling}, inference, num_chains=100, num_samples=300, num_warmup=200, seed=2)
@@ -111,6 +113,7 @@ def test_magnetisation_of_the_periodic_ising_model(inference, coupling, exact):
     assert abs(found.mean() - exact) < 4 * error + 5e-6
 
 
+@pytest.mark.usefixtures("optimised")
 def test_chains_in_two_modes_are_flagged_and_tempering_visits_both():
     """An ordered 8x8 lattice: Gibbs chains keep the sign that they began with."""
     settings = {"num_chains": 4, "num_samples": 1000, "seed": 3}
@@ -133,6 +136,7 @@ def two_modes():
 
 
 @pytest.mark.parametrize("over", ["auto", "random_walk", "mala"])
+@pytest.mark.usefixtures("optimised")
 def test_tempering_of_reals_weighs_two_modes(over):
     """Modes ten standard deviations apart; means over chains within four standard errors."""
     settings = {"num_chains": 40, "num_samples": 300, "num_warmup": 256, "num_temperatures": 6, "hottest": 0.05}

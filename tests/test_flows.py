@@ -343,6 +343,7 @@ def test_picture_flows_learn_digits(name):
 
 
 @pytest.mark.parametrize("name", ["realnvp", *(pytest.param(name, marks=pytest.mark.slow) for name in VECTORS[1:])])
+@pytest.mark.usefixtures("optimised")
 def test_flows_learn_two_moons(name):
     """A short run; the density sums to one on a grid, and draws look like the rows."""
     data = {"x": two_moons(20_000, seed=1), "dim": 2, **({"num_layers": 4, "width": 32} if name in CONDITIONAL else {})}

@@ -126,6 +126,7 @@ def test_pseudo_likelihood_is_that_of_the_enumerated_conditionals(name):
         assert abs(float(estimates.mean()) - want) < 4 * error  # false alarms: 6e-5
 
 
+@pytest.mark.usefixtures("optimised")
 def test_pseudo_likelihood_recovers_couplings():
     """20,000 exact draws of a fully visible machine of 6 units; 5 asymptotic standard errors, about 0.03 each."""
 
@@ -223,6 +224,7 @@ def long(*values):
     ("inference", "side", "bar"),
     [("pcd", 3, -2.75), long("pcd_tempered", 4, -3.5), long("pcd", 4, -3.9), long("pcd_tempered", 3, -2.7)],
 )
+@pytest.mark.usefixtures("optimised")
 def test_bars_and_stripes_by_persistent_chains(inference, side, bar):
     """The optima are -2.5993 and -3.3791 nats a row."""
     fit = pg.fit("rbm", bars(side) | {"num_hidden": 8 * (side - 2)}, inference, **SETTINGS)
@@ -474,6 +476,7 @@ def excess(fit, toy):
 
 
 @pytest.mark.parametrize(("toy", "noise"), [(eight_gaussians, 0.1), (two_moons, 0.05)], ids=repr)
+@pytest.mark.usefixtures("optimised")
 def test_neural_energies_by_score_matching(toy, noise):
     settings = {"num_steps": 2000, "learning_rate": 5e-3, "noise": noise, "batch_size": 100}
     fit = pg.fit("neural_ebm", neural_ebm.rows(toy(5000)), "score_matching", **settings)
@@ -509,6 +512,7 @@ def outliers(fit, held_out, seed=0):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 5))])
+@pytest.mark.usefixtures("optimised")
 def test_neural_energies_of_digits_find_outliers(seed):
     x = dequantised()
     data = {"x": x[:1500], "num_visible": 64}
@@ -519,6 +523,7 @@ def test_neural_energies_of_digits_find_outliers(seed):
     assert fit.records["rollbacks"][0, -1] == 0
 
 
+@pytest.mark.usefixtures("optimised")
 def test_a_planted_divergence_is_rolled_back_and_told():
     """A hundred times the learning rate: 0.25 at step 300 without a rollback."""
     data = {"x": dequantised()[:1500], "num_visible": 64}

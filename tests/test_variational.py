@@ -135,6 +135,7 @@ def test_laplace_has_the_inverse_curvature_of_the_mode():
 
 
 @pytest.mark.parametrize("inference", [word for word in FLOWS if word != "realnvp"])  # `flow` is realnvp
+@pytest.mark.usefixtures("optimised")
 def test_flows_on_a_banana(inference):
     """The ELBO, at most log Z = 0, is well above the best normal's, -0.54; p/q over draws has no mean above one.
 
@@ -148,12 +149,14 @@ def test_flows_on_a_banana(inference):
     assert not found.records["skipped"].any()
 
 
+@pytest.mark.usefixtures("optimised")
 def test_flow_has_the_moments_of_a_banana():
     a, b = (fit(banana, {"scale": 0.5}, "flow").draws[site].ravel() for site in "ab")
     np.testing.assert_allclose([a.mean(), a.std(), b.mean()], [0.0, 1.0, 1.0], atol=0.13)
     np.testing.assert_allclose(b.std(), 1.5, rtol=0.15)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_flow_is_nearly_exact_on_a_normal():
     found = normal_fit("flow", num_steps=2000)
     ratio = log_ratio(found)

@@ -74,18 +74,25 @@ class NumpyroLearnable(NumpyroRows, Learnable):
     def biased(self) -> NumpyroLearnable:
         """The target with the biases of its visible bits found, which then begin at the data's log odds."""
         with runtime.jax_scope(self.precision):
-            s, biases = self.structure, self._biases(self.initial(jax.random.key(0)))
+            s, biases = self.structure, self._biases()
         if biases == s.biases:
             return self
         return NumpyroLearnable(s.but(biases=biases), self.arrays)
 
-    def _biases(self, parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """Parameters b that begin at zero, and the bits v whose log odds they add to: of v_i, df/db_i has the term v_i alone."""
-        begun = self.initial(jax.random.key(0))
+    def _biases(self, parameters: Mapping[str, Any] | None = None) -> tuple[tuple[str, str], ...]:
+        """Parameters b that begin at zero, and the bits v whose log odds they add to: of v_i, df/db_i has the term v_i alone.
+
+        parameters: where the slopes are taken, by default where learning begins.
+        """
         bits = [v for v in self.visible if v.kind == "bits"]
-        pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
-        if not pairs or self.inputs:
+        if not bits or self.inputs:
             return ()
+        begin = jax.jit(lambda arrays, key: type(self)(self.structure, arrays).initial(key))
+        begun = begin(self.arrays, jax.random.key(0))
+        pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
+        if not pairs:
+            return ()
+        parameters = begun if parameters is None else parameters
         values = blocking.random_points(tuple(self.variables.values()), 0)
         rest, some = {**self.shared, **parameters}, {k: parameters[k] for k, _ in pairs}
         slopes = functools.partial(_parameter_slopes, self.structure.one.joint, rest, some)
