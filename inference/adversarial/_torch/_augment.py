@@ -10,7 +10,9 @@ from collections.abc import Mapping
 import torch
 
 
-def changed(seed: int, points: Mapping[str, torch.Tensor], sites: tuple[str, ...], kind: str) -> dict[str, torch.Tensor]:
+def changed(
+    seed: int, points: Mapping[str, torch.Tensor], sites: tuple[str, ...], kind: str
+) -> dict[str, torch.Tensor]:
     """Points {site: (row, *event)} with their pictures changed; the same seed changes every batch alike."""
     found = dict(points)
     if kind == "none":

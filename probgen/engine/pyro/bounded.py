@@ -261,8 +261,8 @@ def _plain(node: Any) -> bool:
 def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: Any = None) -> PyroLearnable:
     """The target with a guide, a default one where none is given; as it was where no guide can be.
 
-    A critic is kept for learners that play against one. Raises ValueError where the guide does not run on rows, or does not draw just
-    the hidden sites.
+    A critic is kept for learners that play against one. Raises ValueError where the guide does not run on rows, or does not draw
+    just the hidden sites.
     """
     if isinstance(target, PyroRows):
         target.author_critic = None if critic is None else pinned(critic)

@@ -22,6 +22,7 @@ from probgen.engine.pyro.bounded import fits_rows, guided
 from probgen.engine.pyro.codes import as_numbers
 from probgen.engine.pyro.continuous import target_type
 from probgen.engine.pyro.executor import OPS, Executor, Ops
+from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
 from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.paired import PyroGuided
@@ -46,9 +47,13 @@ __all__ = [
     "Executor",
     "Ops",
     "as_numbers",
+    "forward",
     "guided",
     "has_parameters",
+    "judged",
     "name",
+    "noise",
+    "pack",
     "prepare",
     "probe",
     "scoped",
@@ -128,6 +133,9 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
 def paired(target: Any) -> Any:
     """The target with the author's guide of its unknowns; see `paired`."""
     return PyroGuided(target, target.author_guide)
+
+
+forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack
 
 
 def _whole(key: Any, program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:

@@ -80,7 +80,7 @@ def _rows_with(
     if not seen.found and not points:
         return None
     _check_drawn({visible[name]: (name, nodes[name]) for name in points}, few, seen)
-    refuse_batch_norm(seen.roots)
+    refuse_batch_norm(seen.roots, "draw" if points else "density")
     variables, sites = [], []
     for name, node in nodes.items():
         shape = tuple((few[visible[name]] if name in visible else node["value"]).shape[1:])

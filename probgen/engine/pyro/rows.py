@@ -87,7 +87,7 @@ def _batch(rows: torch.Tensor, index: Any, precision: str) -> torch.Tensor:
 
 
 class PyroRows(Generative):
-    """A program of a batch of rows, and the rows; where it plays against a critic, its opponent, and how many rows that judges at once."""
+    """A program of a batch of rows, and the rows; opponent: a critic, where it plays against one, of `pack` rows at once."""
 
     engine = "pyro"
     ops = OPS
@@ -121,13 +121,14 @@ class PyroRows(Generative):
 
     def largest(self, rows: int) -> int:
         """Numbers of the largest array of a batch of so many rows, or of a parameter."""
-        arrays = self.batch(torch.arange(FEW) % self.num_rows)
+        arrays = self.batch(torch.arange(rows - rows % self.pack) % self.num_rows)
         data = taken(self.structure.program, {**self.structure.static, **self._named(arrays)})
         with suppress(Exception), Watch(()) as watch:  # what fails is told where it is run
             values = looked(self.structure.program, data, self.precision)[1].values
-            weights = max((v.numel() for v in values.values()), default=0)
-            return max(weights, watch.largest // FEW * rows)
-        return SMALL
+            if self.opponent is not None:
+                values = {**values, **critics.looked_at(self, arrays, 0).values}
+            return max(watch.largest, *(v.numel() for v in values.values()))
+        return SMALL + 1
 
     def initial(self, seed: int) -> dict[str, torch.Tensor]:
         """The parameters before learning, unconstrained: drawn anew, or what a module of the user's holds."""
@@ -230,8 +231,10 @@ class PyroRows(Generative):
         return draws.check(self)
 
     def simulated(self, rows: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
-        """The visible sites as drawn for the inputs of rows, inside `running`, differentiable in the parameters: {site: (row, *event)},
-        with the inputs by keyword; given: values (row, *event) of other sites."""
+        """The visible sites as drawn, inside `running`, differentiable in the parameters, with the rows' inputs by keyword.
+
+        {site: (row, *event)}; given: values (row, *event) of other sites.
+        """
         return draws.of_rows(self, rows, given or {})
 
     def judged_by(self, critic: Callable[..., Any] | None, pack: int = 1) -> PyroRows:

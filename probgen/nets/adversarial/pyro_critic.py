@@ -50,7 +50,9 @@ def convolutions(shape: tuple[int, int, int], num_filters: int) -> nn.Module:
     layers: list[nn.Module] = []
     before = shape[0]
     for i in range(max(halvings, 1)):
-        layers += [nn.Conv2d(before, num_filters * 2**i, 4, 2, 1) if halvings else nn.Conv2d(before, num_filters, 3, 1, 1)]
+        layers += [
+            nn.Conv2d(before, num_filters * 2**i, 4, 2, 1) if halvings else nn.Conv2d(before, num_filters, 3, 1, 1)
+        ]
         layers.append(nn.LeakyReLU(0.2))
         before = num_filters * 2**i
     return nn.Sequential(*layers)

@@ -47,7 +47,7 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
     found.opponent, found.pack = Opponent(program, (), (), _keywords(program)), pack
     try:
         with scoped(target.precision):
-            seen = _looked(found, 0)
+            seen = looked_at(found, _example(found), 0)
         found.opponent = Opponent(program, tuple(seen.found.values()), tuple(seen.roots), _keywords(program))
         shape, looks = _judgement(found, seen.values)
     except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
@@ -91,13 +91,14 @@ def as_reals(target: Any, rows: Mapping[str, torch.Tensor]) -> dict[str, torch.T
     return {k: v.to(kind) if k in visible else v for k, v in rows.items()}
 
 
-def _looked(target: Any, seed: int) -> Any:
-    return looked(target.opponent.program, _shown(target, _example(target)), target.precision, seed)[1]
+def looked_at(target: Any, rows: Mapping[str, torch.Tensor], seed: int) -> Any:
+    """What the critic registers in a run on rows."""
+    return looked(target.opponent.program, _shown(target, as_reals(target, rows)), target.precision, seed)[1]
 
 
 def initial(target: Any, seed: int) -> dict[str, torch.Tensor]:
     """The critic's parameters before learning."""
-    return dict(_looked(target, seed).values)
+    return dict(looked_at(target, _example(target), seed).values)
 
 
 def _judgement(target: Any, values: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], bool]:

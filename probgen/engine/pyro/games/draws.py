@@ -3,7 +3,8 @@
     x = f(noise, parameters)
 
 Noise that no parameter moves may be of any kind, such as a class. What parameters move is drawn by a smooth function of them and
-of noise (Pyro's `has_rsample`), or, of bits, is shown at its mean. A draw without that would lack a part of its gradient in silence.
+of noise (Pyro's `has_rsample`), or, of bits, is shown at its mean. A draw without that would lack a part of its gradient in
+silence.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Drawn(Messenger):
 
 def _of_shape(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     if tuple(value.shape) != shape:
-        raise ValueError(f"Site {name!r} is given a value of shape {tuple(value.shape)}; the program has {shape} there.")
+        raise ValueError(
+            f"Site {name!r} is given a value of shape {tuple(value.shape)}; the program has {shape} there."
+        )
     return value
 
 

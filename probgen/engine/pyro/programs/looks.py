@@ -62,9 +62,9 @@ class MixesRows(Incompatible):
     """A network mixes the rows of a batch."""
 
 
-def refuse_batch_norm(roots: Sequence[nn.Module]) -> None:
-    """Raise MixesRows for networks that mix the rows of a batch."""
+def refuse_batch_norm(roots: Sequence[nn.Module], what: str = "density") -> None:
+    """Raise MixesRows for networks that mix the rows of a batch; what: of a row they say."""
     if bad := [
         type(m).__name__ for root in roots for m in root.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
     ]:
-        raise MixesRows(f"With {bad[0]} a row's density depends on the rows beside it.\nUse GroupNorm or LayerNorm.")
+        raise MixesRows(f"With {bad[0]} a row's {what} depends on the rows beside it.\nUse GroupNorm or LayerNorm.")
