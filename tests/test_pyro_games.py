@@ -478,6 +478,43 @@ def test_a_shift_is_learned():
     np.testing.assert_allclose(drawn.mean(0), fit.parameters["loc"], atol=0.05)
     with pytest.raises(Incompatible, match="has no density"):
         fit.condition(x=np.zeros(2))
+    assert fit.diagnose().findings
+
+
+def generator(x, label):
+    W = pyro.param("W", lambda: torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
+    shifts = pyro.param("shifts", lambda: 10 * torch.arange(3.0)[:, None].repeat(1, 2))
+    with pyro.plate("row", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        kind = pyro.sample("kind", dist.Categorical(torch.ones(4) / 4))
+        u = pyro.sample("u", dist.Uniform(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Delta(z @ W + (kind + u)[:, None] + shifts[label]).to_event(1), obs=x)
+
+
+def linear_critic(x, label):
+    return x @ pyro.param("slope", lambda: torch.ones(2)) + pyro.param("of_label", lambda: torch.zeros(3))[label]
+
+
+def test_a_fit_draws_decodes_and_judges():
+    labels = np.arange(200) % 3
+    model, data = pg.Model(generator, critic=linear_critic), {"x": points() + labels[:, None], "label": labels}
+    fit = pg.fit(model, data, "gan", num_steps=3, batch_size=20)
+    p = fit.parameters
+
+    def by_hand(found, label):
+        return found["z"] @ p["W"] + (found["kind"] + found["u"])[:, None] + p["shifts"][label]
+
+    drawn, each = fit.sample(40, label=2), fit.simulate(50)
+    np.testing.assert_allclose(drawn["x"], by_hand(drawn, 2), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(each["x"], by_hand(each, each["label"]), rtol=1e-4, atol=1e-4)
+    noise = {k: drawn[k] for k in ("z", "kind", "u")}
+    np.testing.assert_array_equal(fit.decode(**noise, label=2)["x"], drawn["x"])
+    assert abs(fit.sample(500, truncation=0.5, label=0)["z"]).max() <= 0.5
+    assert fit.interpolate({"z": np.array([2.0, 0.0])}, {"z": np.array([0.0, 2.0])}, 5, label=1)["x"].shape == (5, 2)
+    with pytest.raises(ValueError, match=r"u of row 1 is 1[.]5, outside the support"):
+        fit.decode(u=np.array([0.5, 1.5]), label=0)
+    said = data["x"] @ p["slope (critic)"] + p["of_label (critic)"][labels]
+    np.testing.assert_allclose(fit.judge(), said, rtol=1e-4, atol=1e-5)
 
 
 # ---- programs with a density learn from their draws as well

@@ -35,7 +35,8 @@ class Play:
         """The squared norm of the critic's gradient, over all axes of a row, or of the rows that are judged at once: (row,)."""
         _, own, logits = self._judged(points)
         slopes = torch.autograd.grad(logits.sum(), list(own.values()), create_graph=True, materialize_grads=True)
-        return sum((s.reshape(len(logits), -1) ** 2).sum(1) for s in slopes)  # type: ignore[return-value]
+        found: Any = sum((s.reshape(len(logits), -1) ** 2).sum(1) for s in slopes)
+        return found
 
     def between(self, real: Points, fake: Points) -> dict[str, torch.Tensor]:
         """Points anywhere on the lines from draws to rows, with the rows' inputs."""

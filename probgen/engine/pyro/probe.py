@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from probgen.engine.pyro.games.critics import as_reals
+from probgen.engine.pyro.learnable import PyroImplicit
 from probgen.engine.pyro.programs.density import Structure, scoped
 from probgen.engine.pyro.programs.looks import FEW, log_prob
 from probgen.engine.pyro.rows import PyroRows
-from probgen.target import Implicit
 
 POINTS = 2
 
@@ -49,7 +49,7 @@ def _of_rows(target: Any, seed: int) -> dict[str, float]:
     values = target.initial(seed)
     rows = target.batch((seed + torch.arange(FEW * target.pack)) % target.num_rows)
     with target.running(values, seed):
-        if isinstance(target, Implicit):
+        if isinstance(target, PyroImplicit):
             found = {k: float(v.double().abs().mean()) for k, v in target.simulated(rows).items()}
         else:
             found = {k: float(log_prob(n).sum()) for k, n in target.told(rows).items()}

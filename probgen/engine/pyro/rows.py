@@ -165,8 +165,11 @@ class PyroRows(Generative):
 
     def check_indices(self, rows: Mapping[str, Any], answer: Mapping[str, Any] | None = None) -> None:
         """OutOfRange for rows {site or input: (row, *event)} that the program takes for indices out of range; by a run on a few."""
+        if not rows:
+            return
         few = pyro_data.extremes(rows, list(rows))
-        part = self.from_host({k: np.asarray(v.cpu() if hasattr(v, "cpu") else v)[few] for k, v in rows.items()})
+        given = self.from_host({k: np.asarray(v.cpu() if hasattr(v, "cpu") else v)[few] for k, v in rows.items()})
+        part = self.stand_ins(len(few)) | given
         held = {k: np.asarray(v.cpu() if hasattr(v, "cpu") else v) for k, v in rows.items() if k in self.inputs}
         with pyro_data.in_words(held), torch.no_grad():
             if answer is None:
