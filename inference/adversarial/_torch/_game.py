@@ -117,7 +117,8 @@ class Kernel:
         leaves = _leaves(state.model.parameters)
         with target.holding(leaves, train=True), torch.enable_grad():
             fake = as_reals(target, target.simulated(batch))
-        loss = self._played(key, target, *opponent, self.settings.model_loss, batch, fake)
+        critic, vectors = opponent
+        loss = self._played(key, target, critic, vectors, self.settings.model_loss, batch, fake)
         objective = loss
         if self.settings.orthogonal:
             with torch.enable_grad():

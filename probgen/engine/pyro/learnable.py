@@ -31,7 +31,7 @@ class PyroLearnable(PyroRows, Learnable):
     """Rows, and a program of a batch of them with a density."""
 
     @property
-    def normalised(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def normalised(self) -> bool:
         return self.proper and not self.hidden
 
     def joint(self, rows: Mapping[str, Any]) -> torch.Tensor:

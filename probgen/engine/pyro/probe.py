@@ -49,7 +49,7 @@ def _of_rows(target: Any, seed: int) -> dict[str, float]:
     values = target.initial(seed)
     rows = target.batch((seed + torch.arange(FEW * target.pack)) % target.num_rows)
     with target.running(values, seed):
-        if isinstance(target, PyroImplicit):
+        if issubclass(type(target), PyroImplicit):
             found = {k: float(v.double().abs().mean()) for k, v in target.simulated(rows).items()}
         else:
             found = {k: float(log_prob(n).sum()) for k, n in target.told(rows).items()}
