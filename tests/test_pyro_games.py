@@ -432,6 +432,18 @@ def test_the_average_and_adam_are_their_closed_forms():
     np.testing.assert_allclose((path[0] - before).abs(), 0.01, rtol=1e-3)  # the first step of Adam is the sign
 
 
+def test_equalised_weights_begin_at_their_scale_or_where_init_says():
+    target = engine.guided(engine.prepare(Net().program, {"x": points()}, "float32"), None, None)
+    started = target.begun({"f$$$2.weight": np.full((2, 8), 0.25)})
+    inference = catalog.inference("gan", {"equalised": True})
+    executor = engine.Executor(inference, inference.prepare(started), 0, 1)
+    executor.init()
+    state = executor._states[0]
+    assert (state.model.parameters["f$$$2.weight"] == 0.25).all()
+    wide = state.critic.parameters["critic.2.weight"]
+    assert wide.std().item() == pytest.approx(np.sqrt(2 / 128), rel=0.05)
+
+
 def test_clipped_weights_stay_within_their_bounds_and_vectors_are_state():
     executor = played(
         Net().program, {"x": points()}, "wgan", num_steps=9, batch_size=60, clip=0.02, spectral_norm=True, pack=2

@@ -62,7 +62,7 @@ class Kernel:
     def init(self, key: Any, target: Any) -> State:
         s = self.settings
         k_model, k_critic, k_order = OPS.split(key, 3)
-        parameters = self._first(k_model, target.initial(OPS.seed(k_model)))
+        parameters = target.started(self._first(k_model, target.initial(OPS.seed(k_model))))
         critic = self._bounded(self._first(k_critic, target.critic_initial(OPS.seed(k_critic))))
         generator = _generator(OPS.fold_in(k_critic, 1))
         vectors = _weights.first_vectors(generator, critic) if s.spectral_norm else {}

@@ -137,8 +137,12 @@ class PyroRows(Generative):
     def _looked(self, program: Callable[..., Any], seed: int) -> dict[str, torch.Tensor]:
         rows = self.batch(torch.arange(FEW) % self.num_rows)
         _, seen = looked(program, taken(program, {**self.structure.static, **self._named(rows)}), self.precision, seed)
-        starts = {k: self.data.get(f"{k}{START}") for k in seen.values}
-        return {k: v if starts[k] is None else torch.as_tensor(starts[k]).to(v) for k, v in seen.values.items()}
+        return self.started(seen.values)
+
+    def started(self, found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Parameters, with those put in that begin elsewhere."""
+        starts = {k: self.data.get(f"{k}{START}") for k in found}
+        return {k: v if starts[k] is None else torch.as_tensor(starts[k]).to(v) for k, v in found.items()}
 
     def begun(self, answer: Mapping[str, np.ndarray]) -> PyroRows:
         shapes = {k: tuple(v.shape) for k, v in self.initial(0).items()}
