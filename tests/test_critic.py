@@ -191,12 +191,12 @@ def test_what_does_not_fit_is_said():
 
 
 @needs_pyro
-def test_pyro_programs_take_no_critic():
+def test_pyro_programs_with_a_critic_play_against_it_alone():
     from probgen import catalog
 
     made = catalog.model("vae_pyro")
-    with pytest.raises(ValueError, match="without a critic"):
-        pg.fit(pg.Model(made.program, guide=made.guide, critic=critic, data=made.data), inference="svi")
+    with pytest.raises(Incompatible, match="vae_gan runs on numpyro"):
+        pg.fit(pg.Model(made.program, guide=made.guide, critic=critic, data=made.data), inference="vae_gan")
 
 
 # ---- the models

@@ -215,12 +215,13 @@ class FromDraws(Learner[Generative]):
 
         return jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), parameters, updates)
 
-    def rate(self, step: Any) -> Any:
-        """The learning rate of a step."""
-        import jax.numpy as jnp
+    def rate(self, step: Any, xp: Any = None) -> Any:
+        """The learning rate of a step; xp: NumPy in place of JAX's."""
+        if xp is None:
+            import jax.numpy as xp
 
         done = step / self.num_steps
-        left = {"linear": 1.0 - done, "cosine": 0.5 + 0.5 * jnp.cos(jnp.pi * done), "constant": 1.0 + 0.0 * done}
+        left = {"linear": 1.0 - done, "cosine": 0.5 + 0.5 * xp.cos(xp.pi * done), "constant": 1.0 + 0.0 * done}
         return self.learning_rate * left[self.decay]
 
 

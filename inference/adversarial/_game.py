@@ -8,7 +8,7 @@ What differs, the two losses, is in the learners' own files. Shapes: rows {site:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import positive
 from probgen.inference.adversarial._draws import FromDraws, State, rows_of
@@ -84,6 +84,8 @@ class Game(FromDraws):
     simultaneous: whether both move at once, from where both are; else the program answers the critic's move.
     """
 
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
+
     critic_steps: int = 1
     critic_rate: float = 1.0
     spectral_norm: bool = False
@@ -116,6 +118,13 @@ class Game(FromDraws):
         return parameters
 
     # ---- the kernel
+
+    def on(self, engine: str) -> Any:
+        if engine == "numpyro":
+            return self
+        from probgen.inference.adversarial._torch._game import Kernel
+
+        return Kernel(self)
 
     def against(self, target: Any, critic: Any, count: int) -> Any:
         if count % self.pack:

@@ -23,24 +23,21 @@ from torch.distributions import Independent, TransformedDistribution, kl_diverge
 from probgen.data.checks import by_place, check_drawn, taken
 from probgen.engine.pyro.continuous import PyroDiscrete, all_drawn
 from probgen.engine.pyro.executor import OPS
-from probgen.engine.pyro.learnable import (
-    AT_ONCE,
+from probgen.engine.pyro.learnable import PyroImplicit, PyroLearnable
+from probgen.engine.pyro.programs.density import Given
+from probgen.engine.pyro.programs.looks import (
     FEW,
-    Learning,
-    PyroLearnable,
-    host,
     identities,
     log_prob,
     looked,
-    parts,
     refuse_batch_norm,
     sample_nodes,
     traced,
 )
-from probgen.engine.pyro.programs.density import Given
 from probgen.engine.pyro.programs.names import looked_at
 from probgen.engine.pyro.programs.parameters import Parameter, given
 from probgen.engine.pyro.row_data import in_rows
+from probgen.engine.pyro.rows import AT_ONCE, Learning, PyroRows, host, parts
 from probgen.programs.autoguides import is_auto, own_program, unwrapped
 from probgen.programs.pinned import check_pins, innermost_pin, pinned
 from probgen.target import Bounded, Variable
@@ -87,6 +84,11 @@ class PyroBounded(PyroLearnable, Bounded):
     @property
     def roots(self) -> tuple[Any, ...]:
         return (*self.structure.roots, *self.guide.roots)
+
+    @property
+    def plain(self) -> PyroLearnable:
+        """The target without its guide."""
+        return PyroLearnable(self.structure, self.tensors, self.data)
 
     @property
     def finite(self) -> list[Variable]:
@@ -259,8 +261,14 @@ def _plain(node: Any) -> bool:
 def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: Any = None) -> PyroLearnable:
     """The target with a guide, a default one where none is given; as it was where no guide can be.
 
-    Raises ValueError where the guide does not run on rows, or does not draw just the hidden sites, and for a critic.
+    A critic is kept for learners that play against one. Raises ValueError where the guide does not run on rows, or does not draw
+    just the hidden sites.
     """
+    if isinstance(target, PyroRows):
+        target.author_critic = None if critic is None else pinned(critic)
+    if isinstance(target, PyroImplicit):
+        target.author_guide = program
+        return target
     if not isinstance(target, PyroLearnable):
         plain = program is not None and not is_auto(unwrapped(program)[0])
         own = own_program(target.structure.program) if plain else None
@@ -268,8 +276,6 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         if program is None and (unlisted := getattr(target.structure, "unlisted", "")):
             raise ValueError(unlisted)
         return all_drawn(target) if plain and isinstance(target, PyroDiscrete) else target
-    if critic is not None:
-        raise ValueError("Pyro programs are learned without a critic; write program, guide and critic for NumPyro.")
     hidden = {v.name: v for v in target.hidden}
     if program is None:
         if not hidden or not target.proper or any(v.kind != "reals" for v in hidden.values()):
@@ -301,7 +307,7 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
         held.given(functools.partial(identities, tuple(seen.found.values())))
     found = Guide(program, tuple(seen.found.values()), tuple(seen.roots), beside)
     bounded = PyroBounded(target.structure, target.tensors, target.data, found)
-    bounded.notes = (*bounded.notes, *notes)
+    bounded.notes, bounded.author_critic = (*bounded.notes, *notes), target.author_critic
     return bounded
 
 

@@ -22,17 +22,20 @@ from probgen.engine.pyro.bounded import fits_rows, guided
 from probgen.engine.pyro.codes import as_numbers
 from probgen.engine.pyro.continuous import target_type
 from probgen.engine.pyro.executor import OPS, Executor, Ops
+from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
-from probgen.engine.pyro.learnable import MixesRows, PyroLearnable, are_bits
+from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data
 from probgen.engine.pyro.programs import types as pyro_types
 from probgen.engine.pyro.programs.density import Structure, Tensors, scoped
 from probgen.engine.pyro.programs.examine import examine
+from probgen.engine.pyro.programs.looks import MixesRows
 from probgen.engine.pyro.programs.parameters import Learned
 from probgen.engine.pyro.programs.whole import whole
 from probgen.engine.pyro.row_data import has_parameters, rows_of, with_parameters
+from probgen.engine.pyro.rows import are_bits
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
 from probgen.programs.pinned import innermost_pin, pinned
 from probgen.target import Mixed, Target
@@ -44,9 +47,13 @@ __all__ = [
     "Executor",
     "Ops",
     "as_numbers",
+    "forward",
     "guided",
     "has_parameters",
+    "judged",
     "name",
+    "noise",
+    "pack",
     "prepare",
     "probe",
     "scoped",
@@ -126,6 +133,9 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
 def paired(target: Any) -> Any:
     """The target with the author's guide of its unknowns; see `paired`."""
     return PyroGuided(target, target.author_guide)
+
+
+forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack
 
 
 def _whole(key: Any, program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:

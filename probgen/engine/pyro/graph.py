@@ -40,7 +40,7 @@ class threads_for:
     """
 
     def __init__(self, largest: int) -> None:
-        self.before = torch.get_num_threads() if largest < SMALL else 1
+        self.before = torch.get_num_threads() if largest <= SMALL else 1
 
     def __enter__(self) -> None:
         if self.before > 1:

@@ -23,9 +23,9 @@ from probgen.data.checks import LISTED, check_drawn, taken
 from probgen.data.fixed import plain as as_given
 from probgen.engine.pyro.continuous import PyroContinuous
 from probgen.engine.pyro.executor import OPS, Key
-from probgen.engine.pyro.learnable import looked, sample_nodes
 from probgen.engine.pyro.programs.automatic import Automatic
 from probgen.engine.pyro.programs.density import Given, whole_plates
+from probgen.engine.pyro.programs.looks import looked, sample_nodes
 from probgen.engine.pyro.programs.names import looked_at
 from probgen.engine.pyro.programs.onto import onto
 from probgen.engine.pyro.programs.parameters import Parameter, given

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from probgen.engine.pyro.learnable import FEW, PyroLearnable, log_prob
-from probgen.engine.pyro.programs.density import Structure
+from probgen.engine.pyro.games.critics import as_reals
+from probgen.engine.pyro.learnable import PyroImplicit
+from probgen.engine.pyro.programs.density import Structure, scoped
+from probgen.engine.pyro.programs.looks import FEW, log_prob
+from probgen.engine.pyro.rows import PyroRows
 
 POINTS = 2
 
@@ -16,7 +19,7 @@ POINTS = 2
 def probe(target: Any) -> dict[str, list[float]]:
     """Of every sample site its log density, in nats, and of every deterministic one its mean, at each point; by the site's name."""
     with torch.no_grad():
-        of = _of_rows if isinstance(target, PyroLearnable) else _of_all
+        of = _of_rows if isinstance(target, PyroRows) else _of_all
         found = [of(target, i) for i in range(POINTS)]
     return {k: [one[k] for one in found] for k in found[0]}
 
@@ -42,11 +45,17 @@ def _of_all(target: Any, seed: int) -> dict[str, float]:
 
 
 def _of_rows(target: Any, seed: int) -> dict[str, float]:
-    """Of a program of rows and its guide at initial parameters, on a few rows."""
+    """Of a program of rows, its guide and its critic at initial parameters, on a few rows; draws of one without a density."""
     values = target.initial(seed)
-    rows = target.batch((seed + torch.arange(FEW)) % target.num_rows)
+    rows = target.batch((seed + torch.arange(FEW * target.pack)) % target.num_rows)
     with target.running(values, seed):
-        found = {k: float(log_prob(n).sum()) for k, n in target.told(rows).items()}
+        if issubclass(type(target), PyroImplicit):
+            found = {k: float(v.double().abs().mean()) for k, v in target.simulated(rows).items()}
+        else:
+            found = {k: float(log_prob(n).sum()) for k, n in target.told(rows).items()}
         if hasattr(target, "guided"):
             found |= {f"the guide's {k}": float(log_prob(n).sum()) for k, n in target.guided(rows).items()}
+    if target.opponent is not None:
+        with scoped(target.precision), target.judging(target.critic_initial(seed)):
+            found["the critic"] = float(target.logits(as_reals(target, rows)).double().sum())
     return found | {f"parameter {k}": float(v.double().abs().mean()) for k, v in values.items()}

@@ -7,34 +7,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
 
 from probgen.data.checks import bounds, check_support, on_host, on_the_line
 from probgen.data.fixed import plain as as_given
 from probgen.data.grey import is_grey, loosened
-from probgen.engine.pyro.learnable import (
-    FEW,
-    Learning,
-    PyroLearnable,
-    _batch,
-    are_bits,
-    data_of,
-    identities,
-    looked,
-    refuse_batch_norm,
-    sample_nodes,
-)
+from probgen.engine import drawable
+from probgen.engine.pyro.learnable import PyroImplicit, PyroLearnable
 from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.edges import is_point
+from probgen.engine.pyro.programs.looks import FEW, identities, looked, refuse_batch_norm, sample_nodes
 from probgen.engine.pyro.programs.parameters import Learned
 from probgen.engine.pyro.programs.types import is_lifted, is_mixed
+from probgen.engine.pyro.rows import Learning, PyroRows, _batch, are_bits, data_of
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
 from probgen.programs.pinned import innermost_pin, pinned
 from probgen.target import Site, Variable
 
 
-def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> PyroLearnable | None:
+def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> PyroRows | None:
     """The target of learning, where the program has parameters, and the first axis of all its sites counts rows of data; else None.
 
     Arrays that have as many rows are inputs, of which it gets the same rows.
@@ -54,7 +47,7 @@ def _rows_with(
     static: Mapping[str, Any],
     precision: str,
     count: int,
-) -> PyroLearnable | None:
+) -> PyroRows | None:
     """The same, with arrays of so many rows taken for rows."""
     sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
     arrays = {k: v.bool() if k in sliced and are_bits(v) else v for k, v in arrays.items()}
@@ -64,7 +57,10 @@ def _rows_with(
     few, more = some(FEW), some(FEW + 2)
     try:
         trace, seen = looked(program, {**static, **few}, precision)
-        if not seen.found or not in_rows(nodes := _drawn_nodes(trace), FEW):
+        if not in_rows(nodes := _drawn_nodes(trace), FEW):
+            return None
+        points = [name for name, n in nodes.items() if n["is_observed"] and isinstance(innermost(n["fn"]), dist.Delta)]
+        if not seen.found and not points:
             return None
         if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
             return None
@@ -80,7 +76,11 @@ def _rows_with(
     visible = {site: k for site, k in sources.items() if k}
     if not visible:
         return None
-    refuse_batch_norm(seen.roots)
+    points = [name for name in points if name in visible]
+    if not seen.found and not points:
+        return None
+    _check_drawn({visible[name]: (name, nodes[name]) for name in points}, few, seen)
+    refuse_batch_norm(seen.roots, "draw" if points else "density")
     variables, sites = [], []
     for name, node in nodes.items():
         shape = tuple((few[visible[name]] if name in visible else node["value"]).shape[1:])
@@ -105,9 +105,20 @@ def _rows_with(
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
         tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
     )  # fmt: skip
-    found = PyroLearnable(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
+    kind = PyroImplicit if points else PyroLearnable
+    found = kind(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
     found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
     return found
+
+
+def _check_drawn(points: Mapping[str, tuple[str, Any]], rows: Mapping[str, torch.Tensor], seen: Any) -> None:
+    """Raises ValueError for rows of another shape than is drawn without a density; points: by keyword, the site and its node."""
+    for keyword, (name, node) in points.items():
+        shape, drawn = tuple(rows[keyword].shape[1:]), tuple(node["fn"].shape()[1:])
+        if shape != drawn:
+            raise ValueError(drawable.wrong_shape(keyword, shape, name, drawn))
+    if points and not seen.found:
+        raise ValueError(drawable.NO_PARAMETERS.format("pyro"))
 
 
 def _drawn_nodes(trace: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from probgen.algorithm import Incompatible
+from probgen.engine import drawable
 
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
-MEAN = "{!r} holds bits: its mean stands for its draw, which has no gradient."
 ROWS = "rows"  # the name of the axis of a batch, for networks that look across it
 
 
@@ -94,22 +94,13 @@ def check(target: Any) -> tuple[str, ...]:
     moving = {k for k, out in zip(owners, jaxpr.jaxpr.outvars, strict=True) if id(out) in moved}
     for name, fn in kinds.items():
         if isinstance(fn, dist.Unit):
-            raise Incompatible(
-                f"{name!r} is part of an energy, from which nothing is drawn forward.\nTry inference='pcd'."
-            )
+            raise Incompatible(drawable.of_energy(name))
         if name in visible and are_bits(fn):
-            notes.append(MEAN.format(name))
+            notes.append(drawable.MEAN.format(name))
         elif name in moving and not innermost(fn).has_rsample:
-            what = type(innermost(fn)).__name__
-            raise Incompatible(
-                f"{name!r} ({what}) is drawn in a way that parameters move and that has no gradient.\n"
-                "Try inference='svi' or 'mle', which use its density, or write it as a smooth function of noise."
-            )
+            raise Incompatible(drawable.without_gradient(name, type(innermost(fn)).__name__))
     if not any(_is_noise(fn) for k, fn in kinds.items()):
-        names = ", ".join(map(repr, visible))
-        raise Incompatible(
-            f"{names} comes without any noise: all draws are the same.\nSample noise, such as z ~ N(0, 1)."
-        )
+        raise Incompatible(drawable.without_noise(visible))
     return tuple(notes)
 
 

@@ -14,6 +14,7 @@ import jax
 from numpyro import handlers
 from numpyro.distributions import Delta
 
+from probgen.engine import drawable
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
@@ -68,9 +69,7 @@ def implicit(
     """
     for keyword, site in sources.items():
         if arrays[keyword].shape[1:] != site.shape:
-            raise Wrong(
-                f"{keyword} has rows of shape {arrays[keyword].shape[1:]}; the program draws {site.name!r} of shape {site.shape}."
-            )
+            raise Wrong(drawable.wrong_shape(keyword, arrays[keyword].shape[1:], site.name, site.shape))
     inputs = [k for k in sliced if k not in sources]
     rest = {k: v[0] if k in inputs else v for k, v in arrays.items() if k not in sources}
     free = {**static, **dict.fromkeys(sources)}
@@ -81,7 +80,7 @@ def implicit(
     rows = tuple(sorted((k, s.name) for k, s in sources.items()))
     found = learnable(structure, rows, learned.parameters, tuple(inputs)).but(row_sites=tuple(sources.values()))
     if not learned.parameters:
-        raise Wrong("The program has no parameters to be learned (numpyro.param, or a network's).")
+        raise Wrong(drawable.NO_PARAMETERS.format("numpyro"))
     held = {
         k: jax.device_put(v.astype(precision) if k in sources and v.dtype.kind == "f" else v) for k, v in arrays.items()
     }
