@@ -160,6 +160,14 @@ class FromDraws(Learner[Generative]):
         del key, target
         return {**dict(state.average), **self.of_rival(state.rival)}
 
+    def held(self, state: Mapping[str, Any], num_rows: int) -> Any:
+        """Indices of the rows that were held out, of a checkpoint: (row,)."""
+        leaves = [state[k] for k in sorted(state)]
+        found = leaves[-1 - len(Looked._fields)]
+        if found.shape != (self.held_rows(num_rows),) or found.dtype.kind != "i":
+            raise ValueError(f"The checkpoint has no indices of {self.held_rows(num_rows)} rows held out.")
+        return found
+
     # ---- what learners say
 
     def against(self, target: Any, critic: Any, count: int) -> Any:
