@@ -162,8 +162,10 @@ class FromDraws(Learner[Generative]):
 
     def held(self, state: Mapping[str, Any], num_rows: int) -> Any:
         """Indices of the rows that were held out, of a checkpoint: (row,)."""
-        leaves = [state[k] for k in sorted(state)]
-        found = leaves[-1 - len(Looked._fields)]
+        named = [
+            k for k in state if k.partition("|")[0].endswith(".held")
+        ]  # of Pyro; JAX numbers leaves in their order
+        found = state[named[0] if named else sorted(state)[-1 - len(Looked._fields)]]
         if found.shape != (self.held_rows(num_rows),) or found.dtype.kind != "i":
             raise ValueError(f"The checkpoint has no indices of {self.held_rows(num_rows)} rows held out.")
         return found

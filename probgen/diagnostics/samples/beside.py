@@ -132,6 +132,8 @@ def _memorisation(evidence: Evidence) -> Finding | None:
         f"{min(1.0, max(0.0, copied.share)):.0%} of draws are copies of rows that were learned from, by their nearest rows "
         f"(standard error {copied.error:.0%}, p = {copied.p_value:.2g}); at most {COPIED[0]:.0%}"
     )
+    if status == "pass" and copied.share > COPIED[0]:
+        message = f"no more draws than by chance are copies of rows that were learned from (p = {copied.p_value:.2g})"
     if copied.error > COPIED[1]:
         message = f"{copied.distinct} rows are the nearest of all draws: too few to tell copies by"
     return Finding("memorisation", status, copied.share, COPIED[0], message, remedy)

@@ -80,7 +80,7 @@ def trend(values: np.ndarray) -> Trend:
     slope = float(x @ late / (x @ x))
     rest = late - late.mean() - slope * x
     error = np.sqrt(rest @ rest / (2 * size - 2) / (x @ x))
-    return Trend(float(late[size:].mean()), -slope * size, float(error) * size, float(student.ppf(0.999, 2 * size - 2)))
+    return Trend(float(late[size:].mean()), -slope * size, float(error) * size, float(student.ppf(0.99, 2 * size - 2)))
 
 
 def _oscillation(evidence: Evidence) -> Finding | None:
