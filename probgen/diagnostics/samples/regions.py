@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probgen.evaluate.samples.prdc import BLOCK, expected_coverage, nearest, reaches, squares
+from probgen.evaluate.samples.memorisation import nearest
+from probgen.evaluate.samples.prdc import BLOCK, expected_coverage, reaches, squares
 
 CELLS = 5_000_000  # distances that are kept at once
 K = 5  # the neighbour that a ball around a row reaches
