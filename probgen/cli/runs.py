@@ -171,9 +171,9 @@ class Sample:
             raise ValueError(f"num_samples is {self.num_samples}; it must be above 0")
         if self.out and self.out.suffix != ".npz":
             raise ValueError(f"{self.out} is not an .npz file; say for example -o {self.out.with_suffix('.npz')}")
-        fit = load(self.run_)
+        fit: Any = load(self.run_)
         given = isinstance(fit, FittedParameters) and bool(getattr(fit.target, "inputs", ()))
-        drawn: dict[str, Any] = (fit.simulate if given else fit.sample)(self.num_samples, self.seed)  # type: ignore[attr-defined]
+        drawn: dict[str, Any] = (fit.simulate if given else fit.sample)(self.num_samples, self.seed)
         if self.out:
             np.savez(self.out, **drawn)
             print(f"{self.out}: " + ", ".join(f"{k} {v.shape}" for k, v in drawn.items()))

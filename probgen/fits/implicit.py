@@ -122,8 +122,8 @@ class ImplicitFit(LearnedFit, FittedImplicit):
     @functools.cached_property
     def noise(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """The sites of noise: their shapes, and "standard normal", or what their distribution is called."""
-        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}  # type: ignore[attr-defined]
-        return drawing.noise(self.target, self.answer, inputs)  # type: ignore[arg-type]
+        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}
+        return drawing.noise(self.target, self.answer, inputs)
 
     # ---- parts
 

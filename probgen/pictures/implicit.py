@@ -66,7 +66,8 @@ def beside(fit: FittedParameters) -> Figure | None:
     rows, drawn = _rows(fit, site)[:MOST], fit.simulate(MOST)[site.name].reshape(MOST, -1)
     if site.size == 1:
         picture, (panel,) = grid(1, 1, 2.6)
-        edges = np.linspace(*range_of(rows)[:, 0], 61)
+        low, high = range_of(rows)[:, 0]
+        edges = np.linspace(low, high, 61)
         panel.hist(rows[:, 0], edges, density=True, color=COLOURS[0], alpha=0.35, label="data")
         panel.hist(drawn[:, 0], edges, density=True, histtype="step", color=BAD, lw=1.4, label="draws")
         panel.set(xlabel=site.name)
@@ -82,7 +83,7 @@ def beside(fit: FittedParameters) -> Figure | None:
 def landscape(fit: FittedParameters) -> Figure | None:
     """The critic's logits over the plane, less their median, with draws on them."""
     site = _only(fit)
-    if site is None or site.size != 2 or fit.target.inputs:  # type: ignore[attr-defined]
+    if site is None or site.size != 2 or fit.target.inputs:
         return None
     rows = _rows(fit, site)
     x, y = (np.linspace(low, high, 100) for low, high in range_of(rows).T)
@@ -112,8 +113,8 @@ def new_points(fit: FittedParameters) -> Figure | None:
         return None
     kinds = _kinds(fit)
     if kinds is not None:
-        keyword, values = kinds
-        drawn = fit.sample(ACROSS * len(values), **{keyword: np.repeat(values, ACROSS)})  # type: ignore[call-arg]
+        given: dict[str, Any] = {kinds[0]: np.repeat(kinds[1], ACROSS)}
+        drawn = fit.sample(ACROSS * len(kinds[1]), **given)
         return tiles(drawn[site.name], shape, ACROSS)
     rows = np.resize(_rows(fit, site)[: 2 * ACROSS], (2 * ACROSS, site.size))
     drawn = fit.simulate(4 * ACROSS)[site.name].reshape(-1, site.size)
@@ -182,11 +183,11 @@ def _pictured(fit: FittedParameters) -> tuple[Any, Any]:
 
 def _free(fit: FittedParameters) -> bool:
     """Whether points are drawn without inputs."""
-    return not fit.target.inputs  # type: ignore[attr-defined]
+    return not fit.target.inputs
 
 
 def _rows(fit: FittedParameters, site: Any) -> np.ndarray:
-    return fit.target.all_rows()[site.name].reshape(-1, site.size)  # type: ignore[attr-defined]
+    return fit.target.all_rows()[site.name].reshape(-1, site.size)
 
 
 def _kinds(fit: FittedParameters) -> tuple[str, np.ndarray] | None:
