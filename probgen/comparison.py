@@ -31,6 +31,9 @@ COLUMNS = {
     "log_prob": "of a learned model: mean log probability of a row of its data, in nats",
     "log_prob_error": "its standard error; nothing where it is exact",
     "log_prob_kind": "what kind of number it is; bounds are below the log probability",
+    "told_apart": "of programs learned from draws: share of rows and draws that a classifier tells right; 0.5 is chance",
+    "coverage": "of these: share of rows with a draw near, in that of a perfect sampler; regions that are lost lower it",
+    "quality": "of these: share of draws among rows, in that of a perfect sampler",
     "seconds": "wall time, compilation included",
     "ess_per_s": "min_ess / seconds",
     "gradients": "gradient evaluations, warm-up included, the search for a start apart; of a guide, steps x particles",
@@ -122,7 +125,7 @@ def compare(fits: Mapping[str, Fitted], loo: bool = False) -> Comparison:
         )
     verdicts = {name: fit.diagnose() for name, fit in fits.items()}
     found = {name: _usable(fit) for name, fit in fits.items()}
-    costs = {name: _cost(fit, found[name]) for name, fit in fits.items()}
+    costs = {name: _cost(fit, found[name]) | _of_samples(verdicts[name]) for name, fit in fits.items()}
     reference = max(fits, key=lambda name: _merit(fits[name], verdicts[name], costs[name]))
     rows = {
         name: {
@@ -195,7 +198,7 @@ def _usable(fit: Fitted) -> Scalars:
 
 
 def _merit(fit: Fitted, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
-    merit = cost.get("log_prob", cost["min_ess"])
+    merit = cost.get("log_prob", -cost["told_apart"] if "told_apart" in cost else cost["min_ess"])
     return -SEVERITY[verdict.status], not isinstance(fit.inference, Learner), np.nan_to_num(merit, nan=-np.inf)
 
 
@@ -213,6 +216,12 @@ def _cost(fit: Fitted, found: Scalars) -> dict[str, Any]:
         elif not learned and found.names:
             cost |= {"min_ess": np.min(array_stats.ess(found.draws)), "r_hat": r_hat(found.draws).max()}
     return cost | {"ess_per_s": cost["min_ess"] / max(fit.seconds, 1e-9)}
+
+
+def _of_samples(verdict: Verdict) -> dict[str, Any]:
+    """What the verdict says of the draws of a program that was learned from them."""
+    names = {"two_sample": "told_apart", "coverage": "coverage", "quality": "quality"}
+    return {names[f.check]: f.value for f in verdict.findings if f.check in names}
 
 
 def _log_prob(fit: FittedParameters) -> dict[str, Any]:

@@ -130,6 +130,14 @@ class FittedLatents(FittedParameters):
 class FittedImplicit(FittedParameters):
     """Parameters of a program without a density; see `ImplicitFit`."""
 
+    noise: Mapping[str, tuple[tuple[int, ...], str]]
+
+    def sample(
+        self, num_samples: int = 1, seed: int | None = None, *, truncation: float | None = None, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """New points, of truncated noise, given inputs: (num_samples, *event)."""
+        raise NotImplementedError
+
     def decode(self, **noise: Any) -> dict[str, np.ndarray]:
         """Points of given noise: (row, *event)."""
         raise NotImplementedError

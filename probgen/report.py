@@ -14,8 +14,8 @@ import numpy as np
 
 from probgen.data.fixed import is_setting, plain
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
-from probgen.fitted import Fitted, FittedLatents, FittedParameters
-from probgen.pictures import density, draws, latent, learned
+from probgen.fitted import Fitted, FittedImplicit, FittedLatents, FittedParameters
+from probgen.pictures import density, draws, implicit, latent, learned
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
 
@@ -106,13 +106,20 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
     yield Section("Parameters", table=Table(("", *map(str, table.columns)), cells))
-    of_program: Any = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
-    curves, filters = learned.PICTURES[:-1], learned.PICTURES[-1:]
     with style():
-        for title, note, draw in (*curves, *of_program, *filters):
+        for title, note, draw in _pictures(fit):
             picture = draw(fit)
             if picture is not None:
                 yield Section(title, note, svg=svg(picture))
+
+
+def _pictures(fit: FittedParameters) -> Sequence[Any]:
+    """Of a learned program: how learning went, what it draws or what its density is."""
+    if getattr(fit.inference, "loss_of", "") == "game":
+        of_density = () if isinstance(fit, FittedImplicit) else density.PICTURES[:2]
+        return (*implicit.LEARNING, *implicit.PICTURES[: None if isinstance(fit, FittedImplicit) else 3], *of_density)
+    of_program: Sequence[Any] = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
+    return (*learned.PICTURES[:-1], *of_program, *learned.PICTURES[-1:])
 
 
 def _note(fit: Fitted, looked: Looked) -> str:

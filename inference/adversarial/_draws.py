@@ -160,6 +160,16 @@ class FromDraws(Learner[Generative]):
         del key, target
         return {**dict(state.average), **self.of_rival(state.rival)}
 
+    def held(self, state: Mapping[str, Any], num_rows: int) -> Any:
+        """Indices of the rows that were held out, of a checkpoint: (row,)."""
+        named = [
+            k for k in state if k.partition("|")[0].endswith(".held")
+        ]  # of Pyro; JAX numbers leaves in their order
+        found = state[named[0] if named else sorted(state)[-1 - len(Looked._fields)]]
+        if found.shape != (self.held_rows(num_rows),) or found.dtype.kind != "i":
+            raise ValueError(f"The checkpoint has no indices of {self.held_rows(num_rows)} rows held out.")
+        return found
+
     # ---- what learners say
 
     def against(self, target: Any, critic: Any, count: int) -> Any:

@@ -150,7 +150,7 @@ def _summary(fit: Fitted) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw new data from the posterior predictive of a run."""
+    """Draw new data from a run: of the posterior predictive, or of the program that was learned, with inputs of random rows."""
 
     run_: Folder
     """the run's directory"""
@@ -164,13 +164,16 @@ class Sample:
     def run(self) -> int:
         import numpy as np
 
+        from probgen.fitted import FittedParameters
         from probgen.run import load
 
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}; it must be above 0")
         if self.out and self.out.suffix != ".npz":
             raise ValueError(f"{self.out} is not an .npz file; say for example -o {self.out.with_suffix('.npz')}")
-        drawn: dict[str, Any] = load(self.run_).sample(self.num_samples, self.seed)
+        fit: Any = load(self.run_)
+        given = isinstance(fit, FittedParameters) and bool(getattr(fit.target, "inputs", ()))
+        drawn: dict[str, Any] = (fit.simulate if given else fit.sample)(self.num_samples, self.seed)
         if self.out:
             np.savez(self.out, **drawn)
             print(f"{self.out}: " + ", ".join(f"{k} {v.shape}" for k, v in drawn.items()))

@@ -6,11 +6,12 @@ A check is a function of the `Evidence` that gives one Finding, or None where it
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import baselines, chains, convention, guides, learners, unbounded
+from probgen.diagnostics import baselines, chains, convention, guides, learners, samples, unbounded
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.every import complete, finite, gradient
 from probgen.diagnostics.evidence import (
@@ -39,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
+GAME_CHECKS = (learners.loss, *samples.CHECKS, *baselines.CHECKS)  # its loss falls and rises with the opponent's moves
 LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 
@@ -46,6 +48,12 @@ def diagnose(fit: Fitted) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
     found = _findings(fit)
     return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), fit.notes)
+
+
+def _checks(fit: Fitted) -> tuple[Any, ...]:
+    if not isinstance(fit.inference, Learner):
+        return CHAIN_CHECKS
+    return GAME_CHECKS if fit.inference.loss_of == "game" else LEARNER_CHECKS
 
 
 def _findings(fit: Fitted) -> list[Finding]:
@@ -60,7 +68,7 @@ def _findings(fit: Fitted) -> list[Finding]:
         every = with_summaries(fit, every)
         every = every.pick(varying(every.draws))
     evidence = Evidence(fit, every, fit.records if learned else records, looked.told)
-    checks = (finite, *(LEARNER_CHECKS if learned else CHAIN_CHECKS), complete)
+    checks = (finite, *_checks(fit), complete)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ's, on chains that do not move: the checks name them
         return [finding for check in checks if (finding := check(evidence)) is not None]

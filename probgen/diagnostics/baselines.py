@@ -17,6 +17,7 @@ from probgen.algorithm import Incompatible
 from probgen.data import scales
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
+from probgen.diagnostics.samples.gathered import held_out
 from probgen.diagnostics.verdict import Finding, Status
 from probgen.programs.pinned import Changed
 from probgen.target import Learnable
@@ -48,6 +49,7 @@ def density(evidence: Evidence) -> Finding | None:
         return None
     dim, expected = _size(evidence), _expected(evidence)
     held = np.isfinite(evidence.records.get("validation", np.full(1, np.nan))).any()
+    held = held or (_played(evidence.fit) and len(held_out(evidence.fit)) > 0)
     of = "held-out rows" if held or evidence.fit.inference.name == "cross_validation" else "rows that it learned from"
     status = _status(found, dim, expected)
     bar = SLACK if expected else COARSE * dim
@@ -60,6 +62,11 @@ def density(evidence: Evidence) -> Finding | None:
         "more steps or a larger learning_rate; data in units near 1, as (x - x.mean(0)) / x.std(0); or another program: "
         "this density is worse than none"
     )
+    if _played(evidence.fit) and status != "pass":
+        remedy = (
+            "fit.log_prob is not to be relied on: draws were learned, the density was not; inference='mle' learns it"
+        )
+        return Finding("baseline", "warn", found.value, bar, message, remedy)
     return Finding("baseline", status, found.value, bar, message, remedy)
 
 
@@ -93,7 +100,7 @@ def _gap(evidence: Evidence) -> Gap | None:
     fit, target = evidence.fit, evidence.fit.target
     if not isinstance(target, Learnable):
         return None
-    model = _by_loss(evidence) if target.proper else _counted(fit)
+    model = _of_draws(fit) if _played(fit) else _by_loss(evidence) if target.proper else _counted(fit)
     if model is None:
         return None
     whole = target.all_rows()
@@ -123,6 +130,22 @@ def _by_loss(evidence: Evidence) -> tuple[float, float] | None:
         return -float(loss[-1]), 0.0
     late = convergence.level(loss, 1.0)
     return -late.mean, late.error if np.isfinite(late.error) else float(np.nanstd(loss[-20:]))
+
+
+def _played(fit: Any) -> bool:
+    """Whether the learner saw the program's draws alone: its density may be off where they are not."""
+    return fit.inference.loss_of == "game"
+
+
+def _of_draws(fit: Any) -> tuple[float, float] | None:
+    """Mean log p of rows that were held out of learning from draws, and its standard error."""
+    if not fit.target.normalised:
+        return None
+    held = held_out(fit)
+    rows = {k: v[held[:ROWS] if len(held) else slice(ROWS)] for k, v in fit.target.all_rows().items()}
+    keywords = {site: k for k, site in fit.target.keywords.items()}
+    log_p = np.asarray(fit.log_prob(**{keywords.get(k, k): v for k, v in rows.items()}).value, float)
+    return float(log_p.mean()), float(log_p.std() / np.sqrt(len(log_p)))
 
 
 def _counted(fit: Any) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from probgen.diagnostics.verdict import Finding, Status, grade
 from probgen.target import Generative
 
 
-def _loss(evidence: Evidence) -> Finding | None:
+def loss(evidence: Evidence) -> Finding | None:
     """Steps whose loss or gradient was NaN or infinite; a few before the last quarter do no harm, and are told."""
     records = evidence.records
     bad = ~np.isfinite(records["loss"]) | records.get("skipped", False)
@@ -32,8 +32,8 @@ def _convergence(evidence: Evidence) -> Finding | None:
     """Whether the loss has come to rest: the algorithm's own rule, else its fall over the last quarter of the steps."""
     records, steps = evidence.records, evidence.fit.num_steps
     remedy = f"num_steps={4 * evidence.settings.get('num_steps', steps)}, or a larger learning_rate"
-    loss = records["loss"].mean(axis=0)
-    drop, error = loss_drop(loss[np.isfinite(loss)])
+    values = records["loss"].mean(axis=0)
+    drop, error = loss_drop(values[np.isfinite(values)])
     if isinstance(evidence.fit.target, Generative) and not records.get("converged", np.zeros((1, 1)))[:, -1].all():
         return convergence.learned(evidence)
     falling = f"the loss still falls by {drop:.3g} nats (standard error {error:.2g}) in 1000 steps; at most 0.1"
@@ -155,4 +155,4 @@ def loss_drop(loss: np.ndarray) -> tuple[float, float]:
     return float(-slope * 1000 / size), float(error * 1000 / size)
 
 
-CHECKS = (_loss, _rollbacks, _convergence, _grid, _components, _activity, _codes, _critic, _objective)
+CHECKS = (loss, _rollbacks, _convergence, _grid, _components, _activity, _codes, _critic, _objective)

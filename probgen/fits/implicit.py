@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,7 +47,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         """
         inputs = {k: v for k, v in noise.items() if k in self.target.inputs}
         given = {k: read(k, v).astype(float) for k, v in noise.items() if k not in inputs}
-        known = self._noise()
+        known = self.noise
         if unknown := [k for k in given if k not in known]:
             raise TypeError(f"Unknown {unknown[0]!r}; the noise of this program is {', '.join(known)}.")
         if not given:
@@ -82,7 +83,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
             raise ValueError(f"num_points is {num_points}; it must be at least 2")
         if path not in ("sphere", "line"):
             raise ValueError(f"path is {path!r}; known: sphere, line")
-        known, ends = self._noise(), [self._end(name, z) for name, z in (("z0", z0), ("z1", z1))]
+        known, ends = self.noise, [self._end(name, z) for name, z in (("z0", z0), ("z1", z1))]
         if set(ends[0]) != set(ends[1]):
             raise TypeError(f"z0 gives {', '.join(ends[0])}, z1 {', '.join(ends[1])}; expected the same sites.")
         if path == "sphere" and (other := [k for k in ends[0] if known[k][1] != NORMAL]):
@@ -118,6 +119,12 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         """Incompatible: there is no density."""
         raise self._without("there is no constant")
 
+    @functools.cached_property
+    def noise(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """The sites of noise: their shapes, and "standard normal", or what their distribution is called."""
+        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}
+        return drawing.noise(self.target, self.answer, inputs)
+
     # ---- parts
 
     def _without(self, what: str) -> Exception:
@@ -131,18 +138,13 @@ class ImplicitFit(LearnedFit, FittedImplicit):
             "With Normal(f(noise), sd) in place of Delta, inference='svi' and fit.log_prob(method='ais') estimate it."
         )
 
-    def _noise(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        """The sites of noise, their shapes and kinds."""
-        inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}
-        return drawing.noise(self.target, self.answer, inputs)
-
     def _truncated(self, tau: float, rows: Mapping[str, Any], count: int, seed: int) -> dict[str, np.ndarray]:
         """Standard normal noise given |z| <= tau, by its quantiles: {site: (count, *event)}."""
         from scipy.special import ndtr, ndtri
 
         if not tau > 0:
             raise ValueError(f"truncation is {tau}; it must be above 0")
-        known = self._noise()
+        known = self.noise
         sites = {k: shape for k, (shape, kind) in known.items() if kind == NORMAL}
         if not sites:
             kinds = ", ".join(f"{k!r} is {kind}" for k, (_, kind) in known.items())
@@ -154,7 +156,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
 
     def _end(self, name: str, z: Any) -> dict[str, np.ndarray]:
         """Noise of one point: {site: array}."""
-        known = self._noise()
+        known = self.noise
         if not isinstance(z, Mapping):
             if len(known) > 1:
                 raise TypeError(f"This program has noise {', '.join(known)}: give {name} as {{site: array}}.")

@@ -25,7 +25,7 @@ def curve(fit: FittedParameters) -> Figure | None:
     if site is None:
         return None
     rows = fit.target.all_rows()[site.name]
-    low, high = _range(rows.reshape(-1, 1))[:, 0]
+    low, high = range_of(rows.reshape(-1, 1))[:, 0]
     points = np.linspace(low, high, 400)
     picture, (panel,) = grid(1, 1, 2.6)
     panel.hist(rows.ravel(), bins=60, density=True, color=COLOURS[0], alpha=0.35, label="data")
@@ -41,7 +41,7 @@ def contours(fit: FittedParameters) -> Figure | None:
     if site is None:
         return None
     rows = fit.target.all_rows()[site.name].reshape(-1, 2)
-    x, y = (np.linspace(low, high, 120) for low, high in _range(rows).T)
+    x, y = (np.linspace(low, high, 120) for low, high in range_of(rows).T)
     plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, *site.shape)
     log_p = fit.log_prob(plane).value.reshape(120, 120)
     picture = figure(height=3.6, width=5.2)
@@ -95,7 +95,7 @@ def interpolations(fit: FittedParameters) -> Figure | None:
     return _tiles(np.concatenate(lines), site) if lines else None
 
 
-def _range(rows: np.ndarray) -> np.ndarray:
+def range_of(rows: np.ndarray) -> np.ndarray:
     """The least and the largest value of every column, and a tenth more: (2, column)."""
     low, high = rows.min(0), rows.max(0)
     return np.stack([low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9])

@@ -1,0 +1,136 @@
+"""Draws of a learned program, rows that were held out and rows that were learned from, as features; made once for a fit.
+
+Vectors are taken as they are, in units of their spread, each coordinate in its own where their ranges differ; rows of more than 64
+numbers by their 50 principal components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probgen.algorithm import Incompatible
+from probgen.engine import drawing
+
+MOST = 2000  # draws, and rows that they are held against
+ENOUGH = 200  # held-out rows that draws are held against alone
+WIDE, COMPONENTS = 64, 50
+KINDS = 20  # values of an input that are taken for classes
+CLASS = 3.0  # how far apart classes are, in spreads
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Features (row, dim) of `known` rows, of `held` ones and of `draws`.
+
+    rows: those that as many of the draws are held against one by one, with their inputs beside, `beside`; own: whether these are
+    held-out rows alone; paired: whether there are inputs. low, high: see `outside`; bad: draws that are NaN or infinite.
+    """
+
+    known: np.ndarray
+    held: np.ndarray
+    draws: np.ndarray
+    rows: np.ndarray
+    beside: np.ndarray
+    own: bool
+    paired: bool
+    values: tuple[np.ndarray, np.ndarray, np.ndarray]
+    groups: np.ndarray
+    bad: int
+
+
+def gathered(fit: Any) -> Gathered | None:
+    """Kept with the fit; None where its draws cannot be had."""
+    kept = vars(fit)
+    if "_gathered" not in kept:
+        kept["_gathered"] = _gather(fit)
+    return kept["_gathered"]
+
+
+def held_out(fit: Any) -> np.ndarray:
+    """Indices of the rows that were held out of learning."""
+    return fit.inference.held(fit.state, fit.target.num_rows) if fit.state else np.zeros(0, int)
+
+
+def _gather(fit: Any) -> Gathered | None:
+    target, rng = fit.target, np.random.default_rng([fit.seed % 2**64, 7])
+    held = held_out(fit)
+    known = rng.permutation(np.setdiff1d(np.arange(target.num_rows), held))
+    against = held if len(held) >= ENOUGH else np.concatenate([held, known])[:MOST]
+    count = min(MOST, max(target.num_rows, ENOUGH))
+    given = np.concatenate([against, rng.choice(known, max(count - len(against), 0))])[:count]
+    inputs = {k: np.asarray(target.data[k]) for k in target.inputs}
+    drawn = _drawn(fit, {k: v[given] for k, v in inputs.items()}, count)
+    if drawn is None:
+        return None
+    every, sites = target.all_rows(), [v.name for v in target.visible]
+    rows = {k: np.asarray(every[k], float).reshape(target.num_rows, -1) for k in sites}
+    draws = {k: np.asarray(drawn[k], float).reshape(count, -1) for k in sites}
+    good = np.all([np.isfinite(v).all(1) for v in draws.values()], axis=0)
+    parts = [_features(rows[k], np.where(good[:, None], draws[k], rows[k][0]), known[:MOST]) for k in sites]
+    x, y = (np.concatenate([part[i] for part in parts], 1) for i in (0, 1))
+    told = [_inputs(v, given, known) for v in inputs.values()]
+    size = len(against)
+    raw = np.concatenate([rows[k] for k in sites], 1)
+    return Gathered(
+        known=x[known], held=x[held], draws=y[good], rows=np.concatenate([x[against], *(t[:size] for t in told)], 1),
+        beside=np.concatenate([y[:size], *(t[:size] for t in told)], 1), own=len(held) >= ENOUGH, paired=bool(inputs),
+        values=(raw[known], raw[held], np.concatenate([draws[k] for k in sites], 1)[good]),
+        groups=_groups([rows[k] for k in sites]), bad=int((~good).sum()),
+    )  # fmt: skip
+
+
+def _drawn(fit: Any, inputs: dict[str, np.ndarray], count: int) -> Any:
+    """Draws for inputs of rows: {site: (count, *event)}."""
+    seed = fit.seed + 5
+    try:
+        return drawing.forward(fit.target, fit.answer, inputs, count, seed)
+    except Incompatible:
+        pass
+    try:
+        return None if inputs else fit.sample(count, seed)
+    except (Incompatible, NotImplementedError):
+        return None
+
+
+def _features(rows: np.ndarray, draws: np.ndarray, few: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and draws (row, dim) of one site in units in which distances mean something, by a few of the rows."""
+    some = rows[few]
+    mean, spread = some.mean(0), some.std(0)
+    whole = max(float(np.sqrt(np.mean(spread**2))), 1e-300)
+    scale = np.full(len(spread), whole) if _one_scale(some) else np.where(spread > 0, spread, whole)
+    x, y = ((a - mean) / scale for a in (rows, draws))
+    limit = 10 * max(float(abs(x[few]).max()), 1e-300)  # a draw that is very far says no more than one that is far
+    x, y = x, np.clip(y, -limit, limit)
+    if rows.shape[1] <= WIDE:
+        return x, y
+    _, _, axes = np.linalg.svd(x[few] - x[few].mean(0), full_matrices=False)
+    return x @ axes[:COMPONENTS].T, y @ axes[:COMPONENTS].T
+
+
+def _one_scale(rows: np.ndarray) -> bool:
+    """Whether the columns are of one kind, as pixels are: of most of them the range is that of all."""
+    ranges = np.ptp(rows, axis=0)
+    return bool(np.median(ranges) >= 0.5 * np.ptp(rows))
+
+
+def _groups(sites: list[np.ndarray]) -> np.ndarray:
+    """For each column the group whose least and largest value bound it: itself, or the picture that it is a part of."""
+    found, start = [], 0
+    for rows in sites:
+        size = rows.shape[1]
+        together = size > 16 and _one_scale(rows[:MOST])
+        found.append(np.full(size, start) if together else start + np.arange(size))
+        start = int(found[-1][-1]) + 1
+    return np.concatenate(found)
+
+
+def _inputs(values: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Features of the inputs of rows, classes apart: (row, dim)."""
+    flat = values.reshape(len(values), -1)
+    kinds = np.unique(flat[known]) if flat.shape[1] == 1 else np.zeros(KINDS + 1)
+    if len(kinds) <= KINDS:
+        return CLASS * (flat[given] == kinds).astype(float)
+    return _features(flat.astype(float), flat[given].astype(float), known[:MOST])[1]
