@@ -155,7 +155,7 @@ FETCHED: dict[str, Callable[[], bytes]] = {
 
 
 def _last(address: Any) -> str:
-    return str(address).rsplit("/", 1)[-1]
+    return str(address).rsplit("/", 1)[-1].split("?")[0]  # "?raw=true"
 
 
 def _addresses() -> None:
