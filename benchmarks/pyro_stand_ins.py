@@ -236,7 +236,7 @@ def _lineages(map_location: Any = None) -> dict[str, Any]:
         "Rhode Island",
     )
     places = [f"USA / {s}" for s in states] + ["England", "Brazil", "Germany", "Denmark", "France"]
-    counts = torch.tensor(rng.poisson(2.0, (12, len(places), len(names)))).float()
+    counts = torch.tensor(rng.poisson(2.0, (27, len(places), len(names)))).float()
     index = counts.nonzero(as_tuple=True)
     return {
         "counts": counts,
