@@ -37,9 +37,9 @@ def test_an_automatic_guide_with_an_argument_that_is_always_given(program, auto)
     """Precision 3 + 1/4: a conjugate normal mean."""
     args = types.SimpleNamespace(scale=2.0)
     model, guide = functools.partial(program, args=args), functools.partial(auto(program), args=args)
-    fit = pg.fit(model, {"y": Y}, "svi", guide=guide, num_steps=1000, num_particles=1, progress=False)
-    assert fit.draws["m"].mean() == pytest.approx(6 / 3.25, abs=0.05)
-    assert fit.draws["m"].std() == pytest.approx(3.25**-0.5, rel=0.1)
+    fit = pg.fit(model, {"y": Y}, "svi", guide=guide, learning_rate=0.1, block=20, progress=False)
+    assert fit.draws["m"].mean() == pytest.approx(6 / 3.25, abs=0.1)
+    assert fit.draws["m"].std() == pytest.approx(3.25**-0.5, rel=0.2)
 
 
 class Tones(nn.Module):
@@ -91,10 +91,12 @@ class Recurrent(nn.Module):
 
 def test_a_recurrent_network_is_left_as_it_was():
     """It keeps a list of its weights beside them, which a run with others fills anew."""
-    x = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(1))
     pair = Recurrent()
     before = [w.detach().clone() for w in pair.rnn._flat_weights]
-    fit = pg.fit(pair.model, {"x": x, "y": x[:, 0, 0]}, "svi", guide=pair.guide, num_steps=20, progress=False)
+    fit = pg.fit(
+        pair.model, {"x": x, "y": x[:, 0, 0]}, "svi", guide=pair.guide, num_steps=20, num_draws=10, progress=False
+    )
     learned = next(v for k, v in fit.draws.items() if "weight_ih" in k)
     assert np.abs(learned[0, 0] - before[0].numpy()).max() > 1e-3
     for own, held, old in zip(pair.rnn.parameters(), pair.rnn._flat_weights, before, strict=True):
@@ -137,6 +139,7 @@ def looking(y):
     pyro.sample("y", pdist.Normal(m, 1.0).expand([3]).to_event(1), obs=y)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # run eagerly, for it looks at its unknown
 @pytest.mark.parametrize("program", [functools.partial(on_pyro, args=types.SimpleNamespace(scale=2.0)), looking])
 def test_densities_of_many_points_are_those_of_each(program):
     fit = pg.fit(program, {"y": Y}, num_warmup=10, num_samples=10, num_chains=1, progress=False)
