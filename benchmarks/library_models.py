@@ -178,6 +178,7 @@ def difference(fit: Any, program: Any, args: tuple, kwargs: dict[str, Any]) -> f
 def hook(library: str, seen: Seen) -> None:
     """MCMC and SVI of a library show what they are given, and run a few steps only."""
     if library == "numpyro":
+        import jax
         from numpyro.infer import MCMC, SVI
 
         run, init, update = MCMC.run, SVI.init, SVI.run
@@ -190,6 +191,7 @@ def hook(library: str, seen: Seen) -> None:
             )
             self.num_warmup, self.num_samples, self.progress_bar = STEPS, STEPS, False
             result = run(self, rng_key, *args, extra_fields=extra_fields, init_params=init_params, **kwargs)
+            jax.block_until_ready(self._last_state)  # its chains would run on beside ours
             if model is not None:  # what the library itself does not run is no model of ours to run
                 seen.take("mcmc", model, None, args, kwargs)
             return result

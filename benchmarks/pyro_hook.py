@@ -42,13 +42,13 @@ def _svi(seen: Any, steps: int) -> None:
     step = SVI.step
 
     def few(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with fresh():
-            seen.take("svi", self.model, self.guide, args, kwargs)
         self.steps_done = getattr(self, "steps_done", 0) + 1
         if self.steps_done > MOST:
             raise SystemExit
-        if self.steps_done <= steps:
+        if self.steps_done <= steps:  # what Pyro itself does not run is no model of ours to run
             self.last_loss = step(self, *args, **kwargs)
+        with fresh():
+            seen.take("svi", self.model, self.guide, args, kwargs)
         return self.last_loss
 
     SVI.step = few  # type: ignore[method-assign]

@@ -155,7 +155,7 @@ FETCHED: dict[str, Callable[[], bytes]] = {
 
 
 def _last(address: Any) -> str:
-    return str(address).rsplit("/", 1)[-1]
+    return str(address).rsplit("/", 1)[-1].split("?")[0]  # "?raw=true"
 
 
 def _addresses() -> None:
@@ -236,7 +236,7 @@ def _lineages(map_location: Any = None) -> dict[str, Any]:
         "Rhode Island",
     )
     places = [f"USA / {s}" for s in states] + ["England", "Brazil", "Germany", "Denmark", "France"]
-    counts = torch.tensor(rng.poisson(2.0, (12, len(places), len(names)))).float()
+    counts = torch.tensor(rng.poisson(2.0, (27, len(places), len(names)))).float()
     index = counts.nonzero(as_tuple=True)
     return {
         "counts": counts,

@@ -297,6 +297,10 @@ class Continuous(Unnormalised):
         values, gradients = zip(*(self.value_and_grad(z) for z in points), strict=True)
         return np.array(values), np.array(gradients)
 
+    def densities(self, points: np.ndarray) -> np.ndarray:
+        """Log densities at points (point, dim), for callers outside a kernel: (point,)."""
+        return np.asarray(self.gradients(points)[0])
+
     def gradient_batch(self, z: Any) -> Any:
         """The gradient at many points: (batch, dim) -> (batch, dim)."""
         raise NotImplementedError

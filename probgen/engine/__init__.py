@@ -52,6 +52,7 @@ def read_as(
     from probgen.algorithm import Incompatible
     from probgen.data.checks import check
     from probgen.data.looking import kept, settled
+    from probgen.engine.prediction import FAULTS
     from probgen.target import Learnable
 
     checked = check(program, kept(data))
@@ -60,7 +61,7 @@ def read_as(
         target, _, _ = settled(program, data, checked, "float64", prepare)
     except Incompatible:  # of rows that cannot be learned from
         return "rows"
-    except (TypeError, ValueError, IndexError, RuntimeError):  # what is wrong is told when the target is made
+    except FAULTS:  # what is wrong is told when the target is made
         return "unknowns"
     return "rows" if isinstance(target, Learnable) else "points" if target.points else "unknowns"
 
@@ -70,10 +71,11 @@ def pair_by_row(
 ) -> bool | int | None:
     """How program and guide are read together where nothing is declared: by rows, on the whole data, or as the program alone is."""
     from probgen.data.checks import check
+    from probgen.engine.prediction import FAULTS
 
     try:
         return load(name or detect(program)).pair_by_row(program, guide, check(program, data))
-    except (TypeError, ValueError):  # what is wrong is told when the target is made
+    except FAULTS:  # what is wrong is told when the target is made
         return None
 
 

@@ -131,6 +131,12 @@ def given_to(model: Model, data: Any) -> Any:
     return model.whole(model.default_data() if data is None else data)
 
 
+def _said(error: BaseException) -> str:
+    """What an error says; with its kind where that says nothing by itself, as a failed assertion, or a key alone."""
+    plain = isinstance(error, TypeError | ValueError | RuntimeError) and str(error)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
+
+
 def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
     """The engine's target of a model's program, its guide and its critic, on checked data."""
     chosen = engine.load(engine_name or engine.detect(model.program))
@@ -148,7 +154,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         if told := looking.unreadable(data):
             raise ValueError(told + (f"\n{DROP}" if "NaN" in told else "")) from error
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
-        raise ValueError(f"The program does not run on this data ({shapes}).\n{error}") from error
+        raise ValueError(f"The program does not run on this data ({shapes}).\n{_said(error)}") from error
     if levels and chosen.as_numbers(target, tuple(levels)):
         raise ValueError(looking.unreadable(data))
     target.notes = (*target.notes, *looking.told(used, levels))

@@ -98,7 +98,7 @@ def found(target: Target, num_chains: int, seed: int) -> np.ndarray | None:
         points = np.concatenate([*some(target, seed), np.zeros((0, target.dim))])
         points = points[np.isfinite(points).all(axis=1)]
         if len(points):
-            values = np.asarray(target.gradients(points)[0])
+            values = target.densities(points)
             good = np.flatnonzero(np.isfinite(values))
             if len(good):
                 best = good[np.argsort(-values[good])][: max(num_chains, len(good) // 4)]

@@ -69,6 +69,13 @@ class PyroContinuous(PyroTarget, Continuous):
                 return self.torch_log_density_batch(points).cpu().numpy().astype(np.float64)
         return np.array([gradient.value(point, self.tensors) for point in points], np.float64)
 
+    def densities(self, points: np.ndarray) -> np.ndarray:
+        """Log densities at points (point, dim), for callers outside a kernel: (point,). All at once where `torch.vmap` can."""
+        try:
+            return self.log_density_batch(points)
+        except Exception:  # what a program raises at some points, or vmap of it
+            return super().densities(points)
+
     def gradient_batch(self, z: Any) -> np.ndarray:
         """The gradient at many points: (batch, dim) -> (batch, dim)."""
         return np.array([self.value_and_grad(point)[1] for point in z]).reshape(-1, self.dim)

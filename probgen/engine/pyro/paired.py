@@ -26,7 +26,7 @@ from probgen.engine.pyro.executor import OPS, Key
 from probgen.engine.pyro.programs.automatic import Automatic
 from probgen.engine.pyro.programs.density import Given, whole_plates
 from probgen.engine.pyro.programs.looks import looked, sample_nodes
-from probgen.engine.pyro.programs.names import looked_at
+from probgen.engine.pyro.programs.names import looked_at, wrapped_like
 from probgen.engine.pyro.programs.onto import onto
 from probgen.engine.pyro.programs.parameters import Parameter, given
 from probgen.engine.pyro.programs.sites import is_discrete
@@ -122,7 +122,9 @@ class PyroGuided(PyroContinuous):
     def _begun(self, seed: int) -> dict[str, torch.Tensor]:
         own = registered(self._base, self._arguments, self.precision, seed)
         with whole_plates(given=self.structure.given):
-            fresh = self.author_guide.fresh() if isinstance(self.author_guide, Automatic) else self._guide
+            fresh = self._guide
+            if isinstance(self.author_guide, Automatic):
+                fresh = wrapped_like(self.author_guide.fresh(), self._guide)
             _, guide = looked(fresh, self._seen, self.precision, seed)
         self._lengths = {k: v.shape for k, v in (guide.values | own.values).items()}
         return guide.values | own.values

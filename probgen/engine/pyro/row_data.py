@@ -15,6 +15,7 @@ from probgen.data.checks import bounds, check_support, on_host, on_the_line
 from probgen.data.fixed import plain as as_given
 from probgen.data.grey import is_grey, loosened
 from probgen.engine import drawable
+from probgen.engine.prediction import FAULTS
 from probgen.engine.pyro.learnable import PyroImplicit, PyroLearnable
 from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.edges import is_point
@@ -157,7 +158,7 @@ def has_parameters(program: Callable[..., Any], data: Mapping[str, Any]) -> bool
     given = {k: as_tensor(v, "float32") if is_array(v) else plain(v) for k, v in held.items()}
     try:
         return bool(looked(program, given, "float32")[1].found)
-    except (TypeError, ValueError, RuntimeError, IndexError):  # what is wrong is told when the target is made
+    except FAULTS:  # what is wrong is told when the target is made
         return True
 
 

@@ -17,12 +17,14 @@ from numpyro.infer import autoguide
 
 from probgen.programs.arguments import laid_out
 from probgen.programs.autoguides import is_auto, parts, unwrapped
+from probgen.programs.reads import digest_of
 
 
 class Automatic:
     """An automatic guide of a program, called with the program's data.
 
-    program: whose unknowns it draws; made: a guide of the library, or a class of them; settings: of the class.
+    program: whose unknowns it draws; made: a guide of the library, or a class of them; settings: of the class, or what the guide is
+    always called with (`functools.partial(guide, args=args)`).
     """
 
     def __init__(self, program: Callable[..., Any], made: Any, settings: dict[str, Any]) -> None:
@@ -35,7 +37,8 @@ class Automatic:
         """The guide, not yet called."""
         if isinstance(self.made, type):
             return self.made(self.program, **self.settings)
-        return laid_out(_uncalled(self.made), self.program)
+        found = _uncalled(self.made)
+        return laid_out(functools.partial(found, **self.settings) if self.settings else found, self.program)
 
     @property
     def laplace(self) -> bool:
@@ -60,15 +63,28 @@ def _uncalled(guide: Any) -> Any:
     return found
 
 
+class _Words:
+    """Settings told apart by their content, which need not be hashable."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.mark = tuple((k, digest_of(v) or id(v)) for k, v in sorted(settings.items()))
+
+    def __hash__(self) -> int:
+        return hash(self.mark)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Words) and self.mark == other.mark
+
+
 def automatic(guide: Any, program: Callable[..., Any], finite: tuple[str, ...]) -> Automatic:
     """The guide of a program, the same object for the same guide; finite: unknowns that are summed out, left out by a class."""
     made, settings = unwrapped(guide)
-    words = tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in settings.items()))
-    return _automatic(made, words, program, finite if isinstance(made, type) else ())
+    return _automatic(made, _Words(settings), program, finite if isinstance(made, type) else ())
 
 
 @functools.lru_cache(maxsize=64)
-def _automatic(made: Any, settings: tuple, program: Callable[..., Any], finite: tuple[str, ...]) -> Automatic:
+def _automatic(made: Any, words: _Words, program: Callable[..., Any], finite: tuple[str, ...]) -> Automatic:
     if finite:  # it sees no random key either, once it is hidden
         program = handlers.block(handlers.seed(program, 0), hide=list(finite))
-    return Automatic(program, made, dict(settings))
+    return Automatic(program, made, words.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,8 @@ from probgen.programs.autoguides import unwrapped
 class Automatic:
     """An automatic guide of a program, called with the program's data.
 
-    program: whose unknowns it draws; made: a guide of the library, or a class of them; settings: of the class.
+    program: whose unknowns it draws; made: a guide of the library, or a class of them; settings: of the class, or what the guide is
+    always called with (`functools.partial(guide, args=args)`).
     finite: unknowns that are summed out, which a class leaves out.
     """
 
@@ -33,7 +35,9 @@ class Automatic:
         for module in found.modules():
             if isinstance(module, autoguide.AutoGuide):
                 module._model = (_Lifted()(module.model),)
-        return found if isinstance(self.made, type) else laid_out(found, self.program)
+        if isinstance(self.made, type):
+            return found
+        return laid_out(functools.partial(found, **self.settings) if self.settings else found, self.program)
 
     @property
     def laplace(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 
 from probgen.engine.pyro.programs.parameters import Parameter, Registered
-from probgen.engine.pyro.programs.types import in_its_type
+from probgen.engine.pyro.programs.types import Lifted, in_its_type
 from probgen.programs.about import About
 
 PREFIX = "guide."
@@ -52,6 +52,13 @@ def looked_at(
     names = sorted(shared)[:3]
     note = TOLD.format(", ".join(map(repr, names)), ", ".join(repr(PREFIX + k) for k in names))
     return guide, look(guide), (note,)
+
+
+def wrapped_like(guide: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+    """Another guide run in the way that one was found to run in: its types lifted, its parameters' names its own."""
+    if isinstance(other, Apart):
+        return Apart(wrapped_like(guide, other.program), other.names)
+    return Lifted(wrapped_like(guide, other.program)) if isinstance(other, Lifted) else guide
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -144,6 +144,7 @@ def given(
     """
     owned: list[tuple[Any, Parameter]] = [(p.module, p) for p in parameters if p.module is not None]
     before = [module._parameters[p.attribute] for module, p in owned]
+    beside = [(module, found) for module, _ in owned if (found := _lists(module))]
     modules = [m for root in roots for m in root.modules()]
     modes = [(m, m.training) for m in modules if m.training != (train or isinstance(m, _BatchNorm))]
     try:
@@ -159,6 +160,13 @@ def given(
             owner._parameters[p.attribute] = value
         for module, mode in modes:
             module.training = mode
+        for module, lists in beside:
+            vars(module).update(lists)
+
+
+def _lists(module: Any) -> dict[str, Any]:
+    """What a recurrent network keeps of its parameters beside them, and makes anew in a run with others."""
+    return {k: v for k, v in vars(module).items() if k in ("_flat_weights", "_flat_weight_refs")}
 
 
 class Learned:
