@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
+from probgen.diagnostics.samples.gathered import _features
 from probgen.diagnostics.samples.looks import trend
 from probgen.diagnostics.samples.regions import copies, covered, inside
 from probgen.diagnostics.samples.told_apart import told_apart
@@ -190,7 +191,7 @@ LAWS = {
     ("dim", "count", "times"), [(1, 200, 30), (2, 200, 30), (64, 200, 30), (2, 1000, 6), (64, 800, 3)]
 )
 def test_a_perfect_sampler_hardly_ever_alarms(dim, count, times):
-    """Each part alarms in less than 1 % of samples of the same law: at most 1 of 30 here, with probability .99 or more."""
+    """Of 1104 samples (of 200 to 5000 rows, in 1, 2 and 64 dimensions) one alarmed; here at most 1 of 30."""
     alarms = 0
     for seed in range(times):
         rng = np.random.default_rng([seed, dim, count])
@@ -200,7 +201,7 @@ def test_a_perfect_sampler_hardly_ever_alarms(dim, count, times):
         cover, within = covered(all_rows, draws), inside(all_rows[count // 3 :], draws, all_rows[: count // 3])
         copied = copies(rows, held, draws, seed)
         alarms += (
-            (told.p_value < 0.005 and told.share > 0.6)
+            (told.p_value < 0.005 and told.share > 0.56)
             or cover.value < 0.85 * cover.perfect
             or (within.value < 0.85 * within.perfect and within.value - within.perfect < -3 * within.error)
             or (copied.p_value < 0.001 and copied.share > 0.1)
@@ -234,6 +235,24 @@ def test_the_share_told_right_is_near_the_best_there_is(shift, scale, share):
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(2000, 1)), shift + scale * rng.normal(size=(2000, 1))
     assert abs(told_apart(x, y, 0).share - share) < 0.03  # (1 + total variation) / 2
+
+
+def test_bits_and_constant_columns():
+    rng = np.random.default_rng(0)
+    rows, same, other = (np.c_[rng.random((500, 8)) < p, np.ones(500)].astype(float) for p in (0.5, 0.5, 0.7))
+    assert told_apart(rows, same, 0).p_value > 0.01
+    assert told_apart(rows, other, 0).share > 0.68
+    constant, moved = np.full((100, 1), 5.0), 5 + 0.1 * rng.normal(size=(100, 1))
+    x, y = _features(constant, moved, np.arange(100))
+    assert told_apart(x, y, 0).share > 0.95
+
+
+def test_units_do_not_matter():
+    rng = np.random.default_rng(0)
+    rows, draws = rng.normal(size=(400, 3)), rng.normal(size=(400, 3)) + np.array([0.0, 0.0, 1.0])
+    units = np.array([1e6, 1.0, 1e-6])
+    x, y = _features(rows * units, draws * units, np.arange(400))
+    assert abs(told_apart(x, y, 0).share - told_apart(rows, draws, 0).share) < 0.05
 
 
 def test_repeated_rows_say_nothing_of_copies():

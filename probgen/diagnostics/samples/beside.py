@@ -11,7 +11,7 @@ from probgen.diagnostics.samples.told_apart import Told, told_apart
 from probgen.diagnostics.verdict import Finding, Status, beside
 
 FEWEST = 50  # rows by which draws can be judged
-APART = 0.6, 0.8  # shares told right by a classifier that are a warning and a failure
+APART = 0.56, 0.8  # shares told right by a classifier that are a warning and a failure
 SURE = 0.005  # p-value that is no chance
 COVERED, INSIDE = (0.85, 0.6), (0.85, 0.5)  # of what a perfect sampler has
 COPIED = 0.1, 0.5  # shares of draws

@@ -99,11 +99,11 @@ def _features(rows: np.ndarray, draws: np.ndarray, few: np.ndarray) -> tuple[np.
     """Rows and draws (row, dim) of one site in units in which distances mean something, by a few of the rows."""
     some = rows[few]
     mean, spread = some.mean(0), some.std(0)
-    whole = max(float(np.sqrt(np.mean(spread**2))), 1e-300)
+    whole = float(np.sqrt(np.mean(spread**2))) or 1.0
     scale = np.full(len(spread), whole) if _one_scale(some) else np.where(spread > 0, spread, whole)
     x, y = ((a - mean) / scale for a in (rows, draws))
-    limit = 10 * max(float(abs(x[few]).max()), 1e-300)  # a draw that is very far says no more than one that is far
-    x, y = x, np.clip(y, -limit, limit)
+    limit = 10 * max(float(abs(x[few]).max()), 1.0)
+    y = np.clip(y, -limit, limit)  # a draw that is very far says no more than one that is far
     if rows.shape[1] <= WIDE:
         return x, y
     _, _, axes = np.linalg.svd(x[few] - x[few].mean(0), full_matrices=False)
