@@ -157,6 +157,12 @@ def a_count_that_moves(x):
         pyro.sample("x", dist.Poisson(rate.expand(len(x), 2)).to_event(1), obs=x)
 
 
+def a_mask(x):
+    loc = pyro.param("loc", lambda: torch.zeros(2))
+    with pyro.plate("row", len(x)), pyro.poutine.mask(mask=x[:, 0] > 0):
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
 def not_registered(x):
     net = nn.Linear(2, 2)
     z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
@@ -172,6 +178,7 @@ def not_registered(x):
         (reads_its_rows, "depend on the very data that they are of"),
         (moves_nothing, "No parameter moves 'x'"),
         (an_energy, "'energy' is part of an energy"),
+        (a_mask, "'x' has a mask or a scale"),
     ],
 )
 def test_draws_that_would_lack_a_gradient_are_refused(program, said):
@@ -474,6 +481,21 @@ def test_a_run_goes_on_from_its_state_bit_for_bit(tmp_path, killed):
         np.testing.assert_array_equal(fit.records["distance"], whole.records["distance"])
     assert np.isfinite(whole.records["slope"][0, -1])
     assert whole.records["right"][0, -1] > 0
+
+
+def test_pictures_play_in_packs_with_changes():
+    def pictures(x):
+        f = pyro.module("f", net)
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Delta(f(z).reshape(-1, 8, 8)).to_event(2), obs=x)
+
+    net, x = made(2, 64), np.random.default_rng(0).random((60, 8, 8))
+    fit = pg.fit(pictures, {"x": x}, "r3gan", num_steps=2, batch_size=20, pack=2, augment="both", spectral_norm=True)
+    assert fit.answer["critic pictures.0.weight (critic)"].shape == (32, 2, 4, 4)
+    assert np.isfinite(fit.records["critic_loss"]).all()
+    assert fit.sample(3)["x"].shape == (3, 8, 8)
+    assert fit.judge(x[:6]).shape == (3,)
 
 
 def test_a_shift_is_learned():
