@@ -62,6 +62,11 @@ class Net:
         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
         pyro.sample("x", dist.Delta(f(z), event_dim=1), obs=x)
 
+    def shared(self, x):
+        f = pyro.module("f", self.net)
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Delta(f(z), event_dim=1), obs=x)
+
     def labelled(self, x, label):
         f = pyro.module("f", self.net)
         with pyro.plate("row", len(x)):
@@ -190,6 +195,8 @@ def test_draws_that_would_lack_a_gradient_are_refused(program, said):
 def test_rows_of_another_shape_and_no_parameters_are_said():
     with pytest.raises(ValueError, match=r"x has rows of shape \(3,\); the program draws 'x' of shape \(2,\)"):
         pg.fit(Net().program, {"x": points(dim=3)}, "gan")
+    with pytest.raises(ValueError, match=r"'x' is observed at Delta.*it is none of rows"):
+        pg.fit(Net().shared, {"x": points()}, "gan")
     with pytest.raises(ValueError, match="no parameters to be learned"):
         pg.fit(not_registered, {"x": points()}, "gan")
     mixing = Net()
@@ -529,7 +536,7 @@ def linear_critic(x, label):
     return x @ pyro.param("slope", lambda: torch.ones(2)) + pyro.param("of_label", lambda: torch.zeros(3))[label]
 
 
-def test_a_fit_draws_decodes_and_judges():
+def test_a_fit_draws_decodes_and_judges(tmp_path):
     labels = np.arange(200) % 3
     model, data = pg.Model(generator, critic=linear_critic), {"x": points() + labels[:, None], "label": labels}
     fit = pg.fit(model, data, "gan", num_steps=3, batch_size=20)
@@ -547,6 +554,8 @@ def test_a_fit_draws_decodes_and_judges():
     assert fit.interpolate({"z": np.array([2.0, 0.0])}, {"z": np.array([0.0, 2.0])}, 5, label=1)["x"].shape == (5, 2)
     with pytest.raises(ValueError, match=r"u of row 1 is 1[.]5, outside the support"):
         fit.decode(u=np.array([0.5, 1.5]), label=0)
+    fit.report(tmp_path / "report.html")
+    assert "ImplicitFit" in repr(fit)
     said = data["x"] @ p["slope (critic)"] + p["of_label (critic)"][labels]
     np.testing.assert_allclose(fit.judge(), said, rtol=1e-4, atol=1e-5)
 
