@@ -62,6 +62,11 @@ class Net:
         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
         pyro.sample("x", dist.Delta(f(z), event_dim=1), obs=x)
 
+    def shared(self, x):
+        f = pyro.module("f", self.net)
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Delta(f(z), event_dim=1), obs=x)
+
     def labelled(self, x, label):
         f = pyro.module("f", self.net)
         with pyro.plate("row", len(x)):
@@ -157,6 +162,12 @@ def a_count_that_moves(x):
         pyro.sample("x", dist.Poisson(rate.expand(len(x), 2)).to_event(1), obs=x)
 
 
+def a_mask(x):
+    loc = pyro.param("loc", lambda: torch.zeros(2))
+    with pyro.plate("row", len(x)), pyro.poutine.mask(mask=x[:, 0] > 0):
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
 def not_registered(x):
     net = nn.Linear(2, 2)
     z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
@@ -172,6 +183,7 @@ def not_registered(x):
         (reads_its_rows, "depend on the very data that they are of"),
         (moves_nothing, "No parameter moves 'x'"),
         (an_energy, "'energy' is part of an energy"),
+        (a_mask, "'x' has a mask or a scale"),
     ],
 )
 def test_draws_that_would_lack_a_gradient_are_refused(program, said):
@@ -183,6 +195,8 @@ def test_draws_that_would_lack_a_gradient_are_refused(program, said):
 def test_rows_of_another_shape_and_no_parameters_are_said():
     with pytest.raises(ValueError, match=r"x has rows of shape \(3,\); the program draws 'x' of shape \(2,\)"):
         pg.fit(Net().program, {"x": points(dim=3)}, "gan")
+    with pytest.raises(ValueError, match=r"'x' is observed at Delta.*it is none of rows"):
+        pg.fit(Net().shared, {"x": points()}, "gan")
     with pytest.raises(ValueError, match="no parameters to be learned"):
         pg.fit(not_registered, {"x": points()}, "gan")
     mixing = Net()
@@ -476,6 +490,21 @@ def test_a_run_goes_on_from_its_state_bit_for_bit(tmp_path, killed):
     assert whole.records["right"][0, -1] > 0
 
 
+def test_pictures_play_in_packs_with_changes():
+    def pictures(x):
+        f = pyro.module("f", net)
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Delta(f(z).reshape(-1, 8, 8)).to_event(2), obs=x)
+
+    net, x = made(2, 64), np.random.default_rng(0).random((60, 8, 8))
+    fit = pg.fit(pictures, {"x": x}, "r3gan", num_steps=2, batch_size=20, pack=2, augment="both", spectral_norm=True)
+    assert fit.answer["critic pictures.0.weight (critic)"].shape == (32, 2, 4, 4)
+    assert np.isfinite(fit.records["critic_loss"]).all()
+    assert fit.sample(3)["x"].shape == (3, 8, 8)
+    assert fit.judge(x[:6]).shape == (3,)
+
+
 def test_a_shift_is_learned():
     def shifted(x):
         loc = pyro.param("loc", lambda: torch.zeros(2))
@@ -507,7 +536,7 @@ def linear_critic(x, label):
     return x @ pyro.param("slope", lambda: torch.ones(2)) + pyro.param("of_label", lambda: torch.zeros(3))[label]
 
 
-def test_a_fit_draws_decodes_and_judges():
+def test_a_fit_draws_decodes_and_judges(tmp_path):
     labels = np.arange(200) % 3
     model, data = pg.Model(generator, critic=linear_critic), {"x": points() + labels[:, None], "label": labels}
     fit = pg.fit(model, data, "gan", num_steps=3, batch_size=20)
@@ -525,6 +554,8 @@ def test_a_fit_draws_decodes_and_judges():
     assert fit.interpolate({"z": np.array([2.0, 0.0])}, {"z": np.array([0.0, 2.0])}, 5, label=1)["x"].shape == (5, 2)
     with pytest.raises(ValueError, match=r"u of row 1 is 1[.]5, outside the support"):
         fit.decode(u=np.array([0.5, 1.5]), label=0)
+    fit.report(tmp_path / "report.html")
+    assert "ImplicitFit" in repr(fit)
     said = data["x"] @ p["slope (critic)"] + p["of_label (critic)"][labels]
     np.testing.assert_allclose(fit.judge(), said, rtol=1e-4, atol=1e-5)
 

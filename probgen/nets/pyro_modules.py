@@ -43,7 +43,7 @@ def registered(name: str, make: Callable[..., nn.Module], *settings: Any) -> Cal
     """
     skeleton = _skeleton(make, settings)
     fresh = functools.cache(lambda: dict(make(*settings).named_parameters()))
-    values = {k: pyro.param(f"{name}.{k}", lambda k=k: fresh()[k].detach()) for k, _ in skeleton.named_parameters()}
+    values = {k: pyro.param(f"{name}.{k}", lambda k=k: fresh()[k].detach()) for k in _names(make, settings)}
     runs = _RUNS.get()
     runs.used = True
     call = _compiled(make, settings) if runs.compiled else functools.partial(functional_call, skeleton)
@@ -82,6 +82,12 @@ def _compiled(make: Callable[..., nn.Module], settings: tuple[Any, ...]) -> Call
 def _skeleton(make: Callable[..., nn.Module], settings: tuple[Any, ...]) -> nn.Module:
     with torch.device("meta"):
         return make(*settings)
+
+
+@functools.lru_cache(maxsize=64)
+def _names(make: Callable[..., nn.Module], settings: tuple[Any, ...]) -> tuple[str, ...]:
+    """Of a module's parameters, which take a while to be listed."""
+    return tuple(k for k, _ in _skeleton(make, settings).named_parameters())
 
 
 def perceptron(num_inputs: int, num_outputs: int, width: int, depth: int) -> nn.Module:

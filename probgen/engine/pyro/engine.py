@@ -33,6 +33,7 @@ from probgen.engine.pyro.programs.density import Structure, Tensors, scoped
 from probgen.engine.pyro.programs.examine import examine
 from probgen.engine.pyro.programs.looks import MixesRows
 from probgen.engine.pyro.programs.parameters import Learned
+from probgen.engine.pyro.programs.sites import FLAT
 from probgen.engine.pyro.programs.whole import whole
 from probgen.engine.pyro.row_data import has_parameters, rows_of, with_parameters
 from probgen.engine.pyro.rows import are_bits
@@ -60,6 +61,10 @@ __all__ = [
     "with_parameters",
 ]
 
+NO_ROWS = (
+    "{0!r} is observed at Delta(...), which has no density: the program is learned from draws of rows, and it is none of rows.\n"
+    "The first axis of every site is to count rows: write them in a plate, pyro.plate('row', len(x))."
+)
 _CACHE_SIZE = 32
 FAULTS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
@@ -106,6 +111,9 @@ def _prepared(
         key = key and (program, *key[1:])
         structure = _structure(key, program, arrays, static, tensors, precision)
     pyro_data.check(structure, tensors)
+    kinds = {(site.kind, site.distribution): site.name for site in structure.sites}
+    if ("observed", "Delta") in kinds and ("latent", FLAT) in kinds and not isinstance(program, Learned):
+        raise ValueError(NO_ROWS.format(kinds["observed", "Delta"]))
     return target_type(structure)(structure, tensors, dict(data))
 
 

@@ -18,6 +18,8 @@ from probgen.target import Implicit, Learnable, Target
 class PyroImplicit(PyroRows, Implicit):
     """Rows, and a program of a batch of them that says how points arise: an observed site is `Delta(f(noise))`."""
 
+    normalised = False
+
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
         if known := [k for k in self.keywords if k in (given or {})]:
             raise Incompatible(

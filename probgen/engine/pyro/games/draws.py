@@ -16,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
-from torch.distributions import Distribution, Transform
+from torch.distributions import Distribution, Transform, TransformedDistribution
 from torch.nn import Module
 
 from probgen.algorithm import Incompatible
@@ -125,11 +125,26 @@ def _judged(name: str, msg: Any, is_visible: bool) -> tuple[str, ...]:
             f"{name!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
             "Try inference='svi' or 'mle', which use its density."
         )
+    if is_visible and _weighs(msg):
+        raise Incompatible(
+            f"{name!r} has a mask or a scale, which weigh its density and which its draws do not have.\n"
+            "Try inference='svi' or 'mle', which use its density."
+        )
     if is_visible and are_bits(fn):
         return (drawable.MEAN.format(name),)
     if not fn.has_rsample and is_moved(fn):
         raise Incompatible(drawable.without_gradient(name, type(fn).__name__))
     return ()
+
+
+def _weighs(msg: Any) -> bool:
+    """Whether a site's density has a mask or a scale."""
+    fn, masks = msg["fn"], [msg["mask"]]
+    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
+        masks.append(getattr(fn, "_mask", None))
+        fn = fn.base_dist
+    scale = msg["scale"]
+    return any(m is not None and m is not True for m in masks) or isinstance(scale, torch.Tensor) or scale != 1
 
 
 def is_moved(thing: Any, depth: int = 0) -> bool:
