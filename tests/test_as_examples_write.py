@@ -16,6 +16,7 @@ from pyro.infer.autoguide import AutoNormal as OfPyro
 from torch import nn
 
 import probgen as pg
+from probgen.target import Continuous
 
 Y = np.array([1.0, 2.0, 3.0])
 
@@ -93,7 +94,7 @@ def test_a_recurrent_network_is_left_as_it_was():
     """It keeps a list of its weights beside them, which a run with others fills anew."""
     x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(1))
     pair = Recurrent()
-    before = [w.detach().clone() for w in pair.rnn._flat_weights]
+    before = [w.detach().clone() for w in pair.rnn.parameters()]
     fit = pg.fit(
         pair.model, {"x": x, "y": x[:, 0, 0]}, "svi", guide=pair.guide, num_steps=20, num_draws=10, progress=False
     )
@@ -136,15 +137,17 @@ def looking(y):
     m = pyro.sample("m", pdist.Normal(0.0, 1.0))
     if float(m) > 0:  # which torch.vmap does not follow
         m = 2 * m
-    pyro.sample("y", pdist.Normal(m, 1.0).expand([3]).to_event(1), obs=y)
+    with pyro.plate("n", 3):
+        pyro.sample("y", pdist.Normal(m, 1.0), obs=y)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # run eagerly, for it looks at its unknown
 @pytest.mark.parametrize("program", [functools.partial(on_pyro, args=types.SimpleNamespace(scale=2.0)), looking])
 def test_densities_of_many_points_are_those_of_each(program):
     fit = pg.fit(program, {"y": Y}, num_warmup=10, num_samples=10, num_chains=1, progress=False)
-    points = np.random.default_rng(0).normal(size=(5, 1))
-    np.testing.assert_allclose(fit.target.densities(points), fit.target.gradients(points)[0], rtol=1e-10)
+    target, points = fit.target, np.random.default_rng(0).normal(size=(5, 1))
+    assert isinstance(target, Continuous)
+    np.testing.assert_allclose(target.densities(points), target.gradients(points)[0], rtol=1e-10)
 
 
 def test_an_array_of_jax_is_data_of_such_a_partial():
