@@ -22,6 +22,7 @@ from probgen.run.fitting import asked
 
 FEW = {"num_steps": 4, "batch_size": 8, "progress": False}
 SMALL = {"num_filters": 4, "num_latents": 3}
+ONCE = {"halvings": 1, **SMALL}
 
 
 def pictures(n: int = 40, height: int = 8, width: int = 8, seed: int = 0) -> np.ndarray:
@@ -33,12 +34,12 @@ def fit(word: str, **settings):
     """One short fit for all tests of a model."""
     x, labels = pictures(), np.arange(40) % 4
     data = {
-        "dcgan": {"x": x, **SMALL},
-        "conditional_gan": {"x": x, "label": labels, **SMALL},
-        "pix2pix": {"a": x, "b": np.stack([x, 1 - x, x], -1), **SMALL},
-        "cycle_gan": {"a": x, "b": 1 - x[:23], "num_filters": 4},
-        "biggan": {"x": x, "label": labels, "size": 3, **SMALL},
-        "progressive_gan": {"x": x, **SMALL},
+        "dcgan": {"x": x, **ONCE},
+        "conditional_gan": {"x": x, "label": labels, **ONCE},
+        "pix2pix": {"a": x, "b": np.stack([x, 1 - x, x], -1), **ONCE},
+        "cycle_gan": {"a": x, "b": 1 - x[:23], "num_filters": 4, "halvings": 1},
+        "biggan": {"x": x, "label": labels, "size": 3, **ONCE},
+        "progressive_gan": {"x": pictures(40, 4, 4), **SMALL},
     }
     return pg.fit(word, data[word], "cycle_gan" if word == "cycle_gan" else "gan", **FEW, **settings)
 
@@ -84,15 +85,15 @@ def test_biggan_draws_a_class_that_is_asked_for():
 def test_a_stage_begins_where_the_last_one_ended():
     """At fade 0 the larger model draws the smaller one's pictures, pixels repeated, and its critic says the same."""
     small = fit("progressive_gan")
-    large = pictures(20, 16, 16)
+    large = pictures(20, 8, 8)
     one = {"x": large, "fade": 0.0, **SMALL}
     begun = pg.fit("progressive_gan", one, "gan", init=small, learning_rate=1e-30, ema=0.0, **FEW)
     own, draws = small.sample(4, seed=1), begun.sample(4, seed=1)
-    assert draws["x"].shape == (4, 16, 16)
+    assert draws["x"].shape == (4, 8, 8)
     np.testing.assert_array_equal(own["z"], draws["z"])
     np.testing.assert_allclose(own["x"].repeat(2, 1).repeat(2, 2), draws["x"], atol=1e-6)
     critic = [k for k in small.answer if k.endswith("(critic)")]
-    assert len(critic) > 8
+    assert len(critic) == 8
     assert all(np.allclose(begun.answer[k], small.answer[k], atol=1e-6) for k in critic)
 
 
