@@ -149,6 +149,18 @@ def test_the_cycle_loss_of_an_exact_inverse_is_zero():
         np.testing.assert_allclose(found, expected(a, b), rtol=1e-5, atol=1e-7)
 
 
+def test_rows_of_whole_numbers_come_back_as_reals():
+    from probgen.inference.adversarial.cycle_gan import _cycle
+
+    model = Model(scaled, guide=halfway, rows=lambda a, b: {"a": a, "b": b})
+    a, b = np.array([[1, 1], [0, 1], [1, 0]]), np.ones((5, 2))
+    *_, target = asked(model, (a, b), "cycle_gan")
+    with runtime.jax_scope(target.precision):
+        found = _cycle(target, target.initial(jax.random.key(0)), target.rows(np.arange(3)))
+    # there and back the second coordinate doubles: |2 a_2 - a_2| / 2 on average, and |2 b_2 - b_2| / 2
+    np.testing.assert_allclose(found, a[:, 1].mean() / 2 + 0.5, rtol=1e-6)
+
+
 def test_a_cycle_is_learned_and_a_run_goes_on_bit_for_bit(tmp_path, killed):
     model = Model(scaled, guide=halfway, rows=lambda a, b: {"a": a, "b": b})
     rng = np.random.default_rng(0)

@@ -101,6 +101,12 @@ class NumpyroUnpaired(NumpyroImplicit):
 
         return jax.vmap(one, axis_name=ROWS)(x)
 
+    def critic_initial(self, key: Any) -> dict[str, Any]:
+        return self.critics_initial(key)[self.made]
+
+    def logits(self, parameters: Any, points: Any) -> Any:
+        return self.said(self.made, parameters, points[self.keywords[self.made]])
+
     def critics_initial(self, key: Any) -> dict[str, dict[str, Any]]:
         """The critics' parameters before learning, by the keyword of what they see."""
         keys, found = jax.random.split(key), {}
@@ -159,7 +165,8 @@ def both_ways(target: Any, guide: Callable[..., Any], critic: Callable[..., Any]
                 raise ValueError(f"The {what} does not run on a row of {keyword} alone: {error}") from error
         if shared := set(learned["guide"].parameters) & set(target.structure.parameters):
             raise ValueError(f"The guide's parameter {min(shared)!r} is the program's as well; rename it.")
-        found = NumpyroUnpaired(target.structure.but(**learned), target.arrays)
+        own = {given: target.arrays[given].astype(target.precision)}  # whole numbers too: what comes back is none
+        found = NumpyroUnpaired(target.structure.but(**learned), {**target.arrays, **own})
         found.notes = target.notes
         _check(found)
     return found
