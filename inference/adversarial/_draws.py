@@ -238,13 +238,21 @@ class FromDraws(Learner[Generative]):
 def rows_of(key: Any, order: Any, turn: Any, size: int, target: Any) -> tuple[Any, Any]:
     """The rows of a turn, in an order that is drawn anew after each pass."""
     import jax
+
+    order, index = indices_of(key, order, turn, size)
+    return order, target.rows(index, jax.random.fold_in(key, 1))
+
+
+def indices_of(key: Any, order: Any, turn: Any, size: int) -> tuple[Any, Any]:
+    """The indices of a turn, at most so many, and the order, drawn anew after each pass."""
+    import jax
     import jax.numpy as jnp
 
     size = min(size, len(order))
     at = turn % (len(order) // size)
     anew = jnp.logical_and(at == 0, turn > 0)
     order = jax.lax.cond(anew, lambda: jax.random.permutation(key, order), lambda: order)
-    return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size), jax.random.fold_in(key, 1))
+    return order, jax.lax.dynamic_slice_in_dim(order, at * size, size)
 
 
 def flat(target: Any, points: Any) -> Any:

@@ -2,7 +2,8 @@
 
     for each step of the program: `critic_steps` steps of the critic on fresh rows and draws, then one of the program
 
-What differs, the two losses, is in the learners' own files. Shapes: rows {site: (row, *event)}, logits (row,).
+What differs, the two losses, is in the learners' own files. Shapes: rows {site: (row, *event)}, logits (row,), or of a critic of
+patches (row, height, width), over all of which losses are means.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import positive
-from probgen.inference.adversarial._draws import FromDraws, State, rows_of
+from probgen.inference.adversarial._draws import FromDraws, State, flat, rows_of
 
 
 class Critic(NamedTuple):
@@ -45,11 +46,15 @@ class Play:
         return jax.nn.relu(x)
 
     def square_slope(self, points: Any) -> Any:
-        """The squared norm of the critic's gradient, over all axes of a row, or of the rows that are judged at once: (row,)."""
+        """The squared norm of the critic's gradient, over all axes of a row, or of the rows that are judged at once: (row,).
+
+        Of a critic of patches, the gradient of their mean.
+        """
         import jax
 
         own = {k: points[k] for k in self.sites}
-        logits, pull = jax.vjp(lambda p: self.judge({**points, **p}), own)
+        judge = lambda p: (said := self.judge({**points, **p})).reshape(len(said), -1).mean(1)  # noqa: E731
+        logits, pull = jax.vjp(judge, own)
         (slopes,) = pull(jax.numpy.ones_like(logits))
         count = len(logits)
         return sum((s.reshape(count, -1) ** 2).sum(1) for s in slopes.values())
@@ -79,6 +84,7 @@ class Game(FromDraws):
     pack: rows that the critic judges at once (Lin et al. 2018).
     augment: the same random change of rows and of draws, in both players' steps (Zhao et al. 2020): "none", "translation" by an
         eighth of a picture's sides, "cutout" of a square of half its sides, or "both".
+    reconstruction: weight of mean |x - x'|, x a row and x' the draw for its inputs (Isola et al. 2017); 100 there.
     orthogonal: weight of |W' W - diagonal|^2 over the program's weights (Brock et al. 2019); 1e-4 there.
     equalised: whether weights begin at N(0, 2 / inputs) and move in steps of that scale (Karras et al. 2018).
     simultaneous: whether both move at once, from where both are; else the program answers the critic's move.
@@ -91,6 +97,7 @@ class Game(FromDraws):
     spectral_norm: bool = False
     pack: int = 1
     augment: Literal["none", "translation", "cutout", "both"] = "none"
+    reconstruction: float = 0.0
     orthogonal: float = 0.0
     equalised: bool = False
     simultaneous: bool = False
@@ -98,8 +105,9 @@ class Game(FromDraws):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "critic_steps", "critic_rate", "pack")
-        if self.orthogonal < 0:
-            raise ValueError(f"orthogonal is {self.orthogonal}; it must be at least 0")
+        for name in ("orthogonal", "reconstruction"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.augment not in ("none", "translation", "cutout", "both"):
             raise ValueError(f"augment is {self.augment!r}; known: none, translation, cutout, both")
 
@@ -133,6 +141,10 @@ class Game(FromDraws):
             )
         if self.augment != "none" and not any(len(v.shape) > 1 for v in target.visible):
             raise ValueError(f"augment={self.augment!r} is for pictures, with two axes or three; rows have none.")
+        if self.reconstruction and not target.inputs:
+            raise ValueError(
+                f"reconstruction is {self.reconstruction:g}, and rows have no inputs of which a draw could be their own: use 0."
+            )
         return target.judged_by(critic, self.pack)
 
     def first(self, key: Any, parameters: Any) -> Any:
@@ -147,9 +159,15 @@ class Game(FromDraws):
         from probgen.inference.adversarial import _weights
 
         k_net, k_vectors = jax.random.split(key)
-        parameters = self.bound_critic(self.first(k_net, target.critic_initial(k_net)))
+        parameters = self.first(k_net, target.critic_initial(k_net))
+        parameters = self.bound_critic(parameters | self._begun(target, parameters))
         vectors = _weights.first_vectors(k_vectors, parameters) if self.spectral_norm else {}
         return Critic(parameters, self.rule().init(parameters), vectors, jnp.int32(0))
+
+    def _begun(self, target: Any, parameters: Any) -> dict[str, Any]:
+        """Those of the critic's parameters that begin where a fit ended."""
+        starts = target.starts
+        return {k: starts[f"{k} (critic)"] for k in parameters if f"{k} (critic)" in starts}
 
     def of_rival(self, rival: Critic) -> dict[str, Any]:
         from probgen.inference.adversarial import _weights
@@ -215,7 +233,10 @@ class Game(FromDraws):
 
         k_draw, k_play = jax.random.split(key)
         fake = of_rows(target, k_draw, parameters, batch)
-        return self.model_loss(self._play(k_play, target, rival.parameters, rival.vectors), batch, fake)
+        loss = self.model_loss(self._play(k_play, target, rival.parameters, rival.vectors), batch, fake)
+        if not self.reconstruction:
+            return loss
+        return loss + self.reconstruction * abs(flat(target, batch) - flat(target, fake)).mean()
 
     def regularised(self, gradient: Any, parameters: Any) -> Any:
         import jax

@@ -17,13 +17,16 @@ Derive = Callable[[Mapping[str, Any]], dict[str, Any]]
 SMALLEST = 2  # pixels of a side that has been halved
 
 
-def of_pictures(*keywords: str, label: str = "", low: float = 0.0, high: float = 1.0, most: int = 3) -> Derive:
+def of_pictures(*names: str, label: str = "", low: float = 0.0, high: float = 1.0, most: int = 3) -> Derive:
     """What a model derives of pictures (row, height, width) or (row, height, width, channel), all of the same sides.
 
-    `height`, `width`, `channels` (0 where there is no axis of them), `halvings`, and of a keyword `label` `num_classes`.
+    `height`, `width`, `channels` (0 where there is no axis of them), `halvings`; of two keywords `given_channels`, of the first; of
+    a keyword `label` `num_classes`.
     low, high: the range of a generator's pictures, unless the data say another. most: halvings at most.
     Raises ValueError for what is no picture, has an odd side, or has values out of the range; for classes see `num_classes`.
     """
+
+    keywords = list(names)
 
     def derive(data: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -33,11 +36,11 @@ def of_pictures(*keywords: str, label: str = "", low: float = 0.0, high: float =
                 continue
             check_range(keyword, rows, float(data.get("low", low)), float(data.get("high", high)))
             own = sizes(keyword, rows, most)
-            if found and own != found:
+            if found and any(own[k] != found[k] for k in ("height", "width")):
                 raise ValueError(
-                    f"{keyword} holds pictures of {shown(own)}; {keywords[0]} of {shown(found)}. Give both the same sides."
+                    f"{keyword} holds pictures of {shown(own)}, {keywords[0]} of {shown(found)}; give both the same sides."
                 )
-            found = own
+            found = own | ({"given_channels": found.get("channels", 0)} if len(keywords) > 1 else {})
         if label and (codes := numbers(data.get(label))) is not None:
             rows = data.get(keywords[0])
             if rows is not None and len(codes) != len(rows):
@@ -109,6 +112,51 @@ def num_classes(label: str, codes: np.ndarray, said: Any = None) -> int:
             f"it looks like.\nNumber the classes from 0 without gaps: np.unique({label}, return_inverse=True)[1]."
         )
     return count
+
+
+# ---- stages of sides that double
+
+
+def progressive(x: np.ndarray, stage: int | None = None, fade: float = 1.0) -> dict[str, Any]:
+    """The data of a stage, of pictures x (row, side, side) or (row, side, side, channel): means of squares of their pixels.
+
+    stage: of 4 2^stage pixels a side; by default that of x. ValueError for other sides, and for sides smaller than a stage's.
+    """
+    x = np.asarray(x)
+    own = stage_of("x", x)
+    if stage is not None and not 0 <= stage <= own:
+        raise ValueError(f"stage is {stage}; pictures of {x.shape[1]} pixels a side have stages 0 to {own}.")
+    for _ in range(own - (own if stage is None else stage)):
+        x = x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, *x.shape[3:]).mean((2, 4))
+    return {"x": x, "fade": fade}
+
+
+def stage_of(keyword: str, x: np.ndarray) -> int:
+    """The stage of square pictures of 4, 8, 16, ... pixels a side; ValueError for others."""
+    if x.ndim not in (3, 4) or x.shape[1] != x.shape[2] or x.shape[1] < 4 or x.shape[1] & (x.shape[1] - 1):
+        raise ValueError(
+            f"{keyword} has shape {x.shape}; expected square pictures (row, side, side) of 4, 8, 16, 32, ... pixels a side.\n"
+            f"Pad them, 28 to 32: np.pad({keyword}, ((0, 0), (2, 2), (2, 2)))."
+        )
+    return int(x.shape[1]).bit_length() - 3
+
+
+def in_stages(keyword: str, low: float = 0.0, high: float = 1.0) -> Derive:
+    """What a model derives of pictures of a stage: `stage`, `channels`; ValueError for others, and for a `fade` outside 0 to 1."""
+
+    def derive(data: Mapping[str, Any]) -> dict[str, Any]:
+        rows, fade = numbers(data.get(keyword)), numbers([data.get("fade", 1.0)])
+        if fade is None or not 0 <= float(fade.ravel()[0]) <= 1:
+            raise ValueError(f"fade is {data.get('fade')}; it must be from 0, the stage before, to 1.")
+        if rows is None:
+            return {}
+        check_range(keyword, rows, float(data.get("low", low)), float(data.get("high", high)))
+        stage = stage_of(keyword, rows)
+        if stage == 0 and float(fade.ravel()[0]) != 1:
+            raise ValueError(f"fade is {data['fade']}; stage 0 has no stage before it: leave fade at 1.")
+        return {"stage": stage, "channels": rows.shape[3] if rows.ndim == 4 else 0}
+
+    return derive
 
 
 # ---- edges, of which a program may be asked to make a picture

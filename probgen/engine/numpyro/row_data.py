@@ -22,6 +22,7 @@ from probgen.engine.numpyro.targets import implicit
 from probgen.engine.numpyro.targets.implicit import Wrong
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
+from probgen.engine.numpyro.targets.unpaired import as_map
 
 
 def rows_of(
@@ -38,11 +39,37 @@ def rows_of(
     count = len(arrays[candidates[0]]) if arrays[candidates[0]].ndim else 0
     shared = [k for k in arrays if k not in candidates]
     by_row = [k for k in shared if arrays[k].ndim and len(arrays[k]) == count]
+    others, wrong = [k for k in shared if arrays[k].ndim and k not in by_row], None
     for sliced in [[], by_row] if by_row else [[]]:
-        found = rows_with(program, arrays, static, precision, candidates, [*candidates, *sliced])
+        try:
+            found = rows_with(program, arrays, static, precision, candidates, [*candidates, *sliced])
+        except Wrong as error:  # a map may take all rows of what it is given at once, and be one of a single row
+            found, wrong = None, wrong or error
         if found:
             return found
-    return None
+    if others and count:
+        found = _unpaired(program, arrays, static, precision, candidates, [*candidates, *by_row, *others])
+    if found is None and wrong is not None:
+        raise wrong
+    return found
+
+
+def _unpaired(
+    program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str, candidates: list[str],
+    sliced: list[str],
+) -> NumpyroRows | None:  # fmt: skip
+    """The target of a map without noise between rows that are no pairs and differ in number; None for another program."""
+    one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
+    try:
+        points = implicit.points_of(program, {**one_of, **static}, candidates)
+        found = as_map(implicit.implicit(program, arrays, static, precision, points, sliced)) if points else None
+    except Wrong:
+        raise
+    except Exception:
+        return None
+    if found is not None and found.hidden:
+        _check_counts(arrays, sliced)
+    return found
 
 
 def rows_with(
@@ -56,7 +83,7 @@ def rows_with(
     try:
         if points := implicit.points_of(program, {**one_of, **static}, candidates):
             _check_counts(arrays, sliced)
-            return implicit.implicit(program, arrays, static, precision, points, sliced)
+            return as_map(implicit.implicit(program, arrays, static, precision, points, sliced))
     except Wrong:
         raise
     except Exception:

@@ -1,6 +1,6 @@
 """A critic of a program's draws: a program too, of one row or of several at once, whose parameters are its own.
 
-    critic(x, label) = logit, or logit and features          logit: large for data, ()
+    critic(x, label) = logit, or logit and features          logit: large for data, (), or (height, width) of patches of a picture
 
 pack: how many rows it judges at once (Lin et al. 2018, arXiv:1712.04086): vectors one after the other, pictures as channels. Rows
 of a batch can be looked across, by the axis `probgen.engine.numpyro.targets.draws.ROWS`, as the spread of a batch is.
@@ -19,6 +19,8 @@ from probgen.data.checks import taken
 from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.draws import ROWS
+
+OWN = " (critic)"  # ends the names of its parameters in an answer
 
 
 def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
@@ -40,9 +42,10 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
         except (TypeError, ValueError, IndexError) as error:
             beside = f" of {pack} at once" if pack > 1 else ""
             raise ValueError(f"The critic does not run on a row{beside}: {error}") from error
-    if shape != ():
+    if len(shape) not in (0, 2):
         raise ValueError(
-            f"The critic returns a logit of shape {shape}; expected (), alone or with features (feature,)."
+            f"The critic returns a logit of shape {shape}; expected (), or one for each patch (height, width), alone or with "
+            "features (feature,)."
         )
     if not looks:
         raise ValueError("The critic does not look at the rows: what it says does not depend on them.")
@@ -115,10 +118,11 @@ def initial(target: Any, key: Any) -> dict[str, Any]:
     shown = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _example(target, target.structure.pack))
     given = taken(learned.program, {**target.structure.static, **target.rest, **shown})
     found = initial_arrays(learned, given, {}, key)
-    return {k: jnp.asarray(v, target.precision) for k, v in found.items()}
+    starts = target.starts
+    return {k: jnp.asarray(starts.get(f"{k}{OWN}", v), target.precision) for k, v in found.items()}
 
 
 def logits(target: Any, parameters: Any, points: Any) -> Any:
-    """What the critic says of points: (row / pack,)."""
+    """What the critic says of points: (row / pack,), of one of patches (row / pack, height, width)."""
     shown = _shown(target, packed(points, target.structure.pack))
     return jax.vmap(lambda row: _one(target, parameters, row), axis_name=ROWS)(shown)

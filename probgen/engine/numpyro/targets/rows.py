@@ -175,6 +175,10 @@ class NumpyroRows(NumpyroTarget, Generative):
     def begun(self, answer: Mapping[str, np.ndarray]) -> NumpyroRows:
         with runtime.jax_scope(self.precision):
             shapes = {k: v.shape for k, v in jax.eval_shape(self.initial, jax.random.key(0)).items()}
+            if self.structure.opponent is not None:  # a critic of other shapes, as of other packs, begins anew
+                rival = jax.eval_shape(self.critic_initial, jax.random.key(0))
+                rival = {f"{k} (critic)": v.shape for k, v in rival.items()}
+                shapes |= rival if all(answer[k].shape == v for k, v in rival.items() if k in answer) else {}
             starts = {k: jnp.asarray(v, self.precision) for k, v in check_begun(shapes, answer).items()}
         return type(self)(self.structure, {**self.arrays, **{f"{k}{START}": v for k, v in starts.items()}})
 
