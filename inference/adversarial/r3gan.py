@@ -22,6 +22,9 @@ class R3GAN(Game):
     gamma: their weight, twice the factor of each: about the variance of the noise that would blur data and draws as much.
     """
 
+    num_steps: int = 40_000
+    batch_size: int = 128
+    learning_rate: float = 0.002
     gamma: float = 0.05
 
     def __post_init__(self) -> None:

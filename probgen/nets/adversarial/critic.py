@@ -30,7 +30,7 @@ class Critic:
         pictures = [x[..., None] if x.ndim == 2 else x for x in arrays if _is_picture(x)]
         flat = [jnp.ravel(x) for x in arrays if not _is_picture(x)]
         if pictures:
-            flat = [*flat, jax.nn.leaky_relu(self._convolutions(pictures[0].shape)(pictures[0]).ravel(), 0.2)]
+            flat = [*flat, self._convolutions(pictures[0].shape)(pictures[0]).ravel()]
             flat += [jnp.ravel(x) for x in pictures[1:]]
         seen = jnp.concatenate(flat)
         depth = 1 if pictures else 3
