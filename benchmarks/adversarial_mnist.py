@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import probgen as pg
-from probgen import datasets
+from probgen import catalog, datasets
 from probgen.data.pictures import edges
 from probgen.evaluate.features.classifier import classifier
 
@@ -97,7 +97,8 @@ def torch_draws(x: np.ndarray, seconds: float, wasserstein: bool) -> tuple[np.nd
     )  # fmt: skip
     make, judge = (net.to(memory_format=torch.channels_last) for net in (make, judge))
     mean = copy.deepcopy(make)
-    defaults = pg.inference.WGANGP() if wasserstein else pg.inference.GAN()
+    own = {k: v for k, v in catalog.model("dcgan").settings.items() if k in ("learning_rate", "ema")}
+    defaults = pg.inference.WGANGP(**own) if wasserstein else pg.inference.GAN(**own)
     betas = (defaults.beta1, defaults.beta2)
     players = [torch.optim.Adam(net.parameters(), defaults.learning_rate, betas) for net in (make, judge)]
     data, softplus = torch.from_numpy(x)[:, None], nn.functional.softplus

@@ -45,5 +45,8 @@ model = Model(
     data=lambda: rows(load("digits_grey"), labels("digits_grey")),
     rows=rows,
     derived=of_pictures("x", label="label", most=2),
-    settings={"num_steps": 4000, "batch_size": 64, "loss": "hinge", "orthogonal": 1e-4, "spectral_norm": True},
-)
+    settings={
+        "num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "loss": "hinge", "orthogonal": 1e-4,
+        "spectral_norm": True,
+    },
+)  # fmt: skip
