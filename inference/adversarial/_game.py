@@ -26,11 +26,12 @@ class Critic(NamedTuple):
 
 @dataclass(frozen=True)
 class Play:
-    """What losses are written with. judge: points -> logits (row,); key: of what is random in a loss."""
+    """What losses are written with. judge: points -> logits (row,); key: of what is random in one; done: the share of all steps."""
 
     judge: Any
     key: Any
     sites: tuple[str, ...]
+    done: Any = 0.0
 
     def mean(self, x: Any) -> Any:
         return x.mean()
@@ -202,7 +203,8 @@ class Game(FromDraws):
         k_draw, k_play = jax.random.split(key)
         fake = of_rows(target, k_draw, parameters, batch)
         vectors = _weights.iterated(rival.parameters, rival.vectors)
-        loss = lambda p: self.critic_loss(self._play(k_play, target, p, vectors), batch, fake)  # noqa: E731
+        done = rival.turn / (self.num_steps * self.critic_steps)
+        loss = lambda p: self.critic_loss(self._play(k_play, target, p, vectors, done), batch, fake)  # noqa: E731
         found, slope = jax.value_and_grad(loss)(rival.parameters)
         updates, optimiser = self.rule().update(slope, rival.optimiser)
         moved = self.bound_critic(self.moved(rival.parameters, updates, rate * self.critic_rate))
@@ -254,7 +256,7 @@ class Game(FromDraws):
         scaled = _weights.scaled(updates) if self.equalised else updates
         return super().moved(parameters, scaled, rate)
 
-    def _play(self, key: Any, target: Any, critic: Any, vectors: Any) -> Play:
+    def _play(self, key: Any, target: Any, critic: Any, vectors: Any, done: Any = 0.0) -> Play:
         import jax
 
         from probgen.inference.adversarial import _augment, _weights
@@ -263,4 +265,4 @@ class Game(FromDraws):
         own = _weights.divided(critic, vectors)
         sites = tuple(v.name for v in target.visible)
         changed = lambda points: _augment.changed(k_augment, points, sites, self.augment)  # noqa: E731
-        return Play(lambda points: target.logits(own, changed(points)), k_play, sites)
+        return Play(lambda points: target.logits(own, changed(points)), k_play, sites, done)

@@ -106,7 +106,8 @@ class Kernel:
             fake = as_reals(target, target.simulated(batch))
         vectors = _weights.iterated(critic.parameters, state.vectors)
         leaves = _leaves(critic.parameters)
-        loss = self._played(key, target, leaves, vectors, self.settings.critic_loss, batch, fake)
+        done = critic.turn / (self.settings.num_steps * self.settings.critic_steps)
+        loss = self._played(key, target, leaves, vectors, self.settings.critic_loss, batch, fake, done)
         slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True, allow_unused=True)
         self._move(critic, slopes, rate)
         bounded = self._bounded(critic.parameters)
@@ -128,18 +129,18 @@ class Kernel:
         return loss.detach()
 
     def _played(
-        self, key: Any, target: Any, critic: Any, vectors: Any, loss: Any, real: Any, fake: Any
+        self, key: Any, target: Any, critic: Any, vectors: Any, loss: Any, real: Any, fake: Any, done: float = 0.0
     ) -> torch.Tensor:
         """A loss at rows and draws, by a critic's parameters."""
         with torch.enable_grad():
             own = _weights.divided(critic, vectors)
             with target.judging(own, train=True):
-                return loss(self.play(OPS.seed(key), target), real, fake)
+                return loss(self.play(OPS.seed(key), target, done), real, fake)
 
-    def play(self, seed: int, target: Any) -> Play:
+    def play(self, seed: int, target: Any, done: float = 0.0) -> Play:
         """What a loss is written with, inside the scope of a critic's parameters."""
         sites, kind = tuple(v.name for v in target.visible), self.settings.augment
-        return Play(lambda points: target.logits(_augment.changed(seed, points, sites, kind)), sites, seed)
+        return Play(lambda points: target.logits(_augment.changed(seed, points, sites, kind)), sites, seed, done)
 
     # ---- looks
 

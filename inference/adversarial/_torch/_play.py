@@ -11,14 +11,17 @@ Points = Mapping[str, torch.Tensor]
 
 
 class Play:
-    """judge: points -> logits (row,); seed: of what is random in a loss, the same of rows and of draws.
+    """judge: points -> logits (row,); seed: of what is random in a loss, the same of rows and of draws; done: the
+    share of all steps.
 
     logits: of points, by the critic. What was said of points is kept, so that a penalty on the slope at points that were judged
     does not judge them again.
     """
 
-    def __init__(self, logits: Callable[[Points], torch.Tensor], sites: tuple[str, ...], seed: int) -> None:
-        self.logits, self.sites, self.seed = logits, sites, seed
+    def __init__(
+        self, logits: Callable[[Points], torch.Tensor], sites: tuple[str, ...], seed: int, done: float = 0.0
+    ) -> None:
+        self.logits, self.sites, self.seed, self.done = logits, sites, seed, done
         self._said: dict[int, tuple[Points, Points, torch.Tensor]] = {}
 
     def judge(self, points: Points) -> torch.Tensor:
