@@ -20,21 +20,22 @@ class R3GAN(Game):
     """The relativistic game with penalties at rows and at draws.
 
     gamma: their weight at the first step, twice the factor of each: about the variance of noise that would blur data and draws as
-        much. Large at first, so that all modes are found.
-    final_gamma: at the last step, reached by equal factors a step. Small, so that draws are sharp.
+        much.
+    gamma_left: the share of it that is left at the last step, reached by equal factors a step; the source falls to a tenth.
     """
 
     num_steps: int = 40_000
     batch_size: int = 128
     learning_rate: float = 0.002
     gamma: float = 0.05
-    final_gamma: float = 0.005
+    gamma_left: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("gamma", "final_gamma"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.gamma < 0:
+            raise ValueError(f"gamma is {self.gamma}; it must be at least 0")
+        if not 0 < self.gamma_left <= 1:
+            raise ValueError(f"gamma_left is {self.gamma_left}; it must be above 0 and at most 1")
 
     @property
     def has_middle(self) -> bool:
@@ -43,13 +44,7 @@ class R3GAN(Game):
     def critic_loss(self, play: Play, real: Any, fake: Any) -> Any:
         loss = play.mean(play.softplus(play.judge(fake) - play.judge(real)))
         penalty = play.mean(play.square_slope(real)) + play.mean(play.square_slope(fake))
-        return loss + self.weight(play.done) / 2 * penalty
-
-    def weight(self, done: Any) -> Any:
-        """gamma once a share of all steps is done."""
-        if not (self.gamma and self.final_gamma):
-            return self.gamma * (1 - done) + self.final_gamma * done
-        return self.gamma * (self.final_gamma / self.gamma) ** done
+        return loss + self.gamma * self.gamma_left**play.done / 2 * penalty
 
     def model_loss(self, play: Play, real: Any, fake: Any) -> Any:
         return play.mean(play.softplus(play.judge(real) - play.judge(fake)))
