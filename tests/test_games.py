@@ -1,5 +1,7 @@
 """Learners against a critic and by distances of samples, against closed forms; what they refuse."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +101,9 @@ def test_relativistic_loss_has_the_half_of_gamma():
     loss = R3GAN(gamma=0.6).critic_loss(play(lambda x: 3 * x), real, fake)
     gaps = 3 * (np.array([1.0, 2.0]) - np.array([0.5, -1.0]))
     assert float(loss) == pytest.approx(-log_expit(gaps).mean() + 0.6 / 2 * (9 + 9), rel=1e-6)
+    late = dataclasses.replace(play(lambda x: 3 * x), done=0.5)
+    loss = R3GAN(gamma=0.6, gamma_left=0.01).critic_loss(late, real, fake)
+    assert float(loss) == pytest.approx(-log_expit(gaps).mean() + 0.06 / 2 * (9 + 9), rel=1e-6)
 
 
 # ---- steps of the game: the point mass at theta against the critic psi x, data at 0 (Mescheder et al. 2018)
