@@ -214,6 +214,38 @@ def test_kernels_compare_pairs_of_rows():
         fitted(linear, inference="mmd", batch_size=1)
 
 
+@pytest.mark.parametrize(
+    ("critic", "told"),
+    [
+        (lambda x: jnp.round(x @ numpyro.param("c", jnp.ones(2))), "gradient at rows is zero everywhere"),
+        (lambda x: x.sum(), "no parameters to be learned"),
+        (lambda x: x @ numpyro.param("c", jnp.ones(2)) + numpyro.sample("e", dist.Normal(0, 1)), "draws at random"),
+        (lambda x: numpyro.param("c", jnp.ones(2)) is None or None, "returns a NoneType; expected a logit"),
+    ],
+)
+def test_critics_that_teach_nothing_are_refused(critic, told):
+    with pytest.raises(ValueError, match=told):
+        fitted(pg.Model(linear, critic=critic), inference="gan")
+
+
+@pytest.mark.parametrize(
+    ("inference", "name"),
+    [("r3gan", "gamma"), ("wgan_gp", "penalty"), ("gan", "r1"), ("gan", "orthogonal"), ("cycle_gan", "cycle")],
+)
+def test_weights_that_are_no_numbers_are_refused(inference, name):
+    with pytest.raises(ValueError, match=f"{name} is nan"):
+        fitted(linear, inference=inference, **{name: float("nan")})
+
+
+def test_counts_that_are_no_whole_numbers_are_refused():
+    fit = fitted(linear)
+    for ask in (fit.sample, fit.simulate):
+        with pytest.raises(ValueError, match=r"num_samples is 2\.5; expected a whole number"):
+            ask(2.5)
+    with pytest.raises(TypeError, match="num_samples is '3'; expected a whole number"):
+        pg.evaluate(fit, ROWS, num_samples="3")
+
+
 # ---- Pyro
 
 

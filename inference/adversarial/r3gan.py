@@ -33,7 +33,7 @@ class R3GAN(Game):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("gamma", "final_gamma"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
     @property

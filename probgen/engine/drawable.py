@@ -16,6 +16,9 @@ OBSERVED = (
     "{!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
     "Try inference='svi' or 'mle', which use its density."
 )
+FLAT_CRITIC = (
+    "The critic's gradient at rows is zero everywhere, by a rounding or a comparison: nothing can be learned from it."
+)
 UNMOVED = "No parameter moves {}, which {} drawn as the program says."
 STUCK = "The parameters {} move draws by steps alone, as a rounding is, without a gradient: they stay where they begin."
 

@@ -48,7 +48,7 @@ def of_program(target: Any, traced: Callable[..., Mapping[str, Any]]) -> Moves:
     labels = sorted(parameters)
     ends = [frozenset([(turn, k)]) for turn in (0, 1) for k in labels]
     ends += [frozenset()] * len(jax.tree.leaves(row)) + [frozenset([NOISE])]
-    outs = jax.tree.unflatten(jax.tree.structure(shapes), _causes(jaxpr.jaxpr, ends))
+    outs = jax.tree.unflatten(jax.tree.structure(shapes), causes(jaxpr.jaxpr, ends))
     slopes, leaves, values = outs
     of = lambda found, turn: {k: frozenset(n for t, n in found.get(k, ()) if t == turn) for k in names}  # noqa: E731
     moving = frozenset(k for k, found in leaves.items() if any(t == 0 for cause in found for t, _ in cause))
@@ -56,15 +56,15 @@ def of_program(target: Any, traced: Callable[..., Mapping[str, Any]]) -> Moves:
     return Moves(sites, moving, random, of(values, 0), of(slopes, 1))
 
 
-def _causes(jaxpr: Any, ends: list[Causes]) -> list[Causes]:
+def causes(jaxpr: Any, ends: list[Causes]) -> list[Causes]:
     """What each result depends on, given what each argument does."""
     known = dict(zip(map(id, jaxpr.invars), ends, strict=True))
     of = lambda v: known.get(id(v), frozenset())  # noqa: E731
     for equation in jaxpr.eqns:
-        causes = [of(v) for v in equation.invars]
+        given = [of(v) for v in equation.invars]
         if equation.primitive.name in ("jit", "pjit"):
-            found = _causes(equation.params["jaxpr"].jaxpr, causes)
+            found = causes(equation.params["jaxpr"].jaxpr, given)
         else:
-            found = [frozenset().union(*causes)] * len(equation.outvars)
+            found = [frozenset().union(*given)] * len(equation.outvars)
         known |= dict(zip(map(id, equation.outvars), found, strict=True))
     return [of(v) for v in jaxpr.outvars]

@@ -116,12 +116,3 @@ def weighs(site: Any) -> bool:
     scale = site["scale"]
     scaled = scale is not None and not (isinstance(scale, int | float) and scale == 1)
     return scaled or any(m is not None and m is not True for m in masks)
-
-
-def _moved(jaxpr: Any, count: int) -> set[int]:
-    """The values that depend on the first inputs, so many."""
-    moved = {id(v) for v in jaxpr.invars[:count]}
-    for equation in jaxpr.eqns:
-        if any(id(v) in moved for v in equation.invars):
-            moved |= {id(v) for v in equation.outvars}
-    return moved
