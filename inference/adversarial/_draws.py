@@ -175,7 +175,7 @@ class FromDraws(Learner[Generative]):
     def against(self, target: Any, critic: Any, count: int) -> Any:
         """The target with what it is learned against; count: rows of a batch."""
         del critic, count
-        return target
+        return target.learned_by_draws()
 
     def first(self, key: Any, parameters: Mapping[str, Any]) -> Any:
         """The program's parameters before the first step."""
@@ -260,6 +260,14 @@ def flat(target: Any, points: Any) -> Any:
     import jax.numpy as jnp
 
     return jnp.concatenate([points[v.name].reshape(len(points[v.name]), -1) for v in target.visible], 1)
+
+
+def centred(x: Any, y: Any) -> tuple[Any, Any]:
+    """Points less the mean of x: squared distances by products would lose their digits to a mean that is far from 0."""
+    import jax
+
+    mean = jax.lax.stop_gradient(x.mean(0))
+    return x - mean, y - mean
 
 
 def _distance(key: Any, target: Any, parameters: Any, rows: Any) -> Any:

@@ -107,7 +107,7 @@ class Game(FromDraws):
         super().__post_init__()
         positive(self, "critic_steps", "critic_rate", "pack")
         for name in ("orthogonal", "reconstruction"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.augment not in ("none", "translation", "cutout", "both"):
             raise ValueError(f"augment is {self.augment!r}; known: none, translation, cutout, both")

@@ -66,7 +66,7 @@ class CycleGAN(FromDraws):
         super().__post_init__()
         positive(self, "critic_rate")
         for name in ("cycle", "identity"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
     def prepare(self, target: Any) -> Any:

@@ -38,7 +38,7 @@ class GAN(Game):
         super().__post_init__()
         if self.loss not in LOSSES:
             raise ValueError(f"loss is {self.loss!r}; known: {', '.join(LOSSES)}")
-        if self.r1 < 0:
+        if not self.r1 >= 0:  # NaN as well
             raise ValueError(f"r1 is {self.r1}; it must be at least 0")
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from probgen.inference.adversarial._draws import FromDraws, flat
+from probgen.inference.adversarial._draws import FromDraws, centred, flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,20 @@ class MMD(FromDraws):
         if not self.scales or not all(s > 0 for s in self.scales):
             raise ValueError(f"scales is {self.scales}; expected numbers above 0")
 
+    def prepare(self, target: Any) -> Any:
+        rows = target.num_rows - self.held_rows(target.num_rows)
+        if min(self.batch_size, rows) < 2:
+            raise ValueError(
+                f"mmd compares pairs of rows of a batch: batch_size is {self.batch_size}, of {rows} rows; at least 2 of each."
+            )
+        return super().prepare(target)
+
     def loss_of_draws(self, key: Any, target: Any, rival: Any, parameters: Any, batch: Any) -> Any:
         import jax.numpy as jnp
 
         from probgen.engine.numpyro.targets.draws import of_rows
 
-        x, y = flat(target, batch), flat(target, of_rows(target, key, parameters, batch))
+        x, y = centred(flat(target, batch), flat(target, of_rows(target, key, parameters, batch)))
         between = _squares(x, x)
         median = jnp.sqrt(_median(between))
         return mmd_squared(between, _squares(x, y), _squares(y, y), [s * median for s in self.scales])

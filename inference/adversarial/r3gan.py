@@ -32,7 +32,7 @@ class R3GAN(Game):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma < 0:
+        if not self.gamma >= 0:  # NaN as well
             raise ValueError(f"gamma is {self.gamma}; it must be at least 0")
         if not 0 < self.gamma_left <= 1:
             raise ValueError(f"gamma_left is {self.gamma_left}; it must be above 0 and at most 1")

@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from probgen.inference.adversarial._draws import FromDraws, flat
+from probgen.inference.adversarial._draws import FromDraws, centred, flat
 
 LEAST, MOST = 0.005, 5000  # of epsilon; iterations
 
@@ -51,6 +51,7 @@ def divergence(x: Any, y: Any, epsilon: float) -> Any:
         from ott.geometry.pointcloud import PointCloud
         from ott.tools.sinkhorn_divergence import sinkhorn_divergence
 
+    x, y = centred(x, y)
     unit = 2 * jnp.sum(jnp.var(x, 0)) + 1e-12
     found, _ = sinkhorn_divergence(
         PointCloud, x, y.astype(x.dtype), epsilon=epsilon * unit, solve_kwargs={"max_iterations": MOST}

@@ -66,7 +66,7 @@ class VAEGAN(RowLearner[Judged]):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("gamma", "likelihood", "kl_warmup"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
     def prepare(self, target: Any) -> Any:

@@ -28,7 +28,7 @@ class WGANGP(Game):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty < 0:
+        if not self.penalty >= 0:  # NaN as well
             raise ValueError(f"penalty is {self.penalty}; it must be at least 0")
 
     @property

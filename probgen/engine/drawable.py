@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+
+from probgen.algorithm import Incompatible
 
 MEAN = "{!r} holds bits: its mean stands for its draw, which has no gradient."
+
+WEIGHED = (
+    "{!r} has a mask or a scale, which weigh its density and which its draws do not have.\n"
+    "Leave them out, or try inference='svi' or 'mle', which use a density."
+)
+OBSERVED = (
+    "{!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
+    "Try inference='svi' or 'mle', which use its density."
+)
+FLAT_CRITIC = (
+    "The critic's gradient at rows is zero everywhere, by a rounding or a comparison: nothing can be learned from it."
+)
+UNMOVED = "No parameter moves {}, which {} drawn as the program says."
+STUCK = "The parameters {} move draws by steps alone, as a rounding is, without a gradient: they stay where they begin."
 
 
 def of_energy(name: str) -> str:
@@ -21,6 +37,44 @@ def without_gradient(name: str, kind: str) -> str:
 def without_noise(names: Iterable[str]) -> str:
     found = ", ".join(map(repr, names))
     return f"{found} comes without any noise: all draws are the same.\nSample noise, such as z ~ N(0, 1)."
+
+
+def without_parameters(names: Iterable[str], register: str) -> str:
+    found = ", ".join(map(repr, names))
+    return f"No parameter moves {found}: there is nothing to be learned from draws.\nRegister what draws them, with {register}."
+
+
+def by_steps(name: str) -> str:
+    return (
+        f"{name!r} is moved by parameters, but its gradient is zero: a rounding, a comparison, an argmax, whole numbers or bounds "
+        "cut it off.\nDraw a smooth function of noise, such as softmax in place of argmax."
+    )
+
+
+def not_finite(name: str, parameter: str) -> str:
+    return (
+        f"The gradient of draws of {name!r} in {parameter!r} is NaN or infinite where learning begins.\n"
+        "Look for a square root or a logarithm of what is not above 0, also in the branch that a `where` does not take."
+    )
+
+
+def moved(
+    values: Mapping[str, Collection[str]], slopes: Mapping[str, Collection[str]], register: str
+) -> tuple[str, ...]:
+    """Notes on what no gradient moves; values, slopes: of each visible site the parameters that its value, and slope, depend on.
+
+    Raises Incompatible where no parameter moves a visible site, and where none that does has a gradient.
+    """
+    if not any(values.values()):
+        raise Incompatible(without_parameters(values, register))
+    for name in values:
+        if values[name] and not slopes[name]:
+            raise Incompatible(by_steps(name))
+    still = [repr(name) for name in values if not values[name]]
+    stuck = sorted(set().union(*values.values()) - set().union(*slopes.values()))
+    notes = [UNMOVED.format(", ".join(still), "are" if len(still) > 1 else "is")] if still else []
+    more = f" and {len(stuck) - 3} more" if len(stuck) > 3 else ""
+    return (*notes, STUCK.format(", ".join(map(repr, stuck[:3])) + more)) if stuck else tuple(notes)
 
 
 def wrong_shape(keyword: str, shape: tuple[int, ...], site: str, drawn: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from probgen.data import whole_numbers
 from probgen.data.inputs import read
 from probgen.engine import drawing
 from probgen.fits.learned import LearnedFit
@@ -35,7 +36,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
             code draws tau times a normal cut at 2 in its place, which is narrower). Fewer outliers, and less variety.
         inputs: of a conditional program, one for all points, or (num_samples, *shape).
         """
-        seed = self._seed(seed)
+        seed, num_samples = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
         rows = self._inputs(inputs, num_samples)
         given = {} if truncation is None else self._truncated(truncation, rows, num_samples, seed)
         return self._forward(rows, num_samples, seed, given)
@@ -79,6 +80,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         path: "sphere", the great circle, whose points are as far from 0 as normal noise is; "line", the straight one, which passes
             through noise near 0 that is hardly ever drawn.
         """
+        num_points = whole_numbers.whole("num_points", num_points)
         if num_points < 2:
             raise ValueError(f"num_points is {num_points}; it must be at least 2")
         if path not in ("sphere", "line"):

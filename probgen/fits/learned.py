@@ -72,6 +72,7 @@ class LearnedFit(Fit, FittedParameters):
         inference: by default none for a program without factors, which is run forward; else each point is the end of a Markov chain
             of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
+        num_samples = whole_numbers.whole("num_samples", num_samples)
         inputs = {k: settings.pop(k) for k in self.target.inputs if k in settings}
         target = self.condition(**inputs)
         if inference is None and self.target.proper:
@@ -97,7 +98,7 @@ class LearnedFit(Fit, FittedParameters):
             raise Incompatible(
                 "This program is an energy, which is not run forward: fit.sample(64, label=...) runs chains."
             )
-        seed = self._seed(seed)
+        seed, num_samples = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
         picked = np.random.default_rng([seed % 2**64, 2]).integers(target.num_rows, size=num_samples)
         inputs = {k: np.asarray(target.data[k])[picked] for k in target.inputs}
         return {**self._forward(inputs, num_samples, seed), **inputs}

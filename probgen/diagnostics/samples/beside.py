@@ -39,7 +39,15 @@ def _usable(evidence: Evidence) -> Gathered | None:
 
 def _draws(evidence: Evidence) -> Finding | None:
     """Whether there are draws to be judged, and rows to judge them by."""
-    found, fit = gathered(evidence.fit), evidence.fit
+    fit = evidence.fit
+    if bad := [k for k, v in fit.answer.items() if not np.isfinite(v).all()]:
+        message = f"the learned {bad[0]!r} is NaN or infinite: the gradient was, at some step"
+        remedy = (
+            "a smaller learning_rate; or look in the program for a square root or a logarithm of what is not above 0, also in the "
+            "branch that a `where` does not take"
+        )
+        return Finding("draws", "fail", float(len(bad)), 0.0, message, remedy)
+    found = gathered(fit)
     if found is None:
         message = (
             f"draws given inputs are for NumPyro programs: those of this {fit.target.engine} program were not looked at"

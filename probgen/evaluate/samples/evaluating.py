@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from probgen.data.toys import TOYS
+from probgen.data.whole_numbers import whole
 from probgen.evaluate.features.net import Net, no_net, yours
 from probgen.evaluate.features.pictures import with_channels
 from probgen.evaluate.samples import frechet, inception_score, kernel, memorisation, modes, prdc
@@ -83,6 +84,10 @@ def evaluate(
     Raises ValueError, before a net is trained or run, for NaN, rows of another shape, values off the scale, KID subsets larger
     than the sample, k or splits too large, and measures that cannot be had.
     """
+    num_samples, k, splits = (
+        whole(name, given) for name, given in {"num_samples": num_samples, "k": k, "splits": splits}.items()
+    )
+    subsets, size = (x if x is None else whole(name, x) for name, x in {"subsets": subsets, "size": size}.items())
     settings = Settings(centres, sd, k, splits, subsets, size, seed)
     asked = _asked(measures)
     _check_settings(settings, asked, num_samples if isinstance(samples, Fitted) else len(checked(samples, 2)), measures)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 from probgen import runtime
 from probgen.data.checks import taken
+from probgen.engine import drawable
+from probgen.engine.numpyro import moves
 from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.draws import ROWS
@@ -38,7 +40,13 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
             learned = _learned(target, made, row)
             found = type(target)(target.structure.but(opponent=learned, pack=pack), target.arrays)
             found.notes = target.notes
-            shape, looks = _judgement(found, row)
+            if not learned.parameters:
+                raise ValueError("it has no parameters to be learned (numpyro.param, or a network's)")
+            shape, looks, slopes = _judgement(found, row)
+        except AssertionError as error:
+            raise ValueError(
+                "The critic draws at random, which it has no key for: write it without sample sites."
+            ) from error
         except (TypeError, ValueError, IndexError) as error:
             beside = f" of {pack} at once" if pack > 1 else ""
             raise ValueError(f"The critic does not run on a row{beside}: {error}") from error
@@ -49,6 +57,8 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
         )
     if not looks:
         raise ValueError("The critic does not look at the rows: what it says does not depend on them.")
+    if not slopes:
+        raise ValueError(drawable.FLAT_CRITIC)
     return found
 
 
@@ -87,8 +97,8 @@ def packed(points: Any, pack: int) -> Any:
     return {k: one(v) for k, v in points.items()}
 
 
-def _judgement(target: Any, row: Any) -> tuple[tuple[int, ...], bool]:
-    """The logit's shape, and whether it depends on the row, not on the inputs alone."""
+def _judgement(target: Any, row: Any) -> tuple[tuple[int, ...], bool, bool]:
+    """The logit's shape, whether it depends on the row, not on the inputs alone, and whether its gradient there is not all zero."""
 
     def judge(points: Any, row: Any, key: Any) -> Any:
         return _one(target, target.critic_initial(key), {**row, **points})
@@ -97,11 +107,15 @@ def _judgement(target: Any, row: Any) -> tuple[tuple[int, ...], bool]:
     key = jax.random.key(0)
     batch = lambda f: jax.vmap(f, axis_name=ROWS, in_axes=(0, 0, None))  # noqa: E731
     some = lambda tree: {k: jax.ShapeDtypeStruct((2, *v.shape), v.dtype) for k, v in tree.items()}  # noqa: E731
-    jaxpr = jax.make_jaxpr(batch(judge))(some(points), some(row), key)
-    from probgen.engine.numpyro.targets.draws import _moved
 
-    (out,) = jaxpr.jaxpr.outvars
-    return out.aval.shape[1:], id(out) in _moved(jaxpr.jaxpr, len(points))
+    def both(points: Any, directions: Any, row: Any) -> Any:
+        return jax.jvp(lambda p: batch(judge)(p, row, key), (points,), (directions,))
+
+    jaxpr = jax.make_jaxpr(both)(some(points), some(points), some(row))
+    turns = [frozenset([(turn, k)]) for turn in (0, 1) for k in points]
+    said, slope = moves.causes(jaxpr.jaxpr, [*turns, *[frozenset()] * len(row)])
+    shape = jaxpr.jaxpr.outvars[0].aval.shape[1:]
+    return shape, any(turn == 0 for turn, _ in said), any(turn == 1 for turn, _ in slope)
 
 
 def _one(target: Any, parameters: Any, shown: Any) -> Any:
@@ -109,7 +123,10 @@ def _one(target: Any, parameters: Any, shown: Any) -> Any:
     learned = target.structure.opponent
     given = taken(learned.program, {**target.structure.static, **target.rest, **shown})
     said = learned(**given, **{k: parameters[k] for k in learned.parameters})
-    return said[0] if isinstance(said, tuple) else said
+    said = said[0] if isinstance(said, tuple) else said
+    if not isinstance(said, jax.Array):
+        raise TypeError(f"it returns a {type(said).__name__}; expected a logit")
+    return said
 
 
 def initial(target: Any, key: Any) -> dict[str, Any]:

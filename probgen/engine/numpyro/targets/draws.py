@@ -20,6 +20,7 @@ from numpyro.primitives import Messenger
 
 from probgen.algorithm import Incompatible
 from probgen.engine import drawable
+from probgen.engine.numpyro import moves
 
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 ROWS = "rows"  # the name of the axis of a batch, for networks that look across it
@@ -76,42 +77,42 @@ def of_rows(target: Any, key: Any, parameters: Any, rows: Mapping[str, Any], giv
 
 
 def check(target: Any) -> tuple[str, ...]:
-    """Notes on means that stand for draws. Raises Incompatible where a draw that parameters move has no gradient, or all is an
-    energy, or where nothing is random."""
-    kinds: dict[str, Any] = {}
+    """Notes on means that stand for draws, and on what no gradient moves.
+
+    Raises Incompatible where a draw that parameters move has no gradient, where all is an energy, where nothing is random, where
+    parameters move nothing, and where a visible site is masked or scaled.
+    """
+    found = moves.of_program(target, traced)
     visible, notes = {v.name for v in target.visible}, []
-
-    def leaves(parameters: Any, row: Any, key: Any) -> Any:
-        sites = traced(target, key, parameters, row, {})
-        kinds.update({k: s["fn"] for k, s in sites.items() if s["type"] == "sample"})
-        return {k: jax.tree.leaves(fn) for k, fn in kinds.items()}
-
-    parameters = jax.eval_shape(target.initial, jax.random.key(0))
-    row = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], target.rows(jnp.arange(1))))
-    jaxpr, shapes = jax.make_jaxpr(leaves, return_shape=True)(parameters, row, jax.random.key(0))
-    moved = _moved(jaxpr.jaxpr, len(jax.tree.leaves(parameters)))
-    owners = [k for k in sorted(shapes) for _ in shapes[k]]
-    moving = {k for k, out in zip(owners, jaxpr.jaxpr.outvars, strict=True) if id(out) in moved}
-    for name, fn in kinds.items():
+    if weighed := [s.name for s in target.row_sites if s.masked]:
+        raise Incompatible(drawable.WEIGHED.format(weighed[0]))
+    for name, site in found.sites.items():
+        fn = site["fn"]
         if isinstance(fn, dist.Unit):
             raise Incompatible(drawable.of_energy(name))
+        if site["is_observed"]:
+            raise Incompatible(drawable.OBSERVED.format(name))
+        if name in visible and weighs(site):
+            raise Incompatible(drawable.WEIGHED.format(name))
         if name in visible and are_bits(fn):
             notes.append(drawable.MEAN.format(name))
-        elif name in moving and not innermost(fn).has_rsample:
+        elif name in found.moving and not innermost(fn).has_rsample:
             raise Incompatible(drawable.without_gradient(name, type(innermost(fn)).__name__))
-    if not any(_is_noise(fn) for k, fn in kinds.items()):
-        raise Incompatible(drawable.without_noise(visible))
-    return tuple(notes)
+    if not any(k in found.random or (k in found.sites and _is_noise(found.sites[k]["fn"])) for k in visible):
+        raise Incompatible(drawable.without_noise(sorted(visible)))
+    return (*notes, *drawable.moved(found.values, found.slopes, "numpyro.param"))
 
 
 def _is_noise(fn: Any) -> bool:
     return not isinstance(innermost(fn), dist.Delta)
 
 
-def _moved(jaxpr: Any, count: int) -> set[int]:
-    """The values that depend on the first inputs, so many."""
-    moved = {id(v) for v in jaxpr.invars[:count]}
-    for equation in jaxpr.eqns:
-        if any(id(v) in moved for v in equation.invars):
-            moved |= {id(v) for v in equation.outvars}
-    return moved
+def weighs(site: Any) -> bool:
+    """Whether a site's density has a mask or a scale."""
+    fn, masks = site["fn"], []
+    while isinstance(fn, WRAPPERS):
+        masks.append(getattr(fn, "_mask", None))
+        fn = fn.base_dist
+    scale = site["scale"]
+    scaled = scale is not None and not (isinstance(scale, int | float) and scale == 1)
+    return scaled or any(m is not None and m is not True for m in masks)

@@ -19,6 +19,7 @@ from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.programs.tracing import structure_of
+from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.draws import innermost
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
 from probgen.target import Implicit, Site, Variable
@@ -36,12 +37,12 @@ class NumpyroImplicit(NumpyroRows, Implicit):
 
     @property
     def variables(self) -> dict[str, Variable]:
-        seen = {s.name: Variable(s.name, s.shape, "reals") for s in self.structure.row_sites}
-        return super().variables | seen
+        points = [s for s in self.structure.row_sites if s.distribution == Delta.__name__]
+        return super().variables | {s.name: Variable(s.name, s.shape, "reals") for s in points}
 
 
 def points_of(program: Callable[..., Any], data: Mapping[str, Any], candidates: list[str]) -> dict[str, Site]:
-    """The sites of one row that are observed at a point mass, by the keywords of their data; empty where there are none."""
+    """The observed sites of one row, by the keywords of their data; empty where none is a point mass."""
     found: dict[str, Site] = {}
 
     def look(arrays: Any) -> None:
@@ -49,14 +50,15 @@ def points_of(program: Callable[..., Any], data: Mapping[str, Any], candidates: 
         with handlers.block():
             trace = handlers.trace(handlers.seed(FullPlates(lambda: program(**given)), jax.random.key(0))).get_trace()
         for name, site in trace.items():
-            if site["type"] == "sample" and site["is_observed"] and isinstance(innermost(site["fn"]), Delta):
+            if site["type"] == "sample" and site["is_observed"]:
                 source = next((k for k, v in arrays.items() if v is site["value"]), "")
-                shape = tuple(site["fn"].shape())
+                shape, kind = tuple(site["fn"].shape()), type(innermost(site["fn"])).__name__
                 if source in candidates:
-                    found[source] = Site(name, "observed", shape, distribution="Delta", source=source)
+                    weighs = draws.weighs(site)
+                    found[source] = Site(name, "observed", shape, distribution=kind, source=source, masked=weighs)
 
     jax.eval_shape(look, {k: v for k, v in data.items() if hasattr(v, "shape") and k in candidates})
-    return found
+    return found if any(site.distribution == Delta.__name__ for site in found.values()) else {}
 
 
 def implicit(

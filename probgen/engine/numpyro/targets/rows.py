@@ -39,6 +39,7 @@ class Learning:
     row_sites: tuple[Any, ...] = ()  # the visible sites with the bounds of their data
     opponent: Any = None  # a `Learned` program that judges draws, of learners against a critic
     pack: int = 1  # rows that it judges at once
+    by_draws: bool = False  # whether it is learned by its draws, so that compiled code is of these
 
     def but(self, **changes: Any) -> Learning:
         """The same with other fields."""
@@ -216,14 +217,14 @@ class NumpyroRows(NumpyroTarget, Generative):
         return f"{super().lowered()} {s.rows} {s.grey} {s.blocks} {self._lowered()}"
 
     def _lowered(self) -> str:
-        """The start of the parameters and, where there is a critic, draws and judgements, as text."""
+        """The start of the parameters and, where they are learned from, draws, and a critic's judgements, as text."""
         with runtime.jax_scope(self.precision):
             of = lambda arrays: type(self)(self.structure, arrays)  # noqa: E731
             begin = jax.jit(lambda arrays, key: of(arrays).initial(key))
             key = jax.random.key(0)
             texts = [begin.lower(self.arrays, key).as_text()]
-            if self.structure.opponent is not None:
-                play = jax.jit(lambda arrays, key: _played(of(arrays), key))
+            if self.structure.by_draws or self.structure.opponent is not None:
+                play = jax.jit(lambda arrays, key: of(arrays).played(key))
                 texts.append(play.lower(self.arrays, key).as_text())
         return " ".join(texts)
 
@@ -236,6 +237,21 @@ class NumpyroRows(NumpyroTarget, Generative):
     def simulated(self, key: Any, parameters: Any, row: Any, given: Any = None) -> dict[str, Any]:
         """The visible sites as drawn, differentiable in the parameters, with the row's inputs; given: values of other sites."""
         return draws.simulated(self, key, parameters, row, given or {})
+
+    def learned_by_draws(self) -> NumpyroRows:
+        """The same for a learner that has no critic and sees draws alone."""
+        found = type(self)(self.structure.but(by_draws=True), self.arrays)
+        found.notes = self.notes
+        return found
+
+    def played(self, key: Any) -> Any:
+        """All that learners from draws compute of the program: draws for two packs of rows, and what a critic says of both."""
+        parameters, batch = self.initial(key), self.rows(jnp.arange(2 * self.structure.pack) % self.num_rows)
+        points = draws.of_rows(self, key, parameters, batch)
+        if self.structure.opponent is None:
+            return points
+        critic = self.critic_initial(key)
+        return points, self.logits(critic, points), self.logits(critic, batch)
 
     def judged_by(self, critic: Any, pack: int = 1) -> NumpyroRows:
         from probgen.engine.numpyro.targets import critics
@@ -253,14 +269,6 @@ class NumpyroRows(NumpyroTarget, Generative):
         from probgen.engine.numpyro.targets import critics
 
         return critics.logits(self, parameters, points)
-
-
-def _played(target: Any, key: Any) -> Any:
-    """Draws for two packs of rows, and what the critic says of both."""
-    parameters, critic = target.initial(key), target.critic_initial(key)
-    batch = target.rows(jnp.arange(2 * target.structure.pack))
-    points = draws.of_rows(target, key, parameters, batch)
-    return points, target.logits(critic, points), target.logits(critic, batch)
 
 
 def partly(keyword: str, site: str, value: np.ndarray) -> dict[str, np.ndarray]:

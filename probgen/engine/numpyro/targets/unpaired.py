@@ -66,6 +66,14 @@ class NumpyroUnpaired(NumpyroImplicit):
         mine = initial_arrays(back, arrays, {}, jax.random.fold_in(key, 2))
         return found | self.started({k: jnp.asarray(v, self.precision) for k, v in mine.items()})
 
+    def played(self, key: Any) -> Any:
+        if self.structure.guide is None:
+            return super().played(key)
+        parameters, critics, rows = self.initial(key), self.critics_initial(key), self.rows(jnp.arange(2))
+        found = {self.given: self.back(parameters, rows[self.keywords[self.made]])}
+        found[self.made] = self.forth(parameters, rows[self.given])
+        return found, {k: self.said(k, critics[k], x) for k, x in found.items()}
+
     # ---- both ways
 
     def forth(self, parameters: Any, x: Any) -> Any:

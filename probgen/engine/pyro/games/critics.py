@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from probgen.engine import drawable
 from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.looks import FEW, identities, looked
 from probgen.engine.pyro.programs.parameters import Parameter
@@ -49,7 +50,7 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
         with scoped(target.precision):
             seen = looked_at(found, _example(found), 0)
         found.opponent = Opponent(program, tuple(seen.found.values()), tuple(seen.roots), _keywords(program))
-        shape, looks = _judgement(found, seen.values)
+        shape, looks, slopes = _judgement(found, seen.values)
     except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
         beside = f" of {pack} at once" if pack > 1 else ""
         raise ValueError(f"The critic does not run on rows{beside}: {str(error).partition(chr(10))[0]}") from error
@@ -62,6 +63,8 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
         raise ValueError("The critic does not look at the rows: what it says does not depend on them.")
     if not seen.found:
         raise ValueError("The critic has no parameters to be learned: register its network with pyro.module.")
+    if not slopes:
+        raise ValueError(drawable.FLAT_CRITIC)
     _refuse_batch_norm(seen.roots)
     if (held := innermost_pin(program)) is not None:
         held.given(functools.partial(identities, found.opponent.parameters))
@@ -101,18 +104,22 @@ def initial(target: Any, seed: int) -> dict[str, torch.Tensor]:
     return dict(looked_at(target, _example(target), seed).values)
 
 
-def _judgement(target: Any, values: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], bool]:
-    """The shape of the logits, and whether they depend on the rows, not on the inputs alone."""
-    rows = _example(target)
+def _judgement(target: Any, values: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], bool, bool]:
+    """The shape of the logits, whether they depend on the rows, not on the inputs alone, and whether their slope is not zero."""
+    rows, noise = _example(target), torch.Generator().manual_seed(0)
+    values = {
+        k: v + 0.1 * torch.randn(v.shape, generator=noise, dtype=v.dtype).to(v) for k, v in values.items()
+    }  # none at 0
     points = {v.name: rows[v.name].requires_grad_() for v in target.visible}
     with scoped(target.precision), target.judging(values), torch.enable_grad():
         said = logits(target, {**rows, **points})
         if not isinstance(said, torch.Tensor):
             raise TypeError(f"it returns {type(said).__name__}; expected logits, a tensor (row,)")
         if not said.requires_grad:
-            return tuple(said.shape), False
+            return tuple(said.shape), False, False
         slopes = torch.autograd.grad(said.sum(), list(points.values()), allow_unused=True)
-    return tuple(said.shape), any(s is not None for s in slopes)
+    found = [s for s in slopes if s is not None]
+    return tuple(said.shape), bool(found), any(bool(s.any()) for s in found)
 
 
 def packed(points: Mapping[str, torch.Tensor], pack: int) -> Mapping[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from probgen.engine import drawable
 from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.looks import FEW
 
+MANY = 64  # rows by which gradients are judged
 READS = """The program's distributions depend on the very data that they are of, so that it cannot be run forward.
 Give what it is conditioned on under another name: such data are inputs of the rows."""
 
@@ -107,12 +108,30 @@ def check(target: Any) -> tuple[str, ...]:
         if tuple(sites[v.name]["value"].shape[1:]) != v.shape:
             drawn = tuple(sites[v.name]["value"].shape[1:])
             raise Incompatible(drawable.wrong_shape(keywords[v.name], v.shape, v.name, drawn))
-    if not any(sites[name]["value"].requires_grad for name in visible):
-        raise Incompatible(
-            f"No parameter moves {', '.join(map(repr, visible))}: there is nothing to be learned from draws.\n"
-            "Register the network that draws them, with pyro.module."
-        )
-    return tuple(notes)
+    return (*notes, *_moved(target, leaves, visible))
+
+
+def _moved(target: Any, leaves: Mapping[str, torch.Tensor], visible: list[str]) -> tuple[str, ...]:
+    """Notes on sites that no parameter moves; Incompatible where none moves any, and where gradients are zero or not finite."""
+    rows, names = target.batch(torch.arange(MANY) % target.num_rows), list(leaves)
+    values, slopes = {}, {}
+    with target.running(leaves, 1), torch.enable_grad():
+        drawn = run(target, rows, {}).values
+        for site in visible:
+            value = drawn[site]
+            values[site], slopes[site] = (names, []) if value.requires_grad else ([], [])
+            if value.requires_grad:
+                found = torch.autograd.grad(
+                    (value * torch.randn_like(value)).sum(),
+                    [leaves[k] for k in names],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+                known = {k: g for k, g in zip(names, found, strict=True) if g is not None}
+                if bad := [k for k, g in known.items() if not g.isfinite().all()]:
+                    raise Incompatible(drawable.not_finite(site, bad[0]))
+                slopes[site] = names if any(g.any() for g in known.values()) else []
+    return drawable.moved(values, slopes, "pyro.module or pyro.param")
 
 
 def _judged(name: str, msg: Any, is_visible: bool) -> tuple[str, ...]:
@@ -121,15 +140,9 @@ def _judged(name: str, msg: Any, is_visible: bool) -> tuple[str, ...]:
     if isinstance(fn, dist.Unit):
         raise Incompatible(drawable.of_energy(name))
     if msg["is_observed"]:
-        raise Incompatible(
-            f"{name!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
-            "Try inference='svi' or 'mle', which use its density."
-        )
+        raise Incompatible(drawable.OBSERVED.format(name))
     if is_visible and _weighs(msg):
-        raise Incompatible(
-            f"{name!r} has a mask or a scale, which weigh its density and which its draws do not have.\n"
-            "Try inference='svi' or 'mle', which use its density."
-        )
+        raise Incompatible(drawable.WEIGHED.format(name))
     if is_visible and are_bits(fn):
         return (drawable.MEAN.format(name),)
     if not fn.has_rsample and is_moved(fn):
