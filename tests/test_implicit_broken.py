@@ -117,7 +117,6 @@ def fitted(program, data=None, inference="sliced_wasserstein", **settings):
         (chosen, "argmax.*\n.*softmax in place of argmax"),
         (whole, "whole numbers"),
         (unmoved, "No parameter moves 'x'.*\n.*numpyro.param"),
-        (still, "'x' comes without any noise: all draws are the same"),
         (masked, "'x' has a mask or a scale"),
         (scaled, "'x' has a mask or a scale"),
         (with_constant, "'c' is observed at values that are no rows"),
@@ -132,6 +131,7 @@ def test_programs_that_draws_cannot_teach_are_refused(program, told):
     ("program", "data", "told"),
     [
         (half, {"x": ROWS, "y": ROWS[:, 0]}, "No parameter moves 'y', which is drawn as the program says."),
+        (still, {"x": ROWS}, "No noise reaches 'x'"),
         (switched, {"x": ROWS}, "The parameters 'logits' move draws by steps alone"),
     ],
 )

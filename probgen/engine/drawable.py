@@ -16,6 +16,7 @@ OBSERVED = (
     "{!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
     "Try inference='svi' or 'mle', which use its density."
 )
+SAME = "No noise reaches {}: given the same inputs, if any, all draws of it are the same."
 FLAT_CRITIC = (
     "The critic's gradient at rows is zero everywhere, by a rounding or a comparison: nothing can be learned from it."
 )

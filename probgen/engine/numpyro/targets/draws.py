@@ -98,8 +98,11 @@ def check(target: Any) -> tuple[str, ...]:
             notes.append(drawable.MEAN.format(name))
         elif name in found.moving and not innermost(fn).has_rsample:
             raise Incompatible(drawable.without_gradient(name, type(innermost(fn)).__name__))
-    if not any(k in found.random or (k in found.sites and _is_noise(found.sites[k]["fn"])) for k in visible):
+    drawn = {k for k, site in found.sites.items() if _is_noise(site["fn"])}
+    if not drawn and not found.random:
         raise Incompatible(drawable.without_noise(sorted(visible)))
+    if same := sorted(visible - drawn - found.random):
+        notes.append(drawable.SAME.format(", ".join(map(repr, same))))
     return (*notes, *drawable.moved(found.values, found.slopes, "numpyro.param"))
 
 
