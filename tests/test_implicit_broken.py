@@ -272,3 +272,12 @@ def of_pyro(make):
 def test_pyro_programs_that_draws_cannot_teach_are_refused(make, told):
     with pytest.raises(Incompatible, match=told):
         fitted(of_pyro(make), inference="gan")
+
+
+@needs_pyro
+def test_pyro_parameters_that_are_nan_are_told_as_such():
+    fit = fitted(of_pyro(lambda z, W: z @ W), inference="gan", learning_rate=1e30, num_steps=5)
+    assert np.isnan(fit.sample(2)["x"]).all()  # once refused, as a program that reads its rows
+    found = next(f for f in fit.diagnose().findings if f.check == "draws")
+    assert found.status == "fail"
+    assert "'W' is NaN or infinite" in found.message

@@ -295,7 +295,7 @@ class PyroRows(Generative):
             inputs = self.batch(torch.arange(FEW) % self.num_rows)
             with self.running(self.as_tensors(answer), 0), torch.no_grad():
                 drawn.append(self.told(inputs | rows, pyro_data.Unobserved()))
-        return any(not torch.equal(n["value"], drawn[1][k]["value"]) for k, n in drawn[0].items())
+        return any(not _same(n["value"], drawn[1][k]["value"]) for k, n in drawn[0].items())
 
 
 class PyroNewPoint(PyroSimulable):
@@ -324,6 +324,11 @@ def parts(rows: Mapping[str, torch.Tensor], size: int) -> Iterator[dict[str, tor
     """So many rows at a time."""
     for start in range(0, len(next(iter(rows.values()))), size):
         yield {k: v[start : start + size] for k, v in rows.items()}
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two arrays are equal, NaN where the other is too: of parameters that are NaN all that is drawn is."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _cast(value: Any, kind: torch.dtype | None, precision: str) -> torch.Tensor:
