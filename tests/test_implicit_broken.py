@@ -151,6 +151,20 @@ def test_a_visible_site_with_a_density_beside_a_point_mass_is_drawn_and_learned(
     assert fit.answer["sd"] != 1.0  # y was once an input, and sd stayed
 
 
+def labelled(x=None, label=None):
+    label = numpyro.sample("label", dist.Categorical(jnp.array([0.3, 0.7])), obs=label)
+    seen(normal() @ weights() + numpyro.param("middles", jnp.zeros((2, 2)))[jnp.asarray(label, int)], x)
+
+
+@pytest.mark.parametrize("inference", ["wgan_gp", "r3gan"])
+def test_a_class_that_is_drawn_too_is_a_number_to_the_critic(inference):
+    fit = fitted(labelled, {"x": ROWS, "label": LABELS}, inference)
+    assert fit.target.inputs == ()
+    assert np.isfinite(fit.records["critic_loss"]).all()
+    assert abs(fit.sample(2000)["label"].mean() - 0.7) < 0.05
+    assert any("No parameter moves 'label'" in note for note in fit.target.notes)
+
+
 def test_programs_with_like_parameters_are_not_run_by_each_others_code():
     near, far = fitted(linear), fitted(shifted)  # once one text, and the second ran by the code of the first
     assert near.records["loss"][0, 0] < 10

@@ -66,7 +66,10 @@ def traced(target: Any, key: Any, parameters: Any, row: Mapping[str, Any], given
 def simulated(target: Any, key: Any, parameters: Any, row: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """The visible sites as drawn, {site: (*event)}, with the row's inputs by keyword."""
     sites = traced(target, key, parameters, row, given)
-    return {v.name: sites[v.name]["value"] for v in target.visible} | {k: row[k] for k in target.inputs}
+    drawn = {
+        v.name: jnp.asarray(sites[v.name]["value"]).astype(target.precision) for v in target.visible
+    }  # as rows are
+    return drawn | {k: row[k] for k in target.inputs}
 
 
 def of_rows(target: Any, key: Any, parameters: Any, rows: Mapping[str, Any], given: Any = None) -> Any:
