@@ -1,5 +1,7 @@
 """Programs without a density that cannot be learned as they are, and what was once wrong of others in silence."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,11 +24,11 @@ ROWS = np.random.default_rng(0).normal(1.0, 0.5, size=(300, 2))
 LABELS = (ROWS[:, 0] > 1).astype(int)
 
 
-def normal():
+def normal() -> Any:
     return numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
 
 
-def weights():
+def weights() -> Any:
     return numpyro.param("W", jnp.array([[0.3, 0.1], [-0.1, 0.2]]))
 
 
