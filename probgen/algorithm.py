@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from probgen.data.whole_numbers import settled
-from probgen.target import Continuous, Implicit, Mixed, Target
+from probgen.target import Continuous, Generative, Implicit, Mixed, Target
 
 T = TypeVar("T", bound=Target, contravariant=True)
 
@@ -248,6 +248,11 @@ def _points_left(inference: Inference, target: Target) -> str:
     """Why an algorithm does not take parameters beside unknowns, and what to do."""
     names, primitive = ", ".join(map(repr, target.points[:3])), f"{target.engine}.param"
     unknowns = [site.name for site in target.sites if site.kind == "latent" and site.name not in target.points]
+    if issubclass(inference.needs, Generative) and not target.named("observed"):
+        return (
+            f"{inference.name} learns {names} from rows of data, and the program observes none: pass them, data={{'x': rows}} "
+            "for a program with x=None and obs=x."
+        )
     if inference.name == "mle" and unknowns:
         return (
             f"The likelihood of the parameter {names} is an integral over {unknowns[0]!r}, which mle does not compute.\n"

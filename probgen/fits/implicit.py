@@ -34,7 +34,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
 
         truncation: tau, by which coordinates of standard normal noise are drawn again until |z| <= tau (Brock et al. 2019; some
             code draws tau times a normal cut at 2 in its place, which is narrower). Fewer outliers, and less variety.
-        inputs: of a conditional program, one for all points, or (num_samples, *shape).
+        inputs: of a conditional program, by their names, one for all points, or (num_samples, *shape): `fit.sample(64, label=7)`.
         """
         seed, num_samples = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
         rows = self._inputs(inputs, num_samples)
@@ -75,8 +75,8 @@ class ImplicitFit(LearnedFit, FittedImplicit):
     ) -> dict[str, np.ndarray]:
         """Points along a path of noise between two ends: all sites, (num_points, *event).
 
-        z0, z1: noise of one point each, as of `fit.sample(2)`: an array of the only site of noise, or {site: array}. Sites that are
-            not given are drawn once, for all points. inputs: of a conditional program, one for all points.
+        z0, z1: noise of one point each, `fit.interpolate(*fit.sample(2)["z"])`: an array of the only site of noise, or a mapping.
+            Sites that are not given are drawn once, for all points. inputs: of a conditional program, one for all points.
         path: "sphere", the great circle, whose points are as far from 0 as normal noise is; "line", the straight one, which passes
             through noise near 0 that is hardly ever drawn.
         """
@@ -144,7 +144,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         """Standard normal noise given |z| <= tau, by its quantiles: {site: (count, *event)}."""
         from scipy.special import ndtr, ndtri
 
-        if not tau > 0:
+        if isinstance(tau, str) or not tau > 0:
             raise ValueError(f"truncation is {tau}; it must be above 0")
         known = self.noise
         sites = {k: shape for k, (shape, kind) in known.items() if kind == NORMAL}

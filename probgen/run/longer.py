@@ -60,7 +60,7 @@ def _longer(fit: Fit, num_samples: int | None, num_steps: int | None) -> Inferen
     if longer.kernel() != fit.inference.kernel():
         raise Incompatible(
             f"The steps of {fit.inference.name} depend on how many there are (a schedule): a longer run is another one.\n"
-            f"Fit anew with {name}={getattr(longer, name)}."
+            f"Fit anew with {name}={getattr(longer, name)}, or go on from its parameters: pg.fit(..., init=fit)."
         )
     return longer
 

@@ -96,7 +96,8 @@ def _coverage(evidence: Evidence) -> Finding | None:
         f"the data is lost; at most {1 - COVERED[0]:.0%}"
     )
     remedy = (
-        "the program draws too few kinds of points: pack=2 to 4, inference='r3gan' or 'wgan_gp', a larger batch_size"
+        "too few kinds of points are drawn: more steps, if they still come closer; else pack=2 to 4, inference='r3gan' or "
+        "'wgan_gp', a larger batch_size"
     )
     return Finding("coverage", status, ratio, COVERED[0], message, remedy)
 
@@ -160,7 +161,7 @@ def _range(evidence: Evidence) -> Finding | None:
         f"{share.value:.1%} of the draws' values lie out of the data's range, by more than a twentieth of it, and "
         f"{share.perfect:.1%} of other rows' do; at most 1 % more"
     )
-    remedy = "a last layer with the data's bounds, such as a sigmoid's or tanh's, or more steps"
+    remedy = "more steps; where the data have bounds, a last layer with them, such as a sigmoid's or tanh's"
     return Finding("range", status, share.value, 0.01, message, remedy)
 
 

@@ -42,7 +42,8 @@ def looks(evidence: Evidence, name: str) -> np.ndarray:
 def _convergence(evidence: Evidence) -> Finding | None:
     """Whether draws still come closer to the data as learning ends: a game's loss cannot say so."""
     steps, distance = evidence.fit.num_steps, looks(evidence, "distance")
-    remedy = f"num_steps={4 * evidence.settings.get('num_steps', steps)}"
+    default = type(evidence.fit.inference).__dataclass_fields__["num_steps"].default
+    remedy = f"num_steps={max(4 * evidence.settings.get('num_steps', steps), default)}"
     if len(distance) < FEWEST:
         fewest = FEWEST * evidence.fit.inference.period
         message = f"{steps} steps are too few to tell whether the draws' distance from the data still falls; at least {fewest}"
