@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -80,14 +81,17 @@ def rows_with(
     if any(arrays[k].ndim == 0 for k in sliced):
         return None
     one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
-    try:
-        if points := implicit.points_of(program, {**one_of, **static}, candidates):
+    points: Mapping[str, Any] = {}
+    with contextlib.suppress(Exception):  # a program that does not run is told below
+        points = implicit.points_of(program, {**one_of, **static}, candidates)
+    if points:
+        try:
             _check_counts(arrays, sliced)
             return as_map(implicit.implicit(program, arrays, static, precision, points, sliced))
-    except Wrong:
-        raise
-    except Exception:
-        return None
+        except Wrong:
+            raise
+        except Exception:
+            return None
     try:
         one = structure_of(program, one_of, static, precision)
         sources = {s.source: s for s in one.sites if s.kind == "observed" and s.source in candidates}
