@@ -30,6 +30,7 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 START = " start"  # ending of the data that are where a parameter begins
+CRITIC = " (critic)"  # ending of a critic's parameters in an answer
 
 
 class Bounds(NamedTuple):

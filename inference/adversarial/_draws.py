@@ -135,7 +135,7 @@ class FromDraws(Learner[Generative]):
         k_rows, k_rival, k_model = jax.random.split(key, 3)
         rate = self.rate(state.step)
         order, batch, rival, told = self.prepared(k_rows, k_rival, state, target, rate)
-        opponent = state.rival if getattr(self, "simultaneous", False) else rival
+        opponent = self.faced(state.rival, rival)
         loss, slope = jax.value_and_grad(lambda p: self.loss_of_draws(k_model, target, opponent, p, batch))(
             state.parameters
         )
@@ -185,6 +185,11 @@ class FromDraws(Learner[Generative]):
     def first_rival(self, key: Any, target: Any) -> Any:
         """The opponent's state before the first step: a tree of arrays."""
         return ()
+
+    def faced(self, before: Any, after: Any) -> Any:
+        """The opponent that the program moves against: as it was before its own move, or after."""
+        del before
+        return after
 
     def of_rival(self, rival: Any) -> dict[str, Any]:
         """The opponent's part of the answer."""
@@ -270,6 +275,17 @@ def centred(x: Any, y: Any) -> tuple[Any, Any]:
     return x - mean, y - mean
 
 
+def sliced(key: Any, x: Any, y: Any, num_lines: int) -> Any:
+    """The squared sliced Wasserstein-2 distance of as many points x as y, (row, coordinate), by random lines: ()."""
+    import jax
+    import jax.numpy as jnp
+
+    lines = jax.random.normal(key, (x.shape[1], num_lines), x.dtype)
+    lines = lines / jnp.linalg.norm(lines, axis=0)
+    gap = jnp.sort(x @ lines, 0) - jnp.sort(y.astype(x.dtype) @ lines, 0)
+    return x.shape[1] * jnp.mean(gap**2)
+
+
 def _distance(key: Any, target: Any, parameters: Any, rows: Any) -> Any:
     """The sliced Wasserstein-2 distance of as many draws from rows, by random directions."""
     import jax
@@ -278,7 +294,4 @@ def _distance(key: Any, target: Any, parameters: Any, rows: Any) -> Any:
     from probgen.engine.numpyro.targets.draws import of_rows
 
     real, drawn = flat(target, rows), flat(target, of_rows(target, key, parameters, rows))
-    lines = jax.random.normal(jax.random.fold_in(key, 1), (real.shape[1], LINES), real.dtype)
-    lines = lines / jnp.linalg.norm(lines, axis=0)
-    gap = jnp.sort(real @ lines, 0) - jnp.sort(drawn.astype(real.dtype) @ lines, 0)
-    return jnp.sqrt(real.shape[1] * jnp.mean(gap**2)).astype("float32")
+    return jnp.sqrt(sliced(jax.random.fold_in(key, 1), real, drawn, LINES)).astype("float32")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import positive
 from probgen.inference.adversarial._draws import FromDraws, State, flat, rows_of
+from probgen.target import CRITIC
 
 
 class Critic(NamedTuple):
@@ -168,12 +169,15 @@ class Game(FromDraws):
     def _begun(self, target: Any, parameters: Any) -> dict[str, Any]:
         """Those of the critic's parameters that begin where a fit ended."""
         starts = target.starts
-        return {k: starts[f"{k} (critic)"] for k in parameters if f"{k} (critic)" in starts}
+        return {k: starts[k + CRITIC] for k in parameters if k + CRITIC in starts}
+
+    def faced(self, before: Critic, after: Critic) -> Critic:
+        return before if self.simultaneous else after
 
     def of_rival(self, rival: Critic) -> dict[str, Any]:
         from probgen.inference.adversarial import _weights
 
-        return {f"{k} (critic)": v for k, v in _weights.divided(rival.parameters, rival.vectors).items()}
+        return {k + CRITIC: v for k, v in _weights.divided(rival.parameters, rival.vectors).items()}
 
     def prepared(self, k_rows: Any, k_rival: Any, state: State, target: Any, rate: Any) -> Any:
         import jax

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from probgen.algorithm import positive
-from probgen.inference.adversarial._draws import FromDraws, flat
+from probgen.inference.adversarial._draws import FromDraws, flat, sliced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,3 @@ class SlicedWasserstein(FromDraws):
         k_draw, k_lines = jax.random.split(key)
         x, y = flat(target, batch), flat(target, of_rows(target, k_draw, parameters, batch))
         return sliced(k_lines, x, y, self.num_lines)
-
-
-def sliced(key: Any, x: Any, y: Any, num_lines: int) -> Any:
-    """The squared sliced Wasserstein-2 distance of as many points x as y, (row, coordinate), by random lines: ()."""
-    import jax
-    import jax.numpy as jnp
-
-    lines = jax.random.normal(key, (x.shape[1], num_lines), x.dtype)
-    lines = lines / jnp.linalg.norm(lines, axis=0)
-    gap = jnp.sort(x @ lines, 0) - jnp.sort(y.astype(x.dtype) @ lines, 0)
-    return x.shape[1] * jnp.mean(gap**2)

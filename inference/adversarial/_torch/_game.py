@@ -16,6 +16,7 @@ from probgen.engine.pyro.games.critics import as_reals
 from probgen.engine.pyro.programs.density import scoped
 from probgen.inference.adversarial._torch import _augment, _weights
 from probgen.inference.adversarial._torch._play import Play
+from probgen.target import CRITIC
 
 Tensors = dict[str, torch.Tensor]
 SHOWN = 512  # rows at a look
@@ -95,7 +96,7 @@ class Kernel:
     def answer(self, key: Any, state: State, target: Any) -> Tensors:
         del key, target
         critic = _weights.divided(state.critic.parameters, state.vectors)
-        return {**state.average, **{f"{k} (critic)": v for k, v in critic.items()}}
+        return {**state.average, **{f"{k}{CRITIC}": v for k, v in critic.items()}}
 
     # ---- steps, inside a scope
 

@@ -22,8 +22,6 @@ from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, 
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.draws import ROWS
 
-OWN = " (critic)"  # ends the names of its parameters in an answer
-
 
 def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
     """The target with a critic, by default one made for the shape of its rows.
@@ -135,8 +133,7 @@ def initial(target: Any, key: Any) -> dict[str, Any]:
     shown = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _example(target, target.structure.pack))
     given = taken(learned.program, {**target.structure.static, **target.rest, **shown})
     found = initial_arrays(learned, given, {}, key)
-    starts = target.starts
-    return {k: jnp.asarray(starts.get(f"{k}{OWN}", v), target.precision) for k, v in found.items()}
+    return {k: jnp.asarray(v, target.precision) for k, v in found.items()}
 
 
 def logits(target: Any, parameters: Any, points: Any) -> Any:

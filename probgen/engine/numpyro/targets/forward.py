@@ -15,9 +15,9 @@ from numpyro.primitives import Messenger
 from probgen import runtime
 from probgen.engine.numpyro.targets import critics
 from probgen.engine.numpyro.targets.draws import ROWS, innermost
+from probgen.target import CRITIC
 
 CHUNK = 4096  # rows at once
-RIVAL = " (critic)"  # ending of a critic's parameters in an answer
 
 
 class Given(Messenger):
@@ -111,7 +111,7 @@ def noise(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> di
 def judged(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> np.ndarray:
     """The learned critic's logits of points, sites and inputs by name, (row, *event): (row,), or (row / pack,)."""
     with runtime.jax_scope(target.precision):
-        critic = {k.removesuffix(RIVAL): jnp.asarray(v) for k, v in answer.items() if k.endswith(RIVAL)}
+        critic = {k.removesuffix(CRITIC): jnp.asarray(v) for k, v in answer.items() if k.endswith(CRITIC)}
         points = {v.name: jnp.asarray(rows[v.name], target.precision) for v in target.visible}
         points |= {k: jnp.asarray(rows[k], target.arrays[k].dtype) for k in target.inputs}
         return np.asarray(_logits(target, critic, points))

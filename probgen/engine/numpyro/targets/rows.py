@@ -19,7 +19,7 @@ from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.sums.energy import Block
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.base import NumpyroTarget
-from probgen.target import START, Generative, Target, Variable
+from probgen.target import CRITIC, START, Generative, Target, Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ class NumpyroRows(NumpyroTarget, Generative):
             shapes = {k: v.shape for k, v in jax.eval_shape(self.initial, jax.random.key(0)).items()}
             if self.structure.opponent is not None:  # a critic of other shapes, as of other packs, begins anew
                 rival = jax.eval_shape(self.critic_initial, jax.random.key(0))
-                rival = {f"{k} (critic)": v.shape for k, v in rival.items()}
+                rival = {f"{k}{CRITIC}": v.shape for k, v in rival.items()}
                 shapes |= rival if all(answer[k].shape == v for k, v in rival.items() if k in answer) else {}
             starts = {k: jnp.asarray(v, self.precision) for k, v in check_begun(shapes, answer).items()}
         return type(self)(self.structure, {**self.arrays, **{f"{k}{START}": v for k, v in starts.items()}})

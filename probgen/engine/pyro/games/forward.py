@@ -17,9 +17,9 @@ from probgen.engine.pyro.games.draws import READS, Drawn, run
 from probgen.engine.pyro.programs.data import Unobserved, innermost
 from probgen.engine.pyro.programs.density import scoped
 from probgen.programs.pinned import check_pins
+from probgen.target import CRITIC
 
 CHUNK = 4096  # rows at once
-RIVAL = " (critic)"  # ending of a critic's parameters in an answer
 
 
 class Given(Messenger):
@@ -96,7 +96,7 @@ def noise(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> di
 
 def judged(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> np.ndarray:
     """The learned critic's logits of points, sites and inputs by name, (row, *event): (row,), or (row / pack,)."""
-    critic = {k.removesuffix(RIVAL): v for k, v in answer.items() if k.endswith(RIVAL)}
+    critic = {k.removesuffix(CRITIC): v for k, v in answer.items() if k.endswith(CRITIC)}
     points = as_reals(
         target, target.from_host({k: rows[k] for k in (*(v.name for v in target.visible), *target.inputs)})
     )
