@@ -5,6 +5,7 @@
     ├── Generative      parameters, rows of data to learn them from, draws that can be differentiated
     │   ├── Implicit    ... and no density
     │   ├── Learnable   ... and a density
+    │   ├── Diffused    with a denoiser, which takes noise from a point
     │   └── Bounded     with hidden sites and a guide: a stochastic bound on log p(x)
     │       └── Judged  and a critic, which tells points of the data from the model's
     └── Unnormalised    log density of the unknowns, up to a constant
@@ -202,6 +203,16 @@ class Learnable(Generative):
 
     offers = "Learnable"
     normalised: bool  # whether that of a point's data is a log probability, at once: proper, and nothing hidden
+
+
+class Diffused(Learnable):
+    """Rows whose program takes noise from a point by a denoiser: a chain of latents with a fixed guide, or a flow by an ODE."""
+
+    offers = "Diffused"
+
+    def denoised(self, parameters: Any, row: Any) -> tuple[Any, Any]:
+        """The denoiser for a row's inputs, and the row's point as the denoiser sees it: (*event)."""
+        raise NotImplementedError
 
 
 class Bounded(Learnable):

@@ -19,8 +19,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference._learner import RowLearner, State
+from probgen.inference._times import spread_out
 from probgen.inference.likelihood._told import ACTIVE, ROWS, OfBound
-from probgen.target import Bounded, Judged
+from probgen.target import Bounded, Diffused, Judged
 
 STATES = 1024  # of finite hidden sites, over which every term is summed
 
@@ -95,6 +96,11 @@ class AmortisedSVI(RowLearner[Bounded]):
                 "Write a bounded site as a function of an unbounded one; a codebook's codes are learned by inference='vq'."
             )
         states = math.prod(float(v.levels) ** v.units for v in target.finite)
+        if isinstance(target, Diffused) and (self.estimator == "path" or self.objective == "iwae"):
+            raise Incompatible(
+                "A chain's bound is estimated at random levels, whose weights are no log ratios.\n"
+                "Use objective='elbo' and estimator='total'."
+            )
         if states > STATES:
             from probgen.engine.numpyro.sums.exact import TooLarge
 
@@ -153,8 +159,13 @@ class AmortisedSVI(RowLearner[Bounded]):
         """Of every row and draw: arrays (row, particle, ...)."""
         import jax
 
+        keys = self._keys(key, batch)
+        if isinstance(target, Diffused):  # one level of the chain stands for all: rows share them out
+            times = spread_out(key, keys.shape)
+            level = lambda row, keys, times: jax.vmap(lambda k, t: target.terms(k, parameters, row, t))(keys, times)  # noqa: E731
+            return jax.vmap(level)(batch, keys, times)
         one = lambda row, keys: jax.vmap(lambda k: target.terms(k, parameters, row))(keys)  # noqa: E731
-        return jax.vmap(one)(batch, self._keys(key, batch))
+        return jax.vmap(one)(batch, keys)
 
     def _bounds(self, log_ratio: Any) -> Any:
         """Of rows, by the log ratios of their draws (row, particle)."""
@@ -210,6 +221,8 @@ class AmortisedSVI(RowLearner[Bounded]):
 
 def with_activity(state: State, target: Any) -> State:
     """The state with the hidden coordinates in use, `state.chains.active`, counted anew."""
+    if isinstance(target, Diffused):  # a fixed guide cannot collapse
+        return state
     active = active_units(target, state.parameters, target.rows(state.order[:ROWS]))
     return state._replace(chains=state.chains._replace(active=active))
 

@@ -9,7 +9,7 @@ import numpy as np
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status, grade
-from probgen.target import Generative
+from probgen.target import Diffused, Generative
 
 
 def loss(evidence: Evidence) -> Finding | None:
@@ -86,7 +86,7 @@ def _activity(evidence: Evidence) -> Finding | None:
         return None
     active = int(evidence.records["active"][0, -1])
     target: Any = evidence.fit.target
-    total = sum(v.size for v in target.hidden if v.kind == "reals")
+    total = 0 if isinstance(target, Diffused) else sum(v.size for v in target.hidden if v.kind == "reals")
     if not total:
         return None
     message = f"{active} of {total} hidden coordinates are in use; at least a quarter"

@@ -20,6 +20,7 @@ from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.executor import Executor
 from probgen.engine.numpyro.targets import barren, turns
 from probgen.engine.numpyro.targets import bounded as amortised
+from probgen.engine.numpyro.targets import diffused as diffusing
 from probgen.engine.numpyro.targets import forward as running
 from probgen.engine.numpyro.targets import judged as judging
 from probgen.engine.numpyro.targets import paired as pairing
@@ -99,7 +100,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
         return target
     guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
     guide = guide and by_place(guide, own_program(target.structure.one.program))
-    found = amortised.guided(target, None if guide is None else batches.guide_of(target, guide))
+    found = diffusing.diffused(amortised.guided(target, None if guide is None else batches.guide_of(target, guide)))
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found
     both = judging.judged(found, critic)

@@ -180,14 +180,14 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         sites = self.guided(key, parameters, row, given=given)
         q = {k: site for k, site in sites.items() if _drawn(site)}
         p = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
-        likelihood = sum(_log_prob(site) for k, site in p.items() if k not in q)
-        log_q = {k: _log_prob(site) for k, site in q.items()}
-        apart = {k: log_q[k] - _log_prob(p[k]) for k in q}
+        likelihood = sum(site_log_prob(site) for k, site in p.items() if k not in q)
+        log_q = {k: site_log_prob(site) for k, site in q.items()}
+        apart = {k: log_q[k] - site_log_prob(p[k]) for k in q}
         ordered = [k for k in p if k in q] == list(q)  # else a site's prior depends on what is drawn after it
         plain = [k for k in q if ordered and k not in given and q[k]["scale"] is None and p[k]["scale"] is None]
         closed = {k: _kl(q[k]["fn"], p[k]["fn"]) for k in plain}
         kl = {k: apart[k] if closed.get(k) is None else closed[k] for k in q}
-        beside = sum((_log_prob(site) for k, site in sites.items() if k not in q), jnp.zeros(()))
+        beside = sum((site_log_prob(site) for k, site in sites.items() if k not in q), jnp.zeros(()))
         terms = Terms(likelihood, kl, likelihood - sum(apart.values()), beside)
         return terms, sum((log_q[k] for k in given), jnp.zeros(()))
 
@@ -197,8 +197,8 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         program = handlers.seed(lambda: self.guide(**self._seen(row), **own), jax.random.key(0))
         with handlers.block():
             trace = handlers.trace(handlers.substitute(program, data=hidden)).get_trace()
-        log_q = sum(_log_prob(site) for site in trace.values() if _drawn(site))
-        log_p = {k: _log_prob(site) for k, site in self.told(parameters, row, hidden).items()}
+        log_q = sum(site_log_prob(site) for site in trace.values() if _drawn(site))
+        log_p = {k: site_log_prob(site) for k, site in self.told(parameters, row, hidden).items()}
         return sum(log_p.values()) - log_q, sum(x for k, x in log_p.items() if k not in hidden)
 
     # ---- many rows at once, of NumPy arrays
@@ -326,7 +326,7 @@ def _states(sites: list[Variable]) -> dict[str, Any]:
     return {v.name: jnp.asarray(part.reshape(-1, *v.shape)) for v, part in zip(sites, parts, strict=True)}
 
 
-def _log_prob(site: Mapping[str, Any]) -> Any:
+def site_log_prob(site: Mapping[str, Any]) -> Any:
     """log p of a site's value, in nats, with its scale: ()."""
     fn, value = site["fn"], site["value"]
     log_prob = fn.log_prob(value, site["intermediates"]) if site["intermediates"] else fn.log_prob(value)

@@ -1,0 +1,161 @@
+"""What learners of a denoiser share: rows with noise put on them, at times that a batch shares out, and rows held out.
+
+The rows that are held out are never learned from: the loss by level of noise, and the verdict's tests of the draws, are of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from probgen.algorithm import Incompatible
+from probgen.inference._learner import RowLearner, State
+from probgen.inference._times import spread_out
+from probgen.target import Diffused
+
+HELD = 2000  # rows that are held out, at most
+GRID = 1000  # times, on which a level of noise is found
+
+
+class Held(NamedTuple):
+    """Rows that are held out: (row,)."""
+
+    held: Any
+
+
+class Info(NamedTuple):
+    """loss: the mean of what is minimised over the batch, a coordinate; no nats, and no bound."""
+
+    loss: Any
+    learning_rate: Any
+    rollbacks: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromNoise(RowLearner[Diffused]):
+    """Settings of all learners of a denoiser.
+
+    times: of the noise: "even" in the schedule's own time, or "normal": log sigma / alpha ~ N(centre, width^2), within the
+        schedule, as EDM has it (Karras et al. 2022), in units of the data's spread.
+    centre, width: of "normal".
+    held_out: share of the rows, at most 2000, that are held out of learning for the verdict.
+    unlabelled: share of rows that are shown without their whole-number inputs, as -1, so that samples can be guided; 0 for none.
+    """
+
+    precision: ClassVar[str] = "float32"
+    loss_of: ClassVar[str] = "noise"
+
+    num_steps: int = 10_000
+    batch_size: int = 256
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = 0.001
+    decay: Literal["linear", "cosine", "constant"] = "cosine"
+    ema: float = 0.999
+    start: Literal["data", "program"] = "program"
+    times: Literal["even", "normal"] = "even"
+    centre: float = -1.2
+    width: float = 1.2
+    held_out: float = 0.1
+    unlabelled: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.times not in ("even", "normal"):
+            raise ValueError(f"times is {self.times!r}; known: even, normal")
+        for name in ("held_out", "unlabelled"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.width <= 0:
+            raise ValueError(f"width is {self.width}; it must be above 0")
+
+    def held_rows(self, num_rows: int) -> int:
+        """How many rows are held out."""
+        return min(int(self.held_out * num_rows), HELD)
+
+    def prepare(self, target: Any) -> Any:
+        rows = target.num_rows - self.held_rows(target.num_rows)
+        default = type(self).__dataclass_fields__["batch_size"].default
+        if self.batch_size > rows and self.batch_size != default:
+            raise ValueError(
+                f"batch_size is {self.batch_size}; {rows} of {target.num_rows} rows are learned from: use at most that."
+            )
+        if why := target.cannot_denoise():
+            raise Incompatible(why)
+        return target.by_noise()
+
+    # ---- the kernel
+
+    def init(self, key: Any, target: Any) -> State:
+        state = super().init(key, target)
+        count = self.held_rows(target.num_rows)
+        chains = Held(state.order[:count])
+        return state._replace(order=state.order[count:], chains=chains, guard=state.guard._replace(chains=chains))
+
+    def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
+        import jax
+
+        loss, gradient = jax.value_and_grad(lambda p: self.of_batch(key, target, p, batch))(parameters)
+        return gradient, -loss, chains
+
+    def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
+        return self.of_batch(key, target, state.parameters, batch)
+
+    def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
+        return -gap
+
+    def told(self, state: State, info: Any) -> Info:
+        return Info(info.loss, info.learning_rate, info.rollbacks)
+
+    # ---- the loss
+
+    def of_batch(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
+        """The mean loss of rows, at times that they share out: ()."""
+        import jax
+        import jax.numpy as jnp
+
+        k_time, k_noise, k_label = jax.random.split(key, 3)
+        count = len(next(iter(batch.values())))
+        times = spread_out(k_time, (count,))
+        batch = self._shown(k_label, target, batch)
+        noise, batch = self.paired(k_noise, target, parameters, batch)
+        return jnp.mean(jax.vmap(lambda *each: self.of_row(target, parameters, *each))(batch, times, noise))
+
+    def of_row(self, target: Any, parameters: Any, row: Any, u: Any, noise: Any) -> Any:
+        """The loss of a row at a time in [0, 1): ()."""
+        denoiser, x = target.denoised(parameters, row)
+        return self.loss(denoiser, x, noise, self.time(denoiser, u))
+
+    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+        """What is minimised, of one point: ()."""
+        raise NotImplementedError
+
+    def paired(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any]:
+        """Noise for every row, (row, *event), and the rows."""
+        import jax
+
+        shape = jax.eval_shape(lambda: jax.vmap(lambda row: target.denoised(parameters, row)[1])(batch))
+        return jax.random.normal(key, shape.shape, shape.dtype), batch
+
+    def time(self, denoiser: Any, u: Any) -> Any:
+        """The time of a number in [0, 1)."""
+        import jax
+        import jax.numpy as jnp
+
+        schedule = denoiser.schedule
+        if self.times == "even":
+            return schedule.first + (1 - schedule.first) * u
+        times = jnp.linspace(max(schedule.first, 1e-5), 1.0, GRID)
+        ratio = -0.5 * jax.vmap(schedule.log_snr)(times) - jnp.log(getattr(denoiser, "spread", 1.0))
+        cdf = jax.scipy.stats.norm.cdf(ratio, self.centre, self.width)
+        return jnp.interp(cdf[0] + u * (cdf[-1] - cdf[0]), cdf, times)
+
+    def _shown(self, key: Any, target: Any, batch: Any) -> Any:
+        """The batch with some whole-number inputs hidden."""
+        import jax
+        import jax.numpy as jnp
+
+        if not self.unlabelled or not (labels := target.labels):
+            return batch
+        count = len(next(iter(batch.values())))
+        hidden = jax.random.bernoulli(key, self.unlabelled, (count,))
+        return batch | {k: jnp.where(hidden, -1, batch[k]).astype(batch[k].dtype) for k in labels}

@@ -1,0 +1,1 @@
+"""Diffusion models, scores and flow matching."""

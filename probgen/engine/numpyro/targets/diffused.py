@@ -1,0 +1,277 @@
+"""Targets of programs that take noise from a point by a denoiser: a chain of latents with a fixed guide, or a flow by an ODE.
+
+def program(x=None):                                     def guide(x):
+    chain = Backward(denoiser, (2,), times)                  numpyro.sample("z", Noised(x, schedule, times))
+    z = numpyro.sample("z", chain)
+    numpyro.sample("x", Normal(*chain.last(z[0])), obs=x)
+
+def program(x=None):
+    numpyro.sample("x", diffused(denoiser, (2,)), obs=x)
+
+A chain is never drawn as a whole to learn from: its first level and one random level are, and the KL of that level stands for all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import TransformedDistribution
+from numpyro.primitives import Messenger
+
+from probgen import runtime
+from probgen.engine.numpyro.targets import draws
+from probgen.engine.numpyro.targets.bounded import NumpyroBounded, Terms, site_log_prob
+from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
+from probgen.nets.diffusion.chains import filled
+from probgen.nets.diffusion.flow import ContinuousFlow
+from probgen.target import Arrays, Diffused
+
+
+class Diffusing(NumpyroLearnable, Diffused):
+    """What both kinds share: a denoiser, and the point that it is about."""
+
+    def denoised(self, parameters: Any, row: Any, key: Any = None) -> tuple[Any, Any]:
+        """The denoiser for a row's inputs, and the row's point as the denoiser sees it: (*event)."""
+        raise NotImplementedError
+
+    @property
+    def chained(self) -> bool:
+        """Whether the program is a chain of latents."""
+        return isinstance(self, NumpyroChained)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Inputs that are whole numbers, which -1 hides."""
+        return tuple(k for k in self.inputs if self.arrays[k].dtype.kind in "iu")
+
+    def cannot_denoise(self) -> str:
+        """Why there is nothing to learn by noise that is put on points; empty where there is."""
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(0)
+            begin = lambda: self.denoised(self.initial(key), jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1))))  # noqa: E731
+            try:
+                found = jax.eval_shape(lambda: begin()[1])
+            except AttributeError:
+                return "The chain has no denoiser of reals: learn its bound by inference='svi'."
+        return "" if found.shape else "The denoiser is of a point without a shape."
+
+    def by_noise(self) -> Diffusing:
+        """The same for learners that see the denoiser alone."""
+        found = type(self)(self.structure, self.arrays)
+        found.notes = self.notes
+        return found
+
+    def lowered(self) -> str:
+        def said(arrays: Any, key: Any, t: Any) -> Any:
+            target = type(self)(self.structure, arrays)
+            denoiser, x = target.denoised(target.initial(key), jax.tree.map(lambda x: x[0], target.rows(jnp.arange(1))))
+            return x, denoiser(x, t).mean
+
+        with runtime.jax_scope(self.precision):
+            try:
+                text = jax.jit(said).lower(self.arrays, jax.random.key(0), jnp.ones(()) / 2).as_text()
+            except AttributeError:  # a chain without a denoiser of reals
+                text = ""
+        return super().lowered() + text
+
+    def drawn_by(self, draw: Callable[..., Any], key: Any, parameters: Any, row: Any) -> dict[str, Any]:
+        """The visible sites, what the denoiser is about drawn by draw(fn, shape, key): of a chain its first level."""
+        program = lambda: _program(self, parameters, row)  # noqa: E731
+        k_draw, k_rest = jax.random.split(key)
+        with handlers.block():
+            trace = handlers.trace(Instead(handlers.seed(program, k_rest), draw, k_draw)).get_trace()
+        return {v.name: trace[v.name]["value"] for v in self.visible}
+
+
+class NumpyroFlowing(Diffusing):
+    """Rows, and a program whose visible site is a flow by an ODE with a denoiser."""
+
+    def denoised(self, parameters: Any, row: Any, key: Any = None) -> tuple[Any, Any]:
+        denoiser, point, _ = self.measured(parameters, row)
+        return denoiser, point
+
+    def measured(self, parameters: Any, row: Any) -> tuple[Any, Any, Any]:
+        """The denoiser, the point that it sees, (*event), and the log of how much larger that is than the row's: ()."""
+        (site,) = self.visible
+        sites = draws.traced(self, jax.random.key(0), parameters, row, {site.name: row[site.name]})
+        found = apart(sites[site.name]["fn"])
+        assert found is not None  # what made this a flow
+        point, volume = row[site.name], jnp.zeros(())
+        for transform in reversed(found[2]):
+            before = transform._inverse(point)
+            volume, point = volume - jnp.sum(transform.log_abs_det_jacobian(before, point)), before
+        return found[1].velocity.denoiser, point, volume
+
+
+class NumpyroChained(NumpyroBounded, Diffusing):
+    """Rows, a program with a chain of latents, and the fixed guide of the chain."""
+
+    def terms(self, key: Any, parameters: Any, row: Any, time: Any = None) -> Terms:
+        """By one draw of the guide, and one level of the chain; time: which, in [0, 1), by default drawn."""
+        k_guide, k_level = jax.random.split(key)
+        lazy, q = self._begun(k_guide, parameters, row, k_level, time)
+        p = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
+        likelihood = sum(site_log_prob(site) for k, site in p.items() if k not in q)
+        kl = {}
+        for k, site in q.items():
+            if k in lazy.levels:
+                kl[k] = p[k]["fn"].end_gap(site["fn"]) + p[k]["fn"].gap(site["fn"], lazy.levels[k])
+            else:
+                kl[k] = site_log_prob(site) - site_log_prob(p[k])
+        return Terms(likelihood, kl, likelihood - sum(jnp.sum(x) for x in kl.values()), jnp.zeros(()))
+
+    def _begun(self, key: Any, parameters: Any, row: Any, k_level: Any, time: Any = None) -> tuple[Lazy, dict[str, Any]]:
+        """The guide's hidden sites, of a chain the first level and one other."""
+        own = {k: parameters[k] for k in self.guide.parameters}
+        lazy = Lazy(handlers.seed(lambda: self.guide(**self._seen(row), **own), key), k_level, time)
+        with handlers.block():
+            trace = handlers.trace(lazy).get_trace()
+        return lazy, {k: v for k, v in trace.items() if v["type"] == "sample" and not v["is_observed"]}
+
+    def denoised(self, parameters: Any, row: Any, key: Any = None) -> tuple[Any, Any]:
+        key = jax.random.key(0) if key is None else key
+        lazy, q = self._begun(key, parameters, row, key)
+        told = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
+        (name,) = lazy.levels
+        return told[name]["fn"].denoiser, q[name]["fn"].x
+
+    def draw(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> dict[str, Any]:
+        """Hidden sites drawn from the guide, of a chain the first level and NaN."""
+        k_guide, k_level = jax.random.split(key)
+        return {k: site["value"] for k, site in self._begun(k_guide, parameters, row, k_level)[1].items()}
+
+    def measured(self, parameters: Any, row: Any) -> tuple[Any, Any, Any]:
+        """The denoiser, the point that it sees, (*event), and the log of how much larger that is than the row's: ()."""
+        (site,) = self.visible
+        denoiser, point = self.denoised(parameters, row)
+        low, high = self._ends(parameters, row)
+        return denoiser, point, jnp.sum(jnp.log(jnp.abs(high - low)))
+
+    def _ends(self, parameters: Any, row: Any) -> tuple[Any, Any]:
+        """What the denoiser sees of rows of zeros and of ones: coordinates are measured one by one, on a line."""
+        (site,) = self.visible
+        at = lambda value: self.denoised(parameters, row | {site.name: jnp.full(site.shape, value, self.precision)})[1]  # noqa: E731
+        return at(0.0), at(1.0)
+
+    def unmeasured(self, parameters: Any, row: Any, seen: Any) -> dict[str, Any]:
+        """The visible site of what a denoiser sees, whole numbers where it holds them: {site: (*event)}."""
+        (site,) = self.visible
+        low, high = self._ends(parameters, row)
+        x = (seen - low) / (high - low)
+        most = {"bits": 1, "levels": site.levels - 1}.get(site.kind)
+        return {site.name: x if most is None else jnp.clip(jnp.round(x), 0, most)}
+
+
+class Lazy(Messenger):
+    """Effect handler: of chains that noise makes, the first level is drawn, and one random level by itself, kept in `levels`."""
+
+    def __init__(self, fn: Any, key: Any, time: Any) -> None:
+        super().__init__(fn)
+        self.key, self.time, self.levels = key, time, {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["value"] is None and hasattr(msg["fn"], "lazily"):
+            first, self.levels[msg["name"]] = msg["fn"].lazily(self.key, self.time)
+            msg["value"] = filled(first, msg["fn"].event_shape[0])
+
+
+class Instead(Messenger):
+    """Effect handler: chains and flows are drawn by a sampler of one's own."""
+
+    def __init__(self, fn: Any, draw: Callable[..., Any], key: Any) -> None:
+        super().__init__(fn)
+        self.draw, self.key = draw, key
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or msg["value"] is not None:
+            return
+        fn = draws.innermost(msg["fn"])
+        if hasattr(fn, "end_gap"):
+            msg["value"] = filled(self.draw(fn, fn.event_shape[1:], self.key), fn.event_shape[0])
+        elif (found := apart(fn)) is not None:
+            point = self.draw(fn, fn.event_shape, self.key)
+            for transform in found[2]:
+                point = transform(point)
+            msg["value"] = point
+
+
+def apart(fn: Any) -> tuple[tuple[Any, ...], Any, tuple[Any, ...]] | None:
+    """The transforms before a flow with a denoiser, the flow, and those after it; None where there is none."""
+    fn = draws.innermost(fn)
+    if not isinstance(fn, TransformedDistribution):
+        return None
+    for i, transform in enumerate(fn.transforms):
+        if isinstance(transform, ContinuousFlow) and hasattr(transform.velocity, "denoiser"):
+            return tuple(fn.transforms[:i]), transform, tuple(fn.transforms[i + 1 :])
+    return None
+
+
+def diffused(target: Any) -> Any:
+    """The target as one with a denoiser, where its program has one; else as it is."""
+    if not isinstance(target, NumpyroLearnable) or isinstance(target, Diffusing):
+        return target
+    with runtime.jax_scope(target.precision):
+        kind = _kind(target)
+    if kind is None:
+        return target
+    found = kind(target.structure, target.arrays)
+    found.notes = target.notes
+    return found
+
+
+def _kind(target: Any) -> Any:
+    """Which of the two a target is, by the distributions of its sites."""
+    key, found = jax.random.key(0), []
+
+    def look() -> None:
+        parameters = target.initial(key)
+        row = jax.tree.map(lambda x: x[0], target.rows(jnp.arange(1)))
+        if isinstance(target, NumpyroBounded):
+            own = {k: parameters[k] for k in target.guide.parameters}
+            lazy = Lazy(handlers.seed(lambda: target.guide(**target._seen(row), **own), key), key, None)
+            with handlers.block():
+                handlers.trace(lazy).get_trace()
+            found.append(NumpyroChained if lazy.levels else None)
+        elif target.normalised and len(target.visible) == 1:
+            (site,) = target.visible
+            sites = draws.traced(target, key, parameters, row, {site.name: row[site.name]})
+            found.append(NumpyroFlowing if apart(sites[site.name]["fn"]) else None)
+
+    try:
+        jax.eval_shape(look)
+    except Exception:  # what is wrong is told where it is used
+        return None
+    return found[0] if found else None
+
+
+def _program(target: Any, parameters: Any, row: Any) -> Any:
+    """The program run for a row's inputs."""
+    inputs = {k: row[k].astype(target.arrays[k].dtype) for k in target.inputs}
+    own = {k: parameters[k] for k in target.structure.parameters}
+    return target.structure.one.program(**target.structure.static, **target.rest, **inputs, **own)
+
+
+# ---- many rows at once
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _many(draw: Any, target: Any, parameters: Any, keys: Any, rows: Any) -> Any:
+    return jax.vmap(lambda key, row: target.drawn_by(draw, key, parameters, row))(keys, rows)
+
+
+def sampled(target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any) -> dict[str, np.ndarray]:
+    """Points by a sampler: {site: (count, *event)}; draw: (denoiser, shape, key) -> point, hashable, so that it compiles once.
+
+    rows: inputs by keyword, (count, *event).
+    """
+    with runtime.jax_scope(target.precision):
+        parameters = {k: jnp.asarray(v, target.precision) for k, v in answer.items()}
+        inputs = {k: jnp.asarray(v) for k, v in rows.items()}
+        found = _many(draw, target, parameters, jax.random.split(jax.random.key(seed), count), inputs)
+    return {k: np.asarray(v) for k, v in found.items()}

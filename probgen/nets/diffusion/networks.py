@@ -1,0 +1,81 @@
+"""Networks of denoisers: a point and a level of noise -> an array of the point's shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from probgen.nets.flows import registered
+from probgen.nets.vae import Affine
+
+SLOWEST, FASTEST = 0.25, 8.0  # waves a unit of log sigma / alpha
+
+
+class Waves(eqx.Module):
+    """Sines and cosines of a number, with frequencies between two: () -> (2 * count,)."""
+
+    count: int = eqx.field(static=True, default=16)
+
+    def __call__(self, level: Any) -> Any:
+        angles = level * jnp.geomspace(SLOWEST, FASTEST, self.count)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+
+
+class Block(eqx.Module):
+    """h + W2 swish(W1 h + U e): a residual layer that sees the level."""
+
+    first: Affine
+    level: Affine
+    second: Affine
+
+    def __call__(self, h: Any, e: Any) -> Any:
+        return h + self.second(jax.nn.swish(self.first(jax.nn.swish(h)) + self.level(e)))
+
+
+class Perceptron(eqx.Module):
+    """A residual perceptron on the flattened point; its last layer begins at zero.
+
+    inputs: what the point is given besides, such as a class: (num_given,).
+    """
+
+    begin: Affine
+    blocks: tuple[Block, ...]
+    end: Affine
+    waves: Waves
+
+    def __call__(self, z: Any, level: Any, given: Any = None) -> Any:
+        e = self.waves(level)
+        e = e if given is None else jnp.concatenate([e, given])
+        h = self.begin(jnp.ravel(z))
+        for block in self.blocks:
+            h = block(h, e)
+        return self.end(jax.nn.swish(h)).reshape(jnp.shape(z))
+
+
+def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0) -> Perceptron:
+    """A perceptron of `size` coordinates with `depth` residual layers of `width` units, registered under a name."""
+    for label, value in {"size": size, "width": width}.items():
+        if value < 1:
+            raise ValueError(f"A network's {label} is {value}; it must be at least 1.")
+    waves = Waves()
+    seen = 2 * waves.count + num_given
+
+    def make(key: Any) -> Perceptron:
+        keys = iter(jax.random.split(key, 2 + 3 * depth))
+        blocks = tuple(
+            Block(_affine(next(keys), width, width), _affine(next(keys), seen, width), _affine(next(keys), width, width))
+            for _ in range(depth)
+        )
+        begin, end = _affine(next(keys), size, width), _affine(next(keys), width, size)
+        return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves)
+
+    return registered(name, make)
+
+
+def _affine(key: Any, num_inputs: int, num_outputs: int) -> Affine:
+    weight = jax.random.normal(key, (num_outputs, num_inputs)) / math.sqrt(num_inputs)
+    return Affine(weight, jnp.zeros(num_outputs))
