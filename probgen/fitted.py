@@ -10,7 +10,7 @@ import numpy as np
 
 from probgen.algorithm import Inference
 from probgen.model import Model
-from probgen.target import Bounded, Generative, Target
+from probgen.target import Bounded, Diffused, Generative, Target
 
 
 class LogProb(NamedTuple):
@@ -124,6 +124,31 @@ class FittedLatents(FittedParameters):
 
     def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
         """Variances of the guide's means over rows."""
+        raise NotImplementedError
+
+
+class FittedDenoiser(FittedParameters):
+    """Parameters of a program with a denoiser; see `DiffusionFit`."""
+
+    target: Diffused
+    held_out: Mapping[str, np.ndarray]
+
+    def sample(
+        self, num_samples: int = 1, seed: int | None = None, *, sampler: str = "own", num_steps: int | None = None, **given: Any
+    ) -> dict[str, np.ndarray]:
+        """New points by a sampler, given inputs: (num_samples, *event)."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Any = None, /, *, method: str = "auto", num_draws: int = 100, **rows: Any) -> LogProb:
+        """A bound on log p of rows, or a density, in nats: (row,)."""
+        raise NotImplementedError
+
+    def losses(self, num_levels: int = 10) -> Mapping[str, np.ndarray]:
+        """The network's error by level of noise."""
+        raise NotImplementedError
+
+    def trajectory(self, num_samples: int = 8, seed: int | None = None, **how: Any) -> Mapping[str, np.ndarray]:
+        """How points come out of noise."""
         raise NotImplementedError
 
 

@@ -209,8 +209,10 @@ class Diffused(Learnable):
     """Rows whose program takes noise from a point by a denoiser: a chain of latents with a fixed guide, or a flow by an ODE."""
 
     offers = "Diffused"
+    chained: bool  # whether it is a chain of latents, with a bound
+    labels: tuple[str, ...]  # inputs that are whole numbers, which -1 hides
 
-    def denoised(self, parameters: Any, row: Any) -> tuple[Any, Any]:
+    def denoised(self, parameters: Any, row: Any, key: Any = None) -> tuple[Any, Any]:
         """The denoiser for a row's inputs, and the row's point as the denoiser sees it: (*event)."""
         raise NotImplementedError
 

@@ -53,7 +53,7 @@ class FromNoise(RowLearner[Diffused]):
     ema: float = 0.999
     start: Literal["data", "program"] = "program"
     times: Literal["even", "normal"] = "even"
-    centre: float = -1.2
+    centre: float = -0.5
     width: float = 1.2
     held_out: float = 0.1
     unlabelled: float = 0.1

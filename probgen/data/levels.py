@@ -54,3 +54,27 @@ def levels_or_scales(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, An
         return scaled(data)
 
     return derive
+
+
+def reals_only(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What a density of reals derives of its rows: `centre` and `spread`, (1, *event); ValueError for whole numbers.
+
+    A density of reals grows without end on whole numbers: its bits a dimension would be negative.
+    """
+    scaled = scales.standard(keyword)
+
+    def derive(data: Mapping[str, Any]) -> dict[str, Any]:
+        rows = scales.numbers(data.get(keyword))
+        if (
+            rows is not None
+            and rows.size
+            and rows.ndim > 1
+            and (either(rows).dtype.kind == "i" or (rows == np.rint(rows)).all())
+        ):
+            raise ValueError(
+                f"{keyword} holds whole numbers, or grey in equal steps: a density of reals has no largest likelihood there.\n"
+                "Add noise, probgen.data.dequantise.dequantised(x, levels), or use 'ddpm', which takes them as they are."
+            )
+        return scaled(data)
+
+    return derive

@@ -13,6 +13,7 @@ from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
 from probgen.fits.fit import Fit
+from probgen.fits.diffusion import DiffusionFit
 from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
@@ -20,7 +21,7 @@ from probgen.model import Model
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
-from probgen.target import Bounded, Generative, Implicit, Target
+from probgen.target import Bounded, Diffused, Generative, Implicit, Target
 
 
 def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:
@@ -71,7 +72,13 @@ class Run:
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
         joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
-        kinds = {Bounded: LatentFit, Implicit: ImplicitFit, Generative: LearnedFit, Target: Fit}
+        kinds = {
+            Diffused: DiffusionFit,
+            Bounded: LatentFit,
+            Implicit: ImplicitFit,
+            Generative: LearnedFit,
+            Target: Fit,
+        }
         kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,

@@ -11,7 +11,7 @@ import numpy as np
 from probgen import runtime
 from probgen.data import scales
 from probgen.data.checks import by_place
-from probgen.engine.numpyro import batches, codes, one_row, reading, row_data
+from probgen.engine.numpyro import batches, codes, denoising, one_row, reading, row_data
 from probgen.engine.numpyro import probe as probing
 from probgen.engine.numpyro.batches import OfBatch
 from probgen.engine.numpyro.programs import parameters as registered
@@ -32,7 +32,7 @@ from probgen.programs.autoguides import is_auto, own_program, unwrapped
 from probgen.programs.pinned import pinned
 from probgen.target import Target
 
-__all__ = ["Executor", "guided", "name", "prepare", "with_parameters"]
+__all__ = ["Executor", "denoising", "guided", "name", "prepare", "with_parameters"]
 
 
 def prepare(

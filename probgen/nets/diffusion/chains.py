@@ -13,6 +13,7 @@ Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239)
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -24,10 +25,11 @@ from probgen.nets.diffusion.schedules import Levels, Schedule
 
 
 class At(NamedTuple):
-    """What one random level of a chain needs: its index (), the point (*event), and the noisy point there (*event)."""
+    """One random level of a chain: its index and its time in [0, 1), both (), what it counts for, the noise and z there, (*event)."""
 
     index: Any
     time: Any
+    weight: Any
     noise: Any
     z: Any
 
@@ -106,18 +108,21 @@ class Noised(Distribution):
     # ---- a random level of it
 
     def lazily(self, key: Any, time: Any = None) -> tuple[Any, At]:
-        """The first level, and one random level, both drawn by themselves; time: which, in [0, 1), by default drawn."""
+        """The first level, and one random level, both drawn by themselves; time: which, in [0, 1), by default drawn.
+
+        Early levels come more often, as most of the bound is theirs, and count for less: of `early` there are about even numbers in
+        every octave.
+        """
         k_first, k_time, k_at = jax.random.split(key, 3)
         noise = jax.random.normal(k_first, jnp.shape(self.x))
         first = self.schedule.noised(self.x, noise, self.times[0])
-        time = jax.random.uniform(k_time) if time is None else time
+        time, weight = early(jax.random.uniform(k_time) if time is None else time, 1 / len(self.times))
         index = jnp.clip(jnp.floor(time * (len(self.times) - 1)).astype(int), 0, max(len(self.times) - 2, 0))
-        return first, self.at(k_at, time, index + 1 if len(self.times) > 1 else index)
+        return first, self._at(k_at, time, weight, index + 1 if len(self.times) > 1 else index)
 
-    def at(self, key: Any, time: Any, index: Any) -> At:
-        """The chain at a level."""
+    def _at(self, key: Any, time: Any, weight: Any, index: Any) -> At:
         noise = jax.random.normal(key, jnp.shape(self.x))
-        return At(index, time, noise, self.schedule.noised(self.x, noise, self.times[index]))
+        return At(index, time, weight, noise, self.schedule.noised(self.x, noise, self.times[index]))
 
 
 class Backward(Distribution):
@@ -164,28 +169,39 @@ class Backward(Distribution):
 
     def last(self, z: Any) -> tuple[Any, Any]:
         """Mean (*event) and standard deviation () of x given z_1; with "bridge" that of the step before, as its own is zero."""
-        if self.kind == "bridge" and len(self.times) > 1:
+        alpha, scale = self.schedule.scales(self.times[0])
+        if self.continuous:
+            scale = scale / alpha
+        elif self.kind == "bridge" and len(self.times) > 1:
             scale = jnp.sqrt(bridge(self.schedule, 0.0, 0.0, self.times[0], self.times[1])[1])
-        else:
-            scale = self.schedule.scales(self.times[0])[1]
         return self.denoiser(z, self.times[0]).mean, scale
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         flat = jax.random.split(key, jnp.prod(jnp.array(sample_shape, int)).item() if sample_shape else 1)
         return jax.vmap(self._path)(flat).reshape(*sample_shape, *self.event_shape)
 
+    def first(self, key: Any) -> Any:
+        """z_1 alone, by all levels: (*event)."""
+        return self._back(key, False)[0]
+
     def _path(self, key: Any) -> Any:
-        noise = jax.random.normal(key, self.event_shape)
+        _, rest, end = self._back(key, True)
+        return jnp.concatenate([rest, end[None]])
+
+    def _back(self, key: Any, kept: bool) -> tuple[Any, Any, Any]:
+        """The first level, those between where they are kept, and the last."""
+        k_end, k_steps = jax.random.split(key)
+        keys = jax.random.split(k_steps, max(len(self.times) - 1, 1))[: len(self.times) - 1]
 
         def backward(z: Any, at: Any) -> tuple[Any, Any]:
-            s, t, e = at
+            s, t, key = at
             mean, variance = self.step(z, s, t)
-            z = mean + jnp.sqrt(variance) * e
-            return z, z
+            z = mean + jnp.sqrt(variance) * jax.random.normal(key, jnp.shape(z))
+            return z, z if kept else None
 
-        end = self.end_scale * noise[-1]
-        rest = jax.lax.scan(backward, end, (self.times[:-1], self.times[1:], noise[:-1]), reverse=True)[1]
-        return jnp.concatenate([rest, end[None]])
+        end = self.end_scale * jax.random.normal(k_end, self.event_shape[1:])
+        first, rest = jax.lax.scan(backward, end, (self.times[:-1], self.times[1:], keys), reverse=True)
+        return first, rest, end
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
         total = _normal(value[-1], 0.0, self.end_scale**2)
@@ -207,7 +223,7 @@ class Backward(Distribution):
             return jnp.zeros(())
         s, t = self.times[at.index - 1], self.times[at.index]
         own = bridge(self.schedule, q.x, at.z, s, t)
-        return (len(self.times) - 1) * _kl(*own, *self.step(at.z, s, t))
+        return at.weight * (len(self.times) - 1) * _kl(*own, *self.step(at.z, s, t))
 
     def _slope(self, q: Noised, at: At) -> Any:
         """The same of infinitely many levels: 1/2 (-d log SNR / dt) |e - e(z_t, t)|^2 at a time drawn evenly."""
@@ -215,7 +231,14 @@ class Backward(Distribution):
         t = low + (high - low) * at.time
         z = self.schedule.noised(q.x, at.noise, t)
         _, slope = jax.jvp(self.schedule.log_snr, (t,), (jnp.ones_like(t),))
-        return -0.5 * (high - low) * slope * jnp.sum((at.noise - self.denoiser.noise(z, t)) ** 2)
+        return -0.5 * at.weight * (high - low) * slope * jnp.sum((at.noise - self.denoiser.noise(z, t)) ** 2)
+
+
+def early(u: Any, least: float) -> tuple[Any, Any]:
+    """An even number in [0, 1) as one of density 1 / (u + least), up to a factor, and the inverse of that density."""
+    wide = math.log1p(1 / least)
+    moved = least * jnp.expm1(u * wide)
+    return moved, (moved + least) * wide
 
 
 def filled(first: Any, count: int) -> Any:

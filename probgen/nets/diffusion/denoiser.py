@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from probgen.nets.diffusion.schedules import Schedule
 
+FARTHEST = 10.0  # log sigma / alpha that a network sees: at the ends of straight paths it is infinite
 KINDS = ("noise", "point", "v", "velocity", "edm")
 
 
@@ -76,7 +77,8 @@ class Network(Denoiser):
         """The network's own output: (*event)."""
         alpha, sigma = self.schedule.scales(t)
         scale = jnp.sqrt((alpha * self.spread) ** 2 + sigma**2)
-        return self.net(z / scale, -0.5 * self.schedule.log_snr(t))
+        level = jnp.clip(-0.5 * self.schedule.log_snr(t), -FARTHEST, FARTHEST)
+        return self.net(z / scale, level)
 
     def __call__(self, z: Any, t: Any) -> Posterior:
         return self.posterior(self.said(z, t), z, t)

@@ -26,14 +26,13 @@ class Waves(eqx.Module):
 
 
 class Block(eqx.Module):
-    """h + W2 swish(W1 h + U e): a residual layer that sees the level."""
+    """h + W swish(h + U e): a residual layer that sees the level."""
 
-    first: Affine
     level: Affine
-    second: Affine
+    weight: Affine
 
     def __call__(self, h: Any, e: Any) -> Any:
-        return h + self.second(jax.nn.swish(self.first(jax.nn.swish(h)) + self.level(e)))
+        return h + self.weight(jax.nn.swish(h + self.level(e)))
 
 
 class Perceptron(eqx.Module):
@@ -67,7 +66,9 @@ def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given
     def make(key: Any) -> Perceptron:
         keys = iter(jax.random.split(key, 2 + 3 * depth))
         blocks = tuple(
-            Block(_affine(next(keys), width, width), _affine(next(keys), seen, width), _affine(next(keys), width, width))
+            Block(
+                _affine(next(keys), width, width), _affine(next(keys), seen, width), _affine(next(keys), width, width)
+            )
             for _ in range(depth)
         )
         begin, end = _affine(next(keys), size, width), _affine(next(keys), width, size)

@@ -56,7 +56,7 @@ def _lost(total: Any) -> Any:
 
 
 class Levels(Preserving):
-    """The steps of DDPM: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = i / T; between them the log SNR is interpolated.
+    """The steps of DDPM: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = i / T; between them log alpha^2 is a cubic.
 
     betas: (T,).
     """
@@ -70,8 +70,13 @@ class Levels(Preserving):
 
     def log_snr(self, t: Any) -> Any:
         count = len(self.betas)
-        total = -jnp.cumsum(jnp.log1p(-self.betas))
-        return jnp.interp(t, jnp.arange(1, count + 1) / count, _lost(total))
+        lost = jnp.concatenate([jnp.zeros(1), -jnp.cumsum(jnp.log1p(-self.betas))])
+        slope = jnp.gradient(lost) if count > 1 else jnp.full(2, lost[1])
+        index = jnp.clip(jnp.floor(t * count + 1e-4).astype(int), 0, count - 1)  # rounding may leave i / T * T below i
+        u = t * count - index
+        low, high, up, down = lost[index], lost[index + 1], slope[index], slope[index + 1]
+        cubic = low + u * (up + u * (3 * (high - low) - 2 * up - down + u * (2 * (low - high) + up + down)))
+        return _lost(cubic)
 
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
@@ -85,7 +90,7 @@ class Linear(Preserving):
 
     low: float = 0.1
     high: float = 20.0
-    first: float = eqx.field(static=True, default=1e-5)
+    first: float = eqx.field(static=True, default=1e-5, kw_only=True)
 
     def log_snr(self, t: Any) -> Any:
         return _lost(0.5 * t**2 * (self.high - self.low) + t * self.low)
@@ -96,7 +101,7 @@ class SubPreserving(Schedule):
 
     low: float = 0.1
     high: float = 20.0
-    first: float = eqx.field(static=True, default=1e-5)
+    first: float = eqx.field(static=True, default=1e-5, kw_only=True)
 
     def _total(self, t: Any) -> Any:
         return 0.5 * t**2 * (self.high - self.low) + t * self.low
@@ -113,7 +118,7 @@ class Cosine(Preserving):
 
     low: float = -12.0
     high: float = 12.0
-    first: float = eqx.field(static=True, default=0.0)
+    first: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def log_snr(self, t: Any) -> Any:
         ends = [jnp.arctan(jnp.exp(-0.5 * lam)) for lam in (self.high, self.low)]
@@ -125,7 +130,7 @@ class LinearLogSNR(Preserving):
 
     high: Any = 13.3
     low: Any = -5.0
-    first: float = eqx.field(static=True, default=0.0)
+    first: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def log_snr(self, t: Any) -> Any:
         return self.high + t * (self.low - self.high)
@@ -136,7 +141,7 @@ class Exploding(Schedule):
 
     low: float = 0.01
     high: float = 10.0
-    first: float = eqx.field(static=True, default=0.0)
+    first: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def scales(self, t: Any) -> tuple[Any, Any]:
         return jnp.ones_like(jnp.asarray(t, jnp.result_type(float))), jnp.exp(-0.5 * self.log_snr(t))
@@ -151,7 +156,7 @@ class Elucidated(Schedule):
     low: float = 0.002
     high: float = 80.0
     rho: float = 7.0
-    first: float = eqx.field(static=True, default=0.0)
+    first: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def scales(self, t: Any) -> tuple[Any, Any]:
         low, high = self.low ** (1 / self.rho), self.high ** (1 / self.rho)
@@ -165,7 +170,7 @@ class Elucidated(Schedule):
 class Straight(Schedule):
     """Straight paths: alpha = 1 - t, sigma = t."""
 
-    first: float = eqx.field(static=True, default=0.0)
+    first: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def scales(self, t: Any) -> tuple[Any, Any]:
         return 1.0 - t, t + jnp.zeros(())

@@ -13,13 +13,11 @@ A chain is never drawn as a whole to learn from: its first level and one random 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro import handlers
 from numpyro.distributions import TransformedDistribution
 from numpyro.primitives import Messenger
@@ -30,7 +28,7 @@ from probgen.engine.numpyro.targets.bounded import NumpyroBounded, Terms, site_l
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
 from probgen.nets.diffusion.chains import filled
 from probgen.nets.diffusion.flow import ContinuousFlow
-from probgen.target import Arrays, Diffused
+from probgen.target import Diffused
 
 
 class Diffusing(NumpyroLearnable, Diffused):
@@ -108,6 +106,16 @@ class NumpyroFlowing(Diffusing):
             volume, point = volume - jnp.sum(transform.log_abs_det_jacobian(before, point)), before
         return found[1].velocity.denoiser, point, volume
 
+    def unmeasured(self, parameters: Any, row: Any, seen: Any) -> dict[str, Any]:
+        """The visible site of what a denoiser sees: {site: (*event)}."""
+        (site,) = self.visible
+        sites = draws.traced(self, jax.random.key(0), parameters, row, {site.name: row[site.name]})
+        found = apart(sites[site.name]["fn"])
+        assert found is not None
+        for transform in found[2]:
+            seen = transform(seen)
+        return {site.name: seen}
+
 
 class NumpyroChained(NumpyroBounded, Diffusing):
     """Rows, a program with a chain of latents, and the fixed guide of the chain."""
@@ -126,7 +134,9 @@ class NumpyroChained(NumpyroBounded, Diffusing):
                 kl[k] = site_log_prob(site) - site_log_prob(p[k])
         return Terms(likelihood, kl, likelihood - sum(jnp.sum(x) for x in kl.values()), jnp.zeros(()))
 
-    def _begun(self, key: Any, parameters: Any, row: Any, k_level: Any, time: Any = None) -> tuple[Lazy, dict[str, Any]]:
+    def _begun(
+        self, key: Any, parameters: Any, row: Any, k_level: Any, time: Any = None
+    ) -> tuple[Lazy, dict[str, Any]]:
         """The guide's hidden sites, of a chain the first level and one other."""
         own = {k: parameters[k] for k in self.guide.parameters}
         lazy = Lazy(handlers.seed(lambda: self.guide(**self._seen(row), **own), key), k_level, time)
@@ -255,23 +265,3 @@ def _program(target: Any, parameters: Any, row: Any) -> Any:
     inputs = {k: row[k].astype(target.arrays[k].dtype) for k in target.inputs}
     own = {k: parameters[k] for k in target.structure.parameters}
     return target.structure.one.program(**target.structure.static, **target.rest, **inputs, **own)
-
-
-# ---- many rows at once
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _many(draw: Any, target: Any, parameters: Any, keys: Any, rows: Any) -> Any:
-    return jax.vmap(lambda key, row: target.drawn_by(draw, key, parameters, row))(keys, rows)
-
-
-def sampled(target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any) -> dict[str, np.ndarray]:
-    """Points by a sampler: {site: (count, *event)}; draw: (denoiser, shape, key) -> point, hashable, so that it compiles once.
-
-    rows: inputs by keyword, (count, *event).
-    """
-    with runtime.jax_scope(target.precision):
-        parameters = {k: jnp.asarray(v, target.precision) for k, v in answer.items()}
-        inputs = {k: jnp.asarray(v) for k, v in rows.items()}
-        found = _many(draw, target, parameters, jax.random.split(jax.random.key(seed), count), inputs)
-    return {k: np.asarray(v) for k, v in found.items()}

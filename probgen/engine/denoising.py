@@ -1,0 +1,65 @@
+"""What is asked of learned programs with a denoiser: draws by a sampler, bounds, densities, errors by level of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probgen.engine import load
+from probgen.fitted import LogProb
+from probgen.target import Arrays, Diffused
+
+
+class Draw(NamedTuple):
+    """How points are drawn: the sampler, evaluations of the network, guidance, and the share of noise that a start is given."""
+
+    sampler: str
+    num_steps: int
+    guidance: float = 1.0
+    level: float | None = None
+
+
+def own_draws(target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int) -> dict[str, np.ndarray]:
+    """The program run forward: {site: (count, *event)}; rows: inputs by keyword, (count, *event)."""
+    return _of(target).own_draws(target, answer, rows, count, seed)
+
+
+def draws(
+    target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw, start: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Points by a sampler: {site: (count, *event)}; start: points to begin at, (count, *event)."""
+    return _of(target).draws(target, answer, rows, count, seed, draw, start)
+
+
+def bound(target: Diffused, answer: Arrays, rows: Arrays, num_draws: int, seed: int) -> LogProb:
+    """A lower bound on log p of rows by levels of the chain, in nats: (row,)."""
+    return _of(target).bound(target, answer, rows, num_draws, seed)
+
+
+def density(target: Diffused, answer: Arrays, rows: Arrays, seed: int) -> LogProb:
+    """The density of the probability flow at rows, in nats: (row,)."""
+    return _of(target).density(target, answer, rows, seed)
+
+
+def between(
+    target: Diffused, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int
+) -> dict[str, np.ndarray]:
+    """Points between two, (2, *event), by way of their noise: {site: (num_points, *event)}."""
+    return _of(target).between(target, answer, rows, pair, num_points)
+
+
+def losses(target: Diffused, answer: Arrays, rows: Arrays, num_levels: int, seed: int) -> Mapping[str, np.ndarray]:
+    """The network's error by level of noise; see `DiffusionFit.losses`."""
+    return _of(target).losses(target, answer, rows, num_levels, seed)
+
+
+def paths(target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw) -> Mapping[str, np.ndarray]:
+    """Times (step,), falling, and z at each, (count, step, *event)."""
+    return _of(target).paths(target, answer, rows, count, seed, draw)
+
+
+def _of(target: Diffused) -> Any:
+    """The engine's module of these."""
+    return load(target.engine).denoising

@@ -1,0 +1,176 @@
+"""DiffusionFit: a learned denoiser. Samples by any sampler, bounds and densities that say which law they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probgen.data import whole_numbers
+from probgen.data.inputs import read
+from probgen.engine import denoising
+from probgen.engine.denoising import Draw
+from probgen.fits.learned import LearnedFit
+from probgen.fitted import FittedDenoiser, LogProb
+from probgen.target import Diffused
+
+OWN = "own"
+METHODS = ("auto", "bound", "ode")
+
+
+@dataclass(frozen=True, repr=False)
+class DiffusionFit(LearnedFit, FittedDenoiser):
+    """A learned diffusion model: a chain of latents with a fixed guide, or a flow by an ODE with a denoiser."""
+
+    target: Diffused
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        seed: int | None = None,
+        *,
+        sampler: str = OWN,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        start: Any = None,
+        level: float | None = None,
+        **inputs: Any,
+    ) -> dict[str, np.ndarray]:
+        """New points: {site: (num_samples, *event)}.
+
+        sampler: "own", the program run forward, the law of which `log_prob` is: a chain's levels one after the other, or the ODE. Else
+            "ancestral", "ddim", "euler", "heun", "dpm++" or "sde", by which the network is asked `num_steps` times, by default 50.
+        guidance: of a program whose inputs were hidden in learning: 1 is the conditional model, 0 the unconditional one, above 1 what
+            tells them apart is exaggerated; no sampler then draws from a density that is known.
+        start: a point, in the units of the data, or (num_samples, *event): noise is put on it up to `level`, the share of the variance
+            that is noise, in (0, 1], and points are drawn from there (SDEdit, arXiv:2108.01073), by "sde" unless said.
+        inputs: of a conditional program, one for all points, or (num_samples, *shape).
+        Raises ValueError for a sampler that is not known, a level out of range, guidance where nothing was hidden.
+        """
+        seed, count = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; it must be at least 1")
+        self._check_seen()
+        rows = self._inputs(inputs, count)
+        self.target.check_indices(rows, self.answer)
+        if start is None and level is not None:
+            raise ValueError("level is of a start: say start=point, level=0.5.")
+        if start is not None and sampler == OWN:
+            sampler = "sde"
+        if sampler == OWN and guidance not in (None, 1, 1.0):
+            sampler = "ddim"
+        if sampler == OWN:
+            if num_steps is not None:
+                raise ValueError("num_steps is of a sampler: say which, such as sampler='ddim'.")
+            return denoising.own_draws(self.target, self.answer, rows, count, seed)
+        if guidance is not None:
+            self._check_guidance(guidance)
+        steps = whole_numbers.whole("num_steps", 50 if num_steps is None else num_steps)
+        draw = Draw(sampler, steps, 1.0 if guidance is None else float(guidance), self._level(start, level))
+        begun = None if start is None else self._start(start, count)
+        return denoising.draws(self.target, self.answer, rows, count, seed, draw, begun)
+
+    def log_prob(
+        self, x: Any = None, /, *, method: str = "auto", num_draws: int = 100, seed: int | None = None, **rows: Any
+    ) -> LogProb:
+        """log p(x) of rows in nats, (row,), with its standard error; by default of the rows that were learned from.
+
+        method: "bound": of a chain, below the log probability of the points that it draws; each row at `num_draws` levels of noise,
+            spread out evenly. "ode": the density of the probability flow; its error is the difference that half the tolerance makes,
+            and the noise of the divergence's probes above 32 coordinates. They are of two laws, which are one where the network is
+            exact. "auto": the program's own, the bound of a chain, else "ode".
+        """
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
+        method = ("bound" if self.target.chained else "ode") if method == "auto" else method
+        given, seed = self._rows(self._named(x, rows)), self.seed + 3 if seed is None else whole_numbers.seed(seed)
+        if method == "bound":
+            count = whole_numbers.whole("num_draws", num_draws)
+            return denoising.bound(self.target, self.answer, given, count, seed)
+        return denoising.density(self.target, self.answer, given, seed)
+
+    def interpolate(
+        self, a: Any, b: Any, num_points: int = 8, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """Points between two: the probability flow takes both to noise, and noise on the great circle between back: (num_points, *event).
+
+        a, b: one point each; inputs: of a conditional program, one for all points.
+        """
+        num_points = whole_numbers.whole("num_points", num_points)
+        if num_points < 2:
+            raise ValueError(f"num_points is {num_points}; it must be at least 2")
+        ends = [self._one(self._named(point, {})) for point in (a, b)]
+        (keyword,) = ends[0]
+        pair = np.stack([end[keyword] for end in ends])
+        rows = self._inputs(inputs, num_points)
+        return denoising.between(self.target, self.answer, rows, pair, num_points)
+
+    def losses(self, num_levels: int = 10, seed: int | None = None) -> Mapping[str, np.ndarray]:
+        """The error of the network by level of noise, on rows held out where there are some.
+
+        log_ratio: log sigma / alpha, the middle of each level; error: the mean square of what the network says, a coordinate, in units
+        in which 1 is what the mean of the data would give; nats: what the level contributes to -log p(x), a coordinate.
+        """
+        held = self.held_out
+        return denoising.losses(self.target, self.answer, held, num_levels, self._seed(seed))
+
+    def trajectory(
+        self, num_samples: int = 8, seed: int | None = None, *, sampler: str = "ddim", num_steps: int = 50, **inputs: Any
+    ) -> Mapping[str, np.ndarray]:
+        """How points come out of noise, as the denoiser sees them: times (step,) and z (num_samples, step, *event)."""
+        count = whole_numbers.whole("num_samples", num_samples)
+        rows = self._inputs(inputs, count)
+        return denoising.paths(self.target, self.answer, rows, count, self._seed(seed), Draw(sampler, num_steps))
+
+    @property
+    def held_out(self) -> Mapping[str, np.ndarray]:
+        """Rows that were not learned from, sites and inputs by name, (row, *event); without such, at most 2000 of the others."""
+        rows = self.target.all_rows()
+        index = np.asarray(self.state.get("chains.held", np.zeros(0)), int)
+        index = index if index.size else np.arange(min(2000, self.target.num_rows))
+        return {k: np.asarray(v)[index] for k, v in rows.items()}
+
+    # ---- parts
+
+    def _level(self, start: Any, level: float | None) -> float | None:
+        if start is None:
+            return None
+        level = 0.5 if level is None else level
+        if isinstance(level, str) or not 0 < level <= 1:
+            raise ValueError(f"level is {level}; expected the share of the variance that is noise, above 0 and at most 1.")
+        return float(level)
+
+    def _check_guidance(self, guidance: float) -> None:
+        if isinstance(guidance, str) or not np.isfinite(guidance):
+            raise ValueError(f"guidance is {guidance}; expected a number.")
+        if not self.target.labels:
+            raise ValueError("guidance is for a program with labels: this one has no inputs of whole numbers.")
+        if guidance != 1 and not getattr(self.inference, "unlabelled", 0.0):
+            raise ValueError(
+                "guidance is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', "
+                "unlabelled=0.1."
+            )
+
+    def _start(self, start: Any, count: int) -> np.ndarray:
+        """Points to begin at, (count, *event), within the range of the data where that has one."""
+        ((keyword, (site, shape)),) = [(k, v) for k, v in self._shapes.items() if k in self.target.keywords]
+        array = read("start", start).astype(float)
+        if array.shape not in (shape, (count, *shape)):
+            raise ValueError(f"start has shape {array.shape}; expected {shape}, or ({count}, *{shape}).")
+        seen = np.asarray(self.target.all_rows()[site])
+        low, high = float(seen.min()), float(seen.max())
+        room = 3 * (high - low)
+        if array.min() < low - room or array.max() > high + room:
+            raise ValueError(
+                f"start reaches from {array.min():g} to {array.max():g}; the data from {low:g} to {high:g}: give it in their units."
+            )
+        return np.broadcast_to(array, (count, *shape))
+
+    def __repr__(self) -> str:
+        name = getattr(self.model.program, "__name__", "program")
+        own = self.parameters
+        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
+        told = f"{sum(v.size for v in own.values()):,} numbers in {len(own)} parameters"
+        return f"DiffusionFit({name}, {self.inference.name}, {told}, {self.seconds:.1f} s{done})"
