@@ -36,6 +36,10 @@ class Schedule(eqx.Module):
         t = jnp.asarray(t, jnp.result_type(float))
         return jax.jvp(self.scales, (t,), (jnp.ones_like(t),))[1]
 
+    def smooth(self, first: float) -> tuple[Schedule, float]:
+        """A schedule of the same path without corners, which solvers of equations stumble on, and what `first` is on it."""
+        return self, first
+
     def noised(self, x: Any, noise: Any, t: Any) -> Any:
         """z_t of a point and noise, both (*event)."""
         alpha, sigma = self.scales(t)
@@ -72,6 +76,9 @@ class Levels(Preserving):
         count = len(self.betas)
         total = -jnp.cumsum(jnp.log1p(-self.betas))
         return jnp.interp(t, jnp.arange(1, count + 1) / count, _lost(total))
+
+    def smooth(self, first: float) -> tuple[Schedule, float]:
+        return LinearLogSNR(high=self.log_snr(first), low=self.log_snr(1.0)), 0.0
 
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
