@@ -155,6 +155,11 @@ class Normal(Denoiser):
         mean = self.mean + gain @ (z - alpha * self.mean)
         return Posterior(mean, jnp.diagonal(self.covariance - alpha * gain @ self.covariance))
 
+    def noise(self, z: Any, t: Any) -> Any:  # no division by sigma, which is zero at the clean end
+        alpha, sigma = self.schedule.scales(t)
+        total = alpha**2 * self.covariance + sigma**2 * jnp.eye(len(self.mean))
+        return sigma * jnp.linalg.solve(total, z - alpha * self.mean)
+
 
 class Mixture(Denoiser):
     """The exact denoiser of a mixture of normals of independent coordinates, an oracle with more than one mode.

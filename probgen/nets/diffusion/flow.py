@@ -21,6 +21,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
@@ -59,19 +61,14 @@ class Solver:
             return replace(self, rtol=self.rtol / 2, atol=self.atol / 2)
         return replace(self, num_steps=2 * self.num_steps)
 
-    def steps(self, dtype: Any, forward: bool) -> dict[str, Any]:
-        """What Diffrax is told of them. Raises ValueError where a tolerance is below what the dtype can hold."""
-        if self.num_steps is not None:
-            ends = (0.0, 1.0) if forward else (1.0, 0.0)
-            grid = jnp.linspace(*ends, self.num_steps + 1, dtype=dtype)
-            return {"stepsize_controller": diffrax.StepTo(grid), "max_steps": self.num_steps}
+    def check(self, dtype: Any) -> None:
+        """Raises ValueError where a tolerance is below what a dtype can hold."""
         least = 4 * float(jnp.finfo(dtype).eps)
-        if min(self.rtol, self.atol) < least:
+        if self.num_steps is None and min(self.rtol, self.atol) < least:
             raise ValueError(
                 f"A tolerance of {min(self.rtol, self.atol):.1g} is below what {jnp.dtype(dtype).name} can hold: "
                 f"use {least:.1g} or more, or precision='float64'."
             )
-        return {"stepsize_controller": diffrax.PIDController(self.rtol, self.atol, norm=_norm), "max_steps": self.max_steps}
 
 
 def _norm(error: Any) -> Any:
@@ -93,16 +90,47 @@ def _carrying(u: Any, state: Any, args: Any) -> Any:
     return moved, jnp.sum(along) if exact else along
 
 
-def _solve(field: Callable[..., Any], state: Any, args: Any, solver: Solver, forward: bool) -> Any:
-    """Where a state arrives at the other end; NaN where the solver stopped before."""
+def _solve(field: Callable[..., Any], state: Any, args: Any, solver: Solver, forward: bool, loose: Any = 1.0) -> Any:
+    """Where a state arrives at the other end, its tolerance times `loose`; NaN where the solver stopped before."""
     dtype = jax.tree.leaves(state)[0].dtype
+    if solver.num_steps is not None:
+        return _evenly(field, state, args, solver, forward)
+    solver.check(dtype)
     start, end = (jnp.asarray(u, dtype) for u in ((0.0, 1.0) if forward else (1.0, 0.0)))
+    steps = diffrax.PIDController(solver.rtol * loose, solver.atol * loose, norm=_norm)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field), SOLVERS[solver.name](), start, end, None, state, args, throw=False,
-        **solver.steps(dtype, forward),
+        diffrax.ODETerm(field), SOLVERS[solver.name](), start, end, None, state, args, stepsize_controller=steps,
+        max_steps=solver.max_steps, throw=False,
     )  # fmt: skip
     done = solution.result == diffrax.RESULTS.successful
     return jax.tree.map(lambda y: jnp.where(done, y[-1], jnp.nan), solution.ys)
+
+
+def _evenly(field: Callable[..., Any], state: Any, args: Any, solver: Solver, forward: bool) -> Any:
+    """The same in even steps of a scan, which compiles sooner than an adaptive solve and can be differentiated twice."""
+    start, unravel = ravel_pytree(state)
+    rows, weights = _tableau(solver.name)
+    size = (1.0 if forward else -1.0) / solver.num_steps
+    slope = lambda u, flat: ravel_pytree(field(u, unravel(flat), args))[0]  # noqa: E731
+
+    def step(flat: Any, i: Any) -> tuple[Any, None]:
+        slopes: list[Any] = []
+        for row in rows:
+            shift = sum((size * float(a) * k for a, k in zip(row, slopes, strict=True)), jnp.zeros_like(flat))
+            slopes.append(slope((0.0 if forward else 1.0) + size * (i + float(row.sum())), flat + shift))
+        return flat + sum(size * float(b) * k for b, k in zip(weights, slopes, strict=True)), None
+
+    times = jnp.arange(solver.num_steps, dtype=start.dtype)
+    return unravel(jax.lax.scan(jax.checkpoint(step), start, times)[0])
+
+
+def _tableau(name: str) -> tuple[list[Any], Any]:
+    """What an explicit Runge-Kutta method adds of its slopes, a row a stage, and the weights of a step."""
+    if name == "euler":
+        return [np.zeros(0)], np.ones(1)
+    tableau = SOLVERS[name].tableau
+    used = len(np.trim_zeros(tableau.b_sol, "b"))  # the last stage of Tsit5 serves its error alone
+    return [np.zeros(0), *tableau.a_lower][:used], tableau.b_sol[:used]
 
 
 def _explicit(velocity: Callable[[Any, Any], Any], x: Any) -> Callable[[Any, Any], Any]:
@@ -118,16 +146,21 @@ def moved(velocity: Callable[[Any, Any], Any], x: Any, solver: Solver, forward: 
 
 
 def carried(
-    velocity: Callable[[Any, Any], Any], x: Any, solver: Solver, forward: bool = True, probes: Any = None
+    velocity: Callable[[Any, Any], Any],
+    x: Any,
+    solver: Solver,
+    forward: bool = True,
+    probes: Any = None,
+    loose: Any = 1.0,
 ) -> tuple[Any, Any]:
     """Where a point (*event) arrives, and log |det| of noise to point: () if exact, else (probe,).
 
-    probes: (probe, *event); None for the exact divergence.
+    probes: (probe, *event); None for the exact divergence. loose: what the tolerance is multiplied by.
     """
     exact = probes is None
     directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape) if exact else probes.astype(x.dtype)
     state = (x, jnp.zeros(() if exact else (len(probes),), x.dtype))
-    end, volume = _solve(_carrying, state, (_explicit(velocity, x), directions, exact), solver, forward)
+    end, volume = _solve(_carrying, state, (_explicit(velocity, x), directions, exact), solver, forward, loose)
     return end, volume if forward else -volume
 
 
@@ -145,8 +178,8 @@ class ContinuousFlow(Transform):
     """Noise to point by dx / du = v(x, u), each batch entry by a solve of its own.
 
     velocity: (x: (*event), u: ()) -> (*event), best an Equinox module; shape: of a point, a number for a vector.
-    exact: whether the divergence is; None: up to 32 coordinates. Else it is the mean over `num_probes` probes: those of `seed`, the
-    same for every point, so that log_prob is a smooth function that HMC can follow; or, given a `key`, new ones a row, for learning.
+    exact: whether the divergence is; None: up to 32 coordinates. Else it is the mean over `num_probes` probes: those of `seed`,
+    the same for every point, so that log_prob is a smooth function that HMC can follow; or, given a `key`, others for every row.
     A solve that stopped early is NaN.
     """
 
@@ -204,9 +237,10 @@ class ContinuousFlow(Transform):
         return end, self._volume(volumes)
 
     def _inverse(self, y: Any) -> Any:
-        """The noise of a point; the log volume of the same solve is kept as long as that noise is, since log_prob asks for it next."""
+        """The noise of a point; the solve's log volume is kept while that noise is, since log_prob asks for it next."""
         start, volumes = self.carry(y, False)
-        self._kept = (weakref.ref(start, lambda _: self.__dict__.pop("_kept", None)), self._volume(volumes))
+        forget = lambda _: self.__dict__.pop("_kept", None)  # noqa: E731
+        self._kept = (weakref.ref(start, forget), self._volume(volumes))
         return start
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Any:
@@ -233,15 +267,18 @@ class ContinuousFlow(Transform):
 class ProbabilityFlow(eqx.Module):
     """The velocity in u of a denoiser's probability flow: t = 1 - u (1 - first).
 
-    It takes noise of scale sigma(1) to a point as it is at time `first`, the schedule's own unless said.
+    It takes noise of scale sigma(1) to a point as it is at time `first`, the schedule's own unless said. A schedule with corners,
+    on which adaptive steps stumble, gives way to a smooth one of the same path.
     """
 
     denoiser: Denoiser
-    first: float | None = eqx.field(static=True, default=None)
+    span: float = eqx.field(static=True)
 
-    @property
-    def span(self) -> float:
-        return 1.0 - (self.denoiser.schedule.first if self.first is None else self.first)
+    def __init__(self, denoiser: Denoiser, first: float | None = None) -> None:
+        first = denoiser.schedule.first if first is None else first
+        smooth, first = denoiser.schedule.smooth(first)
+        self.denoiser = eqx.tree_at(lambda denoiser: denoiser.schedule, denoiser, smooth)
+        self.span = 1.0 - first
 
     @property
     def scale(self) -> Any:
@@ -276,19 +313,28 @@ def density(
     exact = is_exact(exact, x.shape[1:])
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(x))
 
+    solver.finer().check(x.dtype)
+
     def one(row: Any, key: Any, given: Any) -> Density:
         own = velocity if given is None else Given(velocity, given)
         probes = None if exact else signs(key, num_probes, row.shape)
-        coarse, fine = (_log_prob(own, row, scale, how, probes) for how in (solver, solver.finer()))
+        coarse, fine = _twice(lambda *how: _log_prob(own, row, scale, probes, *how), solver)
         spread = jnp.zeros(()) if exact else jnp.std(fine, ddof=1) / math.sqrt(num_probes)
         return Density(jnp.mean(fine), jnp.abs(jnp.mean(fine) - jnp.mean(coarse)), spread)
 
     return jax.vmap(one)(x, keys, given)
 
 
-def _log_prob(velocity: Callable[[Any, Any], Any], x: Any, scale: Any, solver: Solver, probes: Any) -> Any:
+def _twice(run: Callable[..., Any], solver: Solver) -> Any:
+    """What run(solver, loose) gives, and again with half the tolerance or twice the steps; tolerances share one loop."""
+    if solver.num_steps is None:
+        return jax.vmap(lambda loose: run(solver, loose))(jnp.array([1.0, 0.5]))
+    return run(solver, 1.0), run(solver.finer(), 1.0)
+
+
+def _log_prob(velocity: Callable[[Any, Any], Any], x: Any, scale: Any, probes: Any, solver: Solver, loose: Any) -> Any:
     """log p of a point: (), or one a probe."""
-    start, volume = carried(velocity, x, solver, False, probes)
+    start, volume = carried(velocity, x, solver, False, probes, loose)
     return jnp.sum(jax.scipy.stats.norm.logpdf(start, scale=scale)) - volume
 
 

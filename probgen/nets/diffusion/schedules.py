@@ -36,6 +36,10 @@ class Schedule(eqx.Module):
         t = jnp.asarray(t, jnp.result_type(float))
         return jax.jvp(self.scales, (t,), (jnp.ones_like(t),))[1]
 
+    def smooth(self, first: float) -> tuple[Schedule, float]:
+        """A schedule of the same path without corners, which solvers of equations stumble on, and what `first` is on it."""
+        return self, first
+
     def noised(self, x: Any, noise: Any, t: Any) -> Any:
         """z_t of a point and noise, both (*event)."""
         alpha, sigma = self.scales(t)
@@ -77,6 +81,9 @@ class Levels(Preserving):
         low, high, up, down = lost[index], lost[index + 1], slope[index], slope[index + 1]
         cubic = low + u * (up + u * (3 * (high - low) - 2 * up - down + u * (2 * (low - high) + up + down)))
         return _lost(cubic)
+
+    def smooth(self, first: float) -> tuple[Schedule, float]:
+        return LinearLogSNR(high=self.log_snr(first), low=self.log_snr(1.0)), 0.0
 
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
