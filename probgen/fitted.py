@@ -134,7 +134,13 @@ class FittedDenoiser(FittedParameters):
     held_out: Mapping[str, np.ndarray]
 
     def sample(
-        self, num_samples: int = 1, seed: int | None = None, *, sampler: str = "own", num_steps: int | None = None, **given: Any
+        self,
+        num_samples: int = 1,
+        seed: int | None = None,
+        *,
+        sampler: str = "own",
+        num_steps: int | None = None,
+        **given: Any,
     ) -> dict[str, np.ndarray]:
         """New points by a sampler, given inputs: (num_samples, *event)."""
         raise NotImplementedError

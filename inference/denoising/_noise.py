@@ -5,15 +5,17 @@ The rows that are held out are never learned from: the loss by level of noise, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible
-from probgen.inference._learner import RowLearner, State
+from probgen.inference._learner import Guard, RowLearner, State
 from probgen.inference._times import spread_out
 from probgen.target import Diffused
 
 HELD = 2000  # rows that are held out, at most
+AFTER = len(Guard._fields) - 3  # numbers of a guard that come after what it keeps of the rows
 GRID = 1000  # times, on which a level of noise is found
 
 
@@ -71,6 +73,16 @@ class FromNoise(RowLearner[Diffused]):
     def held_rows(self, num_rows: int) -> int:
         """How many rows are held out."""
         return min(int(self.held_out * num_rows), HELD)
+
+    def held(self, state: Mapping[str, Any], num_rows: int) -> Any:
+        """Indices of the rows that were held out, of a checkpoint: (row,)."""
+        named = [
+            k for k in state if k.partition("|")[0].endswith(".held")
+        ]  # of Pyro; JAX numbers leaves in their order
+        found = state[named[0] if named else sorted(state)[-1 - AFTER]]
+        if found.shape != (self.held_rows(num_rows),) or found.dtype.kind != "i":
+            raise ValueError(f"The checkpoint has no indices of {self.held_rows(num_rows)} rows held out.")
+        return found
 
     def prepare(self, target: Any) -> Any:
         rows = target.num_rows - self.held_rows(target.num_rows)

@@ -17,8 +17,8 @@ from probgen.inference.denoising._noise import FromNoise
 
 COUPLINGS = ("independent", "optimal_transport")
 LABELLED = (
-    "Noise is paired with points of whatever class they have: with coupling='optimal_transport' samples of one class are drawn from "
-    "noise that learning gave to others, too."
+    "Noise is paired with points of whatever class: with coupling='optimal_transport' samples of one class come from noise that "
+    "learning gave to others, too."
 )
 
 

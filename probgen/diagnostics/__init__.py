@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import baselines, chains, convention, guides, learners, samples, unbounded
+from probgen.diagnostics import baselines, chains, convention, denoisers, guides, learners, samples, unbounded
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.every import complete, finite, gradient
 from probgen.diagnostics.evidence import (
@@ -31,7 +31,7 @@ from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
-from probgen.fitted import Fitted
+from probgen.fitted import Fitted, FittedDenoiser
 from probgen.target import Conditional
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
 
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
 GAME_CHECKS = (learners.loss, *samples.CHECKS, *baselines.CHECKS)  # its loss falls and rises with the opponent's moves
+DENOISER_CHECKS = (*learners.CHECKS, *denoisers.CHECKS, *samples.beside.CHECKS, gradient)
 LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 
@@ -53,6 +54,8 @@ def diagnose(fit: Fitted) -> Verdict:
 def _checks(fit: Fitted) -> tuple[Any, ...]:
     if not isinstance(fit.inference, Learner):
         return CHAIN_CHECKS
+    if isinstance(fit, FittedDenoiser):
+        return DENOISER_CHECKS
     return GAME_CHECKS if fit.inference.loss_of == "game" else LEARNER_CHECKS
 
 

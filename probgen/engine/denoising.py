@@ -43,9 +43,7 @@ def density(target: Diffused, answer: Arrays, rows: Arrays, seed: int) -> LogPro
     return _of(target).density(target, answer, rows, seed)
 
 
-def between(
-    target: Diffused, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int
-) -> dict[str, np.ndarray]:
+def between(target: Diffused, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int) -> dict[str, np.ndarray]:
     """Points between two, (2, *event), by way of their noise: {site: (num_points, *event)}."""
     return _of(target).between(target, answer, rows, pair, num_points)
 
@@ -55,7 +53,9 @@ def losses(target: Diffused, answer: Arrays, rows: Arrays, num_levels: int, seed
     return _of(target).losses(target, answer, rows, num_levels, seed)
 
 
-def paths(target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw) -> Mapping[str, np.ndarray]:
+def paths(
+    target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw
+) -> Mapping[str, np.ndarray]:
     """Times (step,), falling, and z at each, (count, step, *event)."""
     return _of(target).paths(target, answer, rows, count, seed, draw)
 

@@ -40,12 +40,13 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
     ) -> dict[str, np.ndarray]:
         """New points: {site: (num_samples, *event)}.
 
-        sampler: "own", the program run forward, the law of which `log_prob` is: a chain's levels one after the other, or the ODE. Else
-            "ancestral", "ddim", "euler", "heun", "dpm++" or "sde", by which the network is asked `num_steps` times, by default 50.
-        guidance: of a program whose inputs were hidden in learning: 1 is the conditional model, 0 the unconditional one, above 1 what
-            tells them apart is exaggerated; no sampler then draws from a density that is known.
-        start: a point, in the units of the data, or (num_samples, *event): noise is put on it up to `level`, the share of the variance
-            that is noise, in (0, 1], and points are drawn from there (SDEdit, arXiv:2108.01073), by "sde" unless said.
+        sampler: "own", the program run forward, the law of which `log_prob` is: a chain's levels one after the other, or the ODE.
+            Else "ancestral", "ddim", "euler", "heun", "dpm++" or "sde", by which the network is asked `num_steps` times, by
+            default 50.
+        guidance: of a program whose inputs were hidden in learning: 1 is the conditional model, 0 the unconditional one, above 1
+            what tells them apart is exaggerated; no sampler then draws from a density that is known.
+        start: a point, in the units of the data, or (num_samples, *event): noise is put on it up to `level`, the share of the
+            variance that is noise, in (0, 1], and points are drawn from there (SDEdit, arXiv:2108.01073), by "sde" unless said.
         inputs: of a conditional program, one for all points, or (num_samples, *shape).
         Raises ValueError for a sampler that is not known, a level out of range, guidance where nothing was hidden.
         """
@@ -77,10 +78,10 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
     ) -> LogProb:
         """log p(x) of rows in nats, (row,), with its standard error; by default of the rows that were learned from.
 
-        method: "bound": of a chain, below the log probability of the points that it draws; each row at `num_draws` levels of noise,
-            spread out evenly. "ode": the density of the probability flow; its error is the difference that half the tolerance makes,
-            and the noise of the divergence's probes above 32 coordinates. They are of two laws, which are one where the network is
-            exact. "auto": the program's own, the bound of a chain, else "ode".
+        method: "bound": below the log probability of the points that a chain draws, or the reverse SDE; each row at `num_draws`
+            levels of noise, spread out. "ode": the density of the probability flow; its error is the difference that half the
+            tolerance makes, and the noise of the divergence's probes above 32 coordinates. They are of two laws, which are one
+            where the network is exact. "auto": the program's own, the bound of a chain, else "ode".
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
@@ -91,10 +92,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             return denoising.bound(self.target, self.answer, given, count, seed)
         return denoising.density(self.target, self.answer, given, seed)
 
-    def interpolate(
-        self, a: Any, b: Any, num_points: int = 8, **inputs: Any
-    ) -> dict[str, np.ndarray]:
-        """Points between two: the probability flow takes both to noise, and noise on the great circle between back: (num_points, *event).
+    def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
+        """Points between two, {site: (num_points, *event)}: the flow takes both to noise, and the great circle between back.
 
         a, b: one point each; inputs: of a conditional program, one for all points.
         """
@@ -110,14 +109,21 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
     def losses(self, num_levels: int = 10, seed: int | None = None) -> Mapping[str, np.ndarray]:
         """The error of the network by level of noise, on rows held out where there are some.
 
-        log_ratio: log sigma / alpha, the middle of each level; error: the mean square of what the network says, a coordinate, in units
-        in which 1 is what the mean of the data would give; nats: what the level contributes to -log p(x), a coordinate.
+        log_ratio: log sigma / alpha, the middle of each level; error, stderr: the mean square of x less what the network believes,
+        in units of that of the best linear denoiser of independent coordinates; nats: what the level adds to -log p(x), a
+        coordinate; lost, lost_stderr: by how many of these more than by that linear denoiser. All (level,).
         """
         held = self.held_out
         return denoising.losses(self.target, self.answer, held, num_levels, self._seed(seed))
 
     def trajectory(
-        self, num_samples: int = 8, seed: int | None = None, *, sampler: str = "ddim", num_steps: int = 50, **inputs: Any
+        self,
+        num_samples: int = 8,
+        seed: int | None = None,
+        *,
+        sampler: str = "ddim",
+        num_steps: int = 50,
+        **inputs: Any,
     ) -> Mapping[str, np.ndarray]:
         """How points come out of noise, as the denoiser sees them: times (step,) and z (num_samples, step, *event)."""
         count = whole_numbers.whole("num_samples", num_samples)
@@ -128,9 +134,20 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
     def held_out(self) -> Mapping[str, np.ndarray]:
         """Rows that were not learned from, sites and inputs by name, (row, *event); without such, at most 2000 of the others."""
         rows = self.target.all_rows()
-        index = np.asarray(self.state.get("chains.held", np.zeros(0)), int)
+        held = getattr(self.inference, "held", None)
+        index = np.asarray(held(self.state, self.target.num_rows), int) if held and self.state else np.zeros(0, int)
         index = index if index.size else np.arange(min(2000, self.target.num_rows))
         return {k: np.asarray(v)[index] for k, v in rows.items()}
+
+    def _forward(self, inputs: Any, count: int, seed: int, given: Any = None) -> dict[str, np.ndarray]:
+        """The program run forward for the inputs of so many rows, without the levels of a chain."""
+        if given:
+            raise TypeError(
+                "Noise is not given to a diffusion model: fit.sample(start=..., level=...), or fit.condition."
+            )
+        self._check_seen()
+        self.target.check_indices(inputs, self.answer)
+        return denoising.own_draws(self.target, self.answer, inputs, count, seed)
 
     # ---- parts
 
@@ -139,7 +156,9 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             return None
         level = 0.5 if level is None else level
         if isinstance(level, str) or not 0 < level <= 1:
-            raise ValueError(f"level is {level}; expected the share of the variance that is noise, above 0 and at most 1.")
+            raise ValueError(
+                f"level is {level}; expected the share of the variance that is noise, above 0 and at most 1."
+            )
         return float(level)
 
     def _check_guidance(self, guidance: float) -> None:
@@ -155,7 +174,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
 
     def _start(self, start: Any, count: int) -> np.ndarray:
         """Points to begin at, (count, *event), within the range of the data where that has one."""
-        ((keyword, (site, shape)),) = [(k, v) for k, v in self._shapes.items() if k in self.target.keywords]
+        ((site, shape),) = [v for k, v in self._shapes.items() if k in self.target.keywords]
         array = read("start", start).astype(float)
         if array.shape not in (shape, (count, *shape)):
             raise ValueError(f"start has shape {array.shape}; expected {shape}, or ({count}, *{shape}).")

@@ -12,8 +12,8 @@ import numpy as np
 from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
-from probgen.fits.fit import Fit
 from probgen.fits.diffusion import DiffusionFit
+from probgen.fits.fit import Fit
 from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit

@@ -9,6 +9,7 @@ from probgen.diagnostics.samples.gathered import Gathered, gathered
 from probgen.diagnostics.samples.regions import copies, covered, inside, outside
 from probgen.diagnostics.samples.told_apart import Told, told_apart
 from probgen.diagnostics.verdict import Finding, Status, beside
+from probgen.fitted import FittedDenoiser
 
 FEWEST = 50  # rows by which draws can be judged
 APART = 0.56, 0.8  # shares told right by a classifier that are a warning and a failure
@@ -95,10 +96,9 @@ def _coverage(evidence: Evidence) -> Finding | None:
         f"{share.value:.1%} of rows have a draw near, {share.perfect:.1%} of a perfect sampler: {max(0.0, 1 - ratio):.0%} of "
         f"the data is lost; at most {1 - COVERED[0]:.0%}"
     )
-    remedy = (
-        "too few kinds of points are drawn: more steps, if they still come closer; else pack=2 to 4, inference='r3gan' or "
-        "'wgan_gp', a larger batch_size"
-    )
+    remedy = "too few kinds of points are drawn: more steps, if they still come closer; else a larger network"
+    if not isinstance(evidence.fit, FittedDenoiser):
+        remedy += ", pack=2 to 4, inference='r3gan' or 'wgan_gp', a larger batch_size"
     return Finding("coverage", status, ratio, COVERED[0], message, remedy)
 
 
@@ -116,7 +116,9 @@ def _quality(evidence: Evidence) -> Finding | None:
         f"{share.value:.1%} of draws lie among rows, and {share.perfect:.1%} of other rows do: {max(0.0, 1 - ratio):.0%} of "
         f"draws are off the data; at most {1 - INSIDE[0]:.0%}"
     )
-    remedy = f"{_longer(evidence)}, a larger network, or fit.sample(64, truncation=0.7), which has less variety too"
+    remedy = f"{_longer(evidence)}, a larger network"
+    if not isinstance(evidence.fit, FittedDenoiser):
+        remedy += ", or fit.sample(64, truncation=0.7), which has less variety too"
     return Finding("quality", status, ratio, INSIDE[0], message, remedy)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
-from probgen.engine import drawing
+from probgen.engine import denoising, drawing
+from probgen.fitted import FittedDenoiser
 
 MOST = 2000  # draws, and rows that they are held against
 ENOUGH = 200  # held-out rows that draws are held against alone
@@ -51,7 +52,8 @@ def gathered(fit: Any) -> Gathered | None:
 
 def held_out(fit: Any) -> np.ndarray:
     """Indices of the rows that were held out of learning."""
-    return fit.inference.held(fit.state, fit.target.num_rows) if fit.state else np.zeros(0, int)
+    held = getattr(fit.inference, "held", None)
+    return held(fit.state, fit.target.num_rows) if fit.state and held else np.zeros(0, int)
 
 
 def _gather(fit: Any) -> Gathered | None:
@@ -85,6 +87,8 @@ def _gather(fit: Any) -> Gathered | None:
 def _drawn(fit: Any, inputs: dict[str, np.ndarray], count: int) -> Any:
     """Draws for inputs of rows: {site: (count, *event)}."""
     seed = fit.seed + 5
+    if isinstance(fit, FittedDenoiser):
+        return denoising.own_draws(fit.target, fit.answer, inputs, count, seed)
     try:
         return drawing.forward(fit.target, fit.answer, inputs, count, seed)
     except Incompatible:

@@ -16,8 +16,10 @@ from probgen import runtime
 from probgen.engine.denoising import Draw
 from probgen.engine.numpyro.targets.diffused import Diffusing, apart
 from probgen.fitted import LogProb
+from probgen.nets.diffusion.chains import Backward, Noised
 from probgen.nets.diffusion.denoiser import Denoiser
 from probgen.nets.diffusion.flow import ProbabilityFlow, Solver, carried, is_exact, moved, signs
+from probgen.nets.diffusion.grids import time_of
 from probgen.nets.diffusion.guidance import Guided
 from probgen.nets.diffusion.sampling import edited, end, sample
 from probgen.target import Arrays
@@ -27,6 +29,7 @@ CELLS = 4_000_000  # numbers of rows and draws at once
 FINE = Solver(rtol=1e-5, atol=1e-5)
 ROUGH = Solver(rtol=1e-3, atol=1e-3)  # of points that are looked at
 PROBES = 8
+CLEAN = 13.0  # log SNR at which the bound of an SDE ends
 BOXES = 4  # draws of the noise of whole numbers
 
 
@@ -93,7 +96,9 @@ def _guided(target: Any, parameters: Any, row: Any, guidance: float) -> tuple[De
     return Guided(denoiser, target.denoised(parameters, hidden)[0], guidance), seen
 
 
-def paths(target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw) -> Mapping[str, np.ndarray]:
+def paths(
+    target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw
+) -> Mapping[str, np.ndarray]:
     found = _mapped(functools.partial(_paths, draw), target, answer, rows, count, seed, "trajectory")
     return {"times": found["times"][0], "z": found["z"]}
 
@@ -110,7 +115,9 @@ def _paths(draw: Draw, target: Any, parameters: Any, keys: Any, rows: Any) -> An
     return jax.vmap(one)(keys, rows)
 
 
-def between(target: Diffusing, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int) -> dict[str, np.ndarray]:
+def between(
+    target: Diffusing, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int
+) -> dict[str, np.ndarray]:
     (site,) = target.visible
     with runtime.jax_scope(target.precision):
         parameters, given = _ready(target, answer, rows)
@@ -155,16 +162,12 @@ def _sphere(a: np.ndarray, b: np.ndarray, at: float) -> np.ndarray:
 
 def bound(target: Diffusing, answer: Arrays, rows: Arrays, num_draws: int, seed: int) -> LogProb:
     """Levels are spread out evenly over draws; the error is by neighbours, which share a level nearly."""
-    if not target.chained:
-        from probgen.algorithm import Incompatible
-
-        raise Incompatible("A bound is of a chain of latents, as 'ddpm' and 'vdm' have; this is a flow: method='ode'.")
     if num_draws < 2:
         raise ValueError(f"num_draws is {num_draws}; it must be at least 2")
     found = _mapped(functools.partial(_bounds, num_draws), target, answer, rows, _count(rows), seed, "bound", num_draws)
     draws = found["draws"].astype(float)
     error = np.sqrt(0.5 * np.mean(np.diff(draws, axis=1) ** 2, 1) / num_draws)
-    return LogProb(draws.mean(1), error, "lower bound: chain")
+    return LogProb(draws.mean(1), error, f"lower bound: {'chain' if target.chained else 'reverse SDE'}")
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -174,11 +177,28 @@ def _bounds(num_draws: int, target: Any, parameters: Any, keys: Any, rows: Any) 
     def one(key: Any, row: Any) -> Any:
         times = (jnp.arange(num_draws) + jax.random.uniform(jax.random.fold_in(key, 0))) / num_draws
         keys = jax.random.split(jax.random.fold_in(key, 1), num_draws)
-        return jax.lax.map(
-            lambda at: target.terms(at[0], parameters, row, at[1]).log_ratio, (keys, times), batch_size=min(num_draws, 100)
-        )
+        if target.chained:
+            draw = lambda at: target.terms(at[0], parameters, row, at[1]).log_ratio  # noqa: E731
+        else:
+            denoiser, seen, volume = target.measured(parameters, row)
+            draw = lambda at: _reversed(denoiser, seen, *at) + volume  # noqa: E731
+        return jax.lax.map(draw, (keys, times), batch_size=min(num_draws, 100))
 
     return {"draws": jax.vmap(one)(keys, rows)}
+
+
+def _reversed(denoiser: Denoiser, x: Any, key: Any, time: Any) -> Any:
+    """One draw of the bound on the density of the reverse SDE, infinitely many levels from noise to log SNR CLEAN, in nats: ().
+
+    Song, Durkan, Murray and Ermon 2021 (arXiv:2101.09258); what is left of the noise at the end is normal.
+    """
+    first = jnp.maximum(time_of(denoiser.schedule, CLEAN), denoiser.schedule.first)
+    times = jnp.stack([first, jnp.ones_like(first)]).astype(x.dtype)
+    q, p = Noised(x, denoiser.schedule, times), Backward(denoiser, x.shape, times, "bridge", continuous=True)
+    z, at = q.lazily(key, time)
+    alpha, sigma = denoiser.schedule.scales(times[0])
+    left = jnp.sum(jax.scipy.stats.norm.logpdf(x, z / alpha, sigma / alpha))
+    return left - p.end_gap(q) - p.gap(q, at)
 
 
 def density(target: Diffusing, answer: Arrays, rows: Arrays, seed: int) -> LogProb:
@@ -252,14 +272,17 @@ def _errors(num_levels: int, target: Any, parameters: Any, keys: Any, rows: Any)
         _, slope = jax.jvp(schedule.log_snr, (t,), (jnp.ones_like(t),))
         linear = jnp.mean(variance * sigma**2 / (alpha**2 * variance + sigma**2))
         missed = jnp.mean((x - denoiser(z, t).mean) ** 2)
-        nats = -0.5 * slope * (1 - schedule.first) / num_levels * jnp.mean((noise - denoiser.noise(z, t)) ** 2)
-        return -0.5 * lam, missed, linear, nats
+        share = -0.5 * slope * (1 - schedule.first) / num_levels * jnp.exp(lam)
+        return -0.5 * lam, missed, linear, share
 
     def level(index: Any) -> Any:
-        ratio, missed, linear, nats = jax.vmap(lambda key, row: one(key, row, index))(keys, rows)
-        error = jnp.mean(missed) / jnp.mean(linear)
-        spread = jnp.std(missed) / jnp.sqrt(len(missed)) / jnp.mean(linear)
-        return {"log_ratio": jnp.median(ratio), "error": error, "stderr": spread, "nats": jnp.mean(nats)}
+        ratio, missed, linear, share = jax.vmap(lambda key, row: one(key, row, index))(keys, rows)
+        error, spread = jnp.mean(missed / linear), jnp.std(missed / linear) / jnp.sqrt(len(missed))
+        nats, lost = jnp.mean(share * missed), share * (missed - linear)
+        return {
+            "log_ratio": jnp.median(ratio), "error": error, "stderr": spread, "nats": nats, "lost": jnp.mean(lost),
+            "lost_stderr": jnp.std(lost) / jnp.sqrt(len(lost)),
+        }  # fmt: skip
 
     return jax.lax.map(level, jnp.arange(num_levels))
 
@@ -279,13 +302,23 @@ def _count(rows: Arrays) -> int:
 
 
 def _mapped(
-    one: Callable[..., Any], target: Any, answer: Arrays, rows: Arrays, count: int, seed: int, label: str, draws: int = 1
+    one: Callable[..., Any],
+    target: Any,
+    answer: Arrays,
+    rows: Arrays,
+    count: int,
+    seed: int,
+    label: str,
+    draws: int = 1,
 ) -> dict[str, np.ndarray]:
     """What a compiled function of (target, parameters, keys, rows) says of rows, so many at a time that memory holds them."""
     with runtime.jax_scope(target.precision):
         parameters, given = _ready(target, answer, rows)
         keys = jax.random.split(jax.random.key(seed), count)
-        parts = [one(target, parameters, keys[at], {k: v[at] for k, v in given.items()}) for at in _parts(target, count, label, draws)]
+        parts = [
+            one(target, parameters, keys[at], {k: v[at] for k, v in given.items()})
+            for at in _parts(target, count, label, draws)
+        ]
         parts = [jax.tree.map(np.asarray, part) for part in parts]
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 

@@ -25,7 +25,7 @@ from probgen.nets.diffusion.schedules import Levels, Schedule
 
 
 class At(NamedTuple):
-    """One random level of a chain: its index and its time in [0, 1), both (), what it counts for, the noise and z there, (*event)."""
+    """One random level of a chain: its index, its time in [0, 1) and what it counts for, (); the noise and z there, (*event)."""
 
     index: Any
     time: Any

@@ -64,13 +64,8 @@ def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given
     seen = 2 * waves.count + num_given
 
     def make(key: Any) -> Perceptron:
-        keys = iter(jax.random.split(key, 2 + 3 * depth))
-        blocks = tuple(
-            Block(
-                _affine(next(keys), width, width), _affine(next(keys), seen, width), _affine(next(keys), width, width)
-            )
-            for _ in range(depth)
-        )
+        keys = iter(jax.random.split(key, 2 + 2 * depth))
+        blocks = tuple(Block(_affine(next(keys), seen, width), _affine(next(keys), width, width)) for _ in range(depth))
         begin, end = _affine(next(keys), size, width), _affine(next(keys), width, size)
         return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves)
 

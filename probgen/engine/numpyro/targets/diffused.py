@@ -158,7 +158,6 @@ class NumpyroChained(NumpyroBounded, Diffusing):
 
     def measured(self, parameters: Any, row: Any) -> tuple[Any, Any, Any]:
         """The denoiser, the point that it sees, (*event), and the log of how much larger that is than the row's: ()."""
-        (site,) = self.visible
         denoiser, point = self.denoised(parameters, row)
         low, high = self._ends(parameters, row)
         return denoiser, point, jnp.sum(jnp.log(jnp.abs(high - low)))

@@ -1,0 +1,118 @@
+"""Checks of diffusion models: the network at every level of noise, and whether the numbers that are had of its law agree.
+
+A chain, or a reverse SDE, and the flow of the same network draw from two laws, which are one where the network is exact. The bound
+is one on the first, the ODE's density is of the second: on held-out rows a bound that is well above the density is a contradiction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probgen.algorithm import Incompatible
+from probgen.diagnostics.evidence import Evidence
+from probgen.diagnostics.verdict import Finding, Status
+from probgen.fitted import FittedDenoiser, LogProb
+
+ROWS = 100  # on which densities are compared
+DRAWS = 200  # of a bound, a row
+LEVELS = 10
+LOST = 0.02, 0.2  # nats a coordinate that a network is behind a linear denoiser at a level
+LEFT = 0.1, 1.0  # nats a row of what is left of a point at the end of the noise
+ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
+APART = 0.5  # nats a coordinate of a density above its bound
+ERROR = 0.05, 0.5  # nats a row, of a density
+
+
+def _levels(evidence: Evidence) -> Finding | None:
+    """Whether the network says more than a linear denoiser at every level of noise; which level lags."""
+    fit = evidence.fit
+    assert isinstance(fit, FittedDenoiser)
+    try:
+        found = fit.losses(LEVELS)
+    except (AttributeError, Incompatible, NotImplementedError):  # of levels that are no noise, such as masks
+        return None
+    remedy = "more steps, a wider network, or times='normal' with `centre` at the log sigma / alpha of that level"
+    if not np.isfinite(found["error"]).all():
+        return Finding("levels", "fail", np.nan, None, "the network's error is NaN or infinite at some level", remedy)
+    sure = found["lost"] - 2 * found["lost_stderr"]
+    worst = int(np.argmax(sure))
+    value = max(float(sure[worst]), 0.0)
+    where = f"log sigma / alpha {found['log_ratio'][worst]:.2g}"
+    if value == 0:
+        message = f"at all {LEVELS} levels of noise the network says more of a point than a linear denoiser does"
+        return Finding("levels", "pass", value, LOST[0], message, remedy)
+    message = f"at {where} the network is {value:.2g} nats a coordinate behind a linear denoiser; at most {LOST[0]}"
+    return Finding("levels", _grade(value, LOST), value, LOST[0], message, remedy)
+
+
+def _laws(evidence: Evidence) -> Finding | None:
+    """Whether the bound on the chain's law is below the density of the flow, and how far apart they are."""
+    fit: Any = evidence.fit
+    pair = _pair(fit)
+    if pair is None:
+        return None
+    bound, ode = pair
+    size = sum(v.size for v in fit.target.visible)
+    gap = np.asarray(ode.value, float) - np.asarray(bound.value, float)
+    mean, error = float(np.mean(gap)), float(np.std(gap) / np.sqrt(len(gap)))
+    told = (
+        f"{len(gap)} rows: the bound on the {'chain' if fit.target.chained else 'reverse SDE'} is "
+        f"{np.mean(bound.value):.4g} nats a row, the flow's density {np.mean(ode.value):.4g} "
+        f"(difference {mean:.2g}, standard error {error:.2g})"
+    )
+    remedy = "more steps, a wider network: chain and flow are two laws where the network is not exact"
+    if not np.isfinite(mean):
+        return Finding("laws", "fail", mean, 0.0, told, "see 'density'")
+    above = (-mean - 3 * error) / size
+    if above > ABOVE[0]:
+        message = f"{told}: a bound above the density is a contradiction, unless the laws are far apart"
+        return Finding("laws", _grade(above, ABOVE), mean, 0.0, message, remedy)
+    if (mean - 3 * error) / size > APART:
+        message = f"{told}: the laws are far apart, or the density is too large; at most {APART:g} nats a coordinate"
+        return Finding("laws", "warn", mean, APART * size, message, remedy)
+    return Finding("laws", "pass", mean, 0.0, told, remedy)
+
+
+def _density(evidence: Evidence) -> Finding | None:
+    """Whether the ODE was solved, and how large its errors are."""
+    fit: Any = evidence.fit
+    pair = _pair(fit)
+    if pair is None:
+        return None
+    value, error = (np.asarray(x, float) for x in (pair[1].value, pair[1].stderr))
+    remedy = "a smoother network (weight_decay, fewer units), or `rtol` and `max_steps` of the program's solver"
+    if lost := int((~np.isfinite(value)).sum()):
+        message = f"the solver gave up on {lost} of {len(value)} rows, whose density is NaN"
+        return Finding("density", "fail", float(lost), 0.0, message, remedy)
+    typical = float(np.sqrt(np.mean(error**2)))
+    message = f"halving the tolerance, and probes of the divergence, change a density by {typical:.2g} nats; at most {ERROR[0]}"
+    size = sum(v.size for v in fit.target.visible)
+    return Finding("density", _grade(typical / max(1.0, size / 32), ERROR), typical, ERROR[0], message, remedy)
+
+
+def _grade(value: float, bars: tuple[float, float]) -> Status:
+    return "pass" if value <= bars[0] else "warn" if value <= bars[1] else "fail"
+
+
+def _pair(fit: Any) -> tuple[LogProb, LogProb] | None:
+    """The bound and the density of a few held-out rows, made once; None for whole numbers, of which both are bounds."""
+    kept = vars(fit)
+    if "_laws" not in kept:
+        kept["_laws"] = _compared(fit)
+    return kept["_laws"]
+
+
+def _compared(fit: Any) -> tuple[LogProb, LogProb] | None:
+    if any(v.kind != "reals" for v in fit.target.visible):
+        return None
+    names = {site: k for k, site in fit.target.keywords.items()}
+    rows = {names.get(k, k): v[:ROWS] for k, v in fit.held_out.items()}
+    try:
+        return fit.log_prob(method="bound", num_draws=DRAWS, **rows), fit.log_prob(method="ode", **rows)
+    except (AttributeError, Incompatible, NotImplementedError):
+        return None
+
+
+CHECKS = (_levels, _laws, _density)
