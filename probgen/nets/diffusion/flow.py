@@ -308,9 +308,11 @@ def density(
     """The density of rows (row, *event) under noise N(0, scale^2) that a velocity has moved.
 
     given: what a conditional velocity takes as its third argument, (row, ...). value is of the finer solve; rows have probes of
-    their own. NaN where a solve stopped early.
+    their own. NaN where a solve stopped early. Raises ValueError for one probe, and for a tolerance below the dtype's precision.
     """
     exact = is_exact(exact, x.shape[1:])
+    if not exact and num_probes < 2:
+        raise ValueError(f"One probe has no standard error: give num_probes=2 or more; got {num_probes}.")
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(x))
 
     solver.finer().check(x.dtype)
