@@ -71,7 +71,7 @@ def test_the_flow_s_map_is_met_at_the_order_that_a_sampler_has(name, order):
     assert abs(math.log2(off(20) / off(40)) - order) < 0.15
 
 
-@pytest.mark.parametrize("variance", ["bridge", "forward", "posterior"])
+@pytest.mark.parametrize("variance", ["bridge", "beta", "posterior"])
 def test_the_ancestral_chain_has_the_variance_that_its_steps_add_up_to(variance):
     schedule, spread = schedules.linear_levels(8), 0.5
     denoiser, sampler = normal(schedule, 2.0, spread**2), Ancestral(variance)
@@ -111,6 +111,7 @@ def test_draws_of_a_mixture_by_every_sampler(name):
 def test_straight_paths_begin_where_nothing_is_left(name):
     denoiser = normal(schedules.Straight(), 1.0, 0.25)
     assert np.isfinite(draws(denoiser, 9, name)).all()
+    assert np.isfinite(draws(denoiser, 1, name, times=[1.0, 0.5, 0.0])).all(), "and end where there is no noise"
     x = draws(denoiser, 2, "euler")
     assert agrees(x, 1.0, float(np.var(draws(denoiser, 2, "ddim"))))
 
@@ -242,5 +243,5 @@ def test_what_is_refused():
             sample(denoiser, KEYS[0], z, **{"num_steps": 5, **options})
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         edited(denoiser, KEYS[0], z, 1.5)
-    with pytest.raises(ValueError, match="bridge, forward, posterior"):
+    with pytest.raises(ValueError, match="bridge, beta, posterior"):
         Ancestral("learned")

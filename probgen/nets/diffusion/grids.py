@@ -63,14 +63,15 @@ def grid(schedule: Schedule, num: int, start: Any = 1.0, kind: str = "even") -> 
 
 
 def told(schedule: Schedule, times: Any) -> Any:
-    """Times that a user gives, checked; a last one without noise is arrived at and not asked: (num,)."""
+    """Times that a user gives, checked: (num,). Where a last one has no noise the network is asked a little before it."""
     times = np.asarray(times, float)
-    if times.ndim != 1 or not len(times) or np.any(np.diff(times) >= 0) or times[0] > 1 or times[-1] < 0:
+    if times.ndim != 1 or not len(times) or np.any(np.diff(times) >= 0) or not 0 < times[0] <= 1 or times[-1] < 0:
         raise ValueError("times= of a sampler: expected an array that falls, from at most 1 to at least 0.")
     low = float(schedule.first)
     if times[-1] < low * (1 - 1e-6):
         raise ValueError(
             f"times= of a sampler end at {times[-1]:g}; this schedule has no noise before {low:g}: end there."
         )
-    silent = float(schedule.scales(times[-1])[1]) == 0
-    return jnp.asarray(times[: len(times) - silent])
+    silent = schedule.scales(times[-1])[1] == 0
+    before = 1e-3 * times[-2] if len(times) > 1 else times[-1]
+    return jnp.asarray(times).at[-1].set(jnp.where(silent, before, times[-1]))

@@ -64,21 +64,21 @@ class Sampler(eqx.Module):
 class Ancestral(Sampler):
     """The chain that the bound is of: p(z_s | z_t) = N(the bridge's mean at E[x | z_t], its variance).
 
-    variance: "bridge" is q(z_s | z_t, x)'s own, DDPM's beta tilde; "forward" that of q(z_t | z_s), DDPM's beta, right for data of
+    variance: "bridge" is that of q(z_s | z_t, x), DDPM's beta tilde; "beta" that of q(z_t | z_s), right for data of
     variance one; "posterior" adds what the denoiser says that it does not know of x, right for any normal data.
     """
 
-    variance: Literal["bridge", "forward", "posterior"] = eqx.field(static=True, default="bridge")
+    variance: Literal["bridge", "beta", "posterior"] = eqx.field(static=True, default="bridge")
 
     def __check_init__(self) -> None:
-        if self.variance not in ("bridge", "forward", "posterior"):
-            raise ValueError(f"variance={self.variance!r} of an ancestral step; known: bridge, forward, posterior.")
+        if self.variance not in ("bridge", "beta", "posterior"):
+            raise ValueError(f"variance={self.variance!r} of an ancestral step; known: bridge, beta, posterior.")
 
     def kernel(self, believed: Posterior, z: Any, t: Level, s: Level) -> tuple[Any, Any]:
         """The mean (*event) and variance, () or (*event), of p(z_s | z_t)."""
         mean, variance = bridge(believed.mean, z, t, s)
         lost = -jnp.expm1(t.log_snr - s.log_snr)
-        if self.variance == "forward":
+        if self.variance == "beta":
             return mean, lost * t.sigma**2
         if self.variance == "posterior":
             return mean, variance + (s.alpha * lost) ** 2 * believed.variance

@@ -1,0 +1,159 @@
+"""Twisted sequential Monte Carlo: points given what was seen, and an unbiased estimate of its evidence, by particles.
+
+A particle moves by the chain's own step, its mean pulled towards that at E[x | z_t, y], and weighs
+
+    w = p(z_s | z_t) p~(y | z_s) / (q(z_s | z_t, y) p~(y | z_t)),
+
+p~ being the approximation of `inverse`. At the last step p~ gives way to p(y | z), which is exact, so that the mean weight is an
+unbiased estimate of the evidence of y under the chain, however rough p~: that costs particles, and shows in their effective number.
+Wu et al. 2023 (arXiv:2306.17775).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from probgen.nets.diffusion.inverse import Informed, Likelihood, Seen, solve
+from probgen.nets.diffusion.samplers import CLEAN, Ancestral, level
+
+
+class Particles(NamedTuple):
+    """Points of equal weight, and how they came about.
+
+    x: (particle, *event); log_weights, before the last resampling, normalised: (particle,); log_evidence: log p^(y), in nats: ();
+    ess: the effective number of particles at each time: (time,); times: (time,); ancestors: how many of the first particles have
+    descendants: ().
+    """
+
+    x: Any
+    log_weights: Any
+    log_evidence: Any
+    ess: Any
+    times: Any
+    ancestors: Any
+
+
+class _Cloud(NamedTuple):
+    """Particles at a time: z, their weights, normalised, what they believe, the evidence so far, and whom they descend from."""
+
+    z: Any
+    log_w: Any
+    believed: Likelihood
+    log_evidence: Any
+    roots: Any
+
+
+def effective(log_w: Any) -> Any:
+    """1 / sum w^2 of normalised weights: ()."""
+    return jnp.exp(-jax.nn.logsumexp(2 * log_w))
+
+
+def systematic(key: Any, log_w: Any) -> Any:
+    """Which particles stand in their places: (particle,), each as often as its weight says, up to one, by one random number."""
+    count = len(log_w)
+    places = (jnp.arange(count) + jax.random.uniform(key)) / count
+    return jnp.clip(jnp.searchsorted(jnp.cumsum(jnp.exp(log_w)), places), 0, count - 1)
+
+
+def weighed(cloud: _Cloud, log_ratio: Any) -> _Cloud:
+    """The particles with their weights times a ratio; NaN, of a network that fails somewhere, is no weight."""
+    log_w = cloud.log_w + jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
+    total = jax.nn.logsumexp(log_w)
+    return cloud._replace(log_w=log_w - total, log_evidence=cloud.log_evidence + total)
+
+
+def resampled(key: Any, cloud: _Cloud, threshold: float) -> _Cloud:
+    """The particles, drawn anew where their effective share is below the threshold."""
+    count = len(cloud.log_w)
+    chosen = systematic(key, cloud.log_w)
+    poor = effective(cloud.log_w) < threshold * count
+    at = jnp.where(poor, chosen, jnp.arange(count))
+    z, believed, roots = jax.tree.map(lambda a: a[at], (cloud.z, cloud.believed, cloud.roots))
+    return cloud._replace(z=z, believed=believed, roots=roots, log_w=jnp.where(poor, -jnp.log(count), cloud.log_w))
+
+
+def twisted_smc(
+    informed: Informed,
+    key: Any,
+    z: Any,
+    times: Any,
+    chain: Ancestral = Ancestral("posterior"),  # noqa: B008 - frozen
+    threshold: float = 0.5,
+) -> Particles:
+    """Particles from draws of the end of the chain, z: (particle, *event), by the times of the chain, falling: (time,).
+
+    chain: what the steps are, and so which model the evidence is of; threshold: the effective share below which to resample.
+    """
+    count, schedule = len(z), informed.schedule
+    given = lambda z, t: jax.vmap(lambda z: informed.likelihood(z, t))(z)  # noqa: E731
+
+    def moved(cloud: _Cloud, at: Any) -> tuple[_Cloud, Any]:
+        t, s, key = at
+        drawing, choosing = jax.random.split(key)
+        here, there = level(schedule, t), level(schedule, s)
+        own, variance = _kernel(chain, cloud.believed, cloud.z, here, there)
+        far = own + _pull(chain, cloud.believed, cloud.z, here, there)
+        z = far + jnp.sqrt(variance) * jax.random.normal(drawing, cloud.z.shape, cloud.z.dtype)
+        ratio = _sum((z - far) ** 2 / variance - (z - own) ** 2 / variance) / 2
+        believed = given(z, s)
+        ratio += believed.log_prob - cloud.believed.log_prob
+        cloud = weighed(cloud._replace(z=z, believed=believed), ratio)
+        return resampled(choosing, cloud, threshold), effective(cloud.log_w)
+
+    k_first, k_rest, k_last, k_draw = jax.random.split(key, 4)
+    believed = given(z, times[0])
+    start = _Cloud(z, jnp.full(count, -jnp.log(count)), believed, jnp.zeros(()), jnp.arange(count))
+    start = weighed(start, believed.log_prob)
+    pairs = times[:-1], times[1:], jax.random.split(k_rest, len(times) - 1)
+    cloud, ess = jax.lax.scan(moved, resampled(k_first, start, threshold), pairs)
+    cloud, x = _decoded(k_draw, chain, informed.seen, cloud, level(schedule, times[-1]))
+    at = systematic(k_last, cloud.log_w)
+    ess = jnp.concatenate([effective(start.log_w)[None], ess]).at[-1].set(effective(cloud.log_w))
+    survivors = jnp.zeros(count).at[cloud.roots[at]].set(1.0).sum()
+    return Particles(x[at], cloud.log_w, cloud.log_evidence, ess, times, survivors)
+
+
+def _kernel(chain: Ancestral, believed: Likelihood, z: Any, here: Any, there: Any) -> tuple[Any, Any]:
+    """Means and variances of the chain's own step: (particle, *event)."""
+    own = believed.posterior._replace(mean=believed.mean)
+    mean, variance = jax.vmap(lambda p, z: chain.kernel(p, z, here, there))(own, z)
+    return mean, variance.reshape(variance.shape + (1,) * (mean.ndim - variance.ndim)) + jnp.zeros_like(mean)
+
+
+def _pull(chain: Ancestral, believed: Likelihood, z: Any, here: Any, there: Any) -> Any:
+    """How far what was seen moves a step's mean: (particle, *event).
+
+    A step that is narrower than x is uncertain, as long ones with the bridge's variance are, is moved in proportion: else no
+    particle stands where the chain itself goes, and none tells of it.
+    """
+    without, variance = _kernel(chain, believed, z, here, there)
+    moved, _ = _kernel(chain, believed._replace(mean=believed.posterior.mean), z, here, there)
+    wide = _kernel(Ancestral("posterior"), believed, z, here, there)[1]
+    return jnp.minimum(variance / wide, 1.0) * (moved - without)
+
+
+def _decoded(key: Any, chain: Ancestral, seen: Seen, cloud: _Cloud, here: Any) -> tuple[_Cloud, Any]:
+    """The last weights, p(y | z) under p(x | z), the chain's step to no noise at all, and a draw of x given both."""
+    mean, variance = _kernel(chain, cloud.believed, cloud.z, here, CLEAN)
+
+    def one(key: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+        # Matheron's rule: a draw of x and of what would be seen of it, moved by how far that is from what was.
+        of_x, of_y = jax.random.split(key)
+        x = mean + jnp.sqrt(variance) * jax.random.normal(of_x, mean.shape, mean.dtype)
+        lift = jax.linear_transpose(seen.of, mean)
+        away = seen.y - seen.of(mean)
+        solved, log_det = solve(seen.spread(variance), seen.noise, away)
+        would = seen.y - seen.of(x) - seen.noise * jax.random.normal(of_y, away.shape, away.dtype)
+        x += variance * lift(solve(seen.spread(variance), seen.noise, would)[0])[0]
+        return x, -0.5 * (away @ solved + log_det + len(away) * jnp.log(2 * jnp.pi))
+
+    x, log_prob = jax.vmap(one)(jax.random.split(key, len(mean)), mean, variance)
+    return weighed(cloud, log_prob - cloud.believed.log_prob), x
+
+
+def _sum(values: Any) -> Any:
+    """Over all but the first axis: (particle,)."""
+    return values.reshape(len(values), -1).sum(1)
