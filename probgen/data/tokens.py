@@ -19,7 +19,7 @@ def of_tokens(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What a model derives of rows (row, unit) or (row, height, width) of whole numbers.
 
     `num_values`, at least 2; `height`, 0 for vectors, `width`; `piece`, the side of the squares, or the length of the pieces, that
-    make at most 64 tokens of a row. Raises ValueError for reals, but for those from 0 to 1 where the data say num_values=2, of which
+    make at most 64 tokens of a row. Raises ValueError for reals, but for those from 0 to 1 where the data say num_values=2: of them
     every batch draws its bits anew.
     """
 
@@ -55,7 +55,8 @@ def _check(keyword: str, rows: np.ndarray, said: Any) -> None:
         else ""
     )
     raise ValueError(
-        f"{keyword}{at} is {rows[bad][0]:g}; expected whole numbers from 0 to {most}: what is masked has finitely many values.\n"
+        f"{keyword}{at} is {rows[bad][0]:g}; expected whole numbers from 0{'' if said is None else f' to {most}'}: what is masked has "
+        "finitely many values.\n"
         f"Round or bin reals first, or learn them by 'ddpm' or 'velocity'.{grey}"
     )
 

@@ -226,9 +226,18 @@ class Unmasking(Chain):
             )
         return found
 
+    def first(self, key: Any, num_steps: int | None = None) -> Any:
+        """The point alone, by all levels: (unit,); num_steps: by so many levels instead, of another law than `log_prob` is of."""
+        if num_steps is not None:
+            return Unmasking(self.predict, num_steps, self.num_units, self.num_values, self.schedule).first(key)
+        return self._back(key, self._nothing, False)[0]
+
+    @property
+    def _nothing(self) -> Any:
+        return jnp.full(self.num_units, self.num_values, jnp.result_type(float))
+
     def _path(self, key: Any) -> Any:
-        nothing = jnp.full(self.num_units, self.num_values, jnp.result_type(float))
-        return self._shown(key, nothing)
+        return self._back(key, self._nothing, True)[1][::-1]
 
     def complete(self, key: Any, value: Any, known: Any) -> Any:
         """A point whose known units keep their value; the others are shown in an order drawn evenly: (unit,).
@@ -236,10 +245,10 @@ class Unmasking(Chain):
         That is p(unknown | known) as the network says it, which is the chain's own where the network's conditionals are those of
         one distribution. value, known (booleans): (unit,); what is not known may be NaN.
         """
-        return self._shown(key, jnp.where(known, value, self.num_values))[0]
+        return self._back(key, jnp.where(known, value, self.num_values), False)[0]
 
-    def _shown(self, key: Any, z: Any) -> Any:
-        """A chain that begins with what is shown in z: (level, unit)."""
+    def _back(self, key: Any, z: Any, kept: bool) -> tuple[Any, Any]:
+        """From what is shown in z to the point, (unit,), and where they are kept the levels on the way, (level, unit)."""
         k_when, k_values = jax.random.split(key)
         when, levels = self.when(k_when), self.event_shape[0]
         hidden, at = z == self.num_values, self.shares
@@ -249,10 +258,10 @@ class Unmasking(Chain):
             share = jnp.mean(z == self.num_values) if self.num_levels is None else at[level]
             drawn = drawn_values(key, self.logits(z, share))
             z = jnp.where(hidden & (when == level), drawn, z)
-            return z, z
+            return z, z if kept else None
 
         down = jnp.arange(levels, 0, -1), jax.random.split(k_values, levels)
-        return jax.lax.scan(step, z, down)[1][::-1]
+        return jax.lax.scan(step, z, down)
 
     def _mass(self, chain: Any) -> Any:
         when, good = self.read(chain)
