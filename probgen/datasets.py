@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from probgen.data.pictures import with_edges
+from probgen.data.prompts import prompted_digits
 from probgen.data.toys import TOYS
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
@@ -198,6 +199,7 @@ SETS: dict[str, Callable[[], Any]] = {
     "digits_grey": digits_grey,
     "inverted_digits": inverted_digits,
     "edges_to_digits": lambda: with_edges(digits_grey()),
+    "prompted_digits": prompted_digits,
     "stacked_digits": lambda: stacked(digits_grey(), TRIPLES),
     "bars_and_stripes": bars_and_stripes,
     "mnist": lambda: binarised(mnist("train"), seed=0),

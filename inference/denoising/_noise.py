@@ -170,4 +170,5 @@ class FromNoise(RowLearner[Diffused]):
             return batch
         count = len(next(iter(batch.values())))
         hidden = jax.random.bernoulli(key, self.unlabelled, (count,))
-        return batch | {k: jnp.where(hidden, -1, batch[k]).astype(batch[k].dtype) for k in labels}
+        of = lambda x: hidden.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
+        return batch | {k: jnp.where(of(batch[k]), -1, batch[k]).astype(batch[k].dtype) for k in labels}

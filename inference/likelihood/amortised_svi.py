@@ -23,6 +23,7 @@ from probgen.inference._times import spread_out
 from probgen.inference.likelihood._told import ACTIVE, ROWS, OfBound
 from probgen.target import Bounded, Diffused, Judged
 
+KINDS = ("reals", "bits", "levels", "one-hot")  # of hidden sites
 STATES = 1024  # of finite hidden sites, over which every term is summed
 
 
@@ -90,13 +91,14 @@ class AmortisedSVI(RowLearner[Bounded]):
         return _torch.Bound(self) if engine == "pyro" else self
 
     def prepare(self, target: Any) -> Any:
-        if other := [v.name for v in target.hidden if v.kind not in ("reals", "bits", "levels", "one-hot")]:
+        chained = isinstance(target, Diffused)  # whose chains may be of tokens, which nothing sums over
+        if not chained and (other := [v.name for v in target.hidden if v.kind not in KINDS]):
             raise Incompatible(
                 f"Hidden site {other[0]!r} holds neither unbounded reals nor finitely many values.\n"
                 "Write a bounded site as a function of an unbounded one; a codebook's codes are learned by inference='vq'."
             )
         states = math.prod(float(v.levels) ** v.units for v in target.finite)
-        if isinstance(target, Diffused) and (self.estimator == "path" or self.objective == "iwae"):
+        if chained and (self.estimator == "path" or self.objective == "iwae"):
             raise Incompatible(
                 "A chain's bound is estimated at random levels, whose weights are no log ratios.\n"
                 "Use objective='elbo' and estimator='total'."

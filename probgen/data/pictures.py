@@ -41,14 +41,21 @@ def of_pictures(*names: str, label: str = "", low: float = 0.0, high: float = 1.
                     f"{keyword} holds pictures of {shown(own)}, {keywords[0]} of {shown(found)}; give both the same sides."
                 )
             found = own | ({"given_channels": found.get("channels", 0)} if len(keywords) > 1 else {})
-        if label and (codes := numbers(data.get(label))) is not None:
-            rows = data.get(keywords[0])
-            if rows is not None and len(codes) != len(rows):
-                raise ValueError(
-                    f"{label} has {len(codes)} entries for {len(rows)} rows of {keywords[0]}; expected one each."
-                )
-            found["num_classes"] = num_classes(label, codes, data.get("num_classes"))
-        return found
+        return found | (classes(keywords[0], label)(data) if label else {})
+
+    return derive
+
+
+def classes(keyword: str, label: str) -> Derive:
+    """What a model derives of a class for each row: `num_classes`. Raises ValueError for labels that do not fit the rows."""
+
+    def derive(data: Mapping[str, Any]) -> dict[str, Any]:
+        codes, rows = numbers(data.get(label)), data.get(keyword)
+        if codes is None:
+            return {}
+        if rows is not None and len(codes) != len(rows):
+            raise ValueError(f"{label} has {len(codes)} entries for {len(rows)} rows of {keyword}; expected one each.")
+        return {"num_classes": num_classes(label, codes, data.get("num_classes"))}
 
     return derive
 

@@ -21,9 +21,14 @@ class Draw(NamedTuple):
     level: float | None = None
 
 
-def own_draws(target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int) -> dict[str, np.ndarray]:
-    """The program run forward: {site: (count, *event)}; rows: inputs by keyword, (count, *event)."""
-    return _of(target).own_draws(target, answer, rows, count, seed)
+def own_draws(
+    target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, num_steps: int | None = None
+) -> dict[str, np.ndarray]:
+    """The program run forward: {site: (count, *event)}; rows: inputs by keyword, (count, *event).
+
+    num_steps: levels of a chain of tokens, instead of its own.
+    """
+    return _of(target).own_draws(target, answer, rows, count, seed, num_steps)
 
 
 def draws(

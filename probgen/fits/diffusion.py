@@ -42,7 +42,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
 
         sampler: "own", the program run forward, the law of which `log_prob` is: a chain's levels one after the other, or the ODE.
             Else "ancestral", "ddim", "euler", "heun", "dpm++" or "sde", by which the network is asked `num_steps` times, by
-            default 50.
+            default 50. A chain of tokens has its own alone, of which `num_steps` levels are another law.
         guidance: of a program whose inputs were hidden in learning: 1 is the conditional model, 0 the unconditional one, above 1
             what tells them apart is exaggerated; no sampler then draws from a density that is known.
         start: a point, in the units of the data, or (num_samples, *event): noise is put on it up to `level`, the share of the
@@ -63,9 +63,10 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         if sampler == OWN and guidance not in (None, 1, 1.0):
             sampler = "ddim"
         if sampler == OWN:
-            if num_steps is not None:
+            own = None if num_steps is None else whole_numbers.whole("num_steps", num_steps)
+            if own is not None and not self.target.cannot_denoise():
                 raise ValueError("num_steps is of a sampler: say which, such as sampler='ddim'.")
-            return denoising.own_draws(self.target, self.answer, rows, count, seed)
+            return denoising.own_draws(self.target, self.answer, rows, count, seed, own)
         if guidance is not None:
             self._check_guidance(guidance)
         steps = whole_numbers.whole("num_steps", 50 if num_steps is None else num_steps)

@@ -36,20 +36,23 @@ BOXES = 4  # draws of the noise of whole numbers
 # ---- draws
 
 
-def own_draws(target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int) -> dict[str, np.ndarray]:
-    return _mapped(_own, target, answer, rows, count, seed, "sample")
+def own_draws(
+    target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, num_steps: int | None = None
+) -> dict[str, np.ndarray]:
+    return _mapped(functools.partial(_own, num_steps), target, answer, rows, count, seed, "sample")
 
 
-@jax.jit
-def _own(target: Any, parameters: Any, keys: Any, rows: Any) -> Any:
-    return jax.vmap(lambda key, row: target.drawn_by(_forward, key, parameters, row))(keys, rows)
+@functools.partial(jax.jit, static_argnums=0)
+def _own(num_steps: int | None, target: Any, parameters: Any, keys: Any, rows: Any) -> Any:
+    forward = functools.partial(_forward, num_steps)
+    return jax.vmap(lambda key, row: target.drawn_by(forward, key, parameters, row))(keys, rows)
 
 
-def _forward(fn: Any, shape: tuple[int, ...], key: Any) -> Any:
-    """The first level of a chain, or the point of a flow, by the program's own law."""
+def _forward(num_steps: int | None, fn: Any, shape: tuple[int, ...], key: Any) -> Any:
+    """The first level of a chain, or the point of a flow, by the program's own law; num_steps: of a chain of tokens, by so many."""
     found = apart(fn)
     if found is None:
-        return fn.first(key)
+        return fn.first(key) if num_steps is None else fn.first(key, num_steps)
     point = fn.base_dist.sample(key)
     for transform in (*found[0], found[1]):
         point = transform(point)

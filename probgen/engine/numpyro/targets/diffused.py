@@ -23,12 +23,15 @@ from numpyro.distributions import TransformedDistribution
 from numpyro.primitives import Messenger
 
 from probgen import runtime
+from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.bounded import NumpyroBounded, Terms, site_log_prob
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
 from probgen.nets.diffusion.chains import filled
 from probgen.nets.diffusion.flow import ContinuousFlow
 from probgen.target import Diffused
+
+NO_DENOISER = "The chain has no denoiser of reals: its points are whole numbers, which are masked.\n"
 
 
 class Diffusing(NumpyroLearnable, Diffused):
@@ -55,8 +58,8 @@ class Diffusing(NumpyroLearnable, Diffused):
             begin = lambda: self.denoised(self.initial(key), jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1))))  # noqa: E731
             try:
                 found = jax.eval_shape(lambda: begin()[1])
-            except AttributeError:
-                return "The chain has no denoiser of reals: learn its bound by inference='svi'."
+            except Incompatible:
+                return NO_DENOISER + "Learn its bound by inference='svi'."
         return "" if found.shape else "The denoiser is of a point without a shape."
 
     def by_noise(self) -> Diffusing:
@@ -74,7 +77,7 @@ class Diffusing(NumpyroLearnable, Diffused):
         with runtime.jax_scope(self.precision):
             try:
                 text = jax.jit(said).lower(self.arrays, jax.random.key(0), jnp.ones(()) / 2).as_text()
-            except AttributeError:  # a chain without a denoiser of reals
+            except Incompatible:  # a chain without a denoiser of reals
                 text = ""
         return super().lowered() + text
 
@@ -149,6 +152,8 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         lazy, q = self._begun(key, parameters, row, key)
         told = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
         (name,) = lazy.levels
+        if not hasattr(told[name]["fn"], "denoiser"):
+            raise Incompatible(NO_DENOISER + "Draw with sampler='own', and bound log p(x) by method='bound'.")
         return told[name]["fn"].denoiser, q[name]["fn"].x
 
     def draw(self, key: Any, parameters: Any, row: Any, centre: bool = False) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Pictures of digits with a few words about each, such as "a thick slanted seven", computed from the picture itself.
+
+    thin, thick        of the third of the pictures with the least, and the most, ink
+    upright, slanted   of those whose ink leans, by its second moments, least and most to either side of the middle third
+
+Words are dropped at random, so that a prompt may say less: "a seven", "a thin digit". Shapes: prompts: (row, token), -1 for none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WORDS = ("a", "digit", "thin", "thick", "upright", "slanted", *NAMES)
+LENGTH = 4  # tokens of a prompt: a, how thick, how slanted, which
+SAID = 0.75  # of words about looks; the name of nine in ten digits is said
+
+
+def ink(pictures: np.ndarray) -> np.ndarray:
+    """The mean grey level: (row,)."""
+    return pictures.reshape(len(pictures), -1).mean(1)
+
+
+def slant(pictures: np.ndarray) -> np.ndarray:
+    """How far ink leans to the right for every pixel up: minus cov(column, row) / var(row), of the ink's distribution, (row,)."""
+    mass = pictures / np.maximum(pictures.sum((1, 2), keepdims=True), 1e-9)
+    down, across = np.mgrid[: pictures.shape[1], : pictures.shape[2]]
+    moment = lambda f: (mass * f).sum((1, 2))  # noqa: E731
+    y, x = moment(down), moment(across)
+    return -(moment(down * across) - x * y) / np.maximum(moment(down**2) - y**2, 1e-9)
+
+
+def looks(pictures: np.ndarray) -> np.ndarray:
+    """Of every picture -1, 0 or 1: thin to thick, and upright to slanted: (row, 2)."""
+    lean = slant(pictures)
+    lean = abs(lean - np.median(lean))
+    return np.stack([np.searchsorted(np.quantile(v, [1 / 3, 2 / 3]), v) - 1 for v in (ink(pictures), lean)], 1)
+
+
+def described(pictures: np.ndarray, digits: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A prompt for every picture (row, height, width) of a digit (row,), as tokens: (row, LENGTH)."""
+    rng = np.random.default_rng(seed)
+    said = rng.random((len(digits), 2)) < SAID
+    found = []
+    for (thick, lean), (tell_thick, tell_lean), digit, named in zip(
+        looks(pictures), said, digits, rng.random(len(digits)) < 0.9, strict=True
+    ):
+        words = [("thin", "", "thick")[thick + 1]] * tell_thick + [("upright", "", "slanted")[lean + 1]] * tell_lean
+        found.append(" ".join(["a", *filter(None, words), NAMES[int(digit)] if named else "digit"]))
+    return np.stack([tokens(prompt) for prompt in found])
+
+
+def tokens(prompt: str) -> np.ndarray:
+    """A prompt as whole numbers, -1 where there is no more: (LENGTH,). ValueError for a word that no picture has been described by."""
+    words = prompt.lower().split()
+    unknown = [word for word in words if word not in WORDS]
+    if unknown:
+        raise ValueError(f"The prompt says {unknown[0]!r}; known: {', '.join(WORDS)}.")
+    if not 0 < len(words) <= LENGTH:
+        raise ValueError(f"The prompt has {len(words)} words; expected 1 to {LENGTH}, such as 'a thick slanted seven'.")
+    return np.array([WORDS.index(word) for word in words] + [-1] * (LENGTH - len(words)))
+
+
+def prompted_digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits, (1797, 8, 8) from 0 to 1, each after its prompt, (1797, LENGTH)."""
+    from sklearn.datasets import load_digits
+
+    from probgen.datasets import digits_grey
+
+    pictures = digits_grey()
+    return described(pictures, load_digits(return_X_y=True)[1]), pictures
