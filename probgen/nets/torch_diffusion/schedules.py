@@ -1,0 +1,246 @@
+"""Schedules of noise in torch: the twins of `probgen.nets.diffusion.schedules`, which says what they are.
+
+    z_t = alpha(t) x + sigma(t) e,   t from 0 (the point) to 1 (noise)
+
+Times are () for all rows or (row,) for each; `noised` takes rows (row, *event).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def over(factor: Tensor, z: Tensor) -> Tensor:
+    """A number of each row, (row,), in the shape that multiplies rows (row, *event); () stays as it is."""
+    return factor.reshape(*factor.shape, *(1,) * (z.dim() - factor.dim())) if factor.dim() else factor
+
+
+class Schedule(ABC):
+    """alpha, sigma and log SNR of a time; `first` is the earliest time at which there is noise, `straight` paths need none."""
+
+    first: float
+
+    @abstractmethod
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(t), sigma(t): (row,) -> (row,), (row,)."""
+
+    @abstractmethod
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log alpha^2 / sigma^2: (row,) -> (row,)."""
+
+    @abstractmethod
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of alpha and sigma in time: (row,) -> (row,), (row,)."""
+
+    def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """z_t of points and noise, both (row, *event)."""
+        alpha, sigma = self.scales(t)
+        return over(alpha, x) * x + over(sigma, x) * noise
+
+
+class Preserving(Schedule):
+    """alpha^2 + sigma^2 = 1, both by the log SNR."""
+
+    @abstractmethod
+    def fall(self, t: Tensor) -> Tensor:
+        """The derivative of the log SNR in time: (row,) -> (row,)."""
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        lam = self.log_snr(t)
+        return torch.exp(0.5 * logsigmoid(lam)), torch.exp(0.5 * logsigmoid(-lam))
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        lam, half = self.log_snr(t), 0.5 * self.fall(t)
+        alpha, sigma = self.scales(t)
+        return half * alpha * torch.sigmoid(-lam), -half * sigma * torch.sigmoid(lam)
+
+
+def _lost(total: Tensor) -> Tensor:
+    """The log SNR where alpha^2 = exp(-total)."""
+    return -total - torch.log(-torch.expm1(-total))
+
+
+@dataclass(frozen=True)
+class Levels(Preserving):
+    """The steps of DDPM: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = i / T; between them the log SNR is interpolated.
+
+    betas: (T,).
+    """
+
+    betas: tuple[float, ...]
+
+    @property
+    def first(self) -> float:
+        return 1.0 / len(self.betas)
+
+    def _line(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log SNR at the level before a time, how far it is to the next one, and its share that has passed."""
+        known = _lost(-torch.cumsum(torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)), 0)).to(t)
+        place = (t * len(known) - 1).clamp(0, len(known) - 1)
+        below = place.detach().floor().clamp(max=max(len(known) - 2, 0)).long()
+        return known[below], known[(below + 1).clamp(max=len(known) - 1)] - known[below], place - below
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        before, drop, share = self._line(t)
+        return before + share * drop
+
+    def fall(self, t: Tensor) -> Tensor:
+        return torch.where(t * len(self.betas) < 1, 0.0, self._line(t)[1] * len(self.betas))
+
+
+def levels(betas: Sequence[float] | Any) -> Levels:
+    """The schedule of an array of betas (T,)."""
+    return Levels(tuple(float(b) for b in betas))
+
+
+def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
+    """DDPM's betas from 1e-4 to .02 at T = 1000, scaled so that as little is left of a point at any other T."""
+    scale = 1000.0 / num_levels
+    return levels(torch.linspace(scale * low, scale * high, num_levels, dtype=torch.float64).clamp(0.0, 0.999))
+
+
+@dataclass(frozen=True)
+class Linear(Preserving):
+    """The variance preserving SDE: beta(t) = low + t (high - low)."""
+
+    low: float = 0.1
+    high: float = 20.0
+    first: float = 1e-5
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return _lost(_integral(self, t))
+
+    def fall(self, t: Tensor) -> Tensor:
+        return _beta(self, t) / torch.expm1(-_integral(self, t))
+
+
+@dataclass(frozen=True)
+class SubPreserving(Schedule):
+    """The sub-VP SDE: alpha of `Linear`, sigma = 1 - alpha^2."""
+
+    low: float = 0.1
+    high: float = 20.0
+    first: float = 1e-5
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        total = _integral(self, t)
+        return torch.exp(-0.5 * total), -torch.expm1(-total)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        total = _integral(self, t)
+        return -total - 2 * torch.log(-torch.expm1(-total))
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        total, beta = _integral(self, t), _beta(self, t)
+        return -0.5 * beta * torch.exp(-0.5 * total), beta * torch.exp(-total)
+
+
+def _beta(schedule: Linear | SubPreserving, t: Tensor) -> Tensor:
+    return t * (schedule.high - schedule.low) + schedule.low
+
+
+def _integral(schedule: Linear | SubPreserving, t: Tensor) -> Tensor:
+    """Of beta, from 0 to t."""
+    return 0.5 * t**2 * (schedule.high - schedule.low) + t * schedule.low
+
+
+@dataclass(frozen=True)
+class Cosine(Preserving):
+    """alpha = cos(pi t / 2), cut where the log SNR leaves [low, high]. Nichol and Dhariwal 2021 (arXiv:2102.09672)."""
+
+    low: float = -12.0
+    high: float = 12.0
+    first: float = 0.0
+
+    def _ends(self) -> tuple[float, float]:
+        """The angles at the first and the last time."""
+        return math.atan(math.exp(-0.5 * self.high)), math.atan(math.exp(-0.5 * self.low))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        start, end = self._ends()
+        return -2 * torch.log(torch.tan(start + t * (end - start)))
+
+    def fall(self, t: Tensor) -> Tensor:
+        start, end = self._ends()
+        return -4 * (end - start) / torch.sin(2 * (start + t * (end - start)))
+
+
+@dataclass(frozen=True)
+class LinearLogSNR(Preserving):
+    """The log SNR falls from `high` to `low` on a line; its ends may be learned. Kingma et al. 2021."""
+
+    high: Any = 13.3
+    low: Any = -5.0
+    first: float = 0.0
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.high + t * (self.low - self.high)
+
+    def fall(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t) + (self.low - self.high)
+
+
+@dataclass(frozen=True)
+class Exploding(Schedule):
+    """The variance exploding SDE: alpha = 1, sigma = low (high / low)^t."""
+
+    low: float = 0.01
+    high: float = 10.0
+    first: float = 0.0
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), torch.exp(-0.5 * self.log_snr(t))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -2 * (math.log(self.low) + t * (math.log(self.high) - math.log(self.low)))
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), math.log(self.high / self.low) * self.scales(t)[1]
+
+
+@dataclass(frozen=True)
+class Elucidated(Schedule):
+    """alpha = 1, sigma^(1/rho) rises on a line, so that evenly spaced times are the steps of EDM's sampler."""
+
+    low: float = 0.002
+    high: float = 80.0
+    rho: float = 7.0
+    first: float = 0.0
+
+    def _ends(self) -> tuple[float, float]:
+        return self.low ** (1 / self.rho), self.high ** (1 / self.rho)
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self._ends()
+        return torch.ones_like(t), (low + t * (high - low)) ** self.rho
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self._ends()
+        return torch.zeros_like(t), self.rho * (high - low) * (low + t * (high - low)) ** (self.rho - 1)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -2 * torch.log(self.scales(t)[1])
+
+
+@dataclass(frozen=True)
+class Straight(Schedule):
+    """Straight paths: alpha = 1 - t, sigma = t."""
+
+    first: float = 0.0
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1.0 - t, t
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(t), torch.ones_like(t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return 2 * (torch.log1p(-t) - torch.log(t))

@@ -1,0 +1,246 @@
+"""Diffusion in torch: the twins of what is written in JAX, closed forms of normal data, the U-Net's shapes, learners."""
+
+import numpy as np
+import pytest
+from conftest import needs_pyro
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+import itertools
+
+from probgen.nets.torch_diffusion import denoiser as twin  # noqa: E402
+from probgen.nets.torch_diffusion import grids, samplers, schedules  # noqa: E402
+from probgen.nets.torch_diffusion.sampling import sample  # noqa: E402
+from probgen.nets.torch_diffusion.unet import UNet  # noqa: E402
+
+pytestmark = [needs_pyro, pytest.mark.usefixtures("one_thread")]
+TIMES = np.array([0.001, 0.02, 0.3, 0.5, 0.77, 0.999])
+NAMED = {
+    "linear_levels": (50,), "Linear": (), "SubPreserving": (), "Cosine": (), "LinearLogSNR": (), "Exploding": (),
+    "Elucidated": (), "Straight": (),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small products on a busy machine: a team of threads waits for itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def own_numbers():
+    """Random numbers by a seed, and torch's generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def x64():
+    """JAX, its numbers double."""
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        yield jax
+
+
+def tensor(x):
+    return torch.tensor(np.asarray(x, float))
+
+
+def rows(num=6, dim=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(num, dim))
+
+
+# ---- twins
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_schedules_agree_with_those_in_jax(x64, name):
+    from probgen.nets.diffusion import schedules as original
+
+    ours, theirs = getattr(schedules, name)(*NAMED[name]), getattr(original, name)(*NAMED[name])
+    t = tensor(TIMES)
+    each = x64.vmap(lambda t: (*theirs.scales(t), *theirs.slopes(t), theirs.log_snr(t)))(TIMES)
+    found = (*ours.scales(t), *ours.slopes(t), ours.log_snr(t))
+    for a, b in zip(found, each, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    assert float(ours.first) == float(theirs.first)
+    x, noise = rows(), rows(seed=1)
+    expected = x64.vmap(theirs.noised)(x, noise, TIMES)
+    np.testing.assert_allclose(ours.noised(tensor(x), tensor(noise), t), expected, rtol=1e-9)
+
+
+def net(z, level):
+    """A network of one point in JAX, and of rows in torch."""
+    xp = torch if hasattr(z, "detach") else __import__("jax").numpy
+    return xp.tanh(z * 1.3 - (level[:, None] if level.ndim else level) * 0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*(("Cosine", kind) for kind in twin.KINDS), ("Straight", "velocity"), ("Elucidated", "edm")]
+)
+def test_denoisers_agree_with_those_in_jax(x64, name, kind):
+    from probgen.nets.diffusion import denoiser as original
+    from probgen.nets.diffusion import schedules as theirs
+
+    ours = twin.Network(getattr(schedules, name)(), net, kind, 0.7)
+    other = original.Network(getattr(theirs, name)(), net, kind, 0.7)
+    z, x, noise, t = rows(), rows(seed=1), rows(seed=2), tensor(TIMES)
+    for word in ("__call__", "noise", "score", "velocity"):
+        found, expected = getattr(ours, word)(tensor(z), t), x64.vmap(getattr(other, word))(z, TIMES)
+        found, expected = (found[0], expected[0]) if word == "__call__" else (found, expected)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=word)
+    variance = np.broadcast_to(x64.vmap(other)(z, TIMES).variance[:, None], z.shape)
+    np.testing.assert_allclose(ours(tensor(z), t).variance.expand(z.shape), variance, rtol=1e-6)
+    wanted = ours.wanted(tensor(x), tensor(noise), t)
+    np.testing.assert_allclose(wanted, x64.vmap(other.wanted)(x, noise, TIMES), rtol=1e-6)
+    noised = ours.schedule.noised(tensor(x), tensor(noise), t)
+    np.testing.assert_allclose(ours.posterior(wanted, noised, t).mean, x, rtol=1e-6)  # what is wanted means x
+
+
+def oracles(xp, module, schedule):
+    """The exact denoisers of both modules."""
+    covariance = [[1.0, 0.4, 0.0], [0.4, 0.5, -0.1], [0.0, -0.1, 2.0]]
+    normal = module.Normal(schedule, xp([0.5, -1.0, 0.0]), xp(covariance))
+    means, spreads = [[2.0, 0.0, 1.0], [-2.0, 1.0, 0.0]], [[0.5, 1.0, 0.2], [0.1, 0.7, 1.0]]
+    return normal, module.Mixture(schedule, xp([0.3, 0.7]), xp(means), xp(spreads))
+
+
+def test_oracles_agree_with_those_in_jax(x64):
+    from probgen.nets.diffusion import denoiser as original
+    from probgen.nets.diffusion import schedules as theirs
+
+    ours = oracles(tensor, twin, schedules.Cosine())
+    for a, b in zip(ours, oracles(x64.numpy.array, original, theirs.Cosine()), strict=True):
+        found, expected = a(tensor(rows()), tensor(TIMES)), x64.vmap(b)(rows(), TIMES)
+        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-9)
+        np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-9)
+        whole = a(tensor(rows()), torch.tensor(0.3, dtype=torch.float64))  # one time for all rows
+        each = a(tensor(rows()), torch.full((6,), 0.3, dtype=torch.float64))
+        np.testing.assert_allclose(whole.mean, each.mean, rtol=1e-12)
+
+
+def test_the_posterior_of_a_mixture_is_known():
+    """.5 N(+-2, .25), alpha = .6, sigma = .8, x = .5: by quadrature."""
+
+    class Fixed(schedules.Straight):
+        def scales(self, t):
+            return 0.6 * torch.ones_like(t), 0.8 * torch.ones_like(t)
+
+    half = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    known = twin.Mixture(Fixed(), half, tensor([[2.0], [-2.0]]), tensor([[0.5], [0.5]]))
+    z, t = tensor([[0.5]]), tensor([0.5])
+    assert abs(float(known(z, t).mean) - 1.288252) < 1e-6
+    assert abs(float(known.score(z, t)) - 0.426486) < 1e-6
+    assert abs(float(known.noise(z, t)) + 0.341189) < 1e-6
+
+
+# ---- samplers
+
+
+def carried(schedule, mean, spread, z):
+    """Where the probability flow takes z from time 1: (z_t - alpha mean) / sd stays as it is."""
+    alpha, sigma = schedule.scales(torch.ones((), dtype=z.dtype))
+    return mean + spread * (z - alpha * mean) / torch.sqrt((alpha * spread) ** 2 + sigma**2)
+
+
+COSINE, EDM = schedules.Cosine(-8.0, 10.0), schedules.Elucidated()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "name", "order"),
+    [
+        (COSINE, "ddim", 1),
+        (COSINE, "euler", 1),
+        (COSINE, "heun", 2),
+        (COSINE, "dpm++", 2),
+        (EDM, "heun", 2),
+        (EDM, "dpm++", 2),
+    ],
+)
+def test_samplers_follow_the_flow_at_their_order(schedule, name, order):
+    mean, spread = tensor([0.3, -0.2]), tensor([0.5, 1.5])
+    known = twin.Normal(schedule, mean, torch.diag(spread**2))
+    z = tensor(rows(20, 2)) * schedule.scales(torch.tensor(1.0))[1]
+    expected = carried(schedule, mean, spread, z)
+    errors = [float(abs(sample(known, z, n, name) - expected).max()) for n in (65, 129, 257)]
+    assert errors[-1] < (0.1 if order == 1 else 0.01)
+    falls = [a / b for a, b in itertools.pairwise(errors)]
+    assert all(fall > 0.75 * 2**order for fall in falls), errors
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_the_network_is_asked_as_often_as_said(name):
+    asked = []
+
+    def count(z, level):
+        asked.append(len(z))
+        return torch.zeros_like(z)
+
+    counted = twin.Network(schedules.Straight(), count, "velocity")
+    for num in (1, 4, 9):
+        asked.clear()
+        found = sample(counted, torch.randn(5, 4, 4), num, name)
+        assert found.shape == (5, 4, 4)
+        assert found.isfinite().all()
+        assert asked == [5] * (num if name != "heun" else 1 + 2 * ((num - 1) // 2))
+
+
+@pytest.mark.parametrize("name", ["ancestral", "sde"])
+def test_stochastic_samplers_draw_what_the_data_are(name):
+    """N(.3, .25) in 20,000 rows: mean and sd within five standard errors of what 200 steps draw; a seed draws the same again."""
+    sampler = samplers.Ancestral("posterior") if name == "ancestral" else name
+    known = twin.Normal(schedules.Cosine(), tensor([0.3]), tensor([[0.25]]))
+    z = tensor(rows(20_000, 1))
+    draw = lambda: sample(known, z, 200, sampler, generator=torch.Generator().manual_seed(0))  # noqa: E731
+    x = draw()
+    assert abs(float(x.mean()) - 0.3) < 5 * 0.5 / 20_000**0.5
+    assert abs(float(x.std()) - 0.5) < 5 * 0.5 / 40_000**0.5 + 0.003
+    assert torch.equal(x, draw())
+
+
+def test_grids_begin_at_the_start_and_fall():
+    for schedule in (schedules.Cosine(), schedules.Straight(), schedules.Elucidated(), schedules.linear_levels(100)):
+        for kind in grids.GRIDS:
+            times = grids.grid(schedule, 7, 1.0, kind)
+            assert times[0] == 1
+            assert (times.diff() < 0).all()
+            assert times[-1] >= schedule.first
+    with pytest.raises(ValueError, match=r"Unknown times 'leading'\. Known: even, log_snr, rho"):
+        grids.grid(schedules.Cosine(), 7, 1.0, "leading")
+    with pytest.raises(ValueError, match="expected an array that falls"):
+        grids.told(schedules.Cosine(), [0.5, 0.7])
+    with pytest.raises(ValueError, match=r"Unknown sampler 'ddmp'\. Known: ancestral, ddim"):
+        samplers.named("ddmp")
+
+
+# ---- the U-Net
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (14, 14), (7, 9, 1), (28, 28, 3)])
+def test_the_unet_gives_pictures_of_the_shape_that_it_takes(shape):
+    channels = shape[2] if len(shape) == 3 else 1
+    unet = UNet(channels, (8, 16, 24), 1, num_classes=3, attention=True)
+    for weight in unet.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    x, noise = torch.randn(4, *shape), torch.tensor([-3.0, 0.0, 1.0, 4.0])
+    with torch.no_grad():
+        found = unet(x, noise, torch.tensor([0, 1, 2, 3]))
+        assert found.shape == x.shape
+        assert torch.allclose(
+            found[1:3], unet(x[1:3], noise[1:3], torch.tensor([1, 2])), atol=1e-5
+        )  # rows by themselves
+        assert torch.allclose(found[3:], unet(x[3:], noise[3:]), atol=1e-5)  # no label is the last class
+        for other in (unet(x, noise + 1, torch.tensor([0, 1, 2, 3])), unet(x, noise, torch.tensor([1, 2, 0, 0]))):
+            assert ((other - found).abs().flatten(1).amax(1) > 1e-4).all()  # level and label are seen in every row
+
+
+def test_the_unet_is_small_unless_told_and_sizes_are_checked():
+    assert sum(p.numel() for p in UNet().parameters()) < 500_000
+    with pytest.raises(ValueError, match=r"A U-Net's widths are \(16, 20\); 20 is no multiple of 8"):
+        UNet(1, (16, 20))
+    with pytest.raises(ValueError, match="num_blocks is 0; it must be at least 1"):
+        UNet(1, num_blocks=0)
