@@ -1,12 +1,12 @@
 """Diffusion in torch: the twins of what is written in JAX, closed forms of normal data, the U-Net's shapes, learners."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import needs_pyro
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-
-import itertools
 
 from probgen.nets.torch_diffusion import denoiser as twin  # noqa: E402
 from probgen.nets.torch_diffusion import grids, samplers, schedules  # noqa: E402
