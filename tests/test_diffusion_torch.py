@@ -9,7 +9,8 @@ from conftest import needs_pyro
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from probgen.nets.torch_diffusion import denoiser as twin  # noqa: E402
-from probgen.nets.torch_diffusion import grids, samplers, schedules  # noqa: E402
+from probgen.nets.torch_diffusion import flow, grids, samplers, schedules  # noqa: E402
+from probgen.nets.torch_diffusion.chains import At, Backward, Noised, levels  # noqa: E402
 from probgen.nets.torch_diffusion.sampling import sample  # noqa: E402
 from probgen.nets.torch_diffusion.unet import UNet  # noqa: E402
 
@@ -244,3 +245,106 @@ def test_the_unet_is_small_unless_told_and_sizes_are_checked():
         UNet(1, (16, 20))
     with pytest.raises(ValueError, match="num_blocks is 0; it must be at least 1"):
         UNet(1, num_blocks=0)
+
+
+# ---- the bound
+
+NODES = np.array([-(3**0.5), 0.0, 3**0.5]), np.array([1.0, 4.0, 1.0]) / 6  # of a normal: right for quadratics
+
+
+def quadrature(chain, schedule, s, times=None):
+    """KL(q || p) of rows N(0, s^2) and -E log p(x | z_1): exact sums over levels and the nodes of x and noise."""
+    count = max(len(chain.times) - 1, 1) if times is None else len(times)
+    e, weights = NODES
+    grid = np.stack(np.meshgrid(np.arange(count), e, e, indexing="ij"), -1).reshape(-1, 3)
+    weight = tensor((weights[:, None] * weights).ravel()).repeat(count)
+    x, noise = tensor(s * grid[:, 1:2]), tensor(grid[:, 2:])
+    index = torch.tensor(grid[:, 0]).long()
+    q = Noised(x, schedule, chain.times)
+    time = tensor((grid[:, 0] + 0.5) / count) if times is None else tensor(times)[index]
+    at = At(index + 1, time, noise, schedule.noised(x, noise, chain.times[(index + 1).clamp(max=len(chain.times) - 1)]))
+    gap = (
+        (weight * chain.gap(q, at)).sum() / count
+        if times is None
+        else (weight * chain.gap(q, at)).reshape(count, -1).sum(1)
+    )
+    first = slice(0, 9)
+    mean, scale = chain.last(schedule.noised(x[first], noise[first], chain.times[0]))
+    recon = (0.5 * ((x[first] - mean) / scale) ** 2 + torch.log(scale) + 0.5 * np.log(2 * np.pi))[:, 0]
+    return gap, (weight[first] * (recon + chain.end_gap(q)[first])).sum()
+
+
+def exact_chain(schedule, times, s, variance, continuous=False):
+    known = twin.Normal(schedule, tensor([0.0]), tensor([[s**2]]))
+    chain = Backward(known, (1,), times, variance, continuous)
+    chain.times = times.double()  # built where numbers are single
+    return chain
+
+
+@pytest.mark.parametrize(("s", "gap"), [(1.0, 0.0), (0.5, 0.001092), (0.1, 0.01959)])
+def test_the_bound_of_ddpm_is_that_of_its_closed_form(s, gap):
+    schedule = schedules.linear_levels(1000)
+    chain = exact_chain(schedule, levels(schedule, 1000), s, "beta")
+    inner, ends = quadrature(chain, schedule, s)
+    entropy = 0.5 * np.log(2 * np.pi * np.e * s**2)
+    assert abs(float(inner + ends) - entropy - gap) < 3e-6
+
+
+@pytest.mark.parametrize(("steps", "loss"), [(10, 15.72756), (100, 6.48569), (1000, 6.00624)])
+def test_the_loss_of_vdm_is_that_of_its_closed_form(steps, loss):
+    schedule = schedules.LinearLogSNR()
+    inner, _ = quadrature(exact_chain(schedule, torch.linspace(0, 1, steps + 1), 0.5, "bridge"), schedule, 0.5)
+    assert abs(float(inner) - loss) < 1e-4 * loss
+
+
+def test_the_loss_of_infinitely_many_levels_is_its_integral():
+    schedule = schedules.LinearLogSNR()
+    chain = exact_chain(schedule, torch.linspace(0, 1, 5), 0.5, "bridge", continuous=True)
+    at, weights = np.polynomial.legendre.leggauss(60)
+    each, ends = quadrature(chain, schedule, 0.5, times=(at + 1) / 2)
+    assert abs(float((tensor(weights / 2) * each).sum()) - 5.956015) < 1e-5
+    assert abs(float((tensor(weights / 2) * each).sum() + ends) - 0.725801) < 1e-4
+
+
+def test_a_random_level_stands_for_the_whole_chain():
+    """At T = 4 the mean of log p - log q over whole chains is that of the parts; within five standard errors."""
+    schedule = schedules.linear_levels(4)
+    known = twin.Normal(schedule, torch.tensor([0.3, 0.0]), torch.tensor([[0.5, 0.2], [0.2, 1.0]]))
+    chain = Backward(known, (2,), levels(schedule, 4), batch=(40_000,))
+    q = Noised(torch.randn(40_000, 2), schedule, chain.times)
+    whole = q.sample()
+    direct = q.log_prob(whole) - chain.log_prob(whole)
+    parts = chain.end_gap(q) + chain.gap(q, q.level())
+    error = (direct.var() / 40_000 + parts.var() / 40_000).sqrt()
+    assert abs(float(direct.mean() - parts.mean())) < 5 * float(error)
+    assert float(error) < 0.04
+    drawn = chain.sample()
+    assert drawn.shape == (40_000, 4, 2)
+    assert abs(float(chain.first().std() - drawn[:, 0].std())) < 0.02
+
+
+# ---- the density of a flow
+
+
+def test_the_density_of_a_flow_is_that_of_its_data():
+    """Normal data: log p of the probability flow is theirs; by probes within their standard error, 1.4722 a probe at correlation .9."""
+    covariance = tensor([[1.0, 0.9], [0.9, 1.0]])
+    known = twin.Normal(schedules.LinearLogSNR(13.3, -13.3), tensor([0.2, -0.1]), covariance)
+    x = tensor(rows(200, 2))
+    found = flow.density(known.velocity, x, 0.0, 1.0)
+    data = torch.distributions.MultivariateNormal(tensor([0.2, -0.1]), covariance)
+    expected = data.log_prob(x)  # beside the ends: alpha(1), sigma(0) = .0013
+    assert float(((found.value - expected) / (1 - expected)).abs().max()) < 2e-4
+    assert float(found.solver.max()) < 1e-3
+    probed = flow.density(known.velocity, x[:50], 0.0, 1.0, flow.Solver(1e-4, 1e-4), exact=False, num_probes=20)
+    z = (probed.value - found.value[:50]) / (1.4722 / 20**0.5)
+    assert 0.5 < float(z.std()) < 1.6
+    assert abs(float(probed.probes.mean()) / (1.4722 / 20**0.5) - 1) < 0.2
+
+
+def test_a_solve_that_gives_up_is_nan_and_a_tolerance_is_checked():
+    known = twin.Normal(schedules.LinearLogSNR(), tensor([0.0]), tensor([[0.25]]))
+    found = flow.density(known.velocity, tensor([[0.5], [1.0]]), 0.0, 1.0, flow.Solver(max_steps=3))
+    assert found.value.isnan().all()
+    with pytest.raises(ValueError, match="below what float32 can hold"):
+        flow.density(known.velocity, torch.ones(2, 1), 0.0, 1.0, flow.Solver(1e-8, 1e-8))

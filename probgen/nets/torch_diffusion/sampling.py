@@ -31,9 +31,9 @@ def times_of(denoiser: Denoiser, sampler: Sampler, num_steps: int, start_time: A
 @torch.no_grad()
 def sample(
     denoiser: Denoiser, z: Tensor, num_steps: int = 50, sampler: str | Sampler = "ddim", start_time: Any = 1.0,
-    times: Any = None, generator: torch.Generator | None = None,
+    times: Any = None, generator: torch.Generator | None = None, seen: list[Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Rows x, (row, *event), from z at the start time: (row, *event).
+    """Rows x, (row, *event), from z at the start time: (row, *event); seen: takes z at every time.
 
     num_steps: evaluations of the network in all, at most: the last asks it for x itself; Heun's method takes half as many steps.
     times: "even", "log_snr", "rho", or the times themselves, falling from that of z; unless told, the sampler's own.
@@ -42,7 +42,11 @@ def sample(
     at = times_of(denoiser, sampler, num_steps, start_time, times).to(z)
     memory = sampler.init(z)
     for t, s in itertools.pairwise(at):
+        if seen is not None:
+            seen.append(z)
         z, memory = sampler.step(denoiser, z, t, s, generator, memory)
+    if seen is not None:
+        seen.append(z)
     return denoiser(z, at[-1]).mean
 
 

@@ -7,6 +7,7 @@ Times are () for all rows or (row,) for each; `noised` takes rows (row, *event).
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -39,6 +40,11 @@ class Schedule(ABC):
     @abstractmethod
     def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The derivatives of alpha and sigma in time: (row,) -> (row,), (row,)."""
+
+    def fall(self, t: Tensor) -> Tensor:
+        """The derivative of the log SNR in time: (row,) -> (row,)."""
+        (alpha, sigma), (up, down) = self.scales(t), self.slopes(t)
+        return 2 * (up / alpha - down / sigma)
 
     def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z_t of points and noise, both (row, *event)."""
@@ -75,15 +81,23 @@ class Levels(Preserving):
     betas: (T,).
     """
 
-    betas: tuple[float, ...]
+    betas: Sequence[float] | Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(float(b) for b in self.betas))
 
     @property
     def first(self) -> float:
         return 1.0 / len(self.betas)
 
+    @functools.cached_property
+    def _known(self) -> Tensor:
+        """The log SNR of the levels: (T,)."""
+        return _lost(-torch.cumsum(torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)), 0))
+
     def _line(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The log SNR at the level before a time, how far it is to the next one, and its share that has passed."""
-        known = _lost(-torch.cumsum(torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)), 0)).to(t)
+        known = self._known.to(t)
         place = (t * len(known) - 1).clamp(0, len(known) - 1)
         below = place.detach().floor().clamp(max=max(len(known) - 2, 0)).long()
         return known[below], known[(below + 1).clamp(max=len(known) - 1)] - known[below], place - below
@@ -96,15 +110,10 @@ class Levels(Preserving):
         return torch.where(t * len(self.betas) < 1, 0.0, self._line(t)[1] * len(self.betas))
 
 
-def levels(betas: Sequence[float] | Any) -> Levels:
-    """The schedule of an array of betas (T,)."""
-    return Levels(tuple(float(b) for b in betas))
-
-
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
     """DDPM's betas from 1e-4 to .02 at T = 1000, scaled so that as little is left of a point at any other T."""
     scale = 1000.0 / num_levels
-    return levels(torch.linspace(scale * low, scale * high, num_levels, dtype=torch.float64).clamp(0.0, 0.999))
+    return Levels(torch.linspace(scale * low, scale * high, num_levels, dtype=torch.float64).clamp(0.0, 0.999))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 
 Groups of channels are normed, 8 channels each, so that no row changes another. Attention, if any, at the smallest side. A level is
 log sigma / alpha, seen by its sines and cosines. Shapes: x: (row, height, width) or (row, height, width, channel); level: (row,);
-label: (row,), from 0, `num_classes` for "no label".
+label: (row,), from 0; below 0, or `num_classes`, for "no label".
 Ho et al. 2020 (arXiv:2006.11239); Ronneberger et al. 2015 (arXiv:1505.04597). Enlarged by the nearest pixel: transposed
 convolutions cost twice as much on a CPU, and leave checkerboards.
 """
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+
+from probgen.nets.pyro_modules import registered
 
 GROUP = 8  # channels
 FREQUENCIES = 16  # of the level
@@ -38,7 +40,9 @@ class Level(nn.Module):
         steps = torch.linspace(math.log(1 / LONGEST), math.log(1 / SHORTEST), FREQUENCIES).to(level)
         angle = 2 * math.pi * level[:, None] * steps.exp()
         h = self.second(silu(self.first(torch.cat([angle.sin(), angle.cos()], 1))))
-        return silu(h if self.label is None or label is None else h + self.label(label))
+        if self.label is None or label is None:
+            return silu(h)
+        return silu(h + self.label(torch.where(label < 0, self.label.num_embeddings - 1, label)))
 
 
 class Block(nn.Module):
@@ -117,11 +121,22 @@ class UNet(nn.Module):
         return h.squeeze(1) if grey else h.movedim(1, -1)
 
 
-def unet(
-    channels: int, widths: tuple[int, ...], num_blocks: int, num_classes: int = 0, attention: bool = False
-) -> nn.Module:
-    """A U-Net for `registered`."""
-    return UNet(channels, widths, num_blocks, num_classes, attention)
+def pictured(
+    name: str, shape: Sequence[int], label: Tensor | None = None, width: int = 16, halvings: int = 2, num_blocks: int = 2,
+    num_classes: int = 0, attention: bool = False,
+) -> Callable[[Tensor, Tensor], Tensor]:  # fmt: skip
+    """A U-Net of pictures of a shape, registered under a name, for rows with labels: (x, level) -> rows like x.
+
+    width: its channels at the largest side, twice as many after each of `halvings`.
+    """
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"x has rows of shape {tuple(shape)}; expected pictures, (height, width) or (height, width, channel)."
+        )
+    widths = tuple(width * 2**i for i in range(halvings + 1))
+    channels = int(shape[2]) if len(shape) == 3 else 1
+    net = registered(name, UNet, channels, widths, num_blocks, num_classes if label is not None else 0, attention)
+    return lambda x, level: net((x, level) if label is None else (x, level, label))
 
 
 def _through(blocks: nn.Module, h: Tensor, level: Tensor) -> Tensor:
