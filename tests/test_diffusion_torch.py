@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 from conftest import needs_pyro
 
+import probgen as pg
+from probgen.data import load
+from probgen.datasets import labels
+from probgen.data.dequantise import dequantised
+
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from probgen.nets.torch_diffusion import denoiser as twin  # noqa: E402
@@ -171,6 +176,24 @@ def test_samplers_follow_the_flow_at_their_order(schedule, name, order):
     assert errors[-1] < (0.1 if order == 1 else 0.01)
     falls = [a / b for a, b in itertools.pairwise(errors)]
     assert all(fall > 0.75 * 2**order for fall in falls), errors
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "heun", "dpm++"])
+def test_samplers_agree_with_those_in_jax(x64, name):
+    from probgen.nets.diffusion import denoiser as original
+    from probgen.nets.diffusion import samplers as others
+    from probgen.nets.diffusion import sampling
+    from probgen.nets.diffusion import schedules as theirs
+
+    told = lambda known: {k: (s.grid, s.evaluations) for k, s in known.items()}  # noqa: E731
+    assert told(samplers.SAMPLERS) == told(others.SAMPLERS)
+    z, key = rows(4, 3), x64.random.key(0)
+    for schedule in ("Cosine", "Straight", "Elucidated"):
+        kind = "velocity" if schedule == "Straight" else "point"
+        ours = twin.Network(getattr(schedules, schedule)(), net, kind, 0.7)
+        other = original.Network(getattr(theirs, schedule)(), net, kind, 0.7)
+        expected = x64.vmap(lambda z, other=other: sampling.sample(other, key, z, 9, name))(x64.numpy.array(z))
+        np.testing.assert_allclose(sample(ours, tensor(z), 9, name), expected, rtol=1e-6, atol=1e-7, err_msg=schedule)
 
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
@@ -348,3 +371,90 @@ def test_a_solve_that_gives_up_is_nan_and_a_tolerance_is_checked():
     assert found.value.isnan().all()
     with pytest.raises(ValueError, match="below what float32 can hold"):
         flow.density(known.velocity, torch.ones(2, 1), 0.0, 1.0, flow.Solver(1e-8, 1e-8))
+
+
+# ---- fits: 8 x 8 digits by a net of 7,000 numbers
+
+SMALL = {"width": 8, "halvings": 1, "num_blocks": 1}
+LEARN = {"num_steps": 60, "batch_size": 32, "learning_rate": 0.01, "progress": False, "seed": 1}
+
+
+def digits(whole=False, classes=False):
+    x, label = load("digits_grey")[:600], labels("digits_grey")[:600]
+    given = {"x": np.rint(16 * x).astype(int) if whole else dequantised(16 * x, levels=17), **SMALL}
+    return given | ({"label": label} if classes else {})
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return pg.fit("velocity_images", digits(classes=True), "flow_matching", **LEARN)
+
+
+@pytest.fixture(scope="module")
+def chained():
+    return pg.fit("ddpm_images", {**digits(whole=True), "num_levels": 50}, "denoising", **LEARN)
+
+
+def fell(fit, factor):
+    """Whether the mean loss of the last ten steps is below a share of the first."""
+    loss = fit.records["loss"][0]
+    assert np.isfinite(loss).all()
+    return loss[-10:].mean() < factor * loss[0]
+
+
+def test_flow_matching_learns_pictures_and_draws_them(learned):
+    assert fell(learned, 0.8)
+    with pytest.raises(TypeError, match="label"):
+        learned.sample(4)
+    for how in ({}, {"sampler": "ddim", "num_steps": 5}, {"sampler": "dpm++", "num_steps": 5, "guidance": 2.0}):
+        x = learned.sample(6, label=[0, 1, 2, 3, 4, 5], seed=3, **how)["x"]
+        assert x.shape == (6, 8, 8)
+        assert np.isfinite(x).all()
+        np.testing.assert_array_equal(x, learned.sample(6, label=[0, 1, 2, 3, 4, 5], seed=3, **how)["x"])
+    same, conditional = (
+        learned.sample(6, label=3, seed=3, sampler="ddim", num_steps=4, **g)["x"] for g in ({}, {"guidance": 1.0})
+    )
+    np.testing.assert_array_equal(same, conditional)
+    with pytest.raises(ValueError, match="Unknown sampler 'ddmp'"):
+        learned.sample(4, label=3, sampler="ddmp")
+
+
+def test_the_density_of_pictures_by_an_ode_is_told_with_its_error(learned):
+    found = learned.log_prob(**{k: v[:2] for k, v in digits(classes=True).items() if k in ("x", "label")})
+    assert found.kind == "ODE density"
+    assert found.value.shape == (2,)
+    assert (found.stderr > 0).all()
+    assert np.isfinite(found.value).all()
+
+
+def test_denoising_learns_a_chain_whose_bound_is_told(chained):
+    assert fell(chained, 0.65)
+    x = digits(whole=True)["x"][:40]
+    bound = chained.log_prob(x, num_draws=50)
+    assert bound.kind == "lower bound: chain"
+    assert -64 * np.log(17) * 1.5 < bound.value.mean() < 0
+    again = chained.log_prob(x, num_draws=50, seed=9)
+    z = (bound.value - again.value) / np.hypot(bound.stderr, again.stderr)
+    assert np.abs(z).mean() < 2
+    drawn = chained.sample(5, seed=0)["x"]
+    assert set(np.unique(drawn)) <= set(range(17))
+    quick = chained.sample(5, seed=0, sampler="heun", num_steps=9)["x"]
+    assert set(np.unique(quick)) <= set(range(17))
+
+
+def test_the_bound_itself_is_raised_by_svi():
+    data = {**digits(whole=True), "num_levels": 50}
+    fit = pg.fit("ddpm_images", data, "svi", **LEARN)
+    assert fell(fit, 0.8)
+    assert fit.log_prob(data["x"][:40]).value.mean() > -64 * np.log(17)  # better than even
+
+
+def test_a_run_goes_on_bit_for_bit(tmp_path, killed):
+    settings = {k: v for k, v in LEARN.items() if k != "progress"} | {"num_steps": 60}
+    whole = pg.fit("edm_images", digits(classes=True), "denoising", out=tmp_path / "whole", **settings)
+    killed(pg.fit, "edm_images", digits(classes=True), "denoising", out=tmp_path / "part", **settings)
+    for fit in (pg.resume(tmp_path / "part"), pg.load(tmp_path / "whole")):
+        assert set(fit.answer) == set(whole.answer)
+        for name, value in whole.answer.items():
+            np.testing.assert_array_equal(fit.answer[name], value)
+        np.testing.assert_array_equal(fit.records["loss"], whole.records["loss"])

@@ -17,6 +17,7 @@ from probgen.engine.pyro.diffused import Diffusing
 from probgen.engine.pyro.executor import OPS
 from probgen.fitted import LogProb
 from probgen.nets.torch_diffusion import flow
+from probgen.nets.torch_diffusion.denoiser import probability_flow
 from probgen.nets.torch_diffusion.guidance import Guided
 from probgen.nets.torch_diffusion.sampling import edited, end, sample, times_of
 from probgen.nets.torch_diffusion.samplers import named
@@ -80,11 +81,12 @@ def between(
 
     def to_noise(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         denoiser, seen = target.denoised(given)
-        return {"z": flow.moved(denoiser.velocity, seen, denoiser.schedule.first, 1.0, ROUGH)}
+        velocity, first = probability_flow(denoiser)
+        return {"z": flow.moved(velocity, seen, first, 1.0, ROUGH)}
 
     def from_noise(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        denoiser, _ = target.denoised(given)
-        y = flow.moved(denoiser.velocity, given["z"], 1.0, denoiser.schedule.first, ROUGH)
+        velocity, first = probability_flow(target.denoised(given)[0])
+        y = flow.moved(velocity, given["z"], 1.0, first, ROUGH)
         return target.unmeasured(given, y)
 
     noise = _mapped(to_noise, target, answer, ends, 2, 0, "noise")["z"]
@@ -141,7 +143,8 @@ def density(target: Diffusing, answer: Arrays, rows: Arrays, seed: int) -> LogPr
             given = {**given, site.name: x + torch.rand(x.shape) - 0.5}
         denoiser, seen, volume = target.measured(given)
         scale = torch.stack(denoiser.schedule.scales(torch.ones(()))).square().sum().sqrt()
-        found = flow.density(denoiser.velocity, seen, denoiser.schedule.first, scale, FINE, None, PROBES)
+        velocity, first = probability_flow(denoiser)
+        found = flow.density(velocity, seen, first, scale, FINE, None, PROBES)
         return torch.stack([found.value + volume, found.solver, found.probes], 1)
 
     def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probgen.nets.torch_diffusion.schedules import Schedule, over
 
+FARTHEST = 10.0  # log sigma / alpha that a network sees: at the ends of straight paths it is infinite
 KINDS = ("noise", "point", "v", "velocity", "edm")
 
 
@@ -80,7 +81,8 @@ class Network(Denoiser):
         """The network's own output: (row, *event)."""
         alpha, sigma = self.scales(z, t)
         scale = torch.sqrt((alpha * self.spread) ** 2 + sigma**2)
-        return self.net(z / scale, (-0.5 * self.schedule.log_snr(t)).expand(len(z)))
+        level = (-0.5 * self.schedule.log_snr(t)).clamp(-FARTHEST, FARTHEST)
+        return self.net(z / scale, level.expand(len(z)))
 
     def __call__(self, z: Tensor, t: Tensor) -> Posterior:
         return self.posterior(self.said(z, t), z, t)
@@ -140,6 +142,14 @@ class Network(Denoiser):
         return up * mean + down * noise
 
 
+def probability_flow(denoiser: Denoiser) -> tuple[Callable[[Tensor, Tensor], Tensor], float]:
+    """dz / dt of rows, and the time of points, on a schedule without corners where the denoiser may take another one."""
+    if isinstance(denoiser, Network) and denoiser.kind != "velocity":  # which is of its schedule's own time
+        schedule, first = denoiser.schedule.smooth()
+        return replace(denoiser, schedule=schedule).velocity, first
+    return denoiser.velocity, float(denoiser.schedule.first)
+
+
 @dataclass(frozen=True, eq=False)
 class Normal(Denoiser):
     """The exact denoiser of data N(mean, covariance): the oracle of all that is built on denoisers.
@@ -158,6 +168,12 @@ class Normal(Denoiser):
         apart = z - alpha[..., 0] * self.mean
         mean = self.mean + (gain @ apart[..., None])[..., 0]
         return Posterior(mean, torch.diagonal(self.covariance - alpha * gain @ self.covariance, dim1=-2, dim2=-1))
+
+    def noise(self, z: Tensor, t: Tensor) -> Tensor:  # no division by sigma, which is zero at the clean end
+        alpha, sigma = (x[..., None, None] for x in self.schedule.scales(t))
+        total = alpha**2 * self.covariance + sigma**2 * torch.eye(len(self.mean)).to(z)
+        apart = (z - alpha[..., 0] * self.mean)[..., None]
+        return sigma[..., 0] * torch.linalg.solve(total, apart)[..., 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,18 +65,18 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    """The chain that the bound is of; variance: "bridge", "forward" or "posterior"."""
+    """The chain that the bound is of; variance: "bridge", "beta" or "posterior"."""
 
-    variance: Literal["bridge", "forward", "posterior"] = "bridge"
+    variance: Literal["bridge", "beta", "posterior"] = "bridge"
 
     def __post_init__(self) -> None:
-        if self.variance not in ("bridge", "forward", "posterior"):
-            raise ValueError(f"variance={self.variance!r} of an ancestral step; known: bridge, forward, posterior.")
+        if self.variance not in ("bridge", "beta", "posterior"):
+            raise ValueError(f"variance={self.variance!r} of an ancestral step; known: bridge, beta, posterior.")
 
     def kernel(self, believed: Posterior, z: Tensor, t: Level, s: Level) -> tuple[Tensor, Tensor]:
         """The mean (row, *event) and variance of p(z_s | z_t)."""
         mean, variance = bridge(believed.mean, z, t, s)
-        if self.variance == "forward":
+        if self.variance == "beta":
             return mean, lost(t, s) * t.sigma**2
         if self.variance == "posterior":
             return mean, variance + (s.alpha * lost(t, s)) ** 2 * believed.variance
@@ -115,7 +115,7 @@ class Heun(Sampler):
     """The trapezoid's step on the path made straight. Two evaluations."""
 
     evaluations: ClassVar[int] = 2
-    grid: ClassVar[str] = "rho"
+    grid: ClassVar[str] = "log_snr"
 
     def step(self, denoiser: Denoiser, z: Tensor, t: Tensor, s: Tensor, generator: Any, memory: Any) -> Any:
         at, to = level(denoiser.schedule, t), level(denoiser.schedule, s)

@@ -46,6 +46,10 @@ class Schedule(ABC):
         (alpha, sigma), (up, down) = self.scales(t), self.slopes(t)
         return 2 * (up / alpha - down / sigma)
 
+    def smooth(self) -> tuple[Schedule, float]:
+        """A schedule of the same path without corners, which solvers of equations stumble on, and the first time on it."""
+        return self, float(self.first)
+
     def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z_t of points and noise, both (row, *event)."""
         alpha, sigma = self.scales(t)
@@ -76,7 +80,7 @@ def _lost(total: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Levels(Preserving):
-    """The steps of DDPM: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = i / T; between them the log SNR is interpolated.
+    """The steps of DDPM: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = i / T; between them log alpha^2 is a cubic.
 
     betas: (T,).
     """
@@ -91,23 +95,31 @@ class Levels(Preserving):
         return 1.0 / len(self.betas)
 
     @functools.cached_property
-    def _known(self) -> Tensor:
-        """The log SNR of the levels: (T,)."""
-        return _lost(-torch.cumsum(torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)), 0))
+    def _known(self) -> tuple[Tensor, Tensor]:
+        """-log alpha^2 at i / T from 0, and its slopes there: (T + 1,) each."""
+        betas = torch.tensor(self.betas, dtype=torch.float64)
+        lost = torch.cat([torch.zeros(1, dtype=torch.float64), -torch.cumsum(torch.log1p(-betas), 0)])
+        return lost, torch.gradient(lost)[0] if len(betas) > 1 else lost[1].expand(2)
 
-    def _line(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The log SNR at the level before a time, how far it is to the next one, and its share that has passed."""
-        known = self._known.to(t)
-        place = (t * len(known) - 1).clamp(0, len(known) - 1)
-        below = place.detach().floor().clamp(max=max(len(known) - 2, 0)).long()
-        return known[below], known[(below + 1).clamp(max=len(known) - 1)] - known[below], place - below
+    def _cubic(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """-log alpha^2 and its derivative in time."""
+        count, (lost, slope) = len(self.betas), (x.to(t) for x in self._known)
+        index = (t.detach() * count + 1e-4).floor().long().clamp(0, count - 1)  # rounding may leave i / T * T below i
+        u = t * count - index
+        low, high, up, down = lost[index], lost[index + 1], slope[index], slope[index + 1]
+        square, cube = 3 * (high - low) - 2 * up - down, 2 * (low - high) + up + down
+        return low + u * (up + u * (square + u * cube)), count * (up + u * (2 * square + 3 * u * cube))
 
     def log_snr(self, t: Tensor) -> Tensor:
-        before, drop, share = self._line(t)
-        return before + share * drop
+        return _lost(self._cubic(t)[0])
 
     def fall(self, t: Tensor) -> Tensor:
-        return torch.where(t * len(self.betas) < 1, 0.0, self._line(t)[1] * len(self.betas))
+        total, slope = self._cubic(t)
+        return slope / torch.expm1(-total)
+
+    def smooth(self) -> tuple[Schedule, float]:
+        high, low = (float(self.log_snr(torch.tensor(t, dtype=torch.float64))) for t in (self.first, 1.0))
+        return LinearLogSNR(high, low), 0.0
 
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from probgen.nets.torch_diffusion import flow
-from probgen.nets.torch_diffusion.denoiser import Denoiser
+from probgen.nets.torch_diffusion.denoiser import Denoiser, probability_flow
 
 
 class Diffused(TorchDistribution):
@@ -44,11 +44,6 @@ class Diffused(TorchDistribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
-    def earliest(self) -> float:
-        """The time where points are."""
-        return float(self.denoiser.schedule.first)
-
-    @property
     def end_scale(self) -> Tensor:
         """The standard deviation of z_1: ()."""
         alpha, sigma = self.denoiser.schedule.scales(torch.ones((), dtype=torch.get_default_dtype()))
@@ -71,14 +66,16 @@ class Diffused(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         y = self.measured(value)
         probes = None if flow.is_exact(None, self.event_shape) else flow.signs(self.num_probes, y)
-        found = flow.log_prob(self.denoiser.velocity, y, self.earliest, self.end_scale, self.solver, probes)
+        velocity, first = probability_flow(self.denoiser)
+        found = flow.log_prob(velocity, y, first, self.end_scale, self.solver, probes)
         return (found if probes is None else found.mean(1)) - self.log_spread
 
     @torch.no_grad()
     def first(self) -> Tensor:
         """Rows as the denoiser sees them, drawn: (row, *event)."""
         noise = self.end_scale * torch.randn(*self.batch_shape, *self.event_shape, dtype=torch.get_default_dtype())
-        return flow.moved(self.denoiser.velocity, noise, 1.0, self.earliest, self.solver)
+        velocity, first = probability_flow(self.denoiser)
+        return flow.moved(velocity, noise, 1.0, first, self.solver)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         whole = self.expand(torch.Size((math.prod((*sample_shape, *self.batch_shape)),)))
