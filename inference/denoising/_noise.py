@@ -42,8 +42,11 @@ class FromNoise(RowLearner[Diffused]):
     centre, width: of "normal".
     held_out: share of the rows, at most 2000, that are held out of learning for the verdict.
     unlabelled: share of rows that are shown without their whole-number inputs, as -1, so that samples can be guided; 0 for none.
+    compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
+        the first step waits, a minute for a small U-Net.
     """
 
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
     precision: ClassVar[str] = "float32"
     loss_of: ClassVar[str] = "noise"
 
@@ -59,6 +62,7 @@ class FromNoise(RowLearner[Diffused]):
     width: float = 1.2
     held_out: float = 0.1
     unlabelled: float = 0.1
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +73,11 @@ class FromNoise(RowLearner[Diffused]):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
         if self.width <= 0:
             raise ValueError(f"width is {self.width}; it must be above 0")
+
+    def on(self, engine: str) -> Any:
+        from probgen.inference.denoising import _torch
+
+        return _torch.Noised(self) if engine == "pyro" else self
 
     def held_rows(self, num_rows: int) -> int:
         """How many rows are held out."""
@@ -140,6 +149,14 @@ class FromNoise(RowLearner[Diffused]):
     def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
         """What is minimised, of one point: ()."""
         raise NotImplementedError
+
+    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+        """What is minimised, of rows of a Pyro program, a mean: ()."""
+        raise NotImplementedError
+
+    def torch_paired(self, noise: Any, x: Any) -> Any:
+        """The noise of rows of a Pyro program, in the order in which they take it: (row, *event)."""
+        return noise
 
     def paired(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any]:
         """Noise for every row, (row, *event), and the rows."""

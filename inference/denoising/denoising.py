@@ -40,3 +40,11 @@ class Denoising(FromNoise):
             return jnp.mean((denoiser.said(z, t) - denoiser.wanted(x, noise, t)) ** 2)
         _, slope = jax.jvp(schedule.log_snr, (t,), (jnp.ones_like(t),))
         return -0.5 * slope * jnp.mean((noise - denoiser.noise(z, t)) ** 2)
+
+    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+        schedule = denoiser.schedule
+        z = schedule.noised(x, noise, t)
+        if self.weighting == "simple":
+            return ((denoiser.said(z, t) - denoiser.wanted(x, noise, t)) ** 2).mean()
+        error = ((noise - denoiser.noise(z, t)) ** 2).flatten(1).mean(1)
+        return (-0.5 * schedule.fall(t) * error).mean()

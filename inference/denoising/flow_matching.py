@@ -60,3 +60,13 @@ class FlowMatching(FromNoise):
 
         points = jax.vmap(lambda row: target.denoised(parameters, row)[1])(batch)
         return paired(noise, jax.lax.stop_gradient(points)), batch
+
+    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+        up, down = denoiser.slopes(x, t)
+        z = denoiser.schedule.noised(x, noise, t)
+        return ((denoiser.velocity(z, t) - up * x - down * noise) ** 2).mean()
+
+    def torch_paired(self, noise: Any, x: Any) -> Any:
+        from probgen.inference.denoising import _torch
+
+        return noise if self.coupling == "independent" else _torch.coupled(noise, x)

@@ -17,6 +17,7 @@ from probgen.engine.pyro.executor import OPS
 from probgen.inference import _learner
 from probgen.inference.likelihood._told import ACTIVE, ROWS, OfBound, OfLikelihood, Watch
 from probgen.nets.pyro_modules import running
+from probgen.target import Diffused
 
 Tensors = dict[str, torch.Tensor]
 
@@ -211,6 +212,8 @@ class Bound(Kernel):
         return gradients, -bound.item(), kl.item()
 
     def looked(self, state: State, target: Any) -> State:
+        if isinstance(target, Diffused):  # a fixed guide cannot collapse
+            return state
         rows = target.batch(state.order[:ROWS])
         with target.running(state.parameters, 0), torch.no_grad():
             means = target.draw(rows, centre=True)

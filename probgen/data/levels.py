@@ -56,12 +56,13 @@ def levels_or_scales(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, An
     return derive
 
 
-def reals_only(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def reals_only(keyword: str, one: bool = False) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What a density of reals derives of its rows: `centre` and `spread`, (1, *event); ValueError for whole numbers.
 
-    A density of reals grows without end on whole numbers: its bits a dimension would be negative.
+    A density of reals grows without end on whole numbers: its bits a dimension would be negative. one: whether all coordinates have
+    one spread, as pixels have.
     """
-    scaled = scales.standard(keyword)
+    scaled = scales.one_scale(keyword) if one else scales.standard(keyword)
 
     def derive(data: Mapping[str, Any]) -> dict[str, Any]:
         rows = scales.numbers(data.get(keyword))

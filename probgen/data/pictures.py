@@ -121,6 +121,17 @@ def num_classes(label: str, codes: np.ndarray, said: Any = None) -> int:
     return count
 
 
+def with_classes(derive: Derive, label: str = "label") -> Derive:
+    """What a model derives of its rows, and `num_classes` of their labels, where they have some."""
+
+    def derived(data: Mapping[str, Any]) -> dict[str, Any]:
+        codes = numbers(data.get(label))
+        found = {} if codes is None else {"num_classes": num_classes(label, codes, data.get("num_classes"))}
+        return derive(data) | found
+
+    return derived
+
+
 # ---- stages of sides that double
 
 

@@ -1,4 +1,4 @@
-"""A logistic distribution cut into levels, for Pyro; `discretised` has the same for NumPyro."""
+"""A logistic and a normal distribution cut into levels, for Pyro; NumPyro has the same in files of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
+from torch.special import log_ndtr
 
 
 class DiscretisedLogistic(TorchDistribution):
@@ -56,3 +57,56 @@ class DiscretisedLogistic(TorchDistribution):
         below = torch.where(high, zero, logsigmoid((value + 0.5 - self.loc) / self.scale))
         above = torch.where(low, zero, logsigmoid((self.loc - value + 0.5) / self.scale))
         return below + above + torch.where(low | high, zero, (-torch.expm1(-1 / self.scale)).log())
+
+
+class DiscretisedNormal(TorchDistribution):
+    """Integers 0 ... levels - 1: the mass of a normal between half-integers, the outer levels with its tails.
+
+    p(k) = Phi((k + 1/2 - loc) / scale) - Phi((k - 1/2 - loc) / scale)
+
+    loc: (*batch,), in levels; scale: (*batch,), above 0. The decoder of DDPM: Ho et al. 2020 (arXiv:2006.11239).
+    """
+
+    arg_constraints: Any = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    has_enumerate_support = True
+
+    def __init__(self, loc: Any, scale: Any, levels: int = 256, validate_args: bool | None = None) -> None:
+        if levels < 2:
+            raise ValueError(f"levels is {levels}; expected 2 or more.")
+        self.loc, self.scale = torch.broadcast_tensors(torch.as_tensor(loc), torch.as_tensor(scale))
+        self.levels = levels
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> Any:
+        return constraints.integer_interval(0, self.levels - 1)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The normal's centre, within the levels."""
+        return self.loc.clamp(0, self.levels - 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretisedNormal:
+        del _instance
+        return DiscretisedNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels, False)
+
+    def enumerate_support(self, expand: bool = True) -> torch.Tensor:
+        values = torch.arange(self.levels, dtype=self.loc.dtype).reshape(-1, *[1] * len(self.batch_shape))
+        return values.expand(-1, *self.batch_shape) if expand else values
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+        noise = torch.randn(torch.Size(sample_shape) + self.batch_shape, dtype=self.loc.dtype, device=self.loc.device)
+        return (self.loc + self.scale * noise).round().clamp(0, self.levels - 1)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """log (Phi(b) - Phi(a)), on the side of the mean where both are small."""
+        right = value > self.loc
+        near = torch.where(right, self.loc - value, value - self.loc)
+        high, low = (near + 0.5) / self.scale, (near - 0.5) / self.scale
+        bottom, top = value <= 0, value >= self.levels - 1
+        all_below = torch.where(right, top, bottom)  # the tail beyond is the level's too
+        all_above = torch.where(right, bottom, top)
+        above = torch.where(all_above, 0.0, log_ndtr(high))
+        apart = torch.where(all_below, -1.0, log_ndtr(low) - above).clamp(max=-1e-30)
+        return above + torch.where(all_below, 0.0, torch.log(-torch.expm1(apart)))

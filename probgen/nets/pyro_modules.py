@@ -61,9 +61,10 @@ def running(compiled: bool, mixed: bool) -> Iterator[Runs]:
         _RUNS.reset(token)
 
 
-def _mixed(call: Callable[..., Any], values: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(x.device.type, torch.bfloat16):
-        return call(values, (x,)).float()
+def _mixed(call: Callable[..., Any], values: dict[str, torch.Tensor], x: Any) -> torch.Tensor:
+    device = next(iter(values.values())).device.type
+    with torch.autocast(device, torch.bfloat16):
+        return call(values, x if isinstance(x, tuple) else (x,)).float()
 
 
 @functools.lru_cache(maxsize=64)

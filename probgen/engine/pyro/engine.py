@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 
-from probgen.engine.pyro.bounded import fits_rows, guided
+from probgen.engine.pyro import bounded, denoising
+from probgen.engine.pyro.bounded import fits_rows
 from probgen.engine.pyro.codes import as_numbers
 from probgen.engine.pyro.continuous import target_type
+from probgen.engine.pyro.diffused import diffused
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
@@ -48,6 +50,7 @@ __all__ = [
     "Executor",
     "Ops",
     "as_numbers",
+    "denoising",
     "forward",
     "guided",
     "has_parameters",
@@ -141,6 +144,11 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
 def paired(target: Any) -> Any:
     """The target with the author's guide of its unknowns; see `paired`."""
     return PyroGuided(target, target.author_guide)
+
+
+def guided(target: Any, program: Callable[..., Any] | None, critic: Any = None) -> Any:
+    """The target with a guide; see `bounded.guided`; with a denoiser, where the program has one."""
+    return diffused(bounded.guided(target, program, critic))
 
 
 forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack

@@ -29,6 +29,7 @@ from probgen import engine
 from probgen.algorithm import Incompatible
 from probgen.data.checks import check_begun, taken
 from probgen.data.grey import note
+from probgen.engine.pyro.chains import Short
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.games import critics, draws
 from probgen.engine.pyro.graph import SMALL, Watch
@@ -181,7 +182,7 @@ class PyroRows(Generative):
                 looked(self.structure.program, data, self.precision)
             else:
                 with self.running(self.as_tensors(answer), 0):
-                    self.told(part)
+                    self.told(part, Short())
 
     def drawn(self, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {k: v.cpu().numpy().astype(float) for k, v in self._bits(self.from_host(rows), 0).items()}
@@ -294,7 +295,7 @@ class PyroRows(Generative):
         for rows in (zeros, ones):
             inputs = self.batch(torch.arange(FEW) % self.num_rows)
             with self.running(self.as_tensors(answer), 0), torch.no_grad():
-                drawn.append(self.told(inputs | rows, pyro_data.Unobserved()))
+                drawn.append(self.told(inputs | rows, Short(), pyro_data.Unobserved()))
         return any(not _same(n["value"], drawn[1][k]["value"]) for k, n in drawn[0].items())
 
 

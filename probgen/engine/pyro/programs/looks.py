@@ -13,6 +13,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import nn
 
 from probgen.algorithm import Incompatible
+from probgen.engine.pyro.chains import Short
 from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.edges import is_point
 from probgen.engine.pyro.programs.parameters import Parameter, Registered
@@ -30,7 +31,7 @@ def looked(
 ) -> tuple[Any, Registered]:
     """One run of a program: its trace, and the parameters that it registers."""
     seen = Registered()
-    with scoped(precision, seed=seed, validate=False), torch.no_grad(), seen:
+    with scoped(precision, seed=seed, validate=False), torch.no_grad(), Short(), seen:
         return poutine.trace(program).get_trace(**data), seen
 
 

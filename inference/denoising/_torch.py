@@ -1,0 +1,66 @@
+"""Learners of denoisers on the Pyro engine: the kernel of settings and losses that `probgen.inference.denoising` defines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probgen.inference.denoising._noise import GRID, Held, Info
+from probgen.inference.likelihood._torch import Kernel, State, Tensors
+from probgen.nets.torch_diffusion.chains import spread_out
+
+
+class Noised(Kernel):
+    """Of `denoising.Denoising` and `flow_matching.FlowMatching`: rows with noise put on them, at times that a batch shares out."""
+
+    def begun(self, state: State, target: Any) -> State:
+        count = self.settings.held_rows(target.num_rows)
+        return state._replace(order=state.order[count:].clone(), extra=Held(state.order[:count].clone()))
+
+    def monitored(self, target: Any, rows: Any) -> float:
+        return self._loss(target, rows).item()
+
+    def gradient(self, target: Any, leaves: Tensors, rows: Any, step: int) -> tuple[Any, float, Any]:
+        loss = self._loss(target, rows)
+        return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), loss.item(), None
+
+    def info(self, state: State, loss: float, rate: float, told: Any) -> Info:
+        return Info(loss, rate, state.guard.rollbacks)
+
+    def _loss(self, target: Any, rows: Any) -> Tensor:
+        denoiser, x = target.denoised(self._shown(target, rows))
+        t = self._time(denoiser, spread_out(len(x), x))
+        noise = self.settings.torch_paired(torch.randn(x.shape, dtype=x.dtype).to(x), x)
+        return self.settings.torch_loss(denoiser, x, noise, t)
+
+    def _time(self, denoiser: Any, u: Tensor) -> Tensor:
+        """The times of numbers in [0, 1): (row,)."""
+        s, schedule = self.settings, denoiser.schedule
+        if s.times == "even":
+            return schedule.first + (1 - schedule.first) * u
+        times = torch.linspace(max(schedule.first, 1e-5), 1.0, GRID).to(u)
+        ratio = -0.5 * schedule.log_snr(times) - torch.log(torch.tensor(getattr(denoiser, "spread", 1.0)))
+        cdf = torch.special.ndtr((ratio - s.centre) / s.width)
+        wanted = cdf[0] + u * (cdf[-1] - cdf[0])
+        after = torch.searchsorted(cdf, wanted).clamp(1, GRID - 1)
+        low, high = cdf[after - 1], cdf[after]
+        share = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+        return times[after - 1] + share * (times[after] - times[after - 1])
+
+    def _shown(self, target: Any, rows: Any) -> Any:
+        """The rows with some whole-number inputs hidden."""
+        if not self.settings.unlabelled or not target.labels:
+            return rows
+        hidden = torch.rand(len(rows[target.labels[0]])) < self.settings.unlabelled
+        return {**rows, **{k: torch.where(hidden, -1, rows[k]) for k in target.labels}}
+
+
+def coupled(noise: Tensor, x: Tensor) -> Tensor:
+    """The noise in the order that has the least total squared distance from rows, both (row, *event)."""
+    from scipy.optimize import linear_sum_assignment
+
+    with torch.no_grad():
+        apart = torch.cdist(x.flatten(1).double(), noise.flatten(1).double()) ** 2
+    return noise[torch.from_numpy(linear_sum_assignment(apart.numpy())[1])]

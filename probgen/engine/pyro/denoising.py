@@ -1,0 +1,225 @@
+"""What is asked of learned Pyro programs with a denoiser, many rows at once; see `probgen.engine.denoising`.
+
+Rows are NumPy arrays, in and out; parts of them are done one after the other, each with random numbers of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from probgen.algorithm import Incompatible
+from probgen.engine.pyro.diffused import Diffusing
+from probgen.engine.pyro.executor import OPS
+from probgen.fitted import LogProb
+from probgen.nets.torch_diffusion import flow
+from probgen.nets.torch_diffusion.denoiser import probability_flow
+from probgen.nets.torch_diffusion.guidance import Guided
+from probgen.nets.torch_diffusion.sampling import edited, end, sample, times_of
+from probgen.nets.torch_diffusion.samplers import named
+from probgen.programs.pinned import check_pins
+from probgen.target import Arrays
+
+AT_ONCE = 500  # rows
+FINE = flow.Solver(1e-5, 1e-5)
+ROUGH = flow.Solver(1e-3, 1e-3)  # of points that are looked at
+PROBES = 8
+BOXES = 4  # draws of the noise of whole numbers
+
+
+# ---- draws
+
+
+def own_draws(target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int) -> dict[str, np.ndarray]:
+    return _mapped(lambda given: target.forward(given), target, answer, rows, count, seed, "sample")
+
+
+def draws(
+    target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any, start: Any = None
+) -> dict[str, np.ndarray]:
+    named(draw.sampler)  # which raises for one that is not known
+    given = dict(rows) | ({} if start is None else {target.visible[0].name: start})
+
+    def some(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        denoiser, seen = _guided(target, rows, draw.guidance)
+        if start is None:
+            y = sample(denoiser, end(denoiser.schedule, seen), draw.num_steps, draw.sampler)
+        else:
+            y = edited(denoiser, seen, draw.level or 1.0, draw.num_steps, draw.sampler)
+        return target.unmeasured(rows, y)
+
+    return _mapped(some, target, answer, given, count, seed, "sample")
+
+
+def paths(
+    target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any
+) -> Mapping[str, np.ndarray]:
+    times = torch.zeros(0)
+
+    def some(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        nonlocal times
+        denoiser, seen = _guided(target, rows, draw.guidance)
+        z = end(denoiser.schedule, seen)
+        seen_on_the_way: list[torch.Tensor] = []
+        x = sample(denoiser, z, draw.num_steps, draw.sampler, seen=seen_on_the_way)
+        times = times_of(denoiser, named(draw.sampler), draw.num_steps)
+        return {"z": torch.stack([*seen_on_the_way, x], 1)}
+
+    z = _mapped(some, target, answer, rows, count, seed, "trajectory")["z"]
+    return {"times": np.append(times.numpy(), 0.0), "z": z}
+
+
+def between(
+    target: Diffusing, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int
+) -> dict[str, np.ndarray]:
+    (site,) = target.visible
+    ends = {k: np.asarray(v)[:2] for k, v in rows.items()} | {site.name: pair}
+
+    def to_noise(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        denoiser, seen = target.denoised(given)
+        velocity, first = probability_flow(denoiser)
+        return {"z": flow.moved(velocity, seen, first, 1.0, ROUGH)}
+
+    def from_noise(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        velocity, first = probability_flow(target.denoised(given)[0])
+        y = flow.moved(velocity, given["z"], 1.0, first, ROUGH)
+        return target.unmeasured(given, y)
+
+    noise = _mapped(to_noise, target, answer, ends, 2, 0, "noise")["z"]
+    line = np.stack([_sphere(*noise, at) for at in np.linspace(0, 1, num_points)])
+    return _mapped(from_noise, target, answer, {**rows, "z": line}, num_points, 0, "points")
+
+
+def _sphere(a: np.ndarray, b: np.ndarray, at: float) -> np.ndarray:
+    """The great circle from a to b, its length between theirs. Shoemake 1985."""
+    size = np.linalg.norm(a), np.linalg.norm(b)
+    angle = 2 * np.arctan2(np.linalg.norm(a / size[0] - b / size[1]), np.linalg.norm(a / size[0] + b / size[1]))
+    if angle < 1e-6 or np.pi - angle < 1e-6:
+        return (1 - at) * a + at * b
+    mixed = (np.sin((1 - at) * angle) * a / size[0] + np.sin(at * angle) * b / size[1]) / np.sin(angle)
+    return ((1 - at) * size[0] + at * size[1]) * mixed
+
+
+def _guided(target: Diffusing, rows: Mapping[str, torch.Tensor], guidance: float) -> tuple[Any, torch.Tensor]:
+    denoiser, seen = target.denoised(rows)
+    if guidance == 1:
+        return denoiser, seen
+    hidden = {**rows, **{k: torch.full_like(rows[k], -1) for k in target.labels}}
+    return Guided(denoiser, target.denoised(hidden)[0], guidance), seen
+
+
+# ---- likelihoods
+
+
+def bound(target: Diffusing, answer: Arrays, rows: Arrays, num_draws: int, seed: int) -> LogProb:
+    """Levels are spread out evenly over draws; the error is by neighbours, which share a level nearly."""
+    if not target.chained:
+        raise Incompatible("A bound is of a chain of latents; this is a flow by an ODE: method='ode'.")
+    if num_draws < 2:
+        raise ValueError(f"num_draws is {num_draws}; it must be at least 2")
+
+    def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        count = _count(given)
+        start = torch.rand(count, dtype=torch.get_default_dtype())
+        ratios = [target.terms(given, (i + start) / num_draws).log_ratio for i in range(num_draws)]  # pyright: ignore[reportAttributeAccessIssue]
+        return {"draws": torch.stack(ratios, 1)}
+
+    found = _mapped(some, target, answer, rows, _count(rows), seed, "bound")["draws"].astype(float)
+    error = np.sqrt(0.5 * np.mean(np.diff(found, axis=1) ** 2, 1) / num_draws)
+    return LogProb(found.mean(1), error, "lower bound: chain")
+
+
+def density(target: Diffusing, answer: Arrays, rows: Arrays, seed: int) -> LogProb:
+    (site,) = target.visible
+    whole = target.most is not None
+
+    def once(given: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        if whole:
+            x = given[site.name]
+            given = {**given, site.name: x + torch.rand(x.shape) - 0.5}
+        denoiser, seen, volume = target.measured(given)
+        scale = torch.stack(denoiser.schedule.scales(torch.ones(()))).square().sum().sqrt()
+        velocity, first = probability_flow(denoiser)
+        found = flow.density(velocity, seen, first, scale, FINE, None, PROBES)
+        return torch.stack([found.value + volume, found.solver, found.probes], 1)
+
+    def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"found": torch.stack([once(given) for _ in range(BOXES if whole else 1)], 1)}
+
+    found = _mapped(some, target, answer, rows, _count(rows), seed, "density")["found"].astype(float)
+    value, solver, noise = np.moveaxis(found, -1, 0)  # (row, box)
+    error = np.std(value, axis=1, ddof=1) / np.sqrt(BOXES) if whole else noise[:, 0]  # that of probes is in it
+    value, solver = value.mean(1), solver.mean(1)
+    lost = int((~np.isfinite(value)).sum())
+    told = f"; the solver gave up on {lost} of {len(value)} rows, which are NaN" if lost else ""
+    kind = "lower bound: dequantised ODE density" if whole else "ODE density"
+    return LogProb(value, np.hypot(solver, error), kind + told)
+
+
+# ---- errors by level of noise
+
+
+def losses(target: Diffusing, answer: Arrays, rows: Arrays, num_levels: int, seed: int) -> Mapping[str, np.ndarray]:
+    if num_levels < 1:
+        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
+    seen = _mapped(lambda given: {"y": target.denoised(given)[1]}, target, answer, rows, _count(rows), seed, "rows")[
+        "y"
+    ]
+    variance = torch.from_numpy(seen.var(0))
+    found = [_errors(target, answer, rows, variance, (i, num_levels), seed) for i in range(num_levels)]
+    return {k: np.array([each[k] for each in found], float) for k in found[0]}
+
+
+def _errors(target: Diffusing, answer: Arrays, rows: Arrays, variance: Any, level: Any, seed: int) -> Mapping[str, Any]:
+    """Of one level of noise among so many."""
+    index, num_levels = level
+
+    def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        denoiser, x = target.denoised(given)
+        schedule, mean = denoiser.schedule, lambda y: y.flatten(1).mean(1)
+        t = schedule.first + (1 - schedule.first) * (index + torch.rand(len(x))) / num_levels
+        noise = torch.randn_like(x)
+        z = schedule.noised(x, noise, t)
+        alpha, sigma = denoiser.scales(z, t)
+        missed = noise - denoiser.noise(z, t)
+        nats = -0.5 * schedule.fall(t) * (1 - schedule.first) / num_levels * mean(missed**2)
+        linear = mean(variance * sigma**2 / (alpha**2 * variance + sigma**2))
+        error = mean((x - denoiser(z, t).mean) ** 2)
+        return {"ratio": -0.5 * schedule.log_snr(t), "missed": error, "linear": linear, "nats": nats}
+
+    at = _mapped(some, target, answer, rows, _count(rows), seed + index, f"level {index}")
+    base = at["linear"].mean()
+    spread = at["missed"].std() / np.sqrt(len(at["missed"])) / base
+    error = at["missed"].mean() / base
+    return {"log_ratio": np.median(at["ratio"]), "error": error, "stderr": spread, "nats": at["nats"].mean()}
+
+
+# ---- parts
+
+
+def _count(rows: Mapping[str, Any]) -> int:
+    return len(next(iter(rows.values())))
+
+
+def _mapped(
+    one: Callable[..., Any], target: Any, answer: Arrays, rows: Arrays, count: int, seed: int, label: str
+) -> dict[str, np.ndarray]:
+    """What a function of rows, inside `running`, says of them, so many at a time; sites that are not given are zeros."""
+    check_pins(target)
+    given, parameters, found = target.from_host(rows), target.as_tensors(answer), []
+    for i, at in enumerate(_parts(count, label)):
+        size = len(range(count)[at])
+        some = {**target.stand_ins(size), **{k: v[at] for k, v in given.items()}}
+        with target.running(parameters, OPS.seed(OPS.fold_in(OPS.key(seed), i))), torch.no_grad():
+            found.append({k: v.cpu().numpy() for k, v in one(some).items()})
+    return {k: np.concatenate([part[k] for part in found]) for k in found[0]}
+
+
+def _parts(count: int, label: str) -> Iterator[slice]:
+    """Slices of rows."""
+    for begin in tqdm(range(0, count, AT_ONCE), desc=label, unit="part", delay=1, disable=None):
+        yield slice(begin, begin + AT_ONCE)

@@ -1,0 +1,201 @@
+"""Targets of Pyro programs that take noise from rows by a denoiser: a chain of latents with a fixed guide, or a flow by an ODE.
+
+def program(x):                                                  def guide(x):
+    chain = Backward(denoiser, x.shape[1:], times)                   with pyro.plate("row", len(x)):
+    with pyro.plate("row", len(x)):                                      pyro.sample("z", Noised(x, schedule, times))
+        z = pyro.sample("z", chain)
+        pyro.sample("x", observed(*chain.last(z[:, 0])), obs=x)
+
+def program(x):
+    with pyro.plate("row", len(x)):
+        pyro.sample("x", diffused(denoiser, x.shape[1:]), obs=x)
+
+As in `probgen.engine.numpyro.targets.diffused`, but a batch of rows at a time: each row's bound is estimated at its first level
+and one other. A program may look at the first level of a chain alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from probgen.engine.pyro.bounded import PyroBounded, Terms
+from probgen.engine.pyro.chains import Finding, Forward, Lazy
+from probgen.engine.pyro.learnable import PyroLearnable
+from probgen.engine.pyro.programs.data import Unobserved, innermost
+from probgen.engine.pyro.programs.density import Given
+from probgen.engine.pyro.programs.looks import FEW, log_prob
+from probgen.target import Diffused
+
+Rows = Mapping[str, Any]
+LOOKS_FURTHER = """The program looks at levels of its chain beyond the first: its bound is estimated at the first and one other.
+Let what is observed depend on z[:, 0] alone."""
+
+
+class Diffusing(PyroLearnable, Diffused):
+    """What both kinds share: a denoiser, and the rows that it is about."""
+
+    # ---- inside `running`
+
+    def denoised(self, rows: Rows, key: Any = None) -> tuple[Any, torch.Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The denoiser of rows, and the rows as it sees them: (row, *event)."""
+        raise NotImplementedError
+
+    def measured(self, rows: Rows) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        """The same, and the log of how much larger what it sees is than a row: ()."""
+        raise NotImplementedError
+
+    def unmeasured(self, rows: Rows, seen: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The visible site of what a denoiser sees, (row, *event), whole numbers where it holds them."""
+        raise NotImplementedError
+
+    def found(self, rows: Rows, *handlers: Any) -> Any:
+        """The distribution of the program's site with a denoiser; what comes after it is not run."""
+        finding = Finding()
+        with finding, ExitStack() as stack:
+            for handler in handlers:
+                stack.enter_context(handler)
+            self.structure.program(**{**self.structure.static, **self._named(rows)})
+        return finding.found
+
+    def forward(self, rows: Rows) -> dict[str, torch.Tensor]:
+        """The visible sites drawn by the program's own law for the inputs of rows."""
+        nodes = self.told(rows, Forward(), Unobserved())
+        return {v.name: nodes[v.name]["value"] for v in self.visible}
+
+    # ----
+
+    @property
+    def chained(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the program is a chain of latents."""
+        return isinstance(self, PyroChained)
+
+    @property
+    def labels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Inputs that are whole numbers, which -1 hides."""
+        return tuple(k for k in self.inputs if not self.tensors[k].is_floating_point())
+
+    def cannot_denoise(self) -> str:
+        """Why there is nothing to learn by noise that is put on rows; empty where there is."""
+        with self.running(self.initial(0), 0), torch.no_grad():
+            denoiser, seen = self.denoised(self.few())
+        if denoiser is None:
+            return "The chain has no denoiser of reals: learn its bound by inference='svi'."
+        return "" if seen.dim() > 1 else "The denoiser is of a point without a shape."
+
+    def by_noise(self) -> Diffusing:
+        """The same for learners that see the denoiser alone."""
+        return self
+
+    @property
+    def most(self) -> int | None:
+        """The largest whole number that a row may hold, the least being 0; None for rows of reals."""
+        (site,) = self.row_sites
+        return int(site.bounds.high) if site.bounds is not None and site.bounds.whole else None
+
+    def few(self) -> dict[str, torch.Tensor]:
+        """A few rows, and their inputs."""
+        return self.batch(torch.arange(FEW) % self.num_rows)
+
+
+class PyroFlowing(Diffusing):
+    """Rows, and a program whose visible site is a flow by an ODE with a denoiser."""
+
+    def denoised(self, rows: Rows, key: Any = None) -> tuple[Any, torch.Tensor]:
+        fn, (site,) = self.found(rows), self.visible
+        return fn.denoiser, fn.measured(rows[site.name])
+
+    def measured(self, rows: Rows) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        fn, (site,) = self.found(rows), self.visible
+        return fn.denoiser, fn.measured(rows[site.name]), -fn.log_spread
+
+    def unmeasured(self, rows: Rows, seen: torch.Tensor) -> dict[str, torch.Tensor]:
+        (site,) = self.visible
+        return {site.name: self.found(rows).unmeasured(seen)}
+
+
+class PyroChained(PyroBounded, Diffusing):
+    """Rows, a program with a chain of latents, and the fixed guide of the chain."""
+
+    def terms(self, rows: Rows, time: torch.Tensor | None = None) -> Terms:
+        """By one draw of the guide, and one level of the chain a row; time: which, (row,) in [0, 1), by default drawn."""
+        lazy, q = self._begun(rows, time)
+        p = self.told(rows, Given({k: n["value"] for k, n in q.items()}))
+        likelihood: Any = sum(log_prob(n) for k, n in p.items() if k not in q)
+        kl = {}
+        for k, node in q.items():
+            if k in lazy.levels:
+                own, other = innermost(node["fn"]), innermost(p[k]["fn"])
+                kl[k] = other.end_gap(own) + other.gap(own, lazy.levels[k])
+            else:
+                kl[k] = log_prob(node) - log_prob(p[k])
+        return Terms(likelihood, kl, likelihood - sum(kl.values()), torch.zeros_like(likelihood))
+
+    def _begun(self, rows: Rows, time: Any = None, whole: bool = False) -> tuple[Lazy, dict[str, Any]]:
+        """The guide's hidden sites, of a chain the first level and one other."""
+        lazy = Lazy(time, whole)
+        return lazy, {k: n for k, n in self.guided(rows, lazy).items() if not n["is_observed"]}
+
+    def draw(self, rows: Rows, centre: bool = False) -> dict[str, torch.Tensor]:
+        """Hidden sites drawn from the guide, of a chain the first level and NaN."""
+        return {k: n["value"] for k, n in self._begun(rows, whole=True)[1].items()}
+
+    def denoised(self, rows: Rows, key: Any = None) -> tuple[Any, torch.Tensor]:
+        lazy, q = self._begun(rows)
+        fn = self.found(rows, Given({k: n["value"] for k, n in q.items()}))
+        (name,) = lazy.levels
+        return getattr(fn, "denoiser", None), innermost(q[name]["fn"]).x
+
+    def measured(self, rows: Rows) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        denoiser, seen = self.denoised(rows)
+        low, high = self._ends(rows)
+        return denoiser, seen, (high - low).abs().log().flatten(1).sum(1)[0]
+
+    def _ends(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the denoiser sees of rows of zeros and of ones: coordinates are measured one by one, on a line."""
+        (site,) = self.visible
+        at = lambda value: self.denoised({**rows, site.name: torch.full_like(rows[site.name], value)})[1]  # noqa: E731
+        return at(0), at(1)
+
+    def unmeasured(self, rows: Rows, seen: torch.Tensor) -> dict[str, torch.Tensor]:
+        (site,) = self.visible
+        low, high = self._ends(rows)
+        x = (seen - low) / (high - low)
+        return {site.name: x if self.most is None else x.round().clamp(0, self.most)}
+
+
+def diffused(target: Any) -> Any:
+    """The target as one with a denoiser, where its program has one; else as it is."""
+    if not isinstance(target, PyroLearnable) or isinstance(target, Diffusing):
+        return target
+    if isinstance(target, PyroBounded):
+        found: Any = PyroChained(target.structure, target.tensors, target.data, target.guide)
+    elif target.normalised and len(target.visible) == 1:
+        found = PyroFlowing(target.structure, target.tensors, target.data)
+    else:
+        return target
+    found.notes, found.author_critic, found.author_guide = target.notes, target.author_critic, target.author_guide
+    return found if _fits(found) else target
+
+
+def _fits(target: Any) -> bool:
+    """Whether a program has the site that makes it one of these; Incompatible for one that looks further along its chain."""
+    from probgen.algorithm import Incompatible
+
+    rows = target.few()
+    with target.running(target.initial(0), 0), torch.no_grad():
+        if not target.chained:
+            return hasattr(innermost(target.told(rows)[target.visible[0].name]["fn"]), "unmeasured")
+        lazy, q = target._begun(rows, whole=True)
+        if not lazy.levels:
+            return False
+        told = target.told(rows, Given({k: n["value"] for k, n in q.items()}))
+        if not all(hasattr(innermost(told[k]["fn"]), "end_gap") for k in lazy.levels):
+            return False
+        seen = sum(log_prob(n) for k, n in told.items() if k not in lazy.levels)
+    if not bool(torch.as_tensor(seen).isfinite().all()):
+        raise Incompatible(LOOKS_FURTHER)
+    return True
