@@ -61,7 +61,8 @@ def pyro_guide(y):
 @pytest.mark.parametrize(("program", "guide"), [(numpyro_mean, numpyro_guide), (pyro_mean, pyro_guide)])
 def test_a_short_run_of_svi_is_no_average_of_where_it_began(program, guide):
     """800 steps end before the first cut: a plain mean of all iterates is three sds too low here."""
-    fit = pg.fit(program, {"y": Y}, "svi", guide=guide, num_steps=800, learning_rate=0.02, num_draws=2000, progress=False)
+    settings = {"num_steps": 800, "learning_rate": 0.02, "num_draws": 2000}
+    fit = pg.fit(program, {"y": Y}, "svi", guide=guide, progress=False, **settings)
     mean, sd = Y.sum() / 21, 21**-0.5
     assert abs(fit.draws["mu"].mean() - mean) < 0.3 * sd
     assert 0.8 < fit.draws["mu"].std() / sd < 1.25

@@ -114,7 +114,8 @@ def test_capitals_are_no_obstacle_to_a_suggestion():
 def test_algorithms_are_tried_until_one_serves(monkeypatch):
     """Of a program that many take, each trial of which may compile: the choice needs the first, an error's hint the first few."""
     tried, takes = [], suggestions.takes
-    monkeypatch.setattr(suggestions, "takes", lambda word, target: tried.append((word, takes(word, target))) or tried[-1][1])
+    watch = lambda word, target: tried.append((word, takes(word, target))) or tried[-1][1]  # noqa: E731
+    monkeypatch.setattr(suggestions, "takes", watch)
     assert fitting.default_algorithm(bits, {"n": 5}) == "gibbs"
     assert [served for _, served in tried] == [False] * (len(tried) - 1) + [True]
     tried.clear()
@@ -130,4 +131,5 @@ def test_blocks_of_a_target_are_found_once(monkeypatch):
         target = conditioned("rbm", {"v": np.eye(6)[:, :4], "num_visible": 4, "num_hidden": 2}, precision="float32")[1]
         found = [target.blocked(), target.blocked(), target.blocked(evaluate=True)]
     assert asked == [False, True]
-    assert found[0] is not found[1] and found[0].structure.blocks == found[1].structure.blocks
+    assert found[0] is not found[1]
+    assert found[0].structure.blocks == found[1].structure.blocks

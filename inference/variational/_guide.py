@@ -26,7 +26,7 @@ from probgen.inference.mcmc import _start
 from probgen.target import Continuous
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015, arXiv:1412.6980)
-GROWTH = 8  # of the weights of iterates in the average before the first cut: step t counts as t**8 (Shamir and Zhang 2013)
+GROWTH = 8  # before the first cut step t counts as t**8 in the average of iterates (Shamir and Zhang 2013)
 LARGEST = 200  # dimensions up to which the affine map behind a flow is dense
 
 T = TypeVar("T")

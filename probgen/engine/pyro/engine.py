@@ -24,7 +24,6 @@ from probgen.engine.pyro.continuous import target_type
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
-from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data

@@ -65,7 +65,7 @@ class NumpyroLearnable(NumpyroRows, Learnable):
         return self
 
     def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
-        """The target with the blocks of its sites found; see `blocking.find_blocks`, which is asked once: several algorithms ask."""
+        """The target with the blocks of its sites found by `blocking.find_blocks`, once: several algorithms may ask."""
         held = vars(self).setdefault("_blocks", {})
         if evaluate not in held:
             try:
@@ -105,7 +105,8 @@ class NumpyroLearnable(NumpyroRows, Learnable):
         bits = [v for v in self.visible if v.kind == "bits"]
         if not bits or self.inputs:
             return ()
-        begun = jax.device_get(_begun(type(self), self.structure, self.arrays, jax.random.key(0)))  # NumPy's: JAX would compile every small step below
+        # NumPy's arrays from here on: of JAX's every small step would be compiled
+        begun = jax.device_get(_begun(type(self), self.structure, self.arrays, jax.random.key(0)))
         pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
         if not pairs:
             return ()
