@@ -47,7 +47,7 @@ VARIANTS = {  # of files that choose between models: what is said to each of the
     "capture_recapture.py": [*(["--model", m] for m in "12345"), ["--model", "1", "--dataset", "vole"]],
     "gaussian_shells.py": [[], ["--enum"]],
     "gp.py": [[], ["--no-cholesky"]],
-    "hmm_enum.py": [["--model", m, "--num-sequences", "6"] for m in "12346"],
+    "hmm_enum.py": [["--model", m, "--num-sequences", "2", "--truncate", "8", "--hidden-dim", "4"] for m in "12346"],
 }
 CLOSE = 1e-5  # of log densities, relative; constants of single precision round to 1e-7
 NOT_MODELS = (
@@ -207,6 +207,7 @@ def hook(library: str, seen: Seen) -> None:
 
         MCMC.run, SVI.init, SVI.run = mcmc, svi_init, svi_run
         stein(seen)
+        potential(seen)
     else:
         from probgen.engine.pyro import graph
 
@@ -229,6 +230,20 @@ def stein(seen: Seen) -> None:
         return result
 
     SteinVI.run = stein_run
+
+
+def potential(seen: Seen) -> None:
+    """Programs whose potential alone an example asks for, to drive a kernel by itself."""
+    from numpyro.infer import util
+
+    begin = util.initialize_model
+
+    def initialize_model(rng_key: Any, model: Any, **given: Any) -> Any:
+        found = begin(rng_key, model, **given)
+        seen.take("mcmc", model, None, given.get("model_args", ()), given.get("model_kwargs") or {})
+        return found
+
+    util.initialize_model = initialize_model
 
 
 def runnable(code: str, notebook: bool = False) -> str:

@@ -10,6 +10,7 @@ from conftest import python
 
 import probgen as pg
 from probgen import catalog
+from probgen.algorithm import Incompatible
 from probgen.cli import main
 from probgen.cli.flags import COMMANDS
 from probgen.run import offers
@@ -159,14 +160,35 @@ def test_show(say):
         assert part in out
 
 
-def test_matrix_is_that_of_python(say, monkeypatch):
-    table = pg.matrix("numpyro")  # half a minute: once
-    monkeypatch.setattr(offers, "matrix", {"numpyro": table}.get)
-    code, out, _ = say("matrix", "--engine", "numpyro")
+@pytest.mark.parametrize(
+    ("tried", "names"), [(False, ("rbm", "gaussian", "eight_schools_pyro")), (True, ("gaussian",))]
+)
+def test_matrix_is_that_of_python(say, monkeypatch, tried, names):
+    """Of a few models: all of them take half a minute. A mark by type that a trial takes away is refused by a fit."""
+    modules, matrix, made = catalog.modules, offers.matrix, []
+    few = {k: v for k, v in modules("probgen.models").items() if k in names}
+    monkeypatch.setattr(offers, "modules", lambda group: few if group == "probgen.models" else modules(group))
+    monkeypatch.setattr(offers, "matrix", lambda engine, tried: made.append(matrix(engine, tried=tried)) or made[-1])
+    code, out, _ = say("matrix", "--engine", "numpyro", *(["--tried"] if tried else []))
+    (table,) = made
     assert code == 0
+    assert ("By type" in out) is not tried
+    assert (sorted(table.model.values), table.attrs["by"]) == (
+        sorted({*names} - {"eight_schools_pyro"}),
+        "trial" if tried else "type",
+    )
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if set(line.split()[1:]) & {"x", "."}}
     found = {name: [mark == "x" for mark in marks] for name, marks in rows.items() if name in table.model}
     assert found == {str(name): list(table.sel(model=name).values) for name in table.model.values}
+    if tried:
+        typed = matrix("numpyro")
+        assert (typed.values | ~table.values).all()
+        assert table.sel(model="gaussian", inference="mle")
+        refused = [str(w) for w in typed.inference.values[typed.values[0] & ~table.values[0]]]
+        for word in refused[:2]:
+            with pytest.raises((Incompatible, ValueError)):
+                pg.fit("gaussian", inference=word, progress=False)
+        assert refused
 
 
 @pytest.mark.parametrize("command", COMMANDS)

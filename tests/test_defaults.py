@@ -10,8 +10,10 @@ import numpyro.distributions as nd
 import pytest
 
 import probgen as pg
+from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.run import conditioned, suggestions
+from probgen.engine.numpyro.sums import blocking
+from probgen.run import conditioned, fitting, suggestions
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of defaults")
 import pyro.distributions as dist  # noqa: E402
@@ -107,3 +109,27 @@ def test_the_command_line_needs_no_inference(tmp_path, capsys):
 def test_capitals_are_no_obstacle_to_a_suggestion():
     with pytest.raises(ValueError, match=r"Unknown inference 'NUTS'. Did you mean 'nuts'\?"):
         pg.fit(posterior, {"y": Y}, "NUTS")
+
+
+def test_algorithms_are_tried_until_one_serves(monkeypatch):
+    """Of a program that many take, each trial of which may compile: the choice needs the first, an error's hint the first few."""
+    tried, takes = [], suggestions.takes
+    watch = lambda word, target: tried.append((word, takes(word, target))) or tried[-1][1]  # noqa: E731
+    monkeypatch.setattr(suggestions, "takes", watch)
+    assert fitting.default_algorithm(bits, {"n": 5}) == "gibbs"
+    assert [served for _, served in tried] == [False] * (len(tried) - 1) + [True]
+    tried.clear()
+    with pytest.raises(Incompatible, match="gibbs"):
+        pg.fit(bits, {"n": 5}, "nuts", **QUICK)
+    assert sum(served for _, served in tried) == suggestions.FEW
+
+
+def test_blocks_of_a_target_are_found_once(monkeypatch):
+    asked, find = [], blocking.find_blocks
+    monkeypatch.setattr(blocking, "find_blocks", lambda *a, **k: asked.append(k["evaluate"]) or find(*a, **k))
+    with runtime.jax_scope("float32"):
+        target = conditioned("rbm", {"v": np.eye(6)[:, :4], "num_visible": 4, "num_hidden": 2}, precision="float32")[1]
+        found = [target.blocked(), target.blocked(), target.blocked(evaluate=True)]
+    assert asked == [False, True]
+    assert found[0] is not found[1]
+    assert found[0].structure.blocks == found[1].structure.blocks

@@ -26,6 +26,7 @@ from probgen.inference.mcmc import _start
 from probgen.target import Continuous
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015, arXiv:1412.6980)
+GROWTH = 8  # before the first cut step t counts as t**8 in the average of iterates (Shamir and Zhang 2013)
 LARGEST = 200  # dimensions up to which the affine map behind a flow is dense
 
 T = TypeVar("T")
@@ -178,8 +179,7 @@ class Guide(Learner[Continuous]):
         rate = ramp * state.plan.learning_rate
         state = target.ops.cond(finite, lambda: _adam(xp, state, gradient, rate), lambda: state)
         plan = _advance(xp, self, state.plan, xp.where(finite, loss, 0.0), finite)
-        weight = xp.maximum(1 / (1.0 + plan.since), 1 / (2.0 * self.block * self.patience))
-        average = state.average + weight * (state.parameters - state.average)
+        average = state.average + _share(xp, self, plan) * (state.parameters - state.average)
         state = state._replace(average=average, loss=loss, plan=plan)
         return state, Info(loss, plan.learning_rate, xp.logical_not(finite), plan.converged)
 
@@ -229,6 +229,16 @@ def _adam(xp: Any, state: State, gradient: Any, rate: Any) -> State:
     direction = first / (1 - B1**step) / (xp.sqrt(second / (1 - B2**step)) + EPSILON)
     moved = state.parameters - rate * direction
     return state._replace(step=step, parameters=moved, first=first, second=second)
+
+
+def _share(xp: Any, settings: Guide, plan: Plan) -> Any:
+    """The weight of a step's parameters in the average.
+
+    A plain mean from the last cut on, over about two spans of patience. Before the first cut the way from the start is still part
+    of it: weights grow there, so that a run of few steps is not an average of where it began (arXiv:1212.1824).
+    """
+    lead = xp.where(plan.cuts == 0, GROWTH, 0)
+    return xp.maximum((1.0 + lead) / (1.0 + lead + plan.since), 1 / (2.0 * settings.block * settings.patience))
 
 
 def _advance(xp: Any, settings: Guide, plan: Plan, loss: Any, counts: Any) -> Plan:

@@ -122,21 +122,27 @@ def _about_algorithm(word: str) -> str:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Print which inference fits which model, derived from the types."""
+    """Print which inference fits which model, derived from the types, or found by asking each."""
 
     engine: Literal["numpyro", "pyro"] | None = None
     """only the programs of one engine"""
+    tried: bool = False
+    """ask every algorithm to take every model: seconds a model, and no mark that a fit would refuse"""
 
     def run(self) -> int:
         from probgen.run import offers
 
-        table = offers.matrix(self.engine)
+        table = offers.matrix(self.engine, tried=self.tried)
         words, models = [str(w) for w in table.inference.values], [str(m) for m in table.model.values]
         width, height = max(map(len, models), default=0), max(map(len, words), default=0)
         for row in zip(*(word.rjust(height) for word in words), strict=True):
             print(" " * width + "".join(f" {letter}" for letter in row))
         for name, row in zip(models, table.values, strict=True):
             print(f"{name:{width}}" + "".join(" x" if fits else " ." for fits in row))
+        if not self.tried:
+            print(
+                "\nBy type: an algorithm may still refuse what it finds in a program. --tried asks each, seconds a model."
+            )
         if left_out := table.attrs["left_out"]:
             print(f"\nLeft out, for they need torch and pyro-ppl (pip install 'probgen[pyro]'): {', '.join(left_out)}.")
         return 0

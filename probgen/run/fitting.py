@@ -118,7 +118,7 @@ def default_algorithm(program: Any, data: Any, **said: Any) -> str:
     if callable(said.get("guide")):
         return "svi"
     try:
-        asked(program, data, "nuts", **said)
+        asked(program, data, "nuts", suggested=1, **said)
     except NotFinite:
         raise
     except (
@@ -127,7 +127,7 @@ def default_algorithm(program: Any, data: Any, **said: Any) -> str:
     ) as error:  # a ValueError where finite unknowns cannot be summed out, or of bad data
         instead = getattr(error, "instead", ())
         with contextlib.suppress(Exception):
-            instead = instead or suggestions.best(_plain(program, data, **said))
+            instead = instead or suggestions.best(_plain(program, data, **said), most=1)
         if instead:
             return instead[0]
         raise
@@ -155,9 +155,13 @@ def asked(
     engine: str | None = None,
     guide: Callable[..., Any] | str | None = None,
     by_row: bool | None = None,
+    suggested: int = suggestions.FEW,
     **settings: Any,
 ) -> tuple[Inference, Store | None, str, Model, Target]:
-    """What `fit` is asked for, checked, before anything runs: algorithm, directory, precision, model and target; see there."""
+    """What `fit` is asked for, checked, before anything runs: algorithm, directory, precision, model and target; see there.
+
+    suggested: how many algorithms are tried for an error to name.
+    """
     if isinstance(guide, str):  # a family of ours, by its name: a setting of "svi"
         settings, guide = {**settings, "guide": guide}, None
     program, data = apart(declared(program, guide, by_row), data, args, kwargs)
@@ -167,8 +171,8 @@ def asked(
             found = pairs.read_together(pair, given_to(pair, data), engine)
             program = program if found is pair else found
     if isinstance(inference, str):
-        inference, suggested = meant(inference, program, data, engine)
-        settings = suggested | settings
+        inference, preset = meant(inference, program, data, engine)
+        settings = preset | settings
     try:
         algorithm = catalog.inference(inference, settings)
     except TypeError as error:
@@ -199,7 +203,7 @@ def asked(
             *target.notes,
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
         )
-    target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm))
+    target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm, suggested))
     missing.check(target)
     return algorithm, store, precision, model, target
 

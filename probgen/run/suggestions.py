@@ -50,6 +50,6 @@ def working(target: Target, like: Inference | None = None) -> Iterator[str]:
     return (word for word in words if takes(word, target))
 
 
-def best(target: Target, like: Inference | None = None) -> list[str]:
-    """The few best, by the words that users know them by."""
-    return list(dict.fromkeys(SPOKEN.get(word, word) for word in itertools.islice(working(target, like), FEW)))
+def best(target: Target, like: Inference | None = None, most: int = FEW) -> list[str]:
+    """The few best, at most so many, by the words that users know them by."""
+    return list(dict.fromkeys(SPOKEN.get(word, word) for word in itertools.islice(working(target, like), most)))

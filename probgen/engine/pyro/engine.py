@@ -26,7 +26,6 @@ from probgen.engine.pyro.diffused import diffused
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
-from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data
@@ -123,15 +122,15 @@ def _prepared(
 def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Mapping[str, Any]) -> bool | None:
     """False where the program is one of batches of rows, and the guide is not but runs on the whole data; else None."""
     try:
-        target: Any = prepare(program, data, "float32")
-        if not isinstance(target, PyroLearnable) or fits_rows(target, guide):
+        rows = pyro_types.in_one_type(lambda p, kind: rows_of(p, data, kind), pinned(program), "float32")
+        if rows is None or fits_rows(rows, guide):
             return None
     except MixesRows:  # as batches of rows; whole, they are what they are
         pass
     except FAULTS:  # what is wrong is told when it is made
         return None
     try:
-        target = prepare(program, data, "float32", False)
+        target: Any = prepare(program, data, "float32", False)
         target.author_guide = guide
         target = target.marginalise() if isinstance(target, Mixed) else target
         target.author_guide = guide

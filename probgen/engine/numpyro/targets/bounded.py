@@ -83,9 +83,6 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         s = self.structure
         return NumpyroLearnable(s.but(guide=None, critic=None), self.arrays)
 
-    def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
-        return self.plain.blocked(evaluate)
-
     def biased(self) -> NumpyroLearnable:
         return self.plain.biased()
 

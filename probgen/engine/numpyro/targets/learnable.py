@@ -13,6 +13,7 @@ import numpy as np
 from probgen import runtime
 from probgen.engine.numpyro.programs.structure import MEASURES
 from probgen.engine.numpyro.sums import blocking
+from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
 from probgen.target import Learnable, Variable
 
@@ -58,8 +59,25 @@ class NumpyroLearnable(NumpyroRows, Learnable):
             text = density.lower(self.arrays, parameters, values).as_text()
         return f"{super().lowered()} {text}"
 
+    @property
+    def plain(self) -> NumpyroLearnable:
+        """The same without its guide."""
+        return self
+
     def blocked(self, evaluate: bool = False) -> NumpyroLearnable:
-        """The target with the blocks of its sites found, for parameters in general position; see `blocking.find_blocks`."""
+        """The target with the blocks of its sites found by `blocking.find_blocks`, once: several algorithms may ask."""
+        held = vars(self).setdefault("_blocks", {})
+        if evaluate not in held:
+            try:
+                held[evaluate] = self.plain._with_blocks(evaluate)
+            except NotConditional as error:
+                held[evaluate] = str(error)
+        if isinstance(held[evaluate], str):
+            raise NotConditional(held[evaluate])
+        return NumpyroLearnable(held[evaluate], self.arrays)
+
+    def _with_blocks(self, evaluate: bool) -> Any:
+        """The structure with blocks, for parameters in general position."""
         with runtime.jax_scope(self.precision):
             shapes = jax.eval_shape(self.initial, jax.random.key(0))
             rng = np.random.default_rng(0)
@@ -69,7 +87,7 @@ class NumpyroLearnable(NumpyroRows, Learnable):
             blocks = blocking.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
             biases = s.biases or self._biases(parameters)
             normal = blocking.jointly_normal(s.one.joint, data, variables, self.hidden)
-        return NumpyroLearnable(s.but(blocks=blocks, biases=biases, normal=normal), self.arrays)
+        return s.but(blocks=blocks, biases=biases, normal=normal)
 
     def biased(self) -> NumpyroLearnable:
         """The target with the biases of its visible bits found, which then begin at the data's log odds."""
@@ -87,26 +105,33 @@ class NumpyroLearnable(NumpyroRows, Learnable):
         bits = [v for v in self.visible if v.kind == "bits"]
         if not bits or self.inputs:
             return ()
-        begin = jax.jit(lambda arrays, key: type(self)(self.structure, arrays).initial(key))
-        begun = begin(self.arrays, jax.random.key(0))
+        # NumPy's arrays from here on: of JAX's every small step would be compiled
+        begun = jax.device_get(_begun(type(self), self.structure, self.arrays, jax.random.key(0)))
         pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
         if not pairs:
             return ()
         parameters = begun if parameters is None else parameters
-        values = blocking.random_points(tuple(self.variables.values()), 0)
+        values = jax.device_get(blocking.random_points(tuple(self.variables.values()), 0))
         rest, some = {**self.shared, **parameters}, {k: parameters[k] for k, _ in pairs}
         slopes = functools.partial(_parameter_slopes, self.structure.one.joint, rest, some)
+        before = jax.device_get(slopes(values))
 
         def adds(name: str, v: Variable) -> bool:
             for at in {0, values[v.name].size // 2, values[v.name].size - 1}:
-                bit = values[v.name].ravel()[at]
-                flipped = values[v.name].ravel().at[at].set(1 - bit).reshape(v.shape)
-                change = slopes({**values, v.name: flipped})[name] - slopes(values)[name]
-                if abs(change.ravel()[at] - (1 - 2 * bit)) > 1e-3:
+                flipped = values[v.name].copy()
+                bit = flipped.flat[at]
+                flipped.flat[at] = 1 - bit
+                change = np.asarray(slopes({**values, v.name: flipped})[name]) - before[name]
+                if abs(change.flat[at] - (1 - 2 * bit)) > 1e-3:
                     return False
             return True
 
         return tuple((name, v.name) for name, v in pairs if adds(name, v))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _begun(kind: type[NumpyroLearnable], structure: Any, arrays: Any, key: Any) -> dict[str, Any]:
+    return kind(structure, arrays).initial(key)
 
 
 @functools.partial(jax.jit, static_argnums=0)
