@@ -15,8 +15,8 @@
         │   └── Mixed       both; `marginalise()` sums the finite ones out and is Continuous
         └── Normalised  the constant is known
 
-`Subsampled` is a trait: the program has plates that draw minibatches. An algorithm names the type that it needs,
-once (`class NUTS(Sampler[Continuous])`); an engine's targets are subclasses of the types that they offer.
+`Subsampled` is a trait: plates that draw minibatches. An algorithm names the type that it needs, once
+(`class NUTS(Sampler[Continuous])`); an engine's targets are subclasses of those that they offer.
 """
 
 from __future__ import annotations
@@ -47,12 +47,11 @@ class Bounds(NamedTuple):
 class Site:
     """One named site of a program's trace.
 
-    kind: "latent", "observed", "deterministic" or "factor".
-    shape: batch and event shape together, without chain and draw.
+    kind: "latent", "observed", "deterministic" or "factor"; shape: batch and event shape together, without chain and draw.
     discrete: whether the support is countable; enumerable: whether it is finite and the engine can enumerate it.
     subsampled: whether it stands in a plate that draws a minibatch.
-    source: the data keyword whose array an observed site is, where it is one; bounds: that array's known support.
-    circular: whether it is an unknown angle, or angles, with no ends. masked: whether a mask may leave out some of it.
+    source: the data keyword whose array an observed site is, where it is one; bounds: that array's known support; circular: whether
+    it is an unknown angle, or angles, with no ends; masked: whether a mask may leave out some of it.
     """
 
     name: str
@@ -72,8 +71,8 @@ class Site:
 class Variable:
     """A site's unknowns.
 
-    kind: "bits", "levels", "one-hot" (units along the last axis are one), "reals", or "other"; levels: how many values a unit
-    takes, 0 for reals; event: whether the units are one event of the site's distribution.
+    kind: "bits", "levels", "one-hot" (units along the last axis are one), "reals", or "other"; levels: of a unit, 0 for reals;
+    event: whether the units are one event of the site's distribution.
     """
 
     name: str
@@ -95,8 +94,8 @@ class Variable:
 class Target:
     """A program conditioned on data.
 
-    engine: "numpyro" or "pyro"; sites: every site of its trace; data: the arrays and settings it is conditioned on.
-    notes: sentences about how the data or the program were read that a result must tell.
+    engine: "numpyro" or "pyro"; sites: every site of its trace; data: the arrays and settings it is conditioned on; notes:
+    sentences about how the data or the program were read that a result must tell.
     """
 
     offers: ClassVar[str] = "Target"
@@ -124,10 +123,7 @@ class Target:
         raise NotImplementedError
 
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
-        """Draws of all sites run forward, given what is observed and what is known in part: arrays (num_samples, *shape).
-
-        Raises Incompatible where a site cannot be drawn given a part of it.
-        """
+        """Draws of all sites run forward, given what is observed or known in part, (num_samples, *shape); Incompatible if they cannot."""
         raise NotImplementedError
 
     def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -157,7 +153,7 @@ class Generative(Target):
     num_rows: int
     proper: bool  # whether what is drawn forward is of the program's law: no factors, no measures
     keywords: Mapping[str, str]  # data that hold rows, and their sites
-    inputs: tuple[str, ...]  # data of which every row has a slice, and which it is conditioned on
+    inputs: tuple[str, ...]  # data of which every row has a slice
     row_sites: tuple[Site, ...]  # the sites that rows give, with the keywords and the bounds of their data
     grey: tuple[str, ...]  # sites of bits whose data are grey levels: bits are drawn of them at every use
     visible: list[Variable]
@@ -211,10 +207,6 @@ class Diffused(Learnable):
     offers = "Diffused"
     chained: bool  # whether it is a chain of latents, with a bound
     labels: tuple[str, ...]  # inputs that are whole numbers, which -1 hides
-
-    def denoised(self, parameters: Any, row: Any, key: Any = None) -> tuple[Any, Any]:
-        """The denoiser for a row's inputs, and the row's point as the denoiser sees it: (*event)."""
-        raise NotImplementedError
 
 
 class Bounded(Learnable):

@@ -8,8 +8,8 @@ from conftest import needs_pyro
 
 import probgen as pg
 from probgen.data import load
-from probgen.datasets import labels
 from probgen.data.dequantise import dequantised
+from probgen.datasets import labels
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -350,7 +350,7 @@ def test_a_random_level_stands_for_the_whole_chain():
 
 
 def test_the_density_of_a_flow_is_that_of_its_data():
-    """Normal data: log p of the probability flow is theirs; by probes within their standard error, 1.4722 a probe at correlation .9."""
+    """Normal data: log p of the probability flow is theirs; by probes within their error, 1.47 a probe at correlation .9."""
     covariance = tensor([[1.0, 0.9], [0.9, 1.0]])
     known = twin.Normal(schedules.LinearLogSNR(13.3, -13.3), tensor([0.2, -0.1]), covariance)
     x = tensor(rows(200, 2))

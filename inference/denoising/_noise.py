@@ -7,30 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from probgen.algorithm import Incompatible
 from probgen.inference._learner import Guard, RowLearner, State
 from probgen.inference._times import spread_out
+from probgen.inference.denoising._told import GRID, Held, Info
 from probgen.target import Diffused
 
 HELD = 2000  # rows that are held out, at most
 AFTER = len(Guard._fields) - 3  # numbers of a guard that come after what it keeps of the rows
-GRID = 1000  # times, on which a level of noise is found
-
-
-class Held(NamedTuple):
-    """Rows that are held out: (row,)."""
-
-    held: Any
-
-
-class Info(NamedTuple):
-    """loss: the mean of what is minimised over the batch, a coordinate; no nats, and no bound."""
-
-    loss: Any
-    learning_rate: Any
-    rollbacks: Any
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.inference.denoising._noise import GRID, Held, Info
+from probgen.inference.denoising._told import GRID, Held, Info
 from probgen.inference.likelihood._torch import Kernel, State, Tensors
 from probgen.nets.torch_diffusion.chains import spread_out
 

@@ -1,6 +1,6 @@
 """Diffusion of a class that is asked for: the denoiser sees the label, and at times does not, so that samples can be guided.
 
-    z_N ~ N(0, I),   z_{i-1} | z_i ~ N(m(z_i, i, label), beta_i),   x | z_1 ~ N(m(z_1, 1, label), beta_1), of whole numbers their mass
+    z_N ~ N(0, I),   z_{i-1} | z_i ~ N(m(z_i, i, label), beta_i),   x | z_1 ~ N(m(z_1, 1, label), beta_1), or its mass
     guide:  z_i = alpha_i x + sigma_i e_i                  m: the bridge's mean, at what a network believes x to be
 
 label=-1 is "any". Learned by "denoising" with `unlabelled` rows; `fit.sample(64, label=7, guidance=2.0)` exaggerates what the label

@@ -6,7 +6,7 @@
     -log p(x) <= sum_t (m_t - m_{t-1}) / m_t E sum_{i masked at t} -log p(x_i | z_t)
 
 f never says "mask". One level stands for all. num_levels=None is continuous time, where units are masked one by one in an order
-drawn evenly: the bound of every order at once. f: tokens of `piece` by `piece` units, mixed by perceptrons ("mixer") or "attention".
+drawn evenly: the bound of every order at once. f: tokens of `piece` by `piece` units, mixed by a "mixer" or "attention".
 Shapes: x: (height, width), or (width,) with height=0; z: (level, unit).
 Sahoo et al. 2024 (arXiv:2406.07524); Hoogeboom et al. 2022 (arXiv:2110.02037).
 """

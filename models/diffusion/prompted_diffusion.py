@@ -1,9 +1,9 @@
 """Diffusion of what a few words say: a small transformer reads the prompt, and the denoiser sees what it makes of it.
 
-    e = encoder(prompt),   z_N ~ N(0, I),   z_{i-1} | z_i ~ N(m(z_i, i, e), beta_i),   x | z_1 ~ N(m(z_1, 1, e), beta_1), or its mass
+    e = encoder(prompt),   z_N ~ N(0, I),   z_{i-1} | z_i ~ N(m(z_i, i, e), beta_i),   x | z_1 ~ N(m(z_1, 1, e), beta_1)
     guide:  z_i = alpha_i x + sigma_i e_i                  m: the bridge's mean, at what a network believes x to be
 
-Prompts are tokens, below 0 for none; all of them -1 is the empty prompt, which learners put in the place of some, so that samples can
+Prompts are tokens, below 0 for none; all of them -1 is the empty prompt, which learners put in the place of some, so that draws can
 be guided: `fit.sample(16, prompt=tokens("a thick slanted seven"), guidance=2.0)`, `tokens` of probgen.data.prompts.
 Shapes: x: (dim,), prompt: (token,), z: (num_levels, dim). Ho and Salimans 2022 (arXiv:2207.12598); Saharia et al. 2022
 (arXiv:2205.11487).
@@ -23,9 +23,11 @@ from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import linear_levels
 from probgen.nets.tokens.transformer import encoder
 
+NUM_WORDS = len(WORDS)
+
 
 def prompted_diffusion(
-    prompt, x=None, dim=64, num_words=len(WORDS), num_levels=1000, width=256, depth=3, text_width=32, text_depth=1,
+    prompt, x=None, dim=64, num_words=NUM_WORDS, num_levels=1000, width=256, depth=3, text_width=32, text_depth=1,
     kind="v", variance="beta", whole=0, centre=0.0, spread=1.0,
 ):  # fmt: skip
     said = encoder("text", num_words, len(prompt), text_width, text_depth)(prompt)

@@ -3,7 +3,7 @@
     y_1 ~ N(0, I),   dy / dt = v(y, t) from t = 1 to 0,   x = centre + spread y_0
     v learns to be E[e - y_0 | y_t],   y_t = (1 - t) y_0 + t e
 
-inference="flow_matching" needs no ODE. With labels a picture is drawn given its class. Shapes, of a batch: x: (row, height, width) or
+inference="flow_matching" needs no ODE. With labels a picture is drawn given its class. Of a batch: x: (row, height, width) or
 (row, height, width, channel), label: (row,). Lipman et al. 2023 (arXiv:2210.02747).
 """
 

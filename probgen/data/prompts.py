@@ -51,7 +51,7 @@ def described(pictures: np.ndarray, digits: np.ndarray, seed: int = 0) -> np.nda
 
 
 def tokens(prompt: str) -> np.ndarray:
-    """A prompt as whole numbers, -1 where there is no more: (LENGTH,). ValueError for a word that no picture has been described by."""
+    """A prompt as whole numbers, -1 where there is no more: (LENGTH,). ValueError for a word that describes no picture."""
     words = prompt.lower().split()
     unknown = [word for word in words if word not in WORDS]
     if unknown:

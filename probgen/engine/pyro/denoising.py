@@ -19,8 +19,8 @@ from probgen.fitted import LogProb
 from probgen.nets.torch_diffusion import flow
 from probgen.nets.torch_diffusion.denoiser import probability_flow
 from probgen.nets.torch_diffusion.guidance import Guided
-from probgen.nets.torch_diffusion.sampling import edited, end, sample, times_of
 from probgen.nets.torch_diffusion.samplers import named
+from probgen.nets.torch_diffusion.sampling import edited, end, sample, times_of
 from probgen.programs.pinned import check_pins
 from probgen.target import Arrays
 

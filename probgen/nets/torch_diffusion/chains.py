@@ -173,7 +173,7 @@ class Backward(_Chain):
         return mean, step_variance(self.schedule, s, t) if self.kind == "beta" else variance
 
     def last(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (row, *event) and standard deviation () of x given z_1; with "bridge" that of the step before, as its own is zero."""
+        """Mean (row, *event) and standard deviation () of x given z_1; with "bridge" that of the step before, its own being 0."""
         alpha, scale = self.schedule.scales(self.times[0])
         if self.continuous:
             scale = scale / alpha

@@ -1,4 +1,4 @@
-"""Rows as a denoiser sees them, and the distribution of a row about what it believes: the twin of `probgen.nets.diffusion.observed`.
+"""Rows as a denoiser sees them, and the distribution of a row about what it believes: the twin of `nets.diffusion.observed`.
 
 Reals are measured from their centre in units of their spread. Whole numbers 0 ... K - 1 lie from -1 to 1, and what is left of the
 noise gives each of them the mass between half-integers.
