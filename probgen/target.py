@@ -123,7 +123,7 @@ class Target:
         raise NotImplementedError
 
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
-        """Draws of all sites run forward, given what is observed or known in part, (num_samples, *shape); Incompatible if they cannot."""
+        """Draws of all sites run forward, given what is known, (num_samples, *shape); Incompatible where they cannot be had."""
         raise NotImplementedError
 
     def predict(self, posterior: Arrays, data: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
