@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from probgen.data.pictures import with_edges
-from probgen.data.prompts import prompted_digits
 from probgen.data.toys import TOYS
+from probgen.data.values.prompts import prompted_digits
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
 

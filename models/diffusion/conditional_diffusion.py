@@ -12,8 +12,8 @@ import equinox as eqx
 import jax
 import numpyro
 
-from probgen.data.levels import either, levels_or_scales
 from probgen.data.pictures import classes
+from probgen.data.values.levels import either, levels_or_scales
 from probgen.datasets import labels, load
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels

@@ -10,7 +10,7 @@ Shapes: x: (dim,); z: (num_levels, dim). Ho, Jain and Abbeel 2020 (arXiv:2006.11
 import numpyro
 
 from probgen.data import load
-from probgen.data.levels import either, levels_or_scales
+from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Network

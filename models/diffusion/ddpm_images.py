@@ -12,8 +12,8 @@ With labels a picture is drawn given its class. Shapes, of a batch: x: (row, hei
 import pyro
 
 from probgen.data import load
-from probgen.data.levels import either, levels_or_scales
 from probgen.data.pictures import with_classes
+from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
 from probgen.nets.torch_diffusion.chains import Backward, Noised, levels
 from probgen.nets.torch_diffusion.denoiser import Network

@@ -9,7 +9,7 @@ Shapes: x: (dim,). Karras et al. 2022 (arXiv:2206.00364).
 import numpyro
 
 from probgen.data import load
-from probgen.data.levels import reals_only
+from probgen.data.values.levels import reals_only
 from probgen.model import Model
 from probgen.nets.diffusion.denoiser import Network
 from probgen.nets.diffusion.networks import perceptron

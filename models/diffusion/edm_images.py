@@ -11,8 +11,8 @@ import pyro
 
 from probgen.data import load
 from probgen.data.dequantise import dequantised
-from probgen.data.levels import reals_only
 from probgen.data.pictures import with_classes
+from probgen.data.values.levels import reals_only
 from probgen.model import Model
 from probgen.nets.torch_diffusion.denoiser import Network
 from probgen.nets.torch_diffusion.schedules import Elucidated

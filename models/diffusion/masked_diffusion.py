@@ -14,8 +14,8 @@ Sahoo et al. 2024 (arXiv:2406.07524); Hoogeboom et al. 2022 (arXiv:2110.02037).
 import numpyro
 
 from probgen.data import load
-from probgen.data.levels import either
-from probgen.data.tokens import of_tokens
+from probgen.data.values.levels import either
+from probgen.data.values.tokens import of_tokens
 from probgen.model import Model
 from probgen.nets.diffusion.masking import Masking, Shown, Unmasking
 from probgen.nets.tokens.unmasker import unmasker

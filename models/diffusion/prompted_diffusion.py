@@ -4,7 +4,7 @@
     guide:  z_i = alpha_i x + sigma_i e_i                  m: the bridge's mean, at what a network believes x to be
 
 Prompts are tokens, below 0 for none; all of them -1 is the empty prompt, which learners put in the place of some, so that draws can
-be guided: `fit.sample(16, prompt=tokens("a thick slanted seven"), guidance=2.0)`, `tokens` of probgen.data.prompts.
+be guided: `fit.sample(16, prompt=tokens("a thick slanted seven"), guidance=2.0)`, `tokens` of probgen.data.values.prompts.
 Shapes: x: (dim,), prompt: (token,), z: (num_levels, dim). Ho and Salimans 2022 (arXiv:2207.12598); Saharia et al. 2022
 (arXiv:2205.11487).
 """
@@ -12,8 +12,8 @@ Shapes: x: (dim,), prompt: (token,), z: (num_levels, dim). Ho and Salimans 2022 
 import equinox as eqx
 import numpyro
 
-from probgen.data.levels import either, levels_or_scales
-from probgen.data.prompts import WORDS
+from probgen.data.values.levels import either, levels_or_scales
+from probgen.data.values.prompts import WORDS
 from probgen.datasets import load
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels

@@ -9,7 +9,7 @@ Shapes: x: (dim,). Song et al. 2021 (arXiv:2011.13456).
 import numpyro
 
 from probgen.data import load
-from probgen.data.levels import reals_only
+from probgen.data.values.levels import reals_only
 from probgen.model import Model
 from probgen.nets.diffusion.denoiser import Network
 from probgen.nets.diffusion.networks import perceptron

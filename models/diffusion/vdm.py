@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpyro
 
 from probgen.data import load
-from probgen.data.levels import either, levels_or_scales
+from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised
 from probgen.nets.diffusion.denoiser import Network

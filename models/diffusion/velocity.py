@@ -10,7 +10,7 @@ Shapes: x: (dim,). Lipman et al. 2023 (arXiv:2210.02747).
 import numpyro
 
 from probgen.data import load
-from probgen.data.levels import reals_only
+from probgen.data.values.levels import reals_only
 from probgen.model import Model
 from probgen.nets.diffusion.denoiser import Network
 from probgen.nets.diffusion.networks import perceptron

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Learner
-from probgen.diagnostics import baselines, chains, convention, denoisers, guides, learners, samples, unbounded
+from probgen.diagnostics import baselines, chains, convention, guides, learners, samples, unbounded
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.every import complete, finite, gradient
 from probgen.diagnostics.evidence import (
@@ -41,7 +41,7 @@ __all__ = [
 
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
 GAME_CHECKS = (learners.loss, *samples.CHECKS, *baselines.CHECKS)  # its loss falls and rises with the opponent's moves
-DENOISER_CHECKS = (*learners.CHECKS, *denoisers.CHECKS, *samples.beside.CHECKS, gradient)
+DENOISER_CHECKS = (*learners.CHECKS, *samples.OF_NOISE, gradient)
 LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 

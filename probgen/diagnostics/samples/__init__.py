@@ -1,5 +1,6 @@
 """Checks of programs that were learned from their draws: the draws beside rows, and how the game went."""
 
-from probgen.diagnostics.samples import beside, looks
+from probgen.diagnostics.samples import beside, denoisers, looks
 
 CHECKS = (*beside.CHECKS, *looks.CHECKS)
+OF_NOISE = (*denoisers.CHECKS, *beside.CHECKS)  # of diffusion models

@@ -11,16 +11,17 @@ import numpy as np
 from probgen import runtime
 from probgen.data import scales
 from probgen.data.checks import by_place
-from probgen.engine.numpyro import batches, codes, denoising, one_row, reading, row_data
+from probgen.engine.numpyro import batches, codes, one_row, reading, row_data
 from probgen.engine.numpyro import probe as probing
 from probgen.engine.numpyro.batches import OfBatch
+from probgen.engine.numpyro.noise import asked as denoising
+from probgen.engine.numpyro.noise.diffused import diffused
 from probgen.engine.numpyro.programs import parameters as registered
 from probgen.engine.numpyro.programs.lifted import NARROWED, Modelled, Typed, of_types, reason
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.executor import Executor
 from probgen.engine.numpyro.targets import barren, turns
 from probgen.engine.numpyro.targets import bounded as amortised
-from probgen.engine.numpyro.targets import diffused as diffusing
 from probgen.engine.numpyro.targets import forward as running
 from probgen.engine.numpyro.targets import judged as judging
 from probgen.engine.numpyro.targets import paired as pairing
@@ -100,7 +101,7 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
         return target
     guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
     guide = guide and by_place(guide, own_program(target.structure.one.program))
-    found = diffusing.diffused(amortised.guided(target, None if guide is None else batches.guide_of(target, guide)))
+    found = diffused(amortised.guided(target, None if guide is None else batches.guide_of(target, guide)))
     if critic is None or not isinstance(found, amortised.NumpyroBounded):
         return found
     both = judging.judged(found, critic)

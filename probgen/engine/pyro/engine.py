@@ -18,14 +18,15 @@ from typing import Any
 
 import torch
 
-from probgen.engine.pyro import bounded, denoising
+from probgen.engine.pyro import bounded
 from probgen.engine.pyro.bounded import fits_rows
 from probgen.engine.pyro.codes import as_numbers
 from probgen.engine.pyro.continuous import target_type
-from probgen.engine.pyro.diffused import diffused
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
+from probgen.engine.pyro.noise import asked as denoising
+from probgen.engine.pyro.noise.diffused import diffused
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data

@@ -29,10 +29,10 @@ from probgen import engine
 from probgen.algorithm import Incompatible
 from probgen.data.checks import check_begun, taken
 from probgen.data.grey import note
-from probgen.engine.pyro.chains import Short
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.games import critics, draws
 from probgen.engine.pyro.graph import SMALL, Watch
+from probgen.engine.pyro.noise.chains import Short
 from probgen.engine.pyro.programs import data as pyro_data
 from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.looks import FEW, looked, traced

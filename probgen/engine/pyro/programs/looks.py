@@ -13,7 +13,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import nn
 
 from probgen.algorithm import Incompatible
-from probgen.engine.pyro.chains import Short
+from probgen.engine.pyro.noise.chains import Short
 from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.edges import is_point
 from probgen.engine.pyro.programs.parameters import Parameter, Registered

@@ -8,6 +8,8 @@ Words are dropped at random, so that a prompt may say less: "a seven", "a thin d
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -65,7 +67,6 @@ def prompted_digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's digits, (1797, 8, 8) from 0 to 1, each after its prompt, (1797, LENGTH)."""
     from sklearn.datasets import load_digits
 
-    from probgen.datasets import digits_grey
-
-    pictures = digits_grey()
-    return described(pictures, load_digits(return_X_y=True)[1]), pictures
+    found: Any = load_digits()
+    pictures = found.images / 16
+    return described(pictures, found.target), pictures

@@ -10,7 +10,7 @@ def program(x):
     with pyro.plate("row", len(x)):
         pyro.sample("x", diffused(denoiser, x.shape[1:]), obs=x)
 
-As in `probgen.engine.numpyro.targets.diffused`, but a batch of rows at a time: each row's bound is estimated at its first level
+As in `probgen.engine.numpyro.noise.diffused`, but a batch of rows at a time: each row's bound is estimated at its first level
 and one other. A program may look at the first level of a chain alone.
 """
 
@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from probgen.engine.pyro.bounded import PyroBounded, Terms
-from probgen.engine.pyro.chains import Finding, Forward, Lazy
 from probgen.engine.pyro.learnable import PyroLearnable
+from probgen.engine.pyro.noise.chains import Finding, Forward, Lazy
 from probgen.engine.pyro.programs.data import Unobserved, innermost
 from probgen.engine.pyro.programs.density import Given
 from probgen.engine.pyro.programs.looks import FEW, log_prob

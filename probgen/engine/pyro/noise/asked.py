@@ -13,8 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from probgen.algorithm import Incompatible
-from probgen.engine.pyro.diffused import Diffusing
 from probgen.engine.pyro.executor import OPS
+from probgen.engine.pyro.noise.diffused import Diffusing
 from probgen.fitted import LogProb
 from probgen.nets.torch_diffusion import flow
 from probgen.nets.torch_diffusion.denoiser import probability_flow

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from probgen import runtime
 from probgen.engine.denoising import Draw
-from probgen.engine.numpyro.targets.diffused import Diffusing, apart
+from probgen.engine.numpyro.noise.diffused import Diffusing, apart
 from probgen.fitted import LogProb
 from probgen.nets.diffusion.chains import Backward, Noised
 from probgen.nets.diffusion.denoiser import Denoiser

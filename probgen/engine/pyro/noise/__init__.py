@@ -1,0 +1,1 @@
+"""Programs with a denoiser: their targets, and what is asked of them."""
