@@ -34,7 +34,10 @@ BOXES = 4  # draws of the noise of whole numbers
 # ---- draws
 
 
-def own_draws(target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int) -> dict[str, np.ndarray]:
+def own_draws(
+    target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, num_steps: int | None = None
+) -> dict[str, np.ndarray]:
+    del num_steps  # of chains of tokens
     return _mapped(lambda given: target.forward(given), target, answer, rows, count, seed, "sample")
 
 
