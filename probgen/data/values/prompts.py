@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LOOKS = (("thin", "", "thick"), ("upright", "", "slanted"))
 WORDS = ("a", "digit", "thin", "thick", "upright", "slanted", *NAMES)
 LENGTH = 4  # tokens of a prompt: a, how thick, how slanted, which
-SAID = 0.75  # of words about looks; the name of nine in ten digits is said
+SAID, NAMED = 0.75, 0.9  # shares of words about looks, and of digits' names, that are said
 
 
 def ink(pictures: np.ndarray) -> np.ndarray:
@@ -42,19 +43,17 @@ def looks(pictures: np.ndarray) -> np.ndarray:
 def described(pictures: np.ndarray, digits: np.ndarray, seed: int = 0) -> np.ndarray:
     """A prompt for every picture (row, height, width) of a digit (row,), as tokens: (row, LENGTH)."""
     rng = np.random.default_rng(seed)
-    said = rng.random((len(digits), 2)) < SAID
+    said, named = rng.random((len(digits), 2)) < SAID, rng.random(len(digits)) < NAMED
     found = []
-    for (thick, lean), (tell_thick, tell_lean), digit, named in zip(
-        looks(pictures), said, digits, rng.random(len(digits)) < 0.9, strict=True
-    ):
-        words = [("thin", "", "thick")[thick + 1]] * tell_thick + [("upright", "", "slanted")[lean + 1]] * tell_lean
-        found.append(" ".join(["a", *filter(None, words), NAMES[int(digit)] if named else "digit"]))
+    for look, tell, digit, name in zip(looks(pictures), said, digits, named, strict=True):
+        about = [words[1 + at] for words, at, told in zip(LOOKS, look, tell, strict=True) if told]
+        found.append(" ".join(["a", *filter(None, about), NAMES[int(digit)] if name else "digit"]))
     return np.stack([tokens(prompt) for prompt in found])
 
 
 def tokens(prompt: str) -> np.ndarray:
     """A prompt as whole numbers, -1 where there is no more: (LENGTH,). ValueError for a word that describes no picture."""
-    words = prompt.lower().split()
+    words = ["a" if word == "an" else word for word in prompt.lower().split()]
     unknown = [word for word in words if word not in WORDS]
     if unknown:
         raise ValueError(f"The prompt says {unknown[0]!r}; known: {', '.join(WORDS)}.")
