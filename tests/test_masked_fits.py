@@ -12,8 +12,8 @@ from scipy import stats
 
 import probgen as pg
 from probgen.algorithm import Incompatible
-from probgen.data import prompts
-from probgen.data.tokens import of_tokens, piece
+from probgen.data.values import prompts
+from probgen.data.values.tokens import of_tokens, piece
 from probgen.nets.diffusion.masking import Masking, Unmasking
 from probgen.nets.tokens.transformer import Attention, Encoder, Norm
 from probgen.nets.tokens.unmasker import Unmasker
@@ -66,7 +66,8 @@ def test_samples_have_the_law(fit):
     assert abs(counts / 4000 - LAW).sum() / 2 < 0.05
     one = fit.sample(4000, seed=5, num_steps=1)["x"]  # at one level units are independent
     counts = np.bincount((one @ [4, 2, 1]).astype(int), minlength=8)
-    apart = np.prod(np.where(POINTS, one.mean(0), 1 - one.mean(0)), 1)
+    share = one.mean(0, dtype=float)
+    apart = np.prod(np.where(POINTS, share, 1 - share), 1)
     assert stats.chisquare(counts, 4000 * apart, ddof=3).pvalue > FALSE_ALARM
 
 
@@ -78,7 +79,7 @@ def test_samples_have_the_law(fit):
         lambda fit: fit.trajectory(2),
         lambda fit: fit.interpolate(POINTS[0], POINTS[1]),
         lambda fit: pg.fit(
-            "masked_diffusion", {"x": bits(64)} | SMALL, inference="denoising", num_steps=2, progress=False
+            "masked_diffusion", {"x": bits(200)} | SMALL, inference="denoising", num_steps=2, progress=False
         ),
     ],
 )
@@ -140,14 +141,8 @@ def test_a_class_that_is_asked_for():
     rng = np.random.default_rng(0)
     label = rng.integers(2, size=3000)
     x = 4.0 * label[:, None] - 2 + 0.5 * rng.normal(size=(3000, 1))
-    small = {"num_levels": 100, "width": 48, "depth": 2}
-    made = pg.fit(
-        "conditional_diffusion",
-        {"x": x, "label": label, "dim": 1} | small,
-        inference="denoising",
-        num_steps=1500,
-        progress=False,
-    )
+    data = {"x": x, "label": label, "dim": 1, "num_levels": 100, "width": 48, "depth": 2}
+    made = pg.fit("conditional_diffusion", data, inference="denoising", num_steps=1500, progress=False)
     for one, mean in ((0, -2), (1, 2)):
         drawn = made.sample(2000, label=one, seed=2, sampler="dpm++", num_steps=30)["x"]
         assert drawn.mean() == pytest.approx(mean, abs=0.12)
@@ -174,6 +169,9 @@ def test_prompts_say_what_pictures_look_like():
     for prompt, message in (("a red seven", "says 'red'; known: a, digit"), ("", "has 0 words; expected 1 to 4")):
         with pytest.raises(ValueError, match=message):
             prompts.tokens(prompt)
+    for prompt in (words + 0.5, words[0], np.full((4, 2), -2)):
+        with pytest.raises(ValueError, match=r"expected tokens \(row, token\), whole numbers from 0, and -1"):
+            prompts.vocabulary("prompt", {"prompt": prompt})
 
 
 def test_a_prompt_that_is_asked_for():

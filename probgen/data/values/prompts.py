@@ -8,9 +8,13 @@ Words are dropped at random, so that a prompt may say less: "a seven", "a thin d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from probgen.data.inputs import first
+from probgen.data.scales import numbers
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LOOKS = (("thin", "", "thick"), ("upright", "", "slanted"))
@@ -60,6 +64,22 @@ def tokens(prompt: str) -> np.ndarray:
     if not 0 < len(words) <= LENGTH:
         raise ValueError(f"The prompt has {len(words)} words; expected 1 to {LENGTH}, such as 'a thick slanted seven'.")
     return np.array([WORDS.index(word) for word in words] + [-1] * (LENGTH - len(words)))
+
+
+def vocabulary(keyword: str, data: Mapping[str, Any]) -> dict[str, int]:
+    """What a model derives of prompts (row, token): `num_words`. ValueError for what is no prompt."""
+    rows = numbers(data.get(keyword))
+    if rows is None:
+        return {}
+    most = data.get("num_words", np.inf)
+    bad = (rows < -1) | (rows != np.rint(rows)) | (rows >= most)
+    if rows.ndim != 2 or bad.any():
+        what = f"has shape {rows.shape}" if rows.ndim != 2 else f"holds {rows[bad][0]:g} at {keyword}{first(bad)}"
+        raise ValueError(
+            f"{keyword} {what}; expected tokens (row, token), whole numbers from 0{f' to {most - 1}' * np.isfinite(most)}, "
+            "and -1 where there is none."
+        )
+    return {} if "num_words" in data else {"num_words": max(1, int(rows.max()) + 1)}
 
 
 def prompted_digits() -> tuple[np.ndarray, np.ndarray]:
