@@ -4,8 +4,8 @@
     z_N ~ N(0, I),   z_{i-1} | z_i ~ N(m(z_i, i, e), beta_i),   x | z_1 ~ N(m(z_1, 1, e), beta_1), or its mass
     guide:  z_i = alpha_i x + sigma_i e_i                  m: the bridge's mean, at what a network believes x to be
 
-from probgen.data.values.levels import either, levels_or_scales
-from probgen.data.values.prompts import vocabulary
+Prompts are tokens, -1 for none; nothing but -1 is the empty prompt, which learners put in the place of some, so that samples can be
+guided: `fit.sample(16, prompt=tokens("a thick slanted seven"), guidance=2.0)`, `tokens` of probgen.data.values.prompts.
 Shapes: x: (dim,), prompt: (token,), z: (num_levels, dim). Ho and Salimans 2022 (arXiv:2207.12598); Saharia et al. 2022
 (arXiv:2205.11487).
 """
@@ -13,13 +13,8 @@ Shapes: x: (dim,), prompt: (token,), z: (num_levels, dim). Ho and Salimans 2022 
 import equinox as eqx
 import numpyro
 
-<<<<<<< HEAD
 from probgen.data.values.levels import either, levels_or_scales
-from probgen.data.values.prompts import WORDS
-=======
-from probgen.data.levels import either, levels_or_scales
 from probgen.data.values.prompts import vocabulary
->>>>>>> 33d51b1 (Vocabularies of prompts; tests and lines in order)
 from probgen.datasets import load
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels

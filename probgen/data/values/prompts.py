@@ -76,7 +76,7 @@ def vocabulary(keyword: str, data: Mapping[str, Any]) -> dict[str, int]:
     if rows.ndim != 2 or bad.any():
         what = f"has shape {rows.shape}" if rows.ndim != 2 else f"holds {rows[bad][0]:g} at {keyword}{first(bad)}"
         raise ValueError(
-            f"{keyword} {what}; expected tokens (row, token), whole numbers from 0{f' to {most - 1}' * np.isfinite(most)}, "
+            f"{keyword} {what}; expected tokens (row, token), whole numbers from 0{f' to {most - 1}' * bool(np.isfinite(most))}, "
             "and -1 where there is none."
         )
     return {} if "num_words" in data else {"num_words": max(1, int(rows.max()) + 1)}
