@@ -8,14 +8,19 @@ Words are dropped at random, so that a prompt may say less: "a seven", "a thin d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from probgen.data.inputs import first
+from probgen.data.scales import numbers
+
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LOOKS = (("thin", "", "thick"), ("upright", "", "slanted"))
 WORDS = ("a", "digit", "thin", "thick", "upright", "slanted", *NAMES)
 LENGTH = 4  # tokens of a prompt: a, how thick, how slanted, which
-SAID = 0.75  # of words about looks; the name of nine in ten digits is said
+SAID, NAMED = 0.75, 0.9  # shares of words about looks, and of digits' names, that are said
 
 
 def ink(pictures: np.ndarray) -> np.ndarray:
@@ -42,25 +47,39 @@ def looks(pictures: np.ndarray) -> np.ndarray:
 def described(pictures: np.ndarray, digits: np.ndarray, seed: int = 0) -> np.ndarray:
     """A prompt for every picture (row, height, width) of a digit (row,), as tokens: (row, LENGTH)."""
     rng = np.random.default_rng(seed)
-    said = rng.random((len(digits), 2)) < SAID
+    said, named = rng.random((len(digits), 2)) < SAID, rng.random(len(digits)) < NAMED
     found = []
-    for (thick, lean), (tell_thick, tell_lean), digit, named in zip(
-        looks(pictures), said, digits, rng.random(len(digits)) < 0.9, strict=True
-    ):
-        words = [("thin", "", "thick")[thick + 1]] * tell_thick + [("upright", "", "slanted")[lean + 1]] * tell_lean
-        found.append(" ".join(["a", *filter(None, words), NAMES[int(digit)] if named else "digit"]))
+    for look, tell, digit, name in zip(looks(pictures), said, digits, named, strict=True):
+        about = [words[1 + at] for words, at, told in zip(LOOKS, look, tell, strict=True) if told]
+        found.append(" ".join(["a", *filter(None, about), NAMES[int(digit)] if name else "digit"]))
     return np.stack([tokens(prompt) for prompt in found])
 
 
 def tokens(prompt: str) -> np.ndarray:
     """A prompt as whole numbers, -1 where there is no more: (LENGTH,). ValueError for a word that describes no picture."""
-    words = prompt.lower().split()
+    words = ["a" if word == "an" else word for word in prompt.lower().split()]
     unknown = [word for word in words if word not in WORDS]
     if unknown:
         raise ValueError(f"The prompt says {unknown[0]!r}; known: {', '.join(WORDS)}.")
     if not 0 < len(words) <= LENGTH:
         raise ValueError(f"The prompt has {len(words)} words; expected 1 to {LENGTH}, such as 'a thick slanted seven'.")
     return np.array([WORDS.index(word) for word in words] + [-1] * (LENGTH - len(words)))
+
+
+def vocabulary(keyword: str, data: Mapping[str, Any]) -> dict[str, int]:
+    """What a model derives of prompts (row, token): `num_words`. ValueError for what is no prompt."""
+    rows = numbers(data.get(keyword))
+    if rows is None:
+        return {}
+    most = data.get("num_words", np.inf)
+    bad = (rows < -1) | (rows != np.rint(rows)) | (rows >= most)
+    if rows.ndim != 2 or bad.any():
+        what = f"has shape {rows.shape}" if rows.ndim != 2 else f"holds {rows[bad][0]:g} at {keyword}{first(bad)}"
+        raise ValueError(
+            f"{keyword} {what}; expected tokens (row, token), whole numbers from 0{f' to {most - 1}' * bool(np.isfinite(most))}, "
+            "and -1 where there is none."
+        )
+    return {} if "num_words" in data else {"num_words": max(1, int(rows.max()) + 1)}
 
 
 def prompted_digits() -> tuple[np.ndarray, np.ndarray]:

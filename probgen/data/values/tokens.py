@@ -55,9 +55,8 @@ def _check(keyword: str, rows: np.ndarray, said: Any) -> None:
         else ""
     )
     raise ValueError(
-        f"{keyword}{at} is {rows[bad][0]:g}; expected whole numbers from 0{'' if said is None else f' to {most}'}: what is masked "
-        "has "
-        "finitely many values.\n"
+        f"{keyword}{at} is {rows[bad][0]:g}; expected whole numbers from 0{f' to {most}' * (said is not None)}: "
+        "what is masked has finitely many values.\n"
         f"Round or bin reals first, or learn them by 'ddpm' or 'velocity'.{grey}"
     )
 

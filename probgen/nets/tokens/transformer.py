@@ -124,7 +124,7 @@ class Encoder(eqx.Module):
 
     def __call__(self, tokens: Any) -> Any:
         seen, nothing = tokens >= 0, jnp.zeros(0)
-        h = jax.nn.one_hot(tokens, len(self.words)) @ self.words + self.places
+        h = (tokens[:, None] == jnp.arange(len(self.words))).astype(self.words.dtype) @ self.words + self.places
         for block in self.blocks:
             h = block(h, nothing, seen)
         h = jnp.where(seen[:, None], self.norm(h, nothing), 0.0)

@@ -74,7 +74,8 @@ class Unmasker(eqx.Module):
     def __call__(self, z: Any, share: Any, given: Any = None) -> Any:
         e = jnp.stack([share, jnp.log(share + 0.01)])
         e = e if given is None else jnp.concatenate([e, given])
-        h = self.into(self.gathered(jax.nn.one_hot(z, self.num_values))) + self.places
+        shown = (z[:, None] == jnp.arange(self.num_values)).astype(self.places.dtype)  # of what is masked all zero
+        h = self.into(self.gathered(shown)) + self.places
         for block in self.blocks:
             h = block(h, e)
         return self.parted(self.out(self.norm(h, e)))
