@@ -40,7 +40,9 @@ def own_draws(
     target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, num_steps: int | None = None
 ) -> dict[str, np.ndarray]:
     if num_steps is not None:
-        raise ValueError("num_steps is of a sampler, or of a chain of tokens: say which sampler, such as sampler='ddim'.")
+        raise ValueError(
+            "num_steps is of a sampler, or of a chain of tokens: say which sampler, such as sampler='ddim'."
+        )
     return _mapped(lambda given: target.forward(given), target, answer, rows, count, seed, "sample")
 
 
