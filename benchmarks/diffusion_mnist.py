@@ -67,7 +67,7 @@ def fitted(part: str, num_steps: int) -> Any:
     model, inference, _, _ = PARTS[part]
     return pg.fit(
         model, data_of(part), inference, num_steps=num_steps, batch_size=BATCH, learning_rate=RATE, ema=EMA,
-        compiled=True, progress=False,
+        progress=False,
     )  # fmt: skip
 
 
