@@ -60,11 +60,6 @@ class FromNoise(RowLearner[Diffused]):
         if self.width <= 0:
             raise ValueError(f"width is {self.width}; it must be above 0")
 
-    def on(self, engine: str) -> Any:
-        from probgen.inference.denoising import _torch
-
-        return _torch.Noised(self) if engine == "pyro" else self
-
     def held_rows(self, num_rows: int) -> int:
         """How many rows are held out."""
         return min(int(self.held_out * num_rows), HELD)

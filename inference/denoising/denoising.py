@@ -30,6 +30,11 @@ class Denoising(FromNoise):
         if self.weighting not in ("simple", "likelihood"):
             raise ValueError(f"weighting is {self.weighting!r}; known: simple, likelihood")
 
+    def on(self, engine: str) -> Any:
+        from probgen.inference.denoising import _torch
+
+        return _torch.Noised(self) if engine == "pyro" else self
+
     def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
         import jax
         import jax.numpy as jnp

@@ -43,6 +43,11 @@ class FlowMatching(FromNoise):
             found.notes = (*found.notes, LABELLED)
         return found
 
+    def on(self, engine: str) -> Any:
+        from probgen.inference.denoising import _torch
+
+        return _torch.Noised(self) if engine == "pyro" else self
+
     def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
         import jax.numpy as jnp
 

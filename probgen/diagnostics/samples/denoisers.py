@@ -15,7 +15,7 @@ from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status
 from probgen.fitted import FittedDenoiser, LogProb
 
-ROWS = 100  # on which densities are compared
+ROWS, FEW, CELLS = 100, 8, 6400  # on which densities are compared: at most, at least, and their numbers
 DRAWS = 200  # of a bound, a row
 LEVELS = 10
 LOST = 0.02, 0.2  # nats a coordinate that a network is behind a linear denoiser at a level
@@ -108,7 +108,8 @@ def _compared(fit: Any) -> tuple[LogProb, LogProb] | None:
     if any(v.kind != "reals" for v in fit.target.visible):
         return None
     names = {site: k for k, site in fit.target.keywords.items()}
-    rows = {names.get(k, k): v[:ROWS] for k, v in fit.held_out.items()}
+    count = min(ROWS, max(FEW, CELLS // sum(v.size for v in fit.target.visible)))
+    rows = {names.get(k, k): v[:count] for k, v in fit.held_out.items()}
     try:
         return fit.log_prob(method="bound", num_draws=DRAWS, **rows), fit.log_prob(method="ode", **rows)
     except (AttributeError, Incompatible, NotImplementedError):

@@ -55,8 +55,9 @@ def _gather(fit: Any) -> Gathered | None:
     target, rng = fit.target, np.random.default_rng([fit.seed % 2**64, 7])
     held = held_out(fit)
     known = rng.permutation(np.setdiff1d(np.arange(target.num_rows), held))
-    against = held if len(held) >= ENOUGH else np.concatenate([held, known])[:MOST]
-    count = min(MOST, max(target.num_rows, ENOUGH))
+    most = getattr(target, "most_draws", MOST)  # of draws that are slow to make
+    against = (held if len(held) >= ENOUGH else np.concatenate([held, known]))[:most]
+    count = min(most, max(target.num_rows, ENOUGH))
     given = np.concatenate([against, rng.choice(known, max(count - len(against), 0))])[:count]
     inputs = {k: np.asarray(target.data[k]) for k in target.inputs}
     drawn = _drawn(fit, {k: v[given] for k, v in inputs.items()}, count)

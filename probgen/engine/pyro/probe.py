@@ -9,6 +9,7 @@ import torch
 
 from probgen.engine.pyro.games.critics import as_reals
 from probgen.engine.pyro.learnable import PyroImplicit
+from probgen.engine.pyro.noise.diffused import Diffusing
 from probgen.engine.pyro.programs.density import Structure, scoped
 from probgen.engine.pyro.programs.looks import FEW, log_prob
 from probgen.engine.pyro.rows import PyroRows
@@ -49,6 +50,8 @@ def _of_rows(target: Any, seed: int) -> dict[str, float]:
     values = target.initial(seed)
     rows = target.batch((seed + torch.arange(FEW * target.pack)) % target.num_rows)
     with target.running(values, seed):
+        if isinstance(target, Diffusing):
+            return target.probed(rows) | {f"parameter {k}": float(v.double().abs().mean()) for k, v in values.items()}
         if issubclass(type(target), PyroImplicit):
             found = {k: float(v.double().abs().mean()) for k, v in target.simulated(rows).items()}
         else:

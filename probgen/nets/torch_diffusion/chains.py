@@ -208,9 +208,22 @@ class Backward(_Chain):
 
     # ---- KL(q || p), a part at a time
 
+    @torch.no_grad()
+    def check(self, q: Noised) -> None:
+        """Raises ValueError for a guide whose chain has other levels of noise than this one: their KL is not a sum over levels."""
+        if self.times.shape != q.times.shape:
+            raise ValueError(f"The guide's chain has {len(q.times)} levels, the program's {len(self.times)}.")
+        own, other = (chain.schedule.log_snr(chain.times[[0, -1]]) for chain in (self, q))
+        if not torch.allclose(own, other, rtol=1e-4, atol=1e-4):
+            said = lambda lam: " to ".join(f"{float(x):.3g}" for x in lam)  # noqa: E731
+            raise ValueError(
+                f"The guide's chain goes from a log SNR of {said(other)}, the program's from {said(own)}: give both one schedule."
+            )
+
     def end_gap(self, q: Noised) -> Tensor:
         """KL(q(z_N | x) || p(z_N)), in nats: (row,)."""
-        alpha, sigma = self.schedule.scales(self.times[-1])
+        self.check(q)
+        alpha, sigma = q.schedule.scales(q.times[-1])
         return _kl(alpha * q.x, sigma**2, torch.zeros_like(q.x), self.end_scale**2)
 
     def gap(self, q: Noised, at: At) -> Tensor:
@@ -220,7 +233,7 @@ class Backward(_Chain):
         if len(self.times) == 1:
             return torch.zeros_like(at.time)
         s, t = self.times[at.index - 1], self.times[at.index]
-        own = bridge(self.schedule, q.x, at.z, s, t)
+        own = bridge(q.schedule, q.x, at.z, s, t)
         return (len(self.times) - 1) * _kl(*own, *self.step(at.z, s, t))
 
     def _slope(self, q: Noised, at: At) -> Tensor:

@@ -58,14 +58,15 @@ def grid(schedule: Schedule, num: int, start: Any = 1.0, kind: str = "even") -> 
 
 
 def told(schedule: Schedule, times: Any) -> Tensor:
-    """Times that a user gives, checked; a last one without noise is arrived at and not asked: (num,)."""
+    """Times that a user gives, checked: (num,). Where a last one has no noise the network is asked a little before it."""
     times = np.asarray(times, float)
-    if times.ndim != 1 or not len(times) or np.any(np.diff(times) >= 0) or times[0] > 1 or times[-1] < 0:
+    if times.ndim != 1 or not len(times) or np.any(np.diff(times) >= 0) or not 0 < times[0] <= 1 or times[-1] < 0:
         raise ValueError("times= of a sampler: expected an array that falls, from at most 1 to at least 0.")
     low = float(schedule.first)
     if times[-1] < low * (1 - 1e-6):
         raise ValueError(
             f"times= of a sampler end at {times[-1]:g}; this schedule has no noise before {low:g}: end there."
         )
-    silent = float(schedule.scales(_number(times[-1]))[1]) == 0
-    return _number(times[: len(times) - silent])
+    if float(schedule.scales(_number(times[-1]))[1]) == 0:
+        times = np.append(times[:-1], 1e-3 * times[-2])
+    return _number(times)

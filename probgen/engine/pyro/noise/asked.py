@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from probgen.algorithm import Incompatible
 from probgen.engine.pyro.executor import OPS
-from probgen.engine.pyro.noise.diffused import Diffusing
+from probgen.engine.pyro.noise.diffused import Diffusing, PyroChained
 from probgen.fitted import LogProb
 from probgen.nets.torch_diffusion import flow
+from probgen.nets.torch_diffusion.chains import Backward, Noised
 from probgen.nets.torch_diffusion.denoiser import probability_flow
+from probgen.nets.torch_diffusion.grids import time_of
 from probgen.nets.torch_diffusion.guidance import Guided
 from probgen.nets.torch_diffusion.samplers import named
 from probgen.nets.torch_diffusion.sampling import edited, end, sample, times_of
@@ -28,6 +29,7 @@ AT_ONCE = 500  # rows
 FINE = flow.Solver(1e-5, 1e-5)
 ROUGH = flow.Solver(1e-3, 1e-3)  # of points that are looked at
 PROBES = 8
+CLEAN = 13.0  # log SNR at which the bound of an SDE ends
 BOXES = 4  # draws of the noise of whole numbers
 
 
@@ -37,7 +39,10 @@ BOXES = 4  # draws of the noise of whole numbers
 def own_draws(
     target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, num_steps: int | None = None
 ) -> dict[str, np.ndarray]:
-    del num_steps  # of chains of tokens
+    if num_steps is not None:
+        raise ValueError(
+            "num_steps is of a sampler, or of a chain of tokens: say which sampler, such as sampler='ddim'."
+        )
     return _mapped(lambda given: target.forward(given), target, answer, rows, count, seed, "sample")
 
 
@@ -120,20 +125,36 @@ def _guided(target: Diffusing, rows: Mapping[str, torch.Tensor], guidance: float
 
 def bound(target: Diffusing, answer: Arrays, rows: Arrays, num_draws: int, seed: int) -> LogProb:
     """Levels are spread out evenly over draws; the error is by neighbours, which share a level nearly."""
-    if not target.chained:
-        raise Incompatible("A bound is of a chain of latents; this is a flow by an ODE: method='ode'.")
     if num_draws < 2:
         raise ValueError(f"num_draws is {num_draws}; it must be at least 2")
 
     def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         count = _count(given)
         start = torch.rand(count, dtype=torch.get_default_dtype())
-        ratios = [target.terms(given, (i + start) / num_draws).log_ratio for i in range(num_draws)]  # pyright: ignore[reportAttributeAccessIssue]
-        return {"draws": torch.stack(ratios, 1)}
+        times = ((i + start) / num_draws for i in range(num_draws))
+        if isinstance(target, PyroChained):
+            return {"draws": torch.stack([target.terms(given, time).log_ratio for time in times], 1)}
+        denoiser, seen, volume = target.measured(given)
+        return {"draws": torch.stack([_reversed(denoiser, seen, time) + volume for time in times], 1)}
 
     found = _mapped(some, target, answer, rows, _count(rows), seed, "bound")["draws"].astype(float)
     error = np.sqrt(0.5 * np.mean(np.diff(found, axis=1) ** 2, 1) / num_draws)
-    return LogProb(found.mean(1), error, "lower bound: chain")
+    return LogProb(found.mean(1), error, f"lower bound: {'chain' if target.chained else 'reverse SDE'}")
+
+
+def _reversed(denoiser: Any, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    """One draw of the bound on the density of the reverse SDE, infinitely many levels from noise to log SNR CLEAN, in nats: (row,).
+
+    Song, Durkan, Murray and Ermon 2021 (arXiv:2101.09258); what is left of the noise at the end is normal.
+    """
+    schedule = denoiser.schedule
+    first = time_of(schedule, CLEAN).clamp(min=schedule.first)
+    times = torch.stack([first, torch.ones_like(first)]).to(x)
+    q, p = Noised(x, schedule, times), Backward(denoiser, x.shape[1:], times, "bridge", continuous=True)
+    z, at = q.first(), q.level(time)
+    alpha, sigma = schedule.scales(times[0])
+    left = torch.distributions.Normal(z / alpha, sigma / alpha).log_prob(x).flatten(1).sum(1)
+    return left - p.end_gap(q) - p.gap(q, at)
 
 
 def density(target: Diffusing, answer: Arrays, rows: Arrays, seed: int) -> LogProb:
@@ -188,17 +209,18 @@ def _errors(target: Diffusing, answer: Arrays, rows: Arrays, variance: Any, leve
         noise = torch.randn_like(x)
         z = schedule.noised(x, noise, t)
         alpha, sigma = denoiser.scales(z, t)
-        missed = noise - denoiser.noise(z, t)
-        nats = -0.5 * schedule.fall(t) * (1 - schedule.first) / num_levels * mean(missed**2)
         linear = mean(variance * sigma**2 / (alpha**2 * variance + sigma**2))
-        error = mean((x - denoiser(z, t).mean) ** 2)
-        return {"ratio": -0.5 * schedule.log_snr(t), "missed": error, "linear": linear, "nats": nats}
+        missed, log_snr = mean((x - denoiser(z, t).mean) ** 2), schedule.log_snr(t)
+        share = -0.5 * schedule.fall(t) * (1 - schedule.first) / num_levels * torch.exp(log_snr)
+        lost = share * (missed - linear)
+        return {"ratio": -0.5 * log_snr, "error": missed / linear, "nats": share * missed, "lost": lost}
 
     at = _mapped(some, target, answer, rows, _count(rows), seed + index, f"level {index}")
-    base = at["linear"].mean()
-    spread = at["missed"].std() / np.sqrt(len(at["missed"])) / base
-    error = at["missed"].mean() / base
-    return {"log_ratio": np.median(at["ratio"]), "error": error, "stderr": spread, "nats": at["nats"].mean()}
+    stderr = lambda value: value.std() / np.sqrt(len(value))  # noqa: E731
+    return {
+        "log_ratio": np.median(at["ratio"]), "error": at["error"].mean(), "stderr": stderr(at["error"]),
+        "nats": at["nats"].mean(), "lost": at["lost"].mean(), "lost_stderr": stderr(at["lost"]),
+    }  # fmt: skip
 
 
 # ---- parts

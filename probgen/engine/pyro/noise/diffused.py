@@ -31,6 +31,8 @@ from probgen.engine.pyro.programs.looks import FEW, log_prob
 from probgen.target import Diffused
 
 Rows = Mapping[str, Any]
+ASKED = 200  # times that an equation asks the network, or so
+LEAST, MOST, CELLS = 200, 2000, 50_000_000  # draws that are judged: at least, at most, and their numbers at all levels
 LOOKS_FURTHER = """The program looks at levels of its chain beyond the first: its bound is estimated at the first and one other.
 Let what is observed depend on z[:, 0] alone."""
 
@@ -50,6 +52,10 @@ class Diffusing(PyroLearnable, Diffused):
 
     def unmeasured(self, rows: Rows, seen: torch.Tensor) -> dict[str, torch.Tensor]:
         """The visible site of what a denoiser sees, (row, *event), whole numbers where it holds them."""
+        raise NotImplementedError
+
+    def probed(self, rows: Rows) -> dict[str, float]:
+        """Numbers that tell the program from another one, without a whole chain or an equation."""
         raise NotImplementedError
 
     def found(self, rows: Rows, *handlers: Any) -> Any:
@@ -91,6 +97,13 @@ class Diffusing(PyroLearnable, Diffused):
         return self
 
     @property
+    def most_draws(self) -> int:
+        """How many draws of the program's own law, by all its levels or an equation, are made to judge it."""
+        levels = max((v.shape[0] for v in self.hidden if len(v.shape) > 1), default=ASKED)
+        size = sum(v.size for v in self.visible)
+        return min(MOST, max(LEAST, CELLS // (levels * size)))
+
+    @property
     def most(self) -> int | None:
         """The largest whole number that a row may hold, the least being 0; None for rows of reals."""
         (site,) = self.row_sites
@@ -116,6 +129,13 @@ class PyroFlowing(Diffusing):
         (site,) = self.visible
         return {site.name: self.found(rows).unmeasured(seen)}
 
+    def probed(self, rows: Rows) -> dict[str, float]:
+        fn, (site,) = self.found(rows), self.visible
+        y, t = fn.measured(rows[site.name]), torch.linspace(0.2, 0.8, len(rows[site.name]))
+        z = fn.denoiser.schedule.noised(y, torch.randn(y.shape), t)
+        said = {"velocity": fn.denoiser.velocity(z, t).sum(), "row": y.sum(), "spread": fn.log_spread}
+        return {k: float(v) for k, v in (said | vars(fn.solver) | {"probes": fn.num_probes}).items()}
+
 
 class PyroChained(PyroBounded, Diffusing):
     """Rows, a program with a chain of latents, and the fixed guide of the chain."""
@@ -138,6 +158,10 @@ class PyroChained(PyroBounded, Diffusing):
         """The guide's hidden sites, of a chain the first level and one other."""
         lazy = Lazy(time, whole)
         return lazy, {k: n for k, n in self.guided(rows, lazy).items() if not n["is_observed"]}
+
+    def probed(self, rows: Rows) -> dict[str, float]:
+        terms = self.terms(rows, torch.linspace(0.2, 0.8, len(next(iter(rows.values())))))
+        return {"likelihood": float(terms.likelihood.sum()), "bound": float(terms.log_ratio.sum())}
 
     def draw(self, rows: Rows, centre: bool = False) -> dict[str, torch.Tensor]:
         """Hidden sites drawn from the guide, of a chain the first level and NaN."""

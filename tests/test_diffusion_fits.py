@@ -1,0 +1,191 @@
+"""Fits of denoisers end to end: what is learned, drawn and told, of data whose law is known."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probgen as pg
+from probgen.algorithm import Incompatible
+from probgen.model import Model
+from probgen.nets.diffusion.chains import Backward, Noised, levels
+from probgen.nets.diffusion.denoiser import Normal
+from probgen.nets.diffusion.schedules import Linear, Straight, linear_levels
+from probgen.nets.diffusion.site import diffused
+
+MEAN, SD = np.array([0.5, -1.0]), np.array([0.6, 0.3])
+ROWS = MEAN + SD * np.random.default_rng(0).normal(size=(2000, 2))
+QUIET = {"progress": False}
+
+
+def exact(schedule):
+    """The denoiser of normal data, whose mean and variances are learned."""
+    mean = numpyro.param("mean", jnp.zeros(2))
+    variance = numpyro.param("variance", jnp.ones(2), constraint=dist.constraints.positive)
+    return Normal(schedule, mean, jnp.diag(variance))
+
+
+def straight(x=None):
+    numpyro.sample("x", diffused(exact(Straight()), (2,)), obs=x)
+
+
+def preserving(x=None):
+    numpyro.sample("x", diffused(exact(Linear()), (2,)), obs=x)
+
+
+def chain(x=None):
+    steps = Backward(exact(linear_levels(50)), (2,), levels(linear_levels(50), 50), "bridge")
+    z = numpyro.sample("z", steps)
+    mean, scale = steps.last(z[0])
+    numpyro.sample("x", dist.Normal(mean, scale).to_event(1), obs=x)
+
+
+def noising(x):
+    numpyro.sample("z", Noised(x, linear_levels(50), levels(linear_levels(50), 50)))
+
+
+def log_normal(x):
+    return (-0.5 * ((x - MEAN) / SD) ** 2 - np.log(SD * np.sqrt(2 * np.pi))).sum(-1)
+
+
+LEARNED = {"num_steps": 1500, "learning_rate": 0.02, "batch_size": 256, "ema": 0.99, **QUIET}
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return pg.fit(Model(straight, by_row=True), {"x": ROWS}, inference="flow_matching", **LEARNED)
+
+
+@pytest.fixture(scope="module")
+def levelled():
+    return pg.fit(Model(chain, guide=noising, by_row=True), {"x": ROWS}, inference="svi", **LEARNED)
+
+
+def test_flow_matching_finds_the_mean_and_the_variances(flow):
+    """Sampling error of the rows' own moments is 3 % of a variance."""
+    assert flow.parameters["mean"] == pytest.approx(MEAN, abs=0.05)
+    assert flow.parameters["variance"] == pytest.approx(SD**2, rel=0.15)
+
+
+def test_the_bound_of_a_chain_finds_the_mean_and_the_variances(levelled):
+    assert levelled.parameters["mean"] == pytest.approx(MEAN, abs=0.05)
+    assert levelled.parameters["variance"] == pytest.approx(SD**2, rel=0.15)
+
+
+def test_densities_say_of_which_law_they_are(flow, levelled):
+    x = ROWS[:200]
+    ode, bound, own = flow.log_prob(x), levelled.log_prob(x), levelled.log_prob(x, method="ode")
+    assert ode.kind == own.kind == "ODE density" and bound.kind == "lower bound: chain"
+    sde = flow.log_prob(x, method="bound")
+    assert sde.kind == "lower bound: reverse SDE"
+    truth = log_normal(x).mean()
+    assert ode.value.mean() == pytest.approx(truth, abs=0.05)
+    assert own.value.mean() == pytest.approx(truth, abs=0.06)  # at log SNR of the first level: x with a little noise
+    for lower in (bound, sde):
+        error = np.sqrt(np.mean(lower.stderr**2) / len(x))
+        assert truth - 0.25 < lower.value.mean() < truth + 0.05 + 4 * error
+
+
+@pytest.mark.parametrize("sampler", ["own", "ancestral", "ddim", "heun", "dpm++", "sde"])
+def test_draws_of_every_sampler_have_the_moments(flow, levelled, sampler):
+    """2000 draws: 5 standard errors of a mean, 8 % of a standard deviation, plus 2 % for steps."""
+    for fit in (flow, levelled):
+        x = fit.sample(2000, sampler=sampler, **({} if sampler == "own" else {"num_steps": 64}))["x"]
+        assert x.shape == (2000, 2)
+        assert (abs(x.mean(0) - MEAN) < 0.03 + 5 * SD / np.sqrt(2000)).all(), sampler
+        assert x.std(0) == pytest.approx(SD, rel=0.14), sampler
+
+
+def test_a_start_is_kept_as_its_level_says(flow):
+    """SDEdit of a point: mean and variance by conjugate normals, given the share of noise."""
+    start, level = np.array([1.1, -0.7]), 0.3
+    x = flow.sample(4000, start=start, level=level, num_steps=64)["x"]
+    t = 1 / (1 + np.sqrt((1 - level) / level))  # straight paths: sigma^2 / alpha^2 = level / (1 - level)
+    alpha, sigma = 1 - t, t
+    total = alpha**2 * SD**2 + sigma**2
+    mean = MEAN + alpha**2 * SD**2 / total * (start - MEAN)
+    variance = SD**2 * sigma**2 / total + (alpha * SD**2 / total) ** 2 * sigma**2
+    assert x.mean(0) == pytest.approx(mean, abs=0.06)
+    assert x.var(0) == pytest.approx(variance, rel=0.2)
+
+
+def test_points_between_two_lie_between(flow):
+    between = flow.interpolate(ROWS[0], ROWS[1], 5)["x"]
+    assert between[0] == pytest.approx(ROWS[0], abs=0.02) and between[-1] == pytest.approx(ROWS[1], abs=0.02)
+
+
+def test_the_network_is_no_worse_than_a_linear_one_at_any_level(flow):
+    found = flow.losses()
+    assert found["error"] == pytest.approx(np.ones(10), abs=0.15)  # of normal data a linear denoiser is the best
+    assert np.all(np.diff(found["log_ratio"]) > 0)
+
+
+def test_a_trajectory_begins_at_noise_and_ends_at_a_point(flow):
+    path = flow.trajectory(4, num_steps=10)
+    assert path["z"].shape == (4, len(path["times"]), 2) and path["times"][0] == 1 and path["times"][-1] == 0
+
+
+def test_the_verdict_of_what_is_exact_passes_and_names_both_laws(flow):
+    found = {f.check: f for f in flow.diagnose().findings}
+    assert found["laws"].status == found["levels"].status == found["density"].status == "pass"
+    assert found["two_sample"].status == found["coverage"].status == "pass"
+
+
+def test_a_network_that_learned_nothing_does_not_pass():
+    fit = pg.fit("velocity", data="two_moons", inference="flow_matching", num_steps=20, width=16, depth=1, **QUIET)
+    verdict = fit.diagnose()
+    assert verdict.status == "fail", verdict
+
+
+def test_maximum_likelihood_through_the_ode():
+    fit = pg.fit(Model(preserving, by_row=True), {"x": ROWS}, inference="mle", num_steps=200, learning_rate=0.05, **QUIET)
+    assert fit.parameters["mean"] == pytest.approx(MEAN, abs=0.08)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, killed):
+    model, settings = Model(straight, by_row=True), {"num_steps": 60, "batch_size": 16, **QUIET}
+    whole = pg.fit(model, {"x": ROWS[:100]}, inference="denoising_or_flow" if False else "flow_matching", **settings)
+    killed(pg.fit, model, {"x": ROWS[:100]}, inference="flow_matching", out=tmp_path / "run", **settings)
+    resumed = pg.resume(tmp_path / "run", program=model, progress=False)
+    for name, value in whole.state.items():
+        assert np.array_equal(value, resumed.state[name]), name
+
+
+def test_a_fit_is_written_down_and_read(flow, tmp_path):
+    flow.save(tmp_path / "run")
+    again = pg.load(tmp_path / "run", program=Model(straight, by_row=True))
+    assert np.array_equal(again.sample(5)["x"], flow.sample(5)["x"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sampler": "dimm"}, "Known: ancestral, ddim"),
+        ({"sampler": "ddim", "num_steps": 0}, "num_steps"),
+        ({"num_steps": 10}, "say which"),
+        ({"start": MEAN, "level": 1.5}, "level is 1.5"),
+        ({"level": 0.5}, "level is of a start"),
+        ({"start": np.zeros(3)}, "expected \\(2,\\)"),
+        ({"start": np.full(2, 1e6)}, "in their units"),
+        ({"guidance": 2.0}, "no inputs of whole numbers"),
+    ],
+)
+def test_bad_ways_to_draw_are_refused(flow, given, message):
+    with pytest.raises(ValueError, match=message):
+        flow.sample(2, **given)
+
+
+def test_bad_data_and_settings_are_refused():
+    whole = np.random.default_rng(0).integers(-5, 300, size=(50, 3))
+    for model in ("velocity", "score_vp", "score_ve", "edm", "score_sub_vp"):
+        with pytest.raises(ValueError, match="dequantise"):
+            pg.fit(model, data=whole, inference="denoising", **QUIET)
+    with pytest.raises(ValueError, match="num_levels is 0"):
+        pg.fit("ddpm", data=ROWS, inference="svi", num_levels=0, **QUIET)
+    with pytest.raises(Incompatible, match="denois"):
+        pg.fit("realnvp", data=ROWS, inference="flow_matching", **QUIET)
+    with pytest.raises(Incompatible, match="log ratios"):
+        pg.fit(Model(chain, guide=noising, by_row=True), {"x": ROWS}, inference="svi", objective="iwae", **QUIET)
+    with pytest.raises(ValueError, match="coupling is 'ot'"):
+        pg.fit("velocity", data=ROWS, inference="flow_matching", coupling="ot", **QUIET)
