@@ -258,7 +258,7 @@ def langevin_ours(weights: list[np.ndarray], chains: int) -> float:
         numpyro.factor("energy", jax.nn.silu(jax.nn.silu(x @ W1) @ W2) @ w3 - 0.5 * x @ x)
 
     data = dict(zip(("W1", "W2", "w3"), weights, strict=True))
-    settings = {"num_chains": chains, "num_warmup": 0, "step_size": 0.1, "thinning": 25, "start": "uniform",
+    settings = {"num_chains": chains, "num_warmup": 0, "step_size": 0.1, "thin": 25, "start": "uniform",
                 "metric": "diagonal", "precision": "float32", "progress": False}  # fmt: skip
     seconds = {n: best(lambda n=n: pg.fit(program, data, "ula", num_samples=n, **settings), 2) for n in (4, 12)}
     return 200 / (seconds[12] - seconds[4])

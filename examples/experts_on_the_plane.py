@@ -37,7 +37,7 @@ def either():
 
 targets, mala = {"AND": pg.product(*fits), "OR": either}, pg.inference.MALA(start="uniform")
 draws = {name: pg.fit(t, inference=mala, seed=2).draws["x"].reshape(-1, 2) for name, t in targets.items()}
-small = pg.inference.ULA(step_size=0.15, thinning=1, start="uniform", num_warmup=0, num_samples=200, num_chains=1)
+small = pg.inference.ULA(step_size=0.15, thin=1, start="uniform", num_warmup=0, num_samples=200, num_chains=1)
 path = pg.fit(either, inference=small).draws["x"][0]
 
 # %% Draws against quadrature on a grid: shares of squares of side 1/2. Likely: denser than the lowest 1 % of an expert's rows.

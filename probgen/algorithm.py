@@ -105,10 +105,13 @@ class Sampler(Inference[T]):
     num_chains: independent chains.
     thin: transitions between two kept draws: each chain makes num_samples * thin of them after warm-up.
 
+    thins_itself: whether a step is `thin` transitions by itself, in warm-up as well: so with samplers whose single transitions
+    move little, and which make many of them for a draw by default.
     The info of every step has `z` (dim,), the position, and `log_density` (), beside what the algorithm adds.
     """
 
     begins_anywhere: ClassVar[bool] = True
+    thins_itself: ClassVar[bool] = False
 
     num_warmup: int = 400
     num_samples: int = 1000
@@ -165,6 +168,7 @@ def closest(word: str, known: Any) -> str:
 def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
     """The inference with some settings changed; an unknown one is a TypeError that lists the known ones."""
     known = [f.name for f in fields(inference)]
+    keywords = _as_named_now(keywords, known)
     for word in keywords:
         if word not in known:
             raise TypeError(
@@ -172,6 +176,19 @@ def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
             )
     own = {f.name: getattr(inference, f.name) for f in fields(inference)}
     return replace(inference, **settled(inference, own | keywords))
+
+
+FORMER = {"thinning": "thin"}  # settings by the names that they once had, in old runs and scripts
+
+
+def _as_named_now(keywords: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    """The keywords by today's names. An old run has both words for thinning, which multiplied."""
+    found = dict(keywords)
+    for old, new in FORMER.items():
+        if old in found and old not in known and new in known:
+            value = found.pop(old)
+            found[new] = value * found[new] if new in found else value
+    return found
 
 
 def offered(inference: Inference | type[Inference], target: type[Target] | Target) -> bool:

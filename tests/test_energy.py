@@ -90,7 +90,7 @@ def prepared(name, blocked=True):
 def test_gibbs_is_the_enumerated_distribution(name):
     """Total variation within 1.3 times what as many independent draws have on average."""
     program, data = PROGRAMS[name]
-    fit = pg.fit(program, data, "gibbs", num_chains=200, num_samples=500, num_warmup=100, thinning=4, seed=1)
+    fit = pg.fit(program, data, "gibbs", num_chains=200, num_samples=500, num_warmup=100, thin=4, seed=1)
     log_p = enumerated(fit.target)
     p = np.exp(log_p - np.logaddexp.reduce(log_p))
     base = np.array([v.levels for v in fit.target.variables for _ in range(v.size)])

@@ -78,7 +78,7 @@ def side_by_side(**data):
 
 @pytest.mark.parametrize(
     ("inference", "settings"),
-    [("tempering", {"num_temperatures": 3, "hottest": 0.5}), ("metropolis", {"thinning": 2})],
+    [("tempering", {"num_temperatures": 3, "hottest": 0.5}), ("metropolis", {"thin": 2})],
     ids=["tempering", "metropolis"],
 )
 @pytest.mark.usefixtures("optimised")
@@ -119,7 +119,7 @@ def test_chains_in_two_modes_are_flagged_and_tempering_visits_both():
     settings = {"num_chains": 4, "num_samples": 1000, "seed": 3}
     verdict = pg.fit(ising, {"coupling": 0.6, "side": 8}, "gibbs", **settings).diagnose()
     assert verdict["r_hat"].status == "fail"
-    fit = pg.fit(ising, {"coupling": 0.6, "side": 8}, "tempering", thinning=8, num_warmup=100, **settings)
+    fit = pg.fit(ising, {"coupling": 0.6, "side": 8}, "tempering", thin=8, num_warmup=100, **settings)
     assert fit.diagnose()["r_hat"].value < 1.02
     sign = np.sign(2 * fit.z.mean(axis=2) - 1)
     assert (abs(sign.mean(axis=1)) < 0.5).all()
@@ -182,7 +182,7 @@ def mixed():
     numpyro.factor("energy", -0.25 * jnp.sum((x - k) ** 4) + 0.5 * (k[0] == k[1]))
 
 
-@pytest.mark.parametrize(("inference", "settings"), [("metropolis", {"thinning": 5}), ("gibbs", {})])
+@pytest.mark.parametrize(("inference", "settings"), [("metropolis", {"thin": 5}), ("gibbs", {})])
 def test_what_asks_nothing_of_the_density(inference, settings):
     """Levels that attract, and reals with a quartic conditional, which no derivative gives; four standard errors."""
     with pytest.raises(NotConditional, match="quadratic in x"):
@@ -237,7 +237,7 @@ def test_random_walk_has_the_moments_of_a_gaussian():
 
 @needs_pyro
 def test_random_walk_runs_on_pyro():
-    settings = {"num_chains": 2, "num_samples": 300, "num_warmup": 100, "thinning": 10}
+    settings = {"num_chains": 2, "num_samples": 300, "num_warmup": 100, "thin": 10}
     fit = pg.fit(gaussian_pyro, {"scale": np.array(1.19**0.5)}, "random_walk", seed=6, **settings)
     assert has_moments(np.stack([fit.draws["x"], fit.draws["y"]], axis=-1))
 
@@ -378,7 +378,7 @@ def test_what_has_no_minimum_cut_is_refused():
         ("tempering", {"over": "cd"}, "known: auto, gibbs"),
         ("annealing", {"last": 0.01}, "above first"),
         ("icm", {"num_restarts": 0}, "above 0"),
-        ("metropolis", {"thinning": 0}, "above 0"),
+        ("metropolis", {"thin": 0}, "above 0"),
         ("random_walk", {"target_accept": 1.5}, "between 0 and 1"),
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import numpyro
 import numpyro.distributions as nd
 import pytest
 
 import probgen as pg
+from probgen import catalog
+from probgen.cli.flags import _parse
 from probgen.data import whole_numbers
 from probgen.fits.seal import ChangedRun
 
@@ -94,7 +98,7 @@ def test_learners_go_on_by_steps():
 
 
 @PROGRAMS
-@pytest.mark.parametrize("inference", ["nuts", "mala"])
+@pytest.mark.parametrize("inference", ["nuts", "hmc"])
 def test_thinned_draws_are_those_of_the_whole_chain(program, inference):
     whole = pg.fit(program, {"y": Y}, inference, num_samples=60, **SHORT)
     thin = pg.fit(program, {"y": Y}, inference, num_samples=20, thin=3, **SHORT)
@@ -104,10 +108,31 @@ def test_thinned_draws_are_those_of_the_whole_chain(program, inference):
     assert np.array_equal(pg.extend(thin, num_samples=4).z[:, :20], thin.z)
 
 
-def test_thinned_gibbs():
-    whole = pg.fit(numpyro_ising, {"n": 6}, "gibbs", num_samples=40, **SHORT)
-    thin = pg.fit(numpyro_ising, {"n": 6}, "gibbs", num_samples=20, thin=2, **SHORT)
-    assert np.array_equal(thin.z, whole.z[:, 1::2])
+@pytest.mark.parametrize(
+    ("program", "data", "inference"), [(numpyro_normal, {"y": Y}, "mala"), (numpyro_ising, {"n": 6}, "gibbs")]
+)
+def test_the_former_word_for_thin_still_means_it(tmp_path, program, data, inference):
+    """Of samplers whose step is so many transitions: as a keyword, and in run.json, where a run then goes on bit for bit."""
+    fit = pg.fit(program, data, inference, num_samples=20, thin=3, out=tmp_path / "a", **SHORT)
+    assert pg.fit(program, data, inference, num_samples=20, thinning=3, **SHORT).inference == fit.inference
+    if inference == "mala":
+        assert (fit.records["n_steps"] == 3).all()
+    file = tmp_path / "a" / "run.json"
+    record = json.loads(file.read_text())
+    for settings, said in ((record["inference"]["settings"], int), (record["seal"]["settings"], str)):
+        settings |= {"thin": said(1), "thinning": said(3)}
+    file.write_text(json.dumps(record))
+    old = pg.load(tmp_path / "a", program=program)
+    assert old.inference == fit.inference
+    whole = pg.fit(program, data, inference, num_samples=30, thin=3, **SHORT)
+    assert np.array_equal(pg.extend(old, num_samples=10).z, whole.z)
+
+
+def test_both_words_of_an_old_run_multiply_and_others_take_the_former_one_alone():
+    assert catalog.inference("mala", {"thin": 2, "thinning": 20}).thin == 40
+    assert catalog.inference("nuts", {"thinning": 4}).thin == 4
+    with pytest.raises(TypeError, match="'thinning' of mean_field"):
+        catalog.inference("mean_field", {"thinning": 4})
 
 
 def test_whole_numbers_of_other_types():
@@ -132,3 +157,8 @@ def test_whole_numbers_of_other_types():
         with pytest.raises(TypeError, match=r"seed is .*whole number"):
             pg.fit(numpyro_normal, {"y": Y}, seed=seed)
     assert whole_numbers.seed(jax.numpy.int32(3)) == whole_numbers.seed(np.array(3)) == 3
+
+
+@pytest.mark.parametrize("words", [["--thinning", "3"], ["--thinning=3"], ["--thin", "3"]])
+def test_the_shell_knows_the_former_word(words):
+    assert _parse(["fit", "two_normals", "--inference", "mala", *words]).thin == 3

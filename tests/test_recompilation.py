@@ -5,11 +5,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from conftest import ENGINES, python
 
 import probgen as pg
+from probgen import catalog, runtime
 from probgen.engine.numpyro.running import compiling, mappings
+from probgen.engine.numpyro.targets.bounded import NumpyroBounded
+from probgen.engine.numpyro.targets.paired import NumpyroGuided
+from probgen.run import conditioned
 
 RUNS = []  # one entry for each time that a program's body ran
 Y, X = np.linspace(-1, 1, 30), np.linspace(0, 2, 30)
@@ -131,3 +137,36 @@ def test_compiled_code_is_forgotten_before_a_process_runs_out_of_mappings(monkey
     np.testing.assert_array_equal(pg.fit("eight_schools", **settings).z, first.z)
     monkeypatch.setattr(mappings, "SHARE", 1.0)
     assert not mappings.relieve(lambda: pytest.fail("nothing need be forgotten"))
+
+
+def one(x=None):
+    z = numpyro.sample("z", dist.Normal(numpyro.param("m", 0.0), 1.0))
+    numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def whole(x):
+    z = numpyro.sample("z", dist.Normal(numpyro.param("m", 0.0), 1.0))
+    with numpyro.plate("row", len(x)):
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x):
+    numpyro.sample("z", dist.Normal(numpyro.param("loc", 0.0), numpyro.param("s", 1.0)))
+
+
+@pytest.mark.parametrize(("program", "by_row", "kind", "start"), [
+    (one, True, NumpyroBounded, "initial"), (whole, False, NumpyroGuided, "_initial"),
+])  # fmt: skip
+def test_where_parameters_begin_is_traced_once(monkeypatch, program, by_row, kind, start):
+    """Their shapes are asked for by preparing, by the key of compiled code, and by every use of a flat array of them."""
+    traced, begin = [], getattr(kind, start)
+    monkeypatch.setattr(kind, start, lambda self, *args: traced.append(args) or begin(self, *args))
+    learner = catalog.inference("amortised_svi" if by_row else "guided_svi", {})
+    model = pg.Model(program, guide=guide, by_row=by_row)
+    target = conditioned(model, {"x": np.linspace(-1.0, 1.0, 7)}, precision="float32")[1]
+    with runtime.jax_scope("float32"):
+        prepared = learner.prepare(target)
+        traced.clear()
+        prepared.lowered()
+        prepared.lowered()
+    assert len(traced) <= 1

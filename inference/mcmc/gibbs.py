@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from probgen.algorithm import Sampler, positive
+from probgen.algorithm import Sampler
 from probgen.inference.mcmc import _turns
 from probgen.inference.mcmc.hmc import HMC
 from probgen.target import Conditional
@@ -37,7 +37,7 @@ class Info(NamedTuple):
 class Gibbs(Sampler[Conditional]):
     """Block Gibbs sampling, all chains at once.
 
-    thinning: sweeps through all unknowns for every draw.
+    thin: sweeps through all unknowns for every draw.
     blocks: sites to be drawn together, `(("v",), ("h1", "h2"))`; by default found from the density.
     conditionals: "gradient", or "evaluation" of the density at every value of one unit after the other for the sites that
         its derivatives do not describe; by default what the program needs, and of an energy the gradient.
@@ -47,16 +47,16 @@ class Gibbs(Sampler[Conditional]):
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     together: ClassVar[bool] = True
     precision: ClassVar[str] = "float32"
+    thins_itself: ClassVar[bool] = True
 
     num_warmup: int = 400
-    thinning: int = 1
+    thin: int = 1
     blocks: tuple[tuple[str, ...], ...] = ()
     conditionals: Literal["auto", "gradient", "evaluation"] = "auto"
     target_accept: float = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "thinning")
         if self.conditionals not in ("auto", "gradient", "evaluation"):
             raise ValueError(f"conditionals is {self.conditionals!r}; known: auto, gradient, evaluation")
 
@@ -97,11 +97,11 @@ class Gibbs(Sampler[Conditional]):
         import jax
 
         if target.takes_turns:
-            return _turns.step(key, state, target, self._hmc, self.thinning)
+            return _turns.step(key, state, target, self._hmc, self.thin)
 
         def one(i: Any, values: Any) -> Any:
             return target.sweep(jax.random.fold_in(key, i), values)
 
-        values = jax.lax.fori_loop(1, self.thinning, one, state.values) if self.thinning > 1 else state.values
+        values = jax.lax.fori_loop(1, self.thin, one, state.values) if self.thin > 1 else state.values
         state = State(*target.sweep_with_density(jax.random.fold_in(key, 0), values))
         return state, Info(target.flat(state.values), state.log_density)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from probgen.algorithm import positive
 from probgen.inference.mcmc import _adaptation
 from probgen.inference.mcmc._hamiltonian import Adapted, Info, State, langevin
 from probgen.target import Continuous
@@ -20,23 +19,20 @@ from probgen.target import Continuous
 class MALA(Adapted):
     """The Metropolis-adjusted Langevin algorithm.
 
-    thinning: Langevin steps for every draw; diffusion moves little in one.
+    thin: Langevin steps for every draw; diffusion moves little in one.
     target_accept: mean acceptance probability that the step size aims at.
     """
 
     steady: ClassVar[bool] = True
+    thins_itself: ClassVar[bool] = True
 
     target_accept: float | None = 0.574
-    thinning: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "thinning")
+    thin: int = 20
 
     def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         ops, xp = target.ops, target.ops.xp
         step_size = _adaptation.current_step_size(xp, state.warmup, self.num_warmup)
-        state, accept, diverging, energy = langevin(key, target, state, step_size, self.thinning)
+        state, accept, diverging, energy = langevin(key, target, state, step_size, self.thin)
         warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept)
-        info = Info(state.z, state.log_density, accept, step_size, xp.int32(self.thinning), diverging, energy)
+        info = Info(state.z, state.log_density, accept, step_size, xp.int32(self.thin), diverging, energy)
         return state._replace(warmup=warmup), info

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-from probgen.algorithm import Sampler, positive
+from probgen.algorithm import Sampler
 from probgen.target import Conditional
 
 OPTIMAL = 0.44  # acceptance of a normal step in one dimension; Gelman, Roberts and Gilks 1996
@@ -40,18 +40,15 @@ class Info(NamedTuple):
 class Metropolis(Sampler[Conditional]):
     """Single-unit Metropolis, all chains at once.
 
-    thinning: steps of `dim` proposals for every draw.
+    thin: steps of `dim` proposals for every draw.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     together: ClassVar[bool] = True
     precision: ClassVar[str] = "float32"
+    thins_itself: ClassVar[bool] = True
 
-    thinning: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "thinning")
+    thin: int = 1
 
     def kernel(self) -> Metropolis:
         return replace(self, num_samples=1, num_chains=1)
@@ -78,7 +75,7 @@ class Metropolis(Sampler[Conditional]):
 
         from probgen.engine.numpyro.sums import energy
 
-        count = self.thinning * target.dim
+        count = self.thin * target.dim
         k_unit, k_jump, k_normal, k_accept = jax.random.split(key, 4)
         z = energy.join(target.variables, state.values)
         levels = jnp.concatenate([jnp.full(v.size, v.levels) for v in target.variables])

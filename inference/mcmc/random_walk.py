@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from probgen.algorithm import positive
 from probgen.inference.mcmc import _adaptation
 from probgen.inference.mcmc._hamiltonian import Adapted, State
 from probgen.target import Continuous
@@ -32,18 +31,15 @@ class Info(NamedTuple):
 class RandomWalk(Adapted):
     """Random-walk Metropolis.
 
-    thinning: proposals for every draw; decorrelation takes a number that grows with the dimension.
+    thin: proposals for every draw; decorrelation takes a number that grows with the dimension.
     target_accept: mean acceptance probability that the step size aims at.
     """
 
     steady: ClassVar[bool] = True
+    thins_itself: ClassVar[bool] = True
 
     target_accept: float | None = 0.234
-    thinning: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "thinning")
+    thin: int = 50
 
     def first_step(self, dim: int) -> float:
         """The step size to begin with, in whitened units: the best one for a normal density."""
@@ -68,8 +64,8 @@ class RandomWalk(Adapted):
             return i + 1, ops.where(taken, proposal, z), ops.where(taken, value, log_density), total + accept
 
         first = (xp.int32(0), state.z, state.log_density, state.log_density * 0)
-        _, z, log_density, total = ops.while_loop(lambda c: c[0] < self.thinning, move, first)
-        accept, (_, gradient) = total / self.thinning, target.value_and_grad(z)
+        _, z, log_density, total = ops.while_loop(lambda c: c[0] < self.thin, move, first)
+        accept, (_, gradient) = total / self.thin, target.value_and_grad(z)
         warmup = _adaptation.advance(ops, self, state.warmup, z, gradient, accept)
-        info = Info(z, log_density, accept, step_size, xp.int32(self.thinning))
+        info = Info(z, log_density, accept, step_size, xp.int32(self.thin))
         return State(z, log_density, gradient, warmup), info

@@ -41,24 +41,25 @@ class SGLD(Sampler[SubsampledContinuous]):
 
     step_size: e, in whitened units; decay: its exponent, 1/3 is the optimal rate (Teh, Thiery and Vollmer 2016), 0
         keeps it constant; offset: steps of the decay's time scale.
-    thinning: Langevin steps for every draw.
+    thin: Langevin steps for every draw.
     metric: "dense", "low_rank", "diagonal", or "auto" (dense up to 40 dimensions); from the start, it does not adapt.
     start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
     """
 
     steady: ClassVar[bool] = True
     bias: ClassVar[str | None] = "minibatch gradients without a Metropolis correction bias the draws"
+    thins_itself: ClassVar[bool] = True
 
     step_size: float = 0.2
     decay: float = 1 / 3
     offset: float = 20_000.0
-    thinning: int = 50
+    thin: int = 50
     metric: Literal["auto", "dense", "low_rank", "diagonal"] = "auto"
     start: Literal["pathfinder", "uniform"] = "pathfinder"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "step_size", "offset", "thinning")
+        positive(self, "step_size", "offset")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}; it must lie in [0, 1)")
 
@@ -70,7 +71,7 @@ class SGLD(Sampler[SubsampledContinuous]):
 
     def step(self, key: Any, state: State, target: SubsampledContinuous) -> tuple[State, Info]:
         ops, xp, metric = target.ops, target.ops.xp, state.metric
-        size = self.step_size * (1 + state.step * self.thinning / self.offset) ** -self.decay
+        size = self.step_size * (1 + state.step * self.thin / self.offset) ** -self.decay
 
         def move(carry: Any) -> Any:
             i, z, _, _ = carry
@@ -81,8 +82,8 @@ class SGLD(Sampler[SubsampledContinuous]):
             return i + 1, z + metric.push(step), value, pulled
 
         first = (xp.int32(0), state.z, state.log_density, state.z * 0)
-        _, z, value, _ = ops.while_loop(lambda c: c[0] < self.thinning, move, first)
-        k_one, k_two = ops.split(ops.fold_in(key, self.thinning), 2)
+        _, z, value, _ = ops.while_loop(lambda c: c[0] < self.thin, move, first)
+        k_one, k_two = ops.split(ops.fold_in(key, self.thin), 2)
         one, two = (metric.pull(target.minibatch_value_and_grad(k, z)[1]) for k in (k_one, k_two))
         noise = 0.25 * size**2 * xp.mean((one - two) ** 2) / 2
-        return State(z, value, metric, state.step + 1), Info(z, value, size, xp.int32(self.thinning), noise)
+        return State(z, value, metric, state.step + 1), Info(z, value, size, xp.int32(self.thin), noise)

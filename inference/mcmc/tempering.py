@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from probgen.algorithm import Sampler, fitting, positive
+from probgen.algorithm import Sampler, fitting
 from probgen.target import Conditional, Unnormalised
 
 FIRST_ROUND = 16  # steps; the ladder is learned anew after so many, and at every doubling
@@ -94,22 +94,22 @@ class Tempering(Sampler[Unnormalised]):
     num_temperatures: rungs of each ladder; exchanges fail where they are too few: see `swap_rate`.
     hottest: the smallest inverse temperature, at which a chain must cross between modes by itself.
     ladder: "adaptive" for rungs that trade places equally often, learned in warm-up; "geometric" for even ratios.
-    thinning: steps of the rungs' sampler, each with its exchanges, for every draw.
+    thin: steps of the rungs' sampler, each with its exchanges, for every draw.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     together: ClassVar[bool] = True
+    thins_itself: ClassVar[bool] = True
 
     over: Literal["auto", "gibbs", "metropolis", "random_walk", "mala", "hmc", "nuts"] = "auto"
     num_warmup: int = 500
     num_temperatures: int = 10
     hottest: float = 0.1
     ladder: Literal["adaptive", "geometric"] = "adaptive"
-    thinning: int = 1
+    thin: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "thinning")
         if self.over not in ("auto", *MOVERS):
             raise ValueError(f"over is {self.over!r}; known: auto, {', '.join(MOVERS)}")
         if self.num_temperatures < 2:
@@ -130,7 +130,7 @@ class Tempering(Sampler[Unnormalised]):
         from probgen import catalog
 
         name = ("gibbs" if isinstance(target, Conditional) else "hmc") if self.over == "auto" else self.over
-        settings: dict[str, Any] = {"num_warmup": self.num_warmup * self.thinning}
+        settings: dict[str, Any] = {"num_warmup": self.num_warmup * self.thin}
         if name == "gibbs":
             settings["conditionals"] = "evaluation"
         found: Any = catalog.inference(name, settings).kernel()
@@ -155,7 +155,7 @@ class Tempering(Sampler[Unnormalised]):
         def one(i: Any, carry: Any) -> Any:
             return self._round(jax.random.fold_in(key, i), carry[0], target)
 
-        state, rates = jax.lax.fori_loop(0, self.thinning, one, (state, 0 * state.rejected))
+        state, rates = jax.lax.fori_loop(0, self.thin, one, (state, 0 * state.rejected))
         coldest = jax.tree.map(lambda x: x[0], state.rungs)
         z = coldest.z if "z" in coldest._fields else target.flat(coldest.values)
         return state, Info(z, state.log_density[0], state.replica[0], rates)
@@ -183,7 +183,7 @@ class Tempering(Sampler[Unnormalised]):
             return inverse, rejected
         barrier = jnp.append(0.0, jnp.cumsum(rejected + 1e-3 * step)).astype(inverse.dtype)
         even = jnp.interp(jnp.linspace(0.0, barrier[-1], len(inverse)), barrier, inverse)
-        done = (step & (step - 1) == 0) & (step >= FIRST_ROUND) & (step <= self.num_warmup * self.thinning)
+        done = (step & (step - 1) == 0) & (step >= FIRST_ROUND) & (step <= self.num_warmup * self.thin)
         return jnp.where(done, even.astype(inverse.dtype), inverse), jnp.where(done, 0.0, rejected)
 
 

@@ -36,7 +36,7 @@ class ULA(MALA):
         step_size = _adaptation.current_step_size(xp, state.warmup, self.num_warmup)
         if self.step_size is not None:
             step_size = step_size * 0 + self.step_size
-        state, accept, diverging, energy = langevin(key, target, state, step_size, self.thinning, warming)
+        state, accept, diverging, energy = langevin(key, target, state, step_size, self.thin, warming)
         warmup = _adaptation.advance(ops, self, state.warmup, state.z, state.gradient, accept)
-        info = Info(state.z, state.log_density, accept, step_size, xp.int32(self.thinning), diverging, energy)
+        info = Info(state.z, state.log_density, accept, step_size, xp.int32(self.thin), diverging, energy)
         return state._replace(warmup=warmup), info

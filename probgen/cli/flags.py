@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_type_hints
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from probgen.algorithm import closest
+from probgen.algorithm import FORMER, closest
 from probgen.cli.collection import List, Matrix, Show
 from probgen.cli.compare import Compare
 from probgen.cli.evaluate import Evaluate
@@ -29,6 +29,7 @@ def _parse(words: list[str]) -> Any:
     """The command that the words say; an unknown flag is a TypeError that names the known ones."""
     commands = dict(COMMANDS)
     if words[:1] == ["fit"]:
+        words = [_by_its_name_now(word) for word in words]
         commands["fit"] = _with_settings(*_meant(words))
     choice: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in commands.items())]  # noqa: UP007
     command, rest = tyro.cli(
@@ -56,6 +57,13 @@ def _inputs(rest: list[str]) -> tuple[list[str], list[str]]:
             continue
         found.append(f"{flag[2:].replace('-', '_')}={value if equals else words.pop(0)}")
     return found, left
+
+
+def _by_its_name_now(word: str) -> str:
+    """A flag of a setting that had another name once."""
+    flag, equals, value = word.partition("=")
+    now = FORMER.get(flag.removeprefix("--")) if flag.startswith("--") else None
+    return f"--{now}{equals}{value}" if now else word
 
 
 def _named(words: list[str], *flags: str) -> str | None:

@@ -215,7 +215,7 @@ def _sampler_bias(evidence: Evidence) -> Finding | None:
 
 def _more(evidence: Evidence) -> str:
     if getattr(evidence.fit.target, "takes_turns", False):
-        return "thinning=10; or inference='nuts', where it can sum the finite unknowns out"
+        return "thin=10; or inference='nuts', where it can sum the finite unknowns out"
     if isinstance(evidence.fit.target, Conditional):
         return "inference='tempering', which crosses between modes; or more draws"
     more = 4 * evidence.settings.get("num_samples", 1000)

@@ -12,6 +12,11 @@ EVER = ("diverging",)  # an alarm of any of them counts,
 LARGEST = ("tree_depth",)  # as does the largest; all else is told of the last one
 
 
+def asked(kernel: Any) -> bool:
+    """Whether a kernel's steps are to be thinned here."""
+    return getattr(kernel, "thin", 1) > 1 and not kernel.thins_itself
+
+
 def step(kernel: Any, key: Any, i: Any, state: Any, target: Any) -> tuple[Any, Any]:
     """Step i of a chain: one transition in warm-up, `kernel.thin` of them afterwards."""
     thin, ops = kernel.thin, target.ops

@@ -25,6 +25,7 @@ from probgen.engine.pyro.continuous import target_type
 from probgen.engine.pyro.executor import OPS, Executor, Ops
 from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
+from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.noise import asked as denoising
 from probgen.engine.pyro.noise.diffused import diffused
 from probgen.engine.pyro.paired import PyroGuided
@@ -124,7 +125,7 @@ def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Ma
     """False where the program is one of batches of rows, and the guide is not but runs on the whole data; else None."""
     try:
         rows = pyro_types.in_one_type(lambda p, kind: rows_of(p, data, kind), pinned(program), "float32")
-        if rows is None or fits_rows(rows, guide):
+        if not isinstance(rows, PyroLearnable) or fits_rows(rows, guide):
             return None
     except MixesRows:  # as batches of rows; whole, they are what they are
         pass

@@ -234,7 +234,7 @@ class Executor:
         return state, {name: np.stack([_array(info[name]) for info in infos]) for name in (infos[0] if infos else ())}
 
     def _step(self, key: Key, i: int, state: Any) -> tuple[Any, Any]:
-        if getattr(self.kernel, "thin", 1) > 1:
+        if thinning.asked(self.kernel):
             return thinning.step(self.kernel, key, i, state, self.target)
         return self.kernel.step(OPS.fold_in(key, i), state, self.target)
 

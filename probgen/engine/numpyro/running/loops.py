@@ -20,7 +20,7 @@ def init(kernel: Inference, target: Any, key: Any) -> Any:
 def chunk(kernel: Inference, target: Any, key: Any, state: Any, start: Any, stop: Any, *, capacity: int) -> Any:
     """Steps start..stop-1 of one chain, at most `capacity`; how a run is cut into chunks changes nothing in it."""
     step = lambda i, s: kernel.step(jax.random.fold_in(key, i), s, target)  # noqa: E731
-    if getattr(kernel, "thin", 1) > 1:
+    if thinning.asked(kernel):
         step = lambda i, s: thinning.step(kernel, key, i, s, target)  # noqa: E731
     _, shapes = jax.eval_shape(step, start, state)
     records = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), shapes)

@@ -67,8 +67,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):
             key = jax.random.key(0)
-            begin = lambda arrays, key: type(self)(self.structure, arrays).initial(key)  # noqa: E731
-            parameters = jax.eval_shape(begin, self.arrays, key)
+            parameters = self.first_shapes()
             row = jax.eval_shape(lambda arrays: type(self)(self.structure, arrays)._first(), self.arrays)
             terms = jax.jit(lambda arrays, *given: type(self)(self.structure, arrays).terms(*given))
             text = terms.lower(self.arrays, key, parameters, row).as_text()
@@ -111,9 +110,10 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     @property
     def beside(self) -> tuple[str, ...]:
         """Sites that the guide observes, whose log probability is learned beside the bound."""
-        begin = lambda: self.guided(jax.random.key(0), self.initial(jax.random.key(0)), self._first())  # noqa: E731
+        guided = lambda parameters: self.guided(jax.random.key(0), parameters, self._first())  # noqa: E731
         found: list[str] = []
-        jax.eval_shape(lambda: found.extend(k for k, site in begin().items() if not _drawn(site)))
+        look = lambda parameters: found.extend(k for k, site in guided(parameters).items() if not _drawn(site))  # noqa: E731
+        jax.eval_shape(look, self.first_shapes())
         return tuple(found)
 
     def guided(
@@ -263,9 +263,8 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
         }
         try:
             found = NumpyroBounded(target.structure.but(guide=companion(target, guide, kinds)), target.arrays)
-            drawn = jax.eval_shape(
-                lambda: found.draw(jax.random.key(0), found.initial(jax.random.key(0)), found._first())
-            )
+            draw = lambda parameters: found.draw(jax.random.key(0), parameters, found._first())  # noqa: E731
+            drawn = jax.eval_shape(draw, found.first_shapes())
         except (TypeError, ValueError) as error:
             raise ValueError(f"The guide does not run on a row: {error}") from error
     check_drawn({k: v.shape for k, v in hidden.items()}, {k: v.shape for k, v in drawn.items()})

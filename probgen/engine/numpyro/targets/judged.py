@@ -46,7 +46,7 @@ class NumpyroJudged(NumpyroBounded, Judged):
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):
             of = lambda arrays: type(self)(self.structure, arrays)  # noqa: E731
-            parameters = jax.eval_shape(lambda arrays, key: of(arrays).initial(key), self.arrays, jax.random.key(0))
+            parameters = self.first_shapes()
             judge = jax.jit(lambda arrays, p: of(arrays).judged(p, of(arrays)._first()))
             text = judge.lower(self.arrays, parameters).as_text()
         return super().lowered() + text

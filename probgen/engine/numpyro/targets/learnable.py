@@ -14,7 +14,7 @@ from probgen import runtime
 from probgen.engine.numpyro.programs.structure import MEASURES
 from probgen.engine.numpyro.sums import blocking
 from probgen.engine.numpyro.sums.energy import NotConditional
-from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
+from probgen.engine.numpyro.targets.rows import NumpyroRows, first_parameters, learnable
 from probgen.target import Learnable, Variable
 
 __all__ = ["NumpyroLearnable", "learnable"]
@@ -54,9 +54,7 @@ class NumpyroLearnable(NumpyroRows, Learnable):
             values |= {
                 k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in self.arrays.items() if k in self.inputs
             }
-            begin = lambda arrays, key: type(self)(self.structure, arrays).initial(key)  # noqa: E731
-            parameters = jax.eval_shape(begin, self.arrays, jax.random.key(0))
-            text = density.lower(self.arrays, parameters, values).as_text()
+            text = density.lower(self.arrays, self.first_shapes(), values).as_text()
         return f"{super().lowered()} {text}"
 
     @property
@@ -79,9 +77,8 @@ class NumpyroLearnable(NumpyroRows, Learnable):
     def _with_blocks(self, evaluate: bool) -> Any:
         """The structure with blocks, for parameters in general position."""
         with runtime.jax_scope(self.precision):
-            shapes = jax.eval_shape(self.initial, jax.random.key(0))
             rng = np.random.default_rng(0)
-            parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in shapes.items()}
+            parameters = {k: jnp.asarray(rng.normal(size=v.shape)) for k, v in self.first_shapes().items()}
             s = self.structure
             data, variables = {**self.shared, **parameters}, tuple(self.variables.values())
             blocks = blocking.find_blocks(s.one.joint, data, variables, evaluate=evaluate)
@@ -106,11 +103,11 @@ class NumpyroLearnable(NumpyroRows, Learnable):
         if not bits or self.inputs:
             return ()
         # NumPy's arrays from here on: of JAX's every small step would be compiled
-        begun = jax.device_get(_begun(type(self), self.structure, self.arrays, jax.random.key(0)))
-        pairs = [(k, v) for v in bits for k, array in begun.items() if array.shape == v.shape and not array.any()]
+        first = jax.device_get(first_parameters(type(self), self.structure, self.arrays, jax.random.key(0)))
+        pairs = [(k, v) for v in bits for k, array in first.items() if array.shape == v.shape and not array.any()]
         if not pairs:
             return ()
-        parameters = begun if parameters is None else parameters
+        parameters = first if parameters is None else parameters
         values = jax.device_get(blocking.random_points(tuple(self.variables.values()), 0))
         rest, some = {**self.shared, **parameters}, {k: parameters[k] for k, _ in pairs}
         slopes = functools.partial(_parameter_slopes, self.structure.one.joint, rest, some)
@@ -127,11 +124,6 @@ class NumpyroLearnable(NumpyroRows, Learnable):
             return True
 
         return tuple((name, v.name) for name, v in pairs if adds(name, v))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _begun(kind: type[NumpyroLearnable], structure: Any, arrays: Any, key: Any) -> dict[str, Any]:
-    return kind(structure, arrays).initial(key)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -46,14 +46,14 @@ class NumpyroGuided(NumpyroContinuous):
         return self.structure.guide[2]
 
     def lowered(self) -> str:
-        key = jax.random.key(0)
-        start = lambda arrays, key: type(self)(self.structure, arrays).guide_start(key)  # noqa: E731
+        key, begin = jax.random.key(0), functools.partial(_first, type(self), self.structure)
+        count = sum(math.prod(a.shape) for a in jax.eval_shape(begin, self.arrays, key).values())
+        parameters = jax.ShapeDtypeStruct((count,), self.precision)
         bound = ("trace", 2, 0.0)
         of = lambda arrays: type(self)(self.structure, arrays)  # noqa: E731
         loss = lambda arrays, key, p: of(arrays).guide_loss_and_gradient(key, p, bound)  # noqa: E731
         draw = lambda arrays, key, p: of(arrays).guide_draws(key, p, 2)  # noqa: E731
-        parameters = jax.eval_shape(start, self.arrays, key)
-        texts = [jax.jit(start).lower(self.arrays, key).as_text()]
+        texts = [_first.lower(type(self), self.structure, self.arrays, key).as_text()]
         texts += [jax.jit(f).lower(self.arrays, key, parameters).as_text() for f in (loss, draw)]
         return super().lowered() + "".join(texts)
 
@@ -68,7 +68,7 @@ class NumpyroGuided(NumpyroContinuous):
         return ravel_pytree(self._initial(key))[0].astype(self.precision)
 
     def _named(self, parameters: Any) -> dict[str, Any]:
-        like = jax.eval_shape(self._initial, jax.random.key(0))
+        like = jax.eval_shape(functools.partial(_first, type(self), self.structure), self.arrays, jax.random.key(0))
         return ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like))[1](parameters)
 
     def _bound(self, named: Mapping[str, Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -166,6 +166,12 @@ class NumpyroGuided(NumpyroContinuous):
             log_q += jnp.sum(transform.log_abs_det_jacobian(u, values[name]))
             parts.append(jnp.ravel(u))
         return jnp.concatenate(parts), log_q
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _first(kind: type[NumpyroGuided], structure: Structure, arrays: Any, key: Any) -> dict[str, Any]:
+    """The parameters before learning, whose shapes are asked for at every use and traced once."""
+    return kind(structure, arrays)._initial(key)
 
 
 def _log_q(site: Mapping[str, Any]) -> Any:

@@ -64,6 +64,12 @@ def learnable(*parts: Any) -> Learning:
     return Learning(*parts)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def first_parameters(kind: type[NumpyroRows], structure: Any, arrays: Any, key: Any) -> dict[str, Any]:
+    """The parameters before learning. Asked for in many places, and traced once: a net's start is the slowest part of its trace."""
+    return kind(structure, arrays).initial(key)
+
+
 class NumpyroRows(NumpyroTarget, Generative):
     """A program of one point with parameters, and rows of data."""
 
@@ -175,7 +181,7 @@ class NumpyroRows(NumpyroTarget, Generative):
 
     def begun(self, answer: Mapping[str, np.ndarray]) -> NumpyroRows:
         with runtime.jax_scope(self.precision):
-            shapes = {k: v.shape for k, v in jax.eval_shape(self.initial, jax.random.key(0)).items()}
+            shapes = {k: v.shape for k, v in self.first_shapes().items()}
             if self.structure.opponent is not None:  # a critic of other shapes, as of other packs, begins anew
                 rival = {k: v.shape for k, v in jax.eval_shape(self.rivals, jax.random.key(0)).items()}
                 shapes |= rival if all(answer[k].shape == v for k, v in rival.items() if k in answer) else {}
@@ -211,6 +217,11 @@ class NumpyroRows(NumpyroTarget, Generative):
         found = initial_arrays(program, self.shared, self.structure.static, key)
         return self.started({k: jnp.asarray(v, self.precision) for k, v in found.items()})
 
+    def first_shapes(self) -> dict[str, Any]:
+        """The shapes and types of `initial`."""
+        begin = functools.partial(first_parameters, type(self), self.structure)
+        return dict(jax.eval_shape(begin, self.arrays, jax.random.key(0)))
+
     def lowered(self) -> str:
         s = self.structure
         return f"{super().lowered()} {s.rows} {s.grey} {s.blocks} {self._lowered()}"
@@ -219,9 +230,8 @@ class NumpyroRows(NumpyroTarget, Generative):
         """The start of the parameters and, where they are learned from, draws, and a critic's judgements, as text."""
         with runtime.jax_scope(self.precision):
             of = lambda arrays: type(self)(self.structure, arrays)  # noqa: E731
-            begin = jax.jit(lambda arrays, key: of(arrays).initial(key))
             key = jax.random.key(0)
-            texts = [begin.lower(self.arrays, key).as_text()]
+            texts = [first_parameters.lower(type(self), self.structure, self.arrays, key).as_text()]
             if self.structure.by_draws or self.structure.opponent is not None:
                 play = jax.jit(lambda arrays, key: of(arrays).played(key))
                 texts.append(play.lower(self.arrays, key).as_text())
