@@ -219,6 +219,28 @@ HELD_OUT: dict[str, Callable[[], np.ndarray]] = {  # rows of the same law that a
 }
 
 
+TOLD = {
+    "digits": "scikit-learn's digits, 8 x 8, black and white",
+    "digits_grey": "the same with their grey levels, from 0 to 1",
+    "inverted_digits": "every second digit, black for white: no partners of those of digits",
+    "edges_to_digits": "edges of the grey digits, and the digits",
+    "stacked_digits": "three grey digits as the channels of a picture: up to 1000 classes",
+    "bars_and_stripes": "all pictures of full rows, or of full columns, 4 x 4",
+    "mnist": "MNIST, 28 x 28, black and white, each pixel drawn once by its grey level",
+    "mnist_grey": "MNIST with its grey levels, from 0 to 1",
+    "stacked_mnist": "three grey digits of MNIST as the channels of a picture: 1000 classes",
+    "ising": "spins of an 8 x 8 lattice at the critical temperature",
+    "eight_gaussians": "eight round modes on a circle, sd 0.35",
+    "grid25": "25 round modes on a square grid, sd 0.05",
+    "grid_25": "25 round modes on a square grid, sd 0.05, as PacGAN has them",
+    "ring_8": "eight round modes on the unit circle, sd 0.01",
+    "rings": "points of circles around each other",
+    "two_moons": "two half circles, each round the other's end",
+    "pinwheel": "five arms of a pinwheel",
+    "checkerboard": "the dark squares of a checkerboard",
+}
+
+
 def load(name: str) -> Any:
     """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another."""
     from probgen.algorithm import closest
@@ -245,6 +267,31 @@ def held_out(name: str) -> np.ndarray | None:
     Those of "stacked_digits" are new triples of the same digits.
     """
     return HELD_OUT[name]() if name in HELD_OUT else None
+
+
+SIZES = {  # rows, and numbers of a row, by which data sets are told without loading them
+    "digits": (1797, 64), "digits_grey": (1797, 64), "stacked_digits": (TRIPLES, 192), "bars_and_stripes": (32, 16),
+    "inverted_digits": (898, 64),
+    "mnist": (60_000, 784), "mnist_grey": (60_000, 784), "stacked_mnist": (TRIPLES, 2352), "ising": (2000, 64),
+    **{name: (ROWS.get(name, 5000), 2) for name in TOYS},
+}  # fmt: skip
+
+
+def name_of(*parts: np.ndarray) -> str | None:
+    """The data set whose rows these are, in whatever order, but for rounding to single precision; None where it is none."""
+    rows = np.concatenate([np.asarray(part, float).reshape(len(part), -1) for part in parts if len(part)])
+    ranked = _ranked(rows)
+    for name in (k for k, size in SIZES.items() if size == rows.shape):
+        found = load(name)
+        if np.allclose(_ranked(np.asarray(found, float).reshape(rows.shape)), ranked, rtol=1e-6, atol=1e-6):
+            return name
+    return None
+
+
+def _ranked(rows: np.ndarray) -> np.ndarray:
+    """Sums of squares of rows about their mean, and weighed sums, each in order: the same for the same rows in any order."""
+    weights = np.random.default_rng(0).normal(size=(rows.shape[1], 2)) / np.sqrt(rows.shape[1])
+    return np.sort(np.concatenate([rows @ weights, (rows**2).mean(1)[:, None]], 1), axis=0)
 
 
 Labelled = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]

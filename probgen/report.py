@@ -105,19 +105,30 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
         [str(name), str(row[0]), *(f"{x:.3g}" for x in row[1:])]
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
-    yield Section("Parameters", table=Table(("", *map(str, table.columns)), cells))
+    game = _is_game(fit)
+    parameters = Section("Parameters", table=Table(("", *map(str, table.columns)), cells), folded=game)
+    if not game:
+        yield parameters
     with style():
         for title, note, draw in _pictures(fit):
             picture = draw(fit)
             if picture is not None:
                 yield Section(title, note, svg=svg(picture))
+    if game:  # what it draws says more than weights of a network
+        yield parameters
+
+
+def _is_game(fit: FittedParameters) -> bool:
+    """Whether parameters were learned from draws."""
+    return getattr(fit.inference, "loss_of", "") == "game"
 
 
 def _pictures(fit: FittedParameters) -> Sequence[Any]:
     """Of a learned program: how learning went, what it draws or what its density is."""
-    if getattr(fit.inference, "loss_of", "") == "game":
-        of_density = () if isinstance(fit, FittedImplicit) else density.PICTURES[:2]
-        return (*implicit.LEARNING, *implicit.PICTURES[: None if isinstance(fit, FittedImplicit) else 3], *of_density)
+    if _is_game(fit):
+        if isinstance(fit, FittedImplicit):
+            return (*implicit.PICTURES, *implicit.LEARNING)
+        return (*implicit.PICTURES[:3], *implicit.LEARNING, *density.PICTURES[:2])
     of_program: Sequence[Any] = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
     return (*learned.PICTURES[:-1], *of_program, *learned.PICTURES[-1:])
 

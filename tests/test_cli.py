@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import python
 
 import probgen as pg
-from probgen import catalog
+from probgen import catalog, datasets
 from probgen.algorithm import Incompatible
 from probgen.cli import main
 from probgen.cli.flags import COMMANDS
-from probgen.run import offers
+from probgen.cli.words import _data
+from probgen.run import conditioned, offers
 
 QUICK = ["--num-samples=200", "--num-chains=2", "--no-progress"]
 PROGRAM = """
@@ -114,6 +116,111 @@ def test_sample_diagnose_report(say, run_folder):
         assert "eight_schools" in page.read()
 
 
+def test_files_that_are_there_are_left_as_they_are(say, run_folder, tmp_path):
+    for words, name in (
+        (("sample", str(run_folder)), "x.npz"),
+        (("report", str(run_folder)), "page.html"),
+        (("evaluate", str(run_folder), "-n", "40", "--measures", "fid"), "x.json"),
+    ):
+        (tmp_path / name).write_text("mine")
+        code, _, err = say(*words, "-o", name)
+        assert code == 2
+        assert f"{name} exists already. Choose another file, or pass --overwrite." in err
+        assert (tmp_path / name).read_text() == "mine"
+        assert say(*words, "-o", name, "--overwrite")[0] == 0
+        assert (tmp_path / name).read_bytes() != b"mine"
+    (tmp_path / "page.html").write_text("mine")
+    for words in (
+        ("fit", "eight_schools", "--out", "new", *QUICK),
+        ("resume", str(run_folder)),
+        ("extend", str(run_folder), "--num-samples", "5"),
+        ("compare", str(run_folder), str(run_folder)),
+    ):
+        code, _, err = say(*words, "--report", "page.html")
+        assert code == 2
+        assert "page.html exists already" in err
+    assert not (tmp_path / "new").exists(), "said before anything runs"
+    assert (tmp_path / "page.html").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A generator of points of a class, learned for a few steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "classes.py").write_text(CLASSES)
+    rng = np.random.default_rng(0)
+    np.savez(folder / "rows.npz", x=rng.normal(size=(60, 2)), label=np.arange(60) % 3)
+    words = ["--num-steps=2", "--batch-size=8", "--no-progress", "--out", str(folder / "run")]
+    assert main(["fit", f"{folder}/classes.py:program", "-i", "gan", "--data", f"{folder}/rows.npz", *words]) == 0
+    return folder / "run"
+
+
+CLASSES = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+
+def program(label, x=None):
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    at = numpyro.param("at", 100.0 * jnp.arange(3.0))
+    numpyro.sample("x", dist.Delta(at[label] + z, event_dim=1), obs=x)
+"""
+
+
+def test_inputs_and_truncation_of_draws_are_flags(say, classes):
+    for flags in (["--label", "2"], ["--label=2"], ["--given", "label=2"]):
+        code, _, err = say("sample", str(classes), "-n", "5", *flags, "-o", "x.npz", "--overwrite")
+        assert code == 0, err
+        assert abs(np.load("x.npz")["x"] - 200).max() < 10
+    assert say("sample", str(classes), "-n", "3", "--label", "[0,1,2]", "-o", "each.npz")[0] == 0
+    assert np.round(np.load("each.npz")["x"].mean(1) / 100).tolist() == [0, 1, 2]
+    np.save("labels.npy", np.array([2, 0]))
+    assert say("sample", str(classes), "-n", "2", "--label", "labels.npy", "-o", "file.npz")[0] == 0
+    assert np.round(np.load("file.npz")["x"].mean(1) / 100).tolist() == [2, 0]
+    assert say("sample", str(classes), "-n", "200", "--label", "1", "--truncation", "0.1", "-o", "cut.npz")[0] == 0
+    assert abs(np.load("cut.npz")["z"]).max() <= 0.1
+    assert say("sample", str(classes), "-n", "90", "-o", "any.npz")[0] == 0
+    assert set(np.load("any.npz")["label"]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--labl", "2"], "Unknown flag '--labl' of probgen sample for this run; its inputs are label"),
+        (["--num-sample", "2"], "Unknown flag '--num-sample' of probgen sample. Did you mean '--num-samples'?"),
+        (["--given", "label"], "--given takes NAME=VALUE; got 'label'"),
+        (["--label", "0.5"], "label holds whole numbers"),
+        (["--truncation", "0.5"], "A point is drawn given label: say label=..."),
+    ],
+)
+def test_flags_of_draws_that_do_not_fit(say, classes, flags, told):
+    code, _, err = say("sample", str(classes), *flags)
+    assert code == 2
+    assert told in err
+
+
+def test_draws_of_a_posterior_have_no_inputs(say, run_folder):
+    assert "its program has no inputs" in say("sample", str(run_folder), "--label", "3")[2]
+    assert "--truncation is for programs without a density" in say("sample", str(run_folder), "--truncation", "1")[2]
+
+
+def test_two_data_sets_are_said_with_a_comma(say, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 4, 4)))
+    assert _data(Path("digits,inverted_digits")) == ("digits", "inverted_digits")
+    named, rows = _data(Path("digits,a.npy"))
+    assert (named, rows.shape) == ("digits", (3, 4, 4))
+    _, target = conditioned("cycle_gan", _data(Path("digits,inverted_digits")))
+    assert [len(target.data[k]) for k in "ab"] == [1797, 898]
+    assert "Unknown data set 'invertd'" in say("fit", "cycle_gan", "--data", "digits,invertd", "--out", "other")[2]
+    assert "gives 1 of 2 arrays" in say("fit", "cycle_gan", "--data", "digits", "--out", "other")[2]
+
+
+def test_data_sets_are_listed(say):
+    code, out, _ = say("list", "--data")
+    assert code == 0
+    for name in datasets.SETS:
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
+        assert len(line.split()) > 5
+
+
 def test_an_energy_is_learned_sampled_and_reported(say):
     words = ("fit", "rbm", "-i", "pcd", "--data", "digits", "--num-steps=300", "--out", "run", "--no-progress")
     code, out, err = say(*words, "--report", "page.html")
@@ -157,6 +264,12 @@ def test_show(say):
         assert part in out
     _, out, _ = say("show", "nuts")
     for part in ("Hoffman", "num_warmup", "target_accept", "Continuous"):
+        assert part in out
+    _, out, _ = say("show", "cycle_gan")
+    for part in ("def guide(b", "def critic(a=None, b=None", "Inference that fits, best first: cycle_gan"):
+        assert part in out
+    _, out, _ = say("show", "dcgan")
+    for part in ("def critic(x", "Settings that suit it", "num_steps = 4000", "r1 = 0.3"):
         assert part in out
 
 

@@ -64,7 +64,8 @@ def test_a_perfect_sampler_of_a_named_set_is_near_what_is_told_of_one():
     assert found["memorisation"].more["p_value"] > 1e-4
     copied = pg.evaluate(datasets.load("grid_25")[:1500], data="grid_25", measures="memorisation")
     assert copied["copies"].value == 1
-    assert set(copied) == {"memorisation", "very_close", "copies"}
+    assert copied["memorisation"].value > 0.9
+    assert set(copied) == {"memorisation", "nearness", "very_close", "copies"}
     x, y, train = (GRID(n, seed=i) for n, i in ((300, 1), (400, 2), (350, 3)))
     beside = pg.evaluate(x, data=y, train=train)
     for word in ("precision", "recall", "density", "coverage"):
@@ -239,16 +240,55 @@ def test_a_learned_fit_draws_its_visible_site(gaussian):
     held = np.random.default_rng(1).normal(size=(400, 2)) @ np.array([[1.0, 0.4], [0.0, 0.6]]) + 1
     found = pg.evaluate(gaussian, data=held, num_samples=600)
     assert found["fid"].num_samples == 600
-    assert found["memorisation"].num_reference == 400
+    assert found["nearness"].num_reference == 400
     assert found["fid"].value < 0.3
     own = pg.evaluate(gaussian, num_samples=200, measures="fid")
     assert "none were held out" in "".join(own.notes)
+    alone = pg.evaluate(gaussian, num_samples=200, measures="memorisation")
+    assert alone["memorisation"].kind.startswith("rough")
+    assert abs(alone["memorisation"].value) < 4 * alone["memorisation"].error + 0.01
     again = pg.evaluate(gaussian, data=held, num_samples=600)
     assert again["kid"].value == found["kid"].value, "the same seed"
     with pytest.raises(ValueError, match="subsets have size=5000"):
         pg.evaluate(gaussian, data=held, num_samples=600, size=5000)
     with pytest.raises(ValueError, match="site is 'z'; visible sites: x"):
         pg.evaluate(gaussian, data=held, site="z")
+
+
+def test_rows_that_a_game_held_out_are_what_its_draws_are_compared_with():
+    settings = {"num_steps": 200, "batch_size": 64, "progress": False}
+    fit = pg.fit("gan", {"x": GRID(600, 4), "num_dims": 2, "width": 8, "depth": 1}, inference="r3gan", **settings)
+    found = pg.evaluate(fit, num_samples=500, measures=("kid", "memorisation"))
+    assert found["kid"].num_reference == 60
+    assert "the 60 rows that the fit held out" in "".join(found.notes)
+    held = fit.inference.held(fit.state, 600)
+    given = pg.evaluate(fit, data=fit.target.all_rows()["x"][held], num_samples=500, measures=("kid", "memorisation"))
+    assert {k: m.value for k, m in given.items()} == {k: m.value for k, m in found.items()}
+
+
+def test_a_data_set_that_was_learned_from_is_known_again_with_its_modes():
+    fit = pg.fit("gaussian", "grid_25", inference="mle", progress=False)
+    found = pg.evaluate(fit, num_samples=500, measures=("modes", "memorisation"))
+    assert found["modes_kept"].num_samples == 500
+    assert "data are held-out rows of 'grid_25'" in "".join(found.notes)
+    assert found["memorisation"].num_reference == 10_000
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_grey", "ring_8", "bars_and_stripes"])
+def test_a_data_set_is_known_by_its_rows(name):
+    rows = datasets.load(name)
+    shuffled = np.random.default_rng(0).permutation(rows).astype("float32")
+    assert datasets.name_of(shuffled) == name
+    assert datasets.name_of(shuffled[: len(rows) // 3], shuffled[len(rows) // 3 :]) == name
+    assert datasets.name_of(shuffled[1:]) is None
+    shuffled[3] += 0.01
+    assert datasets.name_of(shuffled) is None
+
+
+@pytest.mark.parametrize("name", ["digits", "stacked_digits", "bars_and_stripes", "ising", "grid_25", "two_moons"])
+def test_sizes_of_data_sets_are_told_right(name):
+    rows = datasets.load(name)
+    assert datasets.SIZES[name] == (len(rows), rows[0].size)
 
 
 def test_a_posterior_pools_the_rows_of_predicted_data_sets():

@@ -393,6 +393,48 @@ def test_weights_begin_where_a_fit_ended_whatever_their_scale():
     np.testing.assert_allclose(after.parameters["w"], before.parameters["w"], atol=1e-6)
 
 
+@pytest.mark.parametrize("inference", ["gan", "cycle_gan"])
+def test_critics_begin_where_those_of_a_fit_ended(inference):
+    program, data = (
+        ("cycle_gan", maps()) if inference == "cycle_gan" else ("gan", {"x": X.reshape(-1, 2), "num_dims": 2})
+    )
+    fit = lambda **more: pg.fit(program, data, inference=inference, num_steps=2, progress=False, **more)  # noqa: E731
+    before = fit(learning_rate=0.1)
+    after = fit(init=before, learning_rate=1e-12)
+    critics = [k for k in before.answer if "(critic" in k]
+    assert len(critics) > 2
+    for k in critics:
+        np.testing.assert_allclose(after.answer[k], before.answer[k], atol=1e-6)
+    assert not any("began anew" in note for note in after.notes)
+
+
+def test_a_critic_of_other_packs_begins_anew_and_says_so():
+    data = {"x": X.reshape(-1, 2), "num_dims": 2}
+    fit = lambda **more: pg.fit("gan", data, inference="gan", num_steps=2, progress=False, batch_size=16, **more)  # noqa: E731
+    assert "the critic began anew" in "".join(fit(init=fit(), pack=2).notes)
+
+
+def maps():
+    rng = np.random.default_rng(0)
+    return {
+        "a": rng.random((20, 4, 4)),
+        "b": rng.random((24, 4, 4)),
+        "height": 4,
+        "width": 4,
+        "halvings": 1,
+        "num_filters": 2,
+    }
+
+
+@pytest.mark.parametrize("inference", ["gan", "mmd"])
+def test_what_was_not_looked_at_yet_is_not_told_as_zero(inference):
+    fit = fitted(coin_noise, inference=inference, num_steps=150)
+    told = fit.tree["optimisation"]
+    assert np.isnan(told["distance"].values[..., :99]).all()
+    assert np.isfinite(told["distance"].values[..., 99:]).all()
+    assert np.isnan(told["right"].values[..., :99]).all()
+
+
 def test_rows_held_out_are_never_learned_from():
     algorithm, _, _, _, target = asked(Model(plain, by_row=True), {"x": X.reshape(-1, 2)}, "gan", held_out=0.25)
     state = algorithm.init(KEY, target)

@@ -234,6 +234,8 @@ def test_kernels_compare_pairs_of_rows():
     ("critic", "told"),
     [
         (lambda x: jnp.round(x @ numpyro.param("c", jnp.ones(2))), "gradient at rows is zero everywhere"),
+        (lambda x: 0 * x[0] + numpyro.param("c", jnp.ones(2)).sum(), "zero everywhere: it ignores them"),
+        (lambda x: (x * jnp.zeros(2)) @ numpyro.param("c", jnp.ones(2)), "zero everywhere: it ignores them"),
         (lambda x: x.sum(), "no parameters to be learned"),
         (lambda x: x @ numpyro.param("c", jnp.ones(2)) + numpyro.sample("e", dist.Normal(0, 1)), "draws at random"),
         (lambda x: numpyro.param("c", jnp.ones(2)) is None or None, "returns a NoneType; expected a logit"),
@@ -242,6 +244,25 @@ def test_kernels_compare_pairs_of_rows():
 def test_critics_that_teach_nothing_are_refused(critic, told):
     with pytest.raises(ValueError, match=told):
         fitted(pg.Model(linear, critic=critic), inference="gan")
+
+
+def test_a_critic_that_begins_at_zero_is_taken():
+    assert fitted(pg.Model(linear, critic=lambda x: x @ numpyro.param("c", jnp.zeros(2))), inference="gan").complete
+
+
+def test_a_critic_of_one_kind_that_ignores_its_rows_is_refused():
+    def there(a, b=None):
+        numpyro.sample("b", dist.Delta(a * numpyro.param("w", jnp.ones(2)), event_dim=1), obs=b)
+
+    def back(b):
+        numpyro.sample("a", dist.Delta(b * numpyro.param("v", jnp.ones(2)), event_dim=1))
+
+    def critic(a=None, b=None):
+        return numpyro.param("c", jnp.ones(2)) @ (0 * a if b is None else b)
+
+    model = pg.Model(there, guide=back, critic=critic, by_row=True)
+    with pytest.raises(ValueError, match="Of a: The critic's gradient at rows is zero everywhere: it ignores them"):
+        pg.fit(model, {"a": ROWS, "b": ROWS}, inference="cycle_gan", num_steps=2, progress=False)
 
 
 @pytest.mark.parametrize(

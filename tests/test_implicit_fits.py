@@ -52,6 +52,13 @@ def test_draws_are_the_programs_function_of_their_noise(fit):
     np.testing.assert_allclose(each["x"], by_hand(fit, {**each, "label": np.arange(10)}), rtol=1e-4, atol=1e-4)
 
 
+def test_predictions_are_of_a_posterior(fit):
+    with pytest.raises(
+        ValueError, match=r"this fit learned parameters.*\n.*fit.sample\(n, label=...\).*fit.simulate\(n\)"
+    ):
+        fit.predict()
+
+
 def test_draws_follow_the_seed_and_the_laws_of_noise(fit):
     one, same, other = fit.sample(500, label=1), fit.sample(500, label=1), fit.sample(500, seed=8, label=1)
     np.testing.assert_array_equal(one["x"], same["x"])

@@ -190,6 +190,33 @@ def test_maps_that_have_no_way_back_are_refused(program, guide, error, told):
         maps(guide)
 
 
+def test_a_map_is_gone_both_ways():
+    found = fit("cycle_gan")
+    a, b = np.random.default_rng(1).random((2, 3, 8, 8))
+    there, home = found.translate(a=a)["b"], found.translate(b=b)["a"]
+    np.testing.assert_allclose(there[1], found.sample(1, a=a[1])["b"][0], rtol=1e-5, atol=1e-6)
+    with runtime.jax_scope(found.target.precision):
+        parameters = {k: v for k, v in found.answer.items() if "critic" not in k}
+        np.testing.assert_allclose(home, found.target.back(parameters, b.astype("float32")), rtol=1e-5, atol=1e-6)
+    with pytest.raises(TypeError, match="translate takes rows of a, or of b for the way back; got c"):
+        found.translate(c=a)
+    with pytest.raises(ValueError, match=r"b has shape \(3, 4\); expected rows of shape \(8, 8\)"):
+        found.translate(b=np.ones((3, 4)))
+    pairs = fit("pix2pix")
+    assert pairs.translate(a=np.resize(a, (3, *pairs.target.data["a"].shape[1:])))["b"].shape[0] == 3
+    with pytest.raises(Incompatible, match="No way back was learned"):
+        pairs.translate(b=np.resize(b, (3, *pairs.target.visible[0].shape)))
+    with pytest.raises(Incompatible, match="it has no inputs"):
+        fit("gan").translate(x=a)
+
+
+def test_black_and_white_pictures_are_told_to_be_so():
+    x = np.random.default_rng(0).random((40, 8, 8))
+    told = "x holds black and white alone"
+    notes = [pg.fit("dcgan", rows, "gan", num_filters=2, **FEW).notes for rows in (x, (x > 0.5).astype(float))]
+    assert [told in "".join(each) for each in notes] == [False, True]
+
+
 def test_rows_of_a_map_are_no_pairs_for_others():
     model = Model(scaled, guide=back, rows=lambda a, b: {"a": a, "b": b})
     with pytest.raises(Incompatible, match="comes without any noise"):

@@ -214,6 +214,7 @@ def test_critics_that_do_not_serve_are_said():
         (lambda x: pyro.module("c", flat)(x), r"logits of shape \(3, 1\) for 3 rows.*\n.*squeeze"),
         (lambda x: pyro.module("c", flat)(torch.zeros_like(x))[:, 0], "does not look at the rows"),
         (lambda x: pyro.module("c", inner)(x)[:, 0], "BatchNorm1d what the critic says of a row depends"),
+        (lambda x: pyro.module("c", flat)(0 * x)[:, 0], "zero everywhere: it ignores them"),
         (lambda x: x.sum(1), "The critic has no parameters"),
         (lambda x: pyro.module("c", wide)(x)[:, 0], "The critic does not run on rows: mat1"),
     ):
@@ -456,6 +457,25 @@ def test_equalised_weights_begin_at_their_scale_or_where_init_says():
     assert (state.model.parameters["f$$$2.weight"] == 0.25).all()
     wide = state.critic.parameters["critic.2.weight"]
     assert wide.std().item() == pytest.approx(np.sqrt(2 / 128), rel=0.05)
+
+
+def test_the_critic_begins_where_that_of_a_fit_ended(tmp_path):
+    fit = lambda **more: pg.fit(Net().program, {"x": points()}, "gan", num_steps=2, progress=False, **more)  # noqa: E731
+    before = fit(learning_rate=0.1, out=tmp_path / "before")
+    after = fit(init=tmp_path / "before", learning_rate=1e-12)
+    critics = [k for k in before.answer if k.endswith("(critic)")]
+    assert critics
+    for k in critics:
+        np.testing.assert_allclose(after.answer[k], before.answer[k], atol=1e-6)
+    assert not any("began anew" in note for note in after.notes)
+    assert "the critic began anew" in "".join(fit(init=before, pack=2).notes)
+
+
+def test_what_was_not_looked_at_yet_is_not_told_as_zero():
+    fit = pg.fit(Net().program, {"x": points()}, "gan", num_steps=120, batch_size=16, progress=False)
+    told = fit.tree["optimisation"]["distance"].values
+    assert np.isnan(told[..., :99]).all()
+    assert np.isfinite(told[..., 99:]).all()
 
 
 def test_clipped_weights_stay_within_their_bounds_and_vectors_are_state():

@@ -104,6 +104,18 @@ def test_a_second_process_traces_no_kernel_and_draws_the_same(tmp_path):
     assert len(list((tmp_path / "executables").iterdir())) == 4
 
 
+def test_kept_code_is_of_these_sources_of_engines_nets_and_algorithms():
+    import probgen.inference.adversarial.gan as gan
+    import probgen.inference.mcmc.nuts as nuts
+    import probgen.nets.flows as flows
+    from probgen.engine.numpyro.running import loops
+
+    files = [file.resolve() for file in compiling._sources()]
+    assert len(files) == len(set(files))
+    for module in (gan, nuts, flows, loops):
+        assert Path(module.__file__).resolve() in files, module.__name__
+
+
 def test_compiled_code_is_forgotten_before_a_process_runs_out_of_mappings(monkeypatch):
     """At Linux's limit of mapped pieces of memory LLVM ends the process; a fit maps thousands."""
     if not mappings.used():

@@ -1,5 +1,7 @@
 """Measures of samples against closed forms: Fréchet, kernel, inception score, coverage, modes, memorisation, distances."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -233,36 +235,80 @@ def test_shares_of_stacked_digits_are_products():
     assert noise == pytest.approx(2 * 2 / 12_000)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e6, 1e9])
+def test_kid_far_from_zero_is_that_of_exact_arithmetic(mean):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 3)) + mean, 1.2 * rng.normal(size=(15, 3)) + mean
+
+    def k(a, b):
+        return (sum(Fraction(float(s)) * Fraction(float(t)) for s, t in zip(a, b, strict=True)) / 3 + 1) ** 3
+
+    def within(z):
+        pairs = [k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]
+        return sum(pairs) / len(pairs)
+
+    value = within(x) + within(y) - 2 * sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
+    found = kernel.kid(x, y)
+    assert found.value == pytest.approx(float(value), rel=1e-10)
+    left_out = [kernel.kid(np.delete(x, i, 0), y).value for i in range(20)]
+    right_out = [kernel.kid(x, np.delete(y, i, 0)).value for i in range(15)]
+    jackknife = np.sqrt(19 * np.var(left_out) + 14 * np.var(right_out))
+    assert found.error == pytest.approx(jackknife, rel=1e-8)
+
+
+def test_kid_of_features_that_overflow_is_refused():
+    with pytest.raises(ValueError, match="KID is of their sixth power"):
+        kernel.kid(1e52 * np.ones((4, 2)), np.ones((4, 2)))
+
+
 # ---- memorisation
 
 
-def test_memorisation_tells_copies_and_is_calibrated():
+def test_nearness_tells_copies_and_is_calibrated():
     train, held = GRID(1500, seed=0), GRID(400, seed=1)
-    fresh = [
-        memorisation.memorisation(GRID(400, seed=2 + i), train, held)["memorisation"].more["p_value"] for i in range(60)
-    ]
+    fresh = [memorisation.memorisation(GRID(400, seed=2 + i), train, held) for i in range(60)]
     again = [
-        memorisation.memorisation(GRID(400, seed=200 + i), GRID(300, seed=400 + i), GRID(400, seed=600 + i))[
-            "memorisation"
-        ]
+        memorisation.memorisation(GRID(400, seed=200 + i), GRID(300, seed=400 + i), GRID(400, seed=600 + i))
         for i in range(150)
     ]
-    assert np.mean([m.more["p_value"] < 0.1 for m in again]) < 0.1 + 4.5 * np.sqrt(0.09 / 150)
-    assert np.mean([m.more["p_value"] < 0.5 for m in again]) > 0.5 - 4.5 * np.sqrt(0.25 / 150)
-    assert min(fresh) > 1e-6
+    for word in ("nearness", "memorisation"):
+        p = np.array([found[word].more["p_value"] for found in again])
+        assert np.mean(p < 0.1) < 0.1 + 4.5 * np.sqrt(0.09 / 150), word
+        assert np.mean(p < 0.5) > 0.5 - 4.5 * np.sqrt(0.25 / 150), word
+        assert min(found[word].more["p_value"] for found in fresh) > 1e-6, word
     copies = memorisation.memorisation(train[:400], train, held)
-    assert copies["memorisation"].value > 0.99
-    assert copies["memorisation"].more["p_value"] < 1e-50
+    assert copies["nearness"].value > 0.99
+    assert copies["nearness"].more["p_value"] < 1e-50
+    assert copies["memorisation"].value == pytest.approx(1)
+    assert copies["memorisation"].more["p_value"] < 1e-10
     assert copies["copies"].value == 1
     near = memorisation.memorisation(train[:400] + 1e-4, train, held)
+    assert near["nearness"].value > 0.9
     assert near["memorisation"].value > 0.9
     assert near["copies"].value == 0
     assert near["very_close"].value > 10 * near["very_close"].perfect
     without = memorisation.memorisation(train[:400] + 1e-3, train)
+    assert without["nearness"].value > 0.9
+    assert "approximate" in without["nearness"].kind
     assert without["memorisation"].value > 0.9
-    assert "approximate" in without["memorisation"].kind
+    assert "rough" in without["memorisation"].kind, "without held-out rows nothing tells copies from narrow draws"
     off = memorisation.memorisation(train[:400] + 1.0, train, held)
-    assert off["memorisation"].value < 0.1
+    assert off["nearness"].value < 0.1
+    assert off["memorisation"].more["p_value"] > 0.001
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e6])
+def test_narrow_draws_are_no_copies_and_copies_among_wild_draws_are(mean):
+    rng = np.random.default_rng(3)
+    train, held, narrow = rng.normal(size=(1000, 4)), rng.normal(size=(500, 4)), 0.4 * rng.normal(size=(800, 4))
+    found = memorisation.memorisation(narrow + mean, train + mean, held + mean)
+    assert found["nearness"].more["p_value"] < 1e-6, "narrow draws are nearer to rows than rows are"
+    assert abs(found["memorisation"].value) < 4 * found["memorisation"].error
+    half = np.concatenate([train[:400] + 0.01, 2.5 * rng.normal(size=(400, 4))])
+    found = memorisation.memorisation(half + mean, train + mean, held + mean)
+    assert found["nearness"].value < 0.6, "the one half hides the other"
+    assert abs(found["memorisation"].value - 0.5) < 4 * found["memorisation"].error
+    assert found["memorisation"].more["p_value"] < 1e-4
 
 
 # ---- distances

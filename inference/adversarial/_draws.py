@@ -43,9 +43,9 @@ class Looked(NamedTuple):
 class Info(NamedTuple):
     """loss: what the program minimises on its batch; critic_loss: what the critic minimises, 0 without one.
 
-    Of the last look: right, the share of points that the critic tells right, rows and draws each counting one half; slope, the root
-    mean square of its gradient at rows; distance, of draws under the average from rows held out, sliced Wasserstein-2, in the unit
-    of the data; last, the same under the last parameters.
+    Of the last look, NaN before the first: right, the share of points that the critic tells right, rows and draws each counting one
+    half; slope, the root mean square of its gradient at rows; distance, of draws under the average from rows held out, sliced
+    Wasserstein-2, in the unit of the data; last, the same under the last parameters.
     """
 
     loss: Any
@@ -103,7 +103,11 @@ class FromDraws(Learner[Generative]):
         """The target as learners from draws take it: without a guide; Incompatible where its draws have no gradient."""
         critic, guided = target.author_critic, hasattr(target, "plain")
         target = target.plain if guided else target
-        notes = (*target.drawable(), *((f"{self.name} does not use the program's guide.",) if guided else ()))
+        notes = (
+            *target.drawable(),
+            *((f"{self.name} does not use the program's guide.",) if guided else ()),
+            *_bits(target),
+        )
         rows = target.num_rows - self.held_rows(target.num_rows)
         default = type(self).__dataclass_fields__["batch_size"].default
         if self.batch_size > rows and self.batch_size != default:
@@ -144,7 +148,8 @@ class FromDraws(Learner[Generative]):
         weight = jnp.maximum(1 - self.ema, 1 / (state.step + 1.0)) if self.ema else 1.0
         average = jax.tree.map(lambda a, p: a + jnp.asarray(weight, p.dtype) * (p - a), state.average, parameters)
         new = State(state.step + 1, parameters, average, optimiser, rival, order, state.held, state.looked)
-        return new, Info._make((loss, told, *state.looked, rate))
+        seen = state.step >= self.period
+        return new, Info._make((loss, told, *(jnp.where(seen, x, jnp.nan) for x in state.looked), rate))
 
     def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
         import jax
@@ -238,6 +243,19 @@ class FromDraws(Learner[Generative]):
         done = step / self.num_steps
         left = {"linear": 1.0 - done, "cosine": 0.5 + 0.5 * xp.cos(xp.pi * done), "constant": 1.0 + 0.0 * done}
         return self.learning_rate * left[self.decay]
+
+
+def _bits(target: Any) -> tuple[str, ...]:
+    """A note on pictures that are black and white alone, which draws will be as well."""
+    pictures = {
+        k: target.data[k]
+        for k, site in target.keywords.items()
+        for v in target.visible
+        if v.name == site and len(v.shape) > 1
+    }
+    black = [k for k, x in pictures.items() if ((x == 0) | (x == 1)).all()]
+    grey = "grey levels are in other data, as in 'digits_grey' beside 'digits'"
+    return tuple(f"{k} holds black and white alone, and so will its draws: {grey}." for k in black)
 
 
 def rows_of(key: Any, order: Any, turn: Any, size: int, target: Any) -> tuple[Any, Any]:

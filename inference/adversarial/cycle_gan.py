@@ -122,8 +122,10 @@ class CycleGAN(FromDraws):
         return order, batch, Rival(parameters, optimiser, order_given, state.rival.cycle), told
 
     def step(self, key: Any, state: State, target: Any) -> tuple[State, Any]:
+        import jax.numpy as jnp
+
         new, info = super().step(key, state, target)
-        return new, Info(*info, new.rival.cycle)
+        return new, Info(*info, jnp.where(state.step >= self.period, new.rival.cycle, jnp.nan))
 
     def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
         state, info = super().look(state, info, target)

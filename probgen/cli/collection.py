@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional, arg
 
 from probgen.cli.words import _field_docs, _is_file, _program
@@ -15,15 +16,35 @@ from probgen.cli.words import _field_docs, _is_file, _program
 
 @dataclass(frozen=True)
 class List:
-    """List the models and the algorithms, one line each."""
+    """List the models and the algorithms, or the data sets, one line each."""
+
+    data: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """the data sets that --data of other commands takes by name"""
 
     def run(self) -> int:
         from probgen import catalog
 
+        if self.data:
+            print(_data_sets())
+            return 0
         for title, group in (("Models", "probgen.models"), ("Inference", "probgen.inference")):
             print(f"{title}\n{_listing(catalog.modules(group))}\n")
-        print("probgen show NAME tells more of each; probgen matrix, which inference fits which model.")
+        print(
+            "probgen show NAME tells more of each; probgen matrix, which inference fits which model; probgen list --data, data."
+        )
         return 0
+
+
+def _data_sets() -> str:
+    from probgen.datasets import CLASSES, HELD_OUT, SETS, SIZES, TOLD
+
+    width = max(map(len, SETS))
+    lines = []
+    for name in SETS:
+        marks = [word for word, where in (("classes", CLASSES), ("held-out rows", HELD_OUT)) if name in where]
+        size = f"{SIZES[name][0]:,} rows of {SIZES[name][1]}" if name in SIZES else "pairs"
+        lines.append(f"  {name:{width}}  {size}: {TOLD[name]}" + (f" ({', '.join(marks)})" if marks else ""))
+    return "Data\n" + "\n".join(lines) + "\n\nprobgen fit MODEL --data NAME learns from one, --data NAME,NAME from two."
 
 
 def _listing(modules: Mapping[str, str]) -> str:
@@ -72,8 +93,6 @@ class Show:
 
 
 def _about_model(word: str) -> str:
-    import inspect
-
     import numpy as np
 
     from probgen import catalog
@@ -83,7 +102,10 @@ def _about_model(word: str) -> str:
     program = _program(word)
     found = catalog.model(program) if isinstance(program, str) else program
     model = found if isinstance(found, Model) else Model(found)
-    about = f"{model.doc}\n\n{inspect.getsource(model.program).rstrip()}"
+    parts = [p for p in (model.program, model.guide, model.critic) if p is not None]
+    about = "\n\n\n".join([f"{model.doc}\n", *(_source(part) for part in parts)])
+    if model.settings:
+        about += f"\n\nSettings that suit it, of learners by name:\n{_lines([f'  {k} = {v!r}' for k, v in model.settings.items()])}"
     data = model.default_data()
     if not data and _is_file(word):
         return about
@@ -95,6 +117,15 @@ def _about_model(word: str) -> str:
         f"{about}\n\nData:\n{_lines(shapes)}\nSites:\n{_lines(sites)}\n"
         f"Engine: {target.engine}. Offers: {target.offers}.\nInference that fits, best first: {names}."
     )
+
+
+def _source(program: Any) -> str:
+    import inspect
+
+    try:
+        return inspect.getsource(program).rstrip()
+    except (OSError, TypeError):
+        return f"# {getattr(program, '__name__', type(program).__name__)}: its source is not in a file"
 
 
 def _lines(lines: list[str]) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from tyro.conf import Positional, arg
 
-from probgen.cli.words import _data, _program
+from probgen.cli.words import _check_new, _data, _program
 
 if TYPE_CHECKING:
     from probgen.fitted import Fitted
@@ -31,12 +32,15 @@ class Compare:
     """keep the fits here, one directory each"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
     """also write a self-contained HTML page"""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a page that is there already"""
     progress: bool = field(default_factory=sys.stderr.isatty)
     """a bar on stderr; by default where that is a terminal"""
 
     def run(self) -> int:
         from probgen.comparison import compare
 
+        _check_new(self.report, self.overwrite)
         compared = compare(self._fitted() if self.inference else self._loaded())
         print(compared)
         if self.report:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import tyro
 from tyro.conf import Positional, arg
+
+from probgen.cli.words import ARRAYS, _array, _check_new
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Evaluate:
     run_: Annotated[Positional[Path], arg(metavar="RUN")]
     """the run's directory"""
     data: Annotated[str | None, arg(metavar="NAME|FILE")] = None
-    """a data set such as mnist, whose held-out rows are taken, or an .npz or .npy file of rows; by default the run's own rows"""
+    """a data set such as mnist, whose held-out rows are taken, or an .npz or .npy file of rows; by default rows that the run held
+    out of learning, else held-out rows of the data set that it learned from, else its own rows"""
     measures: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     """some of fid, fid_infinity, kid, inception_score, prdc, modes, memorisation; by default all that can be"""
     net: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -40,6 +44,8 @@ class Evaluate:
     """of the draws"""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")] = None
     """also write the numbers as .json"""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a file that is there already"""
 
     def run(self) -> int:
         from probgen.evaluate.samples.evaluating import evaluate
@@ -47,6 +53,7 @@ class Evaluate:
 
         if self.out and self.out.suffix != ".json":
             raise ValueError(f"{self.out} is not a .json file; say for example -o {self.out.with_suffix('.json')}")
+        _check_new(self.out, self.overwrite)
         found = evaluate(
             load(self.run_), _rows(self.data), measures=self.measures or None, net=self.net, site=self.site,
             num_samples=self.num_samples, value_range=self.value_range, k=self.k, splits=self.splits,
@@ -61,14 +68,4 @@ class Evaluate:
 
 def _rows(word: str | None) -> object:
     """A data set's name as it is; the one array of a file."""
-    if word is None or Path(word).suffix not in (".npz", ".npy"):
-        return word
-    import numpy as np
-
-    found = np.load(word)
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        if len(found.files) != 1:
-            raise ValueError(f"{word} holds {', '.join(found.files)}; expected one array, the rows.")
-        return found[found.files[0]]
+    return word if word is None or Path(word).suffix not in ARRAYS else _array(word)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Mapping
-from dataclasses import MISSING, field, fields, make_dataclass
+from dataclasses import MISSING, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_type_hints
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from probgen.algorithm import closest
 from probgen.cli.collection import List, Matrix, Show
 from probgen.cli.compare import Compare
 from probgen.cli.evaluate import Evaluate
@@ -35,9 +36,26 @@ def _parse(words: list[str]) -> Any:
         description="Generative models as plain NumPyro and Pyro programs, and any inference by one word.\n"
         "--version tells the version; --debug shows the traceback of an error.",
     )  # fmt: skip
+    if words[:1] == ["sample"] and rest and isinstance(command, Sample):
+        found, rest = _inputs(rest)
+        command = replace(command, given=(*command.given, *found))
     if rest:
         raise TypeError(_unknown(words[0], commands[words[0]], rest))
     return command
+
+
+def _inputs(rest: list[str]) -> tuple[list[str], list[str]]:
+    """Flags of no command, --label 7 or --label=7, as NAME=VALUE; those that are close to one of the command's are left."""
+    known = [f"--{f.name.replace('_', '-')}" for f in fields(Sample)]
+    found, left, words = [], [], list(rest)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        follows = equals or (words and not words[0].startswith("--"))
+        if not flag.startswith("--") or closest(flag, known) or not follows:
+            left.append(flag + equals + value)
+            continue
+        found.append(f"{flag[2:].replace('-', '_')}={value if equals else words.pop(0)}")
+    return found, left
 
 
 def _named(words: list[str], *flags: str) -> str | None:
@@ -81,8 +99,6 @@ def _with_settings(inference: str, suggested: Mapping[str, Any]) -> type[Fit]:
 
 
 def _unknown(name: str, command: type, rest: list[str]) -> str:
-    from probgen.algorithm import closest
-
     positional = get_args(Positional[str])[1]
     hints = get_type_hints(command, include_extras=True)
     flags = [f"--{f.name.replace('_', '-')}" for f in fields(command) if positional not in get_args(hints[f.name])]

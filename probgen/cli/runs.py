@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from probgen.cli.words import INTERRUPTED, _data, _free_folder, _program, _with
+from probgen.cli.words import (
+    ARRAYS,
+    INTERRUPTED,
+    _array,
+    _check_new,
+    _data,
+    _free_folder,
+    _program,
+    _split,
+    _value,
+    _with,
+)
 
 if TYPE_CHECKING:
     from probgen.fitted import Fitted
@@ -34,13 +45,14 @@ class Fit:
     inference: Annotated[str, arg(aliases=["-i"])] = "nuts"
     """an algorithm of `probgen list`; its settings are further flags, shown by --help. Without it, what serves the model best"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
+    """the program's data by name, .npz, .json, .csv or .parquet, or a data set of `probgen list --data` such as digits, or
+    several, as digits,inverted_digits; the model's own by default"""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """the model's own settings, in place of its data's, such as num_latents=4 width=64; `probgen show MODEL` lists them"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """where the run is written; by default the first free of runs/MODEL-INFERENCE, runs/MODEL-INFERENCE-2, ..."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """replace a run that is there already"""
+    """replace a run, and a page, that is there already"""
     seed: int = 0
     """the run is a function of program, data, settings and seed"""
     precision: Literal["float64", "float32"] | None = None
@@ -60,6 +72,7 @@ class Fit:
         out = self.out or _free_folder(self.program, self.inference, self.overwrite)
         if (out / "run.json").exists() and not self.overwrite:
             raise FileExistsError(f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite.")
+        _check_new(self.report, self.overwrite)
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
         program = _program(self.program)
         data = _with(program, _data(self.data), self.set)
@@ -82,10 +95,13 @@ class Resume:
     """a bar on stderr; by default where that is a terminal"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
     """also write a self-contained HTML page"""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a page that is there already"""
 
     def run(self) -> int:
         from probgen import run
 
+        _check_new(self.report, self.overwrite)
         program = _program(self.program) if self.program else None
         return _told(lambda: run.resume(self.out, program, progress=self.progress), self.out, self.report)
 
@@ -106,10 +122,13 @@ class Extend:
     """a bar on stderr; by default where that is a terminal"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
     """also write a self-contained HTML page"""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a page that is there already"""
 
     def run(self) -> int:
         from probgen.run.longer import extend
 
+        _check_new(self.report, self.overwrite)
         program = _program(self.program) if self.program else None
         work = lambda: extend(  # noqa: E731
             self.out, self.num_samples, num_steps=self.num_steps, program=program, progress=self.progress
@@ -150,7 +169,11 @@ def _summary(fit: Fitted) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw new data from a run: of the posterior predictive, or of the program that was learned, with inputs of random rows."""
+    """Draw new data from a run: of the posterior predictive, or of the program that was learned.
+
+    Inputs of a conditional program are flags of their own, --label 7, or --label [0,1,2] for each draw its own, or an .npy file;
+    without them each draw has the inputs of a random row of the data.
+    """
 
     run_: Folder
     """the run's directory"""
@@ -160,20 +183,24 @@ class Sample:
     """an .npz file, arrays (num_samples, *shape); printed where there is none"""
     seed: int | None = None
     """by default the run's seed decides"""
+    truncation: float | None = None
+    """of a program without a density: its normal noise lies within so many standard deviations; fewer outliers, less variety"""
+    given: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
+    """the same as a flag for each input: --given label=7"""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a file that is there already"""
 
     def run(self) -> int:
         import numpy as np
 
-        from probgen.fitted import FittedParameters
         from probgen.run import load
 
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}; it must be above 0")
         if self.out and self.out.suffix != ".npz":
             raise ValueError(f"{self.out} is not an .npz file; say for example -o {self.out.with_suffix('.npz')}")
-        fit: Any = load(self.run_)
-        given = isinstance(fit, FittedParameters) and bool(getattr(fit.target, "inputs", ()))
-        drawn: dict[str, Any] = (fit.simulate if given else fit.sample)(self.num_samples, self.seed)
+        _check_new(self.out, self.overwrite)
+        drawn = self._drawn(load(self.run_))
         if self.out:
             np.savez(self.out, **drawn)
             print(f"{self.out}: " + ", ".join(f"{k} {v.shape}" for k, v in drawn.items()))
@@ -181,6 +208,24 @@ class Sample:
             for key, value in drawn.items():
                 print(f"{key} {value.shape}\n{np.array2string(value, precision=4, threshold=2000)}")
         return 0
+
+    def _drawn(self, fit: Any) -> dict[str, Any]:
+        from probgen.fitted import FittedImplicit, FittedParameters
+
+        own = tuple(getattr(fit.target, "inputs", ())) if isinstance(fit, FittedParameters) else ()
+        inputs = dict(_split(word, "--given", "label=7") for word in self.given)
+        if unknown := [k for k in inputs if k not in own]:
+            known = f"its inputs are {', '.join(own)}" if own else "its program has no inputs"
+            raise TypeError(f"Unknown flag '--{unknown[0]}' of probgen sample for this run; {known}.")
+        more: dict[str, Any] = {k: _array(v) if Path(v).suffix in ARRAYS else _value(v) for k, v in inputs.items()}
+        if self.truncation is not None:
+            if not isinstance(fit, FittedImplicit):
+                raise TypeError(
+                    "--truncation is for programs without a density, such as a gan's; this run has another."
+                )
+            more["truncation"] = self.truncation
+        by_chance = own and not more
+        return (fit.simulate if by_chance else fit.sample)(self.num_samples, self.seed, **more)
 
 
 @dataclass(frozen=True)
@@ -207,8 +252,13 @@ class Report:
     out: Output = None
     """the page; by default report.html in the run's directory"""
 
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """replace a page that is there already"""
+
     def run(self) -> int:
         from probgen.run import load
 
-        print(load(self.run_).report(self.out or self.run_ / "report.html"))
+        out = self.out or self.run_ / "report.html"
+        _check_new(out, self.overwrite)
+        print(load(self.run_).report(out))
         return 0

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from probgen.algorithm import Inference
 
 INTERRUPTED = 130  # the exit code
+ARRAYS = ".npz", ".npy"
 
 
 def _is_file(word: str) -> bool:
@@ -28,35 +29,64 @@ def _program(word: str) -> Any:
     return from_file(path, name)
 
 
-def _data(path: Path | None) -> dict[str, Any] | str | None:
-    """The data of a file, or a data set's name."""
+def _data(path: Path | None) -> Any:
+    """The data of a file, a data set's name, or a tuple of names and arrays, as digits,inverted_digits says it."""
     from probgen.data.files import read_file
 
     if path is None:
         return None
+    if "," in str(path) and not path.exists():
+        return tuple(_array(word) if Path(word).suffix in ARRAYS else word for word in str(path).split(","))
     if not path.suffix and not path.exists():
         return str(path)
     return read_file(path)
+
+
+def _array(word: str | Path) -> Any:
+    """The one array of an .npz or .npy file."""
+    import numpy as np
+
+    found = np.load(word)
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        if len(found.files) != 1:
+            raise ValueError(f"{word} holds {', '.join(found.files)}; expected one array, the rows.")
+        return found[found.files[0]]
+
+
+def _value(word: str) -> Any:
+    """A number, a list or a word as it is written; True, False and None as Python has them."""
+    import json
+
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(word, word))
+    except ValueError:
+        return word
+
+
+def _split(word: str, flag: str, such_as: str) -> tuple[str, str]:
+    """NAME=VALUE taken apart."""
+    name, equals, value = word.partition("=")
+    if not equals or not name:
+        raise ValueError(f"{flag} takes NAME=VALUE; got {word!r}. Say for example {flag} {such_as}")
+    return name, value
+
+
+def _check_new(path: Path | None, overwrite: bool) -> None:
+    """FileExistsError for a file that is there already, unless it may be replaced."""
+    if path is not None and path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already. Choose another file, or pass --overwrite.")
 
 
 def _with(program: Any, data: Any, words: tuple[str, ...]) -> Any:
     """A program's data, with settings given as NAME=VALUE."""
     if not words:
         return data
-    import json
-
     from probgen.run import given
 
-    settings = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--set takes NAME=VALUE; got {word!r}. Say for example --set num_latents=4")
-        try:
-            settings[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
-        except ValueError:
-            settings[name] = value
-    return {**given(program, data), **settings}
+    settings = dict(_split(word, "--set", "num_latents=4") for word in words)
+    return {**given(program, data), **{k: _value(v) for k, v in settings.items()}}
 
 
 def _free_folder(program: str, inference: str, overwrite: bool) -> Path:

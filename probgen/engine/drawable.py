@@ -18,7 +18,8 @@ OBSERVED = (
 )
 SAME = "No noise reaches {}: given the same inputs, if any, all draws of it are the same."
 FLAT_CRITIC = (
-    "The critic's gradient at rows is zero everywhere, by a rounding or a comparison: nothing can be learned from it."
+    "The critic's gradient at rows is zero everywhere: it ignores them, or a rounding, a comparison or a factor of 0 cuts it off.\n"
+    "Nothing can be learned from it."
 )
 UNMOVED = "No parameter moves {}, which {} drawn as the program says."
 STUCK = "The parameters {} move draws by steps alone, as a rounding is, without a gradient: they stay where they begin."

@@ -27,6 +27,15 @@ def noise(target: Generative, answer: Arrays, rows: Arrays) -> Mapping[str, tupl
     return _asked(target, "noise")(target, answer, rows)
 
 
+def returned(target: Generative, answer: Arrays, rows: Arrays) -> dict[str, np.ndarray]:
+    """What the way back of a map makes of rows, by keyword, (row, *event), likewise; Incompatible where none was learned."""
+    way: Any = getattr(load(target.engine), "returned", None)
+    found = way and way(target, answer, rows)
+    if not found:
+        raise Incompatible("No way back was learned: inference='cycle_gan' learns one, of a program with a guide.")
+    return found
+
+
 def judged(target: Generative, answer: Arrays, rows: Arrays) -> np.ndarray:
     """The learned critic's logits of points, sites and inputs by name, (row, *event): (row,), or (row / pack,)."""
     return _asked(target, "judged")(target, answer, rows)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
 from probgen.engine import drawing
@@ -62,6 +63,30 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         if any(len(v) != count for v in given.values()):
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in given.items())}.")
         return self._forward(self._inputs(inputs, count), count, self._seed(seed), given)
+
+    def translate(self, *, seed: int | None = None, **rows: Any) -> dict[str, np.ndarray]:
+        """What is made of rows: `fit.translate(a=x)["b"]` of a program from a to b, one draw for each row.
+
+        Of a map that "cycle_gan" learned in both directions, also back: `fit.translate(b=y)["a"]`. Arrays (row, *event).
+        Incompatible for rows of a site where no way back was learned.
+        """
+        target, keywords = self.target, list(self.target.keywords)
+        if not target.inputs:
+            raise Incompatible("This program makes nothing of rows: it has no inputs. fit.sample(64) draws.")
+        if set(rows) == set(target.inputs):
+            count = len(np.atleast_1d(read(*next(iter(rows.items())))))
+            return self._forward(self._inputs(rows, count), count, self._seed(seed))
+        if len(rows) != 1 or next(iter(rows)) not in keywords:
+            known = " and ".join(target.inputs)
+            raise TypeError(
+                f"translate takes rows of {known}, or of {keywords[0]} for the way back; got {', '.join(rows)}."
+            )
+        self._check_seen()
+        (name, value), (_, shape) = next(iter(rows.items())), self._shapes[next(iter(rows))]
+        array = read(name, value).astype(float)
+        if array.shape[1:] != shape or array.ndim != len(shape) + 1:
+            raise ValueError(f"{name} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
+        return drawing.returned(target, self.answer, {name: array})
 
     def interpolate(
         self,
@@ -130,8 +155,6 @@ class ImplicitFit(LearnedFit, FittedImplicit):
     # ---- parts
 
     def _without(self, what: str) -> Exception:
-        from probgen.algorithm import Incompatible
-
         name = self.target.visible[0].name
         return Incompatible(
             f"{what.capitalize()}: the program has no density, {name!r} is Delta(f(noise)).\n"

@@ -13,7 +13,7 @@ from probgen.data import dims, slashes
 from probgen.data.fixed import Fixed, arrays_of
 from probgen.data.inputs import read
 from probgen.data.looking import is_words
-from probgen.fitted import Fitted
+from probgen.fitted import Fitted, FittedParameters
 from probgen.programs.arguments import Arranged
 from probgen.programs.pinned import Changed
 from probgen.target import Generative
@@ -153,11 +153,26 @@ def _counted(value: Any, own: Any) -> Any:
     return value.astype(np.int64) if whole else value
 
 
+def _learned(fit: FittedParameters) -> str:
+    inputs = list(fit.target.inputs)
+    given = (
+        f"fit.sample(n, {inputs[0]}=...) given inputs of your own, fit.simulate(n) given those of rows"
+        if inputs
+        else "fit.sample(n)"
+    )
+    return (
+        "predict averages over draws of a posterior; this fit learned parameters from rows, one value of each.\n"
+        f"New rows are drawn by {given}."
+    )
+
+
 def predictive(fit: Fitted, new_data: Mapping[str, Any], seed: int) -> Any:
     """Posterior predictive draws as a Dataset; with the fit's own data also kept in its tree."""
     import xarray as xr
 
     if not fit.target.named("observed"):
+        if isinstance(fit, FittedParameters):
+            raise ValueError(_learned(fit))
         raise ValueError(
             "The program observes nothing (no site has obs=), so there is nothing to predict.\nfit.sample(n) gives its own draws."
         )

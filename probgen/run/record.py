@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from probgen import catalog, engine
-from probgen.algorithm import Inference, fitting
+from probgen.algorithm import Incompatible, Inference, fitting
 from probgen.data import dims, fixed
+from probgen.engine import drawing
 from probgen.fits import seal
 from probgen.model import Model
 from probgen.programs import arguments
@@ -29,7 +31,16 @@ def begun_at(target: Target, answer: Mapping[str, np.ndarray]) -> Target:
         raise TypeError("init is for programs with parameters that are learned from rows; this one has none.")
     found = target.begun(answer)
     found.notes = target.notes
+    if _plays(found) and not any(k.endswith(START) and " (critic" in k for k in found.data):
+        found.notes = (*target.notes, "init has no critic of these shapes: the critic began anew.")
     return found
+
+
+def _plays(target: Generative) -> bool:
+    """Whether a target is learned against a critic."""
+    with contextlib.suppress(Incompatible):  # an engine without
+        return bool(drawing.pack(target))
+    return False
 
 
 def arrays_of(target: Target) -> dict[str, np.ndarray]:

@@ -64,7 +64,9 @@ class Kernel:
         s = self.settings
         k_model, k_critic, k_order = OPS.split(key, 3)
         parameters = target.started(self._first(k_model, target.initial(OPS.seed(k_model))))
-        critic = self._bounded(self._first(k_critic, target.critic_initial(OPS.seed(k_critic))))
+        critic = self._first(k_critic, target.critic_initial(OPS.seed(k_critic)))
+        named = target.started({f"{k}{CRITIC}": v for k, v in critic.items()})  # where it begins elsewhere, it does
+        critic = self._bounded({k: named[f"{k}{CRITIC}"] for k in critic})
         generator = _generator(OPS.fold_in(k_critic, 1))
         vectors = _weights.first_vectors(generator, critic) if s.spectral_norm else {}
         order = torch.from_numpy(OPS.generator(k_order).permutation(target.num_rows))
@@ -91,7 +93,9 @@ class Kernel:
         state = state._replace(step=state.step + 1, model=model)
         if state.step % s.period == 0 or state.step == s.num_steps:
             state = state._replace(looked=self._look(state, target))
-        return state, {"loss": loss, "critic_loss": told, **state.looked._asdict(), "learning_rate": rate}
+        seen = state.step >= min(s.period, s.num_steps)  # else there was no look yet
+        looked = state.looked._asdict() if seen else dict.fromkeys(Looked._fields, float("nan"))
+        return state, {"loss": loss, "critic_loss": told, **looked, "learning_rate": rate}
 
     def answer(self, key: Any, state: State, target: Any) -> Tensors:
         del key, target

@@ -72,11 +72,11 @@ def _two_sample(evidence: Evidence) -> Finding | None:
         return None
     share, chance = beside(found.share, APART[0], ".1%"), found.p_value >= SURE
     status: Status = "pass" if chance or found.share <= APART[0] else "warn" if found.share <= APART[1] else "fail"
-    of = "held-out rows" if rows.own else "rows (few were held out: most were learned from)"
+    of = "held-out rows" if rows.own else "rows, most of them learned from, for few were held out,"
     lower = max(0.0, 2 * found.share - 1)
     apart = f", so that the laws are {lower:.0%} apart in total variation or more" if status != "pass" else ""
     message = (
-        f"a classifier tells {share} of {found.count} {of} and draws right (standard error {found.error:.1%}, "
+        f"a classifier tells {share} of {found.count // 2} {of} and as many draws right (standard error {found.error:.1%}, "
         f"p = {found.p_value:.2g}){apart}; at most {APART[0]:.0%}, 50 % is chance"
     )
     remedy = f"{_longer(evidence)}, a larger network, or another learner: what is wrong is among the other findings"

@@ -13,6 +13,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.engine import denoising, drawing
+from probgen.evaluate.samples.drawn import held_out
 from probgen.fitted import FittedDenoiser
 
 MOST = 2000  # draws, and rows that they are held against
@@ -48,12 +49,6 @@ def gathered(fit: Any) -> Gathered | None:
     if "_gathered" not in kept:
         kept["_gathered"] = _gather(fit)
     return kept["_gathered"]
-
-
-def held_out(fit: Any) -> np.ndarray:
-    """Indices of the rows that were held out of learning."""
-    held = getattr(fit.inference, "held", None)
-    return held(fit.state, fit.target.num_rows) if fit.state and held else np.zeros(0, int)
 
 
 def _gather(fit: Any) -> Gathered | None:

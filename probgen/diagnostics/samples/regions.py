@@ -1,4 +1,4 @@
-"""Where draws lie beside rows: regions that are lost, draws where no rows are, copies of rows, values out of range.
+"""Where draws lie beside rows: regions that are lost, draws where no rows are, values out of range.
 
 All of features (row, dim) in which distances mean something. What a perfect sampler would have is a closed form, or is that of rows
 which were held out; nothing is assumed of the data's law.
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probgen.evaluate.samples.copied import copies as copies
 from probgen.evaluate.samples.memorisation import nearest
 from probgen.evaluate.samples.prdc import BLOCK, expected_coverage, reaches, squares
 
-CELLS = 5_000_000  # distances that are kept at once
 K = 5  # the neighbour that a ball around a row reaches
 
 
@@ -23,15 +23,6 @@ class Share(NamedTuple):
     value: float
     perfect: float
     error: float
-
-
-class Copies(NamedTuple):
-    """The share of draws that are copies, its standard error, the p-value of none, and how many rows are the draws' nearest."""
-
-    share: float
-    error: float
-    p_value: float
-    distinct: int
 
 
 def covered(rows: np.ndarray, draws: np.ndarray) -> Share:
@@ -57,34 +48,6 @@ def inside(centres: np.ndarray, draws: np.ndarray, held: np.ndarray) -> Share:
 def _within(points: np.ndarray, centres: np.ndarray, reach: np.ndarray) -> np.ndarray:
     blocks = range(0, len(points), BLOCK)
     return np.concatenate([(squares(points[i : i + BLOCK], centres) <= reach).any(1) for i in blocks])
-
-
-def copies(known: np.ndarray, held: np.ndarray, draws: np.ndarray, seed: int) -> Copies | None:
-    """How many draws are copies of rows that were learned from, be they blurred; None where rows repeat.
-
-    The nearest row of a draw that knows nothing of single rows, whatever its law, is one that was learned from as often as these
-    are among all rows, e; of a copy it always is. So a share f of copies gives T = f + (1 - f) e. The p-value is of relabelling
-    rows at random: draws around one row count as one.
-    """
-    from scipy.stats import norm
-
-    both = np.concatenate([known, held])
-    own = reaches(both[:: 1 + len(both) // 2000], 1)
-    if np.mean(own <= 1e-15 * (both * both).sum(1).max()) > 0.01:
-        return None
-    size = max(1, CELLS // len(both))
-    which = np.concatenate([squares(draws[i : i + size], both).argmin(1) for i in range(0, len(draws), size)])
-    counts = np.bincount(which, minlength=len(both)) / len(draws)
-    e = len(known) / len(both)
-    told = float(counts[: len(known)].sum())
-    weights = np.sort(counts[counts > 0])
-    labels = np.random.default_rng(seed).permuted(np.tile(np.arange(len(both)) < len(known), (400, 1)), axis=1)
-    chance = labels[:, : len(weights)] @ weights
-    spread = np.sqrt(weights @ weights * e * (1 - e) * (1 - len(weights) / (len(both) + 1)) + 1e-12)
-    z = (told - e) / max(float(chance.std()), float(spread) / 2)
-    reached = (1 + np.sum(chance >= told - 1e-12)) / 401
-    p = float(norm.sf(z)) if reached < 0.01 else float(reached)
-    return Copies((told - e) / (1 - e), float(chance.std()) / (1 - e), p, len(weights))
 
 
 def outside(known: np.ndarray, held: np.ndarray, draws: np.ndarray, apart: np.ndarray) -> Share:

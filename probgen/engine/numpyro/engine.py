@@ -149,3 +149,4 @@ def paired(target: Any) -> Any:
 in_turns = turns.in_turns
 pruned, completed = barren.pruned, barren.completed
 forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack
+returned = running.returned

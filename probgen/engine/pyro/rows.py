@@ -39,7 +39,7 @@ from probgen.engine.pyro.programs.looks import FEW, looked, traced
 from probgen.engine.pyro.programs.parameters import Learned, Parameter, given
 from probgen.engine.pyro.targets import PyroSimulable
 from probgen.programs.pinned import check_pins
-from probgen.target import START, Generative, Site, Target, Variable
+from probgen.target import CRITIC, START, Generative, Site, Target, Variable
 
 AT_ONCE = 2000  # rows that a net is given at once outside of learning
 
@@ -147,6 +147,9 @@ class PyroRows(Generative):
 
     def begun(self, answer: Mapping[str, np.ndarray]) -> PyroRows:
         shapes = {k: tuple(v.shape) for k, v in self.initial(0).items()}
+        if self.opponent is not None:  # a critic of other shapes, as of other packs, begins anew
+            rival = {f"{k}{CRITIC}": tuple(v.shape) for k, v in self.critic_initial(0).items()}
+            shapes |= rival if all(answer[k].shape == v for k, v in rival.items() if k in answer) else {}
         found = copy.copy(self)
         found.data = {**self.data, **{f"{k}{START}": v for k, v in check_begun(shapes, answer).items()}}
         return found

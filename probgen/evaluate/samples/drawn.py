@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,17 @@ from probgen.fitted import Fitted
 from probgen.target import Generative
 
 
-def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """`num` rows drawn of a visible site (row, *event), the rows of it that were learned from, and notes.
+class Own(NamedTuple):
+    """Rows drawn of a fit's visible site, the rows of it that were learned from and those held out of learning, and notes."""
+
+    draws: np.ndarray
+    learned: np.ndarray
+    held: np.ndarray
+    notes: list[str]
+
+
+def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> Own:
+    """`num` rows drawn of a visible site, (row, *event), and the fit's own rows of it.
 
     Of a posterior, data sets are drawn and their rows pooled: the law of a row, covariates aside.
     """
@@ -20,15 +29,14 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np
         rows = fit.target.all_rows()
         own = {site for site in fit.target.keywords.values() if site in rows}
         chosen = _one(site, sorted(own), "visible")
+        values, held = np.asarray(rows[chosen]), held_out(fit)
+        parts = np.delete(values, held, axis=0), values[held]
         if not fit.target.inputs:
-            return _array(fit.sample(num, seed), chosen)[:num], np.asarray(rows[chosen]), []
+            return Own(_array(fit.sample(num, seed), chosen)[:num], *parts, [])
         inputs = ", ".join(fit.target.inputs)
         simulate: Any = getattr(fit, "simulate")  # noqa: B009  of fits that learned from rows
-        return (
-            _array(simulate(num, seed=seed), chosen)[:num],
-            np.asarray(rows[chosen]),
-            [f"drawn given {inputs} of rows by chance"],
-        )
+        note = f"drawn given {inputs} of rows by chance"
+        return Own(_array(simulate(num, seed=seed), chosen)[:num], *parts, [note])
     observed = _observed(fit)
     chosen = _one(site, sorted(observed), "observed")
     seen = observed[chosen]
@@ -36,7 +44,14 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> tuple[np
     sets = _array(fit.sample(-(-num // each), seed), chosen)
     rows = sets.reshape(-1, *sets.shape[2:]) if sets.ndim > 1 else sets
     note = f"posterior predictive data sets of {each} rows, pooled: the law of a row of {chosen!r}, covariates aside"
-    return rows[:num], seen, [note]
+    return Own(rows[:num], seen, seen[:0], [note])
+
+
+def held_out(fit: Any) -> np.ndarray:
+    """Indices of the rows that a learner from draws, or of a denoiser, held out of learning; of others none."""
+    if not fit.state or getattr(fit.inference, "held_rows", None) is None:
+        return np.zeros(0, int)
+    return np.asarray(fit.inference.held(fit.state, fit.target.num_rows), int)
 
 
 def _observed(fit: Fitted) -> dict[str, np.ndarray]:

@@ -69,7 +69,8 @@ def evaluate(
 
     samples: a fit, of which `num_samples` rows are drawn, or an array (row, *event).
     data: rows of the law that were not learned from, (row, *event), or the name of a data set, whose held-out rows are taken, at
-        most 10,000; by default the rows that the fit learned from, which flatter a memoriser: the result says so.
+        most 10,000. By default, of a fit, rows that it held out of learning; else held-out rows of the data set that it learned
+        from, where that is one of ours; else the rows that it learned from, which flatter a memoriser. The result says which.
     train: rows that were learned from, for memorisation; known of a fit and of a named data set.
     net: whose features FID, KID, precision and the others compare. By default a classifier trained here where the data set has
         labels, else the rows themselves. Or a net of `probgen.evaluate.features`, a function of your own from rows to features, or

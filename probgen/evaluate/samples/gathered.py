@@ -41,8 +41,13 @@ def gathered(
     name = data if isinstance(data, str) else None
     given = None if name is None and data is None else _named(name) if name else checked(data, 2, "data")
     notes: list[str] = []
+    held_out = given is not None and (name is None or name in datasets.HELD_OUT)
     if isinstance(samples, Fitted):
-        own, learned, notes = drawn(samples, num, site, seed)
+        own, learned, held, notes = drawn(samples, num, site, seed)
+        if given is None:
+            name = datasets.name_of(held, learned)
+            given, told = _held(name, held)
+            held_out, notes = given is not None, [*notes, *told]
         train = learned if train is None else train
     else:
         own = samples
@@ -53,13 +58,22 @@ def gathered(
         raise TypeError(
             "What are the samples compared with? Pass data=, rows that were not learned from, or a data set's name."
         )
-    held_out = given is not None and (name is None or name in datasets.HELD_OUT)
     if not held_out:
         notes.append("data are the rows that were learned from: none were held out, and a memoriser looks good")
     reference = _some(train if given is None else given, seed)
     shape = reference.shape[1:]
     found = Gathered(alike(own, shape, "samples"), reference, _shaped(train, shape), held_out, name, notes=tuple(notes))
     return _on_one_scale(found, value_range)
+
+
+def _held(name: str | None, held: np.ndarray) -> tuple[np.ndarray | None, list[str]]:
+    """Rows that a fit did not learn from, and a note: those that it held out, else those of the data set that it learned from."""
+    known = f" {name!r}" if name else ""
+    if len(held) > 1:
+        of = f" of the data set{known}" if name else ""
+        return held, [f"data are the {len(held)} rows{of} that the fit held out of learning"]
+    found = datasets.held_out(name) if name else None
+    return found, [] if found is None else [f"data are held-out rows of{known}, on whose other rows the fit learned"]
 
 
 def _named(name: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import os
 import pickle
 import tempfile
@@ -180,6 +181,13 @@ def _density(kind: type, structure: Any, shapes: tuple) -> str:
     return kind(structure, dict(shapes)).lowered()
 
 
+def _sources() -> list[Path]:
+    """All files of probgen and of its algorithms, wherever these lie: beside the package in a checkout, in it in a wheel."""
+    package, found = Path(__file__).parents[3], importlib.util.find_spec("probgen.inference")
+    inference = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
+    return sorted({file for folder in (package, *inference) for file in folder.rglob("*.py")})
+
+
 @functools.cache
 def _machine() -> str:
     """What an executable depends on beside what is computed: versions, flags, processor, probgen's sources."""
@@ -187,10 +195,8 @@ def _machine() -> str:
     from numpy._core._multiarray_umath import __cpu_features__
 
     device = jax.devices()[0]
-    package = Path(__file__).parents[1]
-    folders = (package.parent / "inference", package)
     sources = hashlib.sha256()
-    for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
+    for file in _sources():
         sources.update(file.read_bytes())
     flags = {k: v for k, v in jax.config.values.items() if "cache" not in k}
     return repr((

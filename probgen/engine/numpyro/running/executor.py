@@ -162,7 +162,27 @@ class Executor:
             if self.vectorised:
                 shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.num_chains, *a.shape), a.dtype), one)
             leaves, tree = jax.tree.flatten(shapes)
+            _check_shapes(shapes, arrays)
             values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
-            if [v.shape for v in values] != [leaf.shape for leaf in leaves]:
-                raise ValueError("The checkpoint's state has other shapes than this program and these settings give.")
             self.states = self._placed(jax.tree.unflatten(tree, values))
+
+
+def _check_shapes(state: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError, with the first few that differ, where a checkpoint's arrays are not those of a state of these shapes."""
+    known, _ = jax.tree_util.tree_flatten_with_path(state)
+    if len(known) != len(arrays):
+        raise ValueError(
+            f"The checkpoint has {len(arrays)} arrays; this program and these settings have {len(known)}: "
+            "the program, its critic or a setting that adds state was changed.\nPut it back, or fit anew."
+        )
+    told = []
+    for i, (path, leaf) in enumerate(known):
+        if (shape := np.shape(arrays[f"{i:04d}"])) != leaf.shape:
+            name = jax.tree_util.keystr(path[1:] if len(path) > 1 else path).lstrip(".")
+            told.append(f"{name} is {leaf.shape}, in the checkpoint {shape}")
+    if told:
+        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+        raise ValueError(
+            f"The program or its settings have other shapes than the checkpoint: {'; '.join(told[:3])}{more}.\n"
+            "Put them back, or fit anew."
+        )

@@ -22,6 +22,8 @@ from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, 
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.draws import ROWS
 
+MANY = 32  # packs of rows by which a critic's gradient is judged
+
 
 def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
     """The target with a critic, by default one made for the shape of its rows.
@@ -55,9 +57,31 @@ def judged_by(target: Any, critic: Callable[..., Any] | None, pack: int) -> Any:
         )
     if not looks:
         raise ValueError("The critic does not look at the rows: what it says does not depend on them.")
-    if not slopes:
+    if not slopes or not _any_slope(found):
         raise ValueError(drawable.FLAT_CRITIC)
     return found
+
+
+def _any_slope(target: Any) -> bool:
+    """Whether the critic's gradient at rows of the data is anything but 0, where it begins or near."""
+    with runtime.jax_scope(target.precision):
+        rows = target.rows(jnp.arange(MANY * target.structure.pack) % target.num_rows)
+        points = {v.name: rows[v.name] for v in target.visible}
+        say = lambda parameters, points: logits(target, parameters, {**rows, **points})  # noqa: E731
+        return is_steep(say, target.critic_initial(jax.random.key(0)), points)
+
+
+def is_steep(say: Callable[[Any, Any], Any], parameters: Any, points: Any) -> bool:
+    """Whether what is said of points has a gradient there that is not all 0, under parameters or under ones a bit off.
+
+    What a program's operations tell is not enough: 0 * x + c depends on x by them. Parameters may begin at 0.
+    """
+    leaves, tree = jax.tree.flatten(parameters)
+    keys = jax.random.split(jax.random.key(0), max(len(leaves), 1))
+    moved = [v + 0.1 * jax.random.normal(k, v.shape, v.dtype) for k, v in zip(keys, leaves, strict=False)]
+    slope = jax.jit(jax.grad(lambda points, parameters: say(parameters, points).sum()))
+    trials = (parameters, jax.tree.unflatten(tree, moved))
+    return any(bool(jnp.any(s != 0)) for p in trials for s in slope(points, p).values())
 
 
 def _learned(target: Any, critic: Callable[..., Any], row: Any) -> Learned:

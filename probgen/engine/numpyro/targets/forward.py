@@ -15,6 +15,7 @@ from numpyro.primitives import Messenger
 from probgen import runtime
 from probgen.engine.numpyro.targets import critics
 from probgen.engine.numpyro.targets.draws import ROWS, innermost
+from probgen.engine.numpyro.targets.unpaired import NumpyroUnpaired
 from probgen.target import CRITIC
 
 CHUNK = 4096  # rows at once
@@ -106,6 +107,20 @@ def noise(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> di
         told = each(keys, _own(target, answer), rows)
     standard = {k for k, (loc, scale) in told.items() if not np.any(loc) and np.all(np.asarray(scale) == 1)}
     return {k: (shape, "standard normal" if k in standard else word) for k, (shape, word) in found.items()}
+
+
+def returned(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the guide of a map learned in both directions makes of rows, by keyword; nothing of another target."""
+    if not isinstance(target, NumpyroUnpaired) or target.structure.guide is None:
+        return {}
+    with runtime.jax_scope(target.precision):
+        parameters = {k: jnp.asarray(answer[k], target.precision) for k in target.structure.guide.parameters}
+        x = jnp.asarray(rows[target.made], target.precision)
+        parts = [np.asarray(_back(target, parameters, x[i : i + CHUNK])) for i in range(0, len(x), CHUNK)]
+    return {target.given: np.concatenate(parts)}
+
+
+_back = jax.jit(NumpyroUnpaired.back)
 
 
 def judged(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> np.ndarray:

@@ -177,8 +177,7 @@ class NumpyroRows(NumpyroTarget, Generative):
         with runtime.jax_scope(self.precision):
             shapes = {k: v.shape for k, v in jax.eval_shape(self.initial, jax.random.key(0)).items()}
             if self.structure.opponent is not None:  # a critic of other shapes, as of other packs, begins anew
-                rival = jax.eval_shape(self.critic_initial, jax.random.key(0))
-                rival = {f"{k}{CRITIC}": v.shape for k, v in rival.items()}
+                rival = {k: v.shape for k, v in jax.eval_shape(self.rivals, jax.random.key(0)).items()}
                 shapes |= rival if all(answer[k].shape == v for k, v in rival.items() if k in answer) else {}
             starts = {k: jnp.asarray(v, self.precision) for k, v in check_begun(shapes, answer).items()}
         return type(self)(self.structure, {**self.arrays, **{f"{k}{START}": v for k, v in starts.items()}})
@@ -263,6 +262,10 @@ class NumpyroRows(NumpyroTarget, Generative):
         from probgen.engine.numpyro.targets import critics
 
         return critics.initial(self, key)
+
+    def rivals(self, key: Any) -> dict[str, Any]:
+        """All parameters of critics before learning, as an answer calls them."""
+        return {f"{k}{CRITIC}": v for k, v in self.critic_initial(key).items()}
 
     def logits(self, parameters: Any, points: Any) -> Any:
         """What the critic says of points {site: (row, *event)}, with their inputs by keyword: (row,), or (row / pack,)."""

@@ -21,6 +21,7 @@ from numpyro import handlers
 
 from probgen import runtime
 from probgen.data.checks import taken
+from probgen.engine import drawable
 from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.targets import critics
 from probgen.engine.numpyro.targets.draws import ROWS
@@ -128,6 +129,10 @@ class NumpyroUnpaired(NumpyroImplicit):
             }
         return found
 
+    def rivals(self, key: Any) -> dict[str, Any]:
+        own = self.critics_initial(key)
+        return {of_critic(n, keyword): v for keyword, found in own.items() for n, v in found.items()}
+
     def _critic(self, keyword: str) -> Any:
         return self.structure.critic if keyword == self.given else self.structure.opponent
 
@@ -196,3 +201,8 @@ def _check(target: NumpyroUnpaired) -> None:
             raise ValueError(
                 f"The critic of {keyword} returns {said}; expected a logit, (), or one a patch (height, width)."
             )
+        points = {keyword: jnp.asarray(target.arrays[keyword][: critics.MANY], target.precision)}
+        if not critics.is_steep(
+            lambda p, x, k=keyword: target.said(k, p, x[k]), target.critics_initial(key)[keyword], points
+        ):
+            raise ValueError(f"Of {keyword}: {drawable.FLAT_CRITIC}")
