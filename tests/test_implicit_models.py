@@ -213,7 +213,9 @@ def test_a_map_is_gone_both_ways():
 def test_black_and_white_pictures_are_told_to_be_so():
     x = np.random.default_rng(0).random((40, 8, 8))
     told = "x holds black and white alone"
-    notes = [asked("dcgan", {"x": rows, **ONCE}, "gan")[-1].notes for rows in (x, (x > 0.5).astype(float))]
+    notes = [
+        asked("dcgan", {"x": rows, **ONCE}, "gan", batch_size=8)[-1].notes for rows in (x, (x > 0.5).astype(float))
+    ]
     assert [told in "".join(each) for each in notes] == [False, True]
 
 
