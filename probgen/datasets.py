@@ -224,6 +224,7 @@ TOLD = {
     "digits_grey": "the same with their grey levels, from 0 to 1",
     "inverted_digits": "every second digit, black for white: no partners of those of digits",
     "edges_to_digits": "edges of the grey digits, and the digits",
+    "prompted_digits": "the grey digits, each after a prompt in tokens",
     "stacked_digits": "three grey digits as the channels of a picture: up to 1000 classes",
     "bars_and_stripes": "all pictures of full rows, or of full columns, 4 x 4",
     "mnist": "MNIST, 28 x 28, black and white, each pixel drawn once by its grey level",

@@ -139,7 +139,9 @@ def test_a_network_that_learned_nothing_does_not_pass():
 
 
 def test_maximum_likelihood_through_the_ode():
-    fit = pg.fit(Model(preserving, by_row=True), {"x": ROWS}, inference="mle", num_steps=200, learning_rate=0.05, **QUIET)
+    fit = pg.fit(
+        Model(preserving, by_row=True), {"x": ROWS}, inference="mle", num_steps=200, learning_rate=0.05, **QUIET
+    )
     assert fit.parameters["mean"] == pytest.approx(MEAN, abs=0.08)
 
 

@@ -207,13 +207,15 @@ def test_a_map_is_gone_both_ways():
     with pytest.raises(Incompatible, match="No way back was learned"):
         pairs.translate(b=np.resize(b, (3, *pairs.target.visible[0].shape)))
     with pytest.raises(Incompatible, match="it has no inputs"):
-        fit("gan").translate(x=a)
+        fit("dcgan").translate(x=a)
 
 
 def test_black_and_white_pictures_are_told_to_be_so():
     x = np.random.default_rng(0).random((40, 8, 8))
     told = "x holds black and white alone"
-    notes = [pg.fit("dcgan", rows, "gan", num_filters=2, **FEW).notes for rows in (x, (x > 0.5).astype(float))]
+    notes = [
+        asked("dcgan", {"x": rows, **ONCE}, "gan", batch_size=8)[-1].notes for rows in (x, (x > 0.5).astype(float))
+    ]
     assert [told in "".join(each) for each in notes] == [False, True]
 
 

@@ -459,10 +459,10 @@ def test_equalised_weights_begin_at_their_scale_or_where_init_says():
     assert wide.std().item() == pytest.approx(np.sqrt(2 / 128), rel=0.05)
 
 
-def test_the_critic_begins_where_that_of_a_fit_ended(tmp_path):
+def test_the_critic_begins_where_that_of_a_fit_ended():
     fit = lambda **more: pg.fit(Net().program, {"x": points()}, "gan", num_steps=2, progress=False, **more)  # noqa: E731
-    before = fit(learning_rate=0.1, out=tmp_path / "before")
-    after = fit(init=tmp_path / "before", learning_rate=1e-12)
+    before = fit(learning_rate=0.1)
+    after = fit(init=before, learning_rate=1e-12)
     critics = [k for k in before.answer if k.endswith("(critic)")]
     assert critics
     for k in critics:

@@ -42,8 +42,8 @@ def _data_sets() -> str:
     lines = []
     for name in SETS:
         marks = [word for word, where in (("classes", CLASSES), ("held-out rows", HELD_OUT)) if name in where]
-        size = f"{SIZES[name][0]:,} rows of {SIZES[name][1]}" if name in SIZES else "pairs"
-        lines.append(f"  {name:{width}}  {size}: {TOLD[name]}" + (f" ({', '.join(marks)})" if marks else ""))
+        size = f"{SIZES[name][0]:,} rows of {SIZES[name][1]}" if name in SIZES else "arrays in pairs"
+        lines.append(f"  {name:{width}}  {size}: {TOLD.get(name, '')}" + (f" ({', '.join(marks)})" if marks else ""))
     return "Data\n" + "\n".join(lines) + "\n\nprobgen fit MODEL --data NAME learns from one, --data NAME,NAME from two."
 
 

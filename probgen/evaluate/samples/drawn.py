@@ -49,7 +49,7 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> Own:
 
 def held_out(fit: Any) -> np.ndarray:
     """Indices of the rows that a learner from draws, or of a denoiser, held out of learning; of others none."""
-    if getattr(fit.inference, "loss_of", "") not in ("game", "noise") or not fit.state:
+    if not fit.state or getattr(fit.inference, "held_rows", None) is None:
         return np.zeros(0, int)
     return np.asarray(fit.inference.held(fit.state, fit.target.num_rows), int)
 
