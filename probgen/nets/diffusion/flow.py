@@ -61,6 +61,11 @@ class Solver:
             return replace(self, rtol=self.rtol / 2, atol=self.atol / 2)
         return replace(self, num_steps=2 * self.num_steps)
 
+    @property
+    def unit(self) -> float:
+        """What a log volume, which starts from 0, is counted in: a step's error in it may be atol + rtol (1 + |volume|)."""
+        return 1.0 if self.num_steps else 1.0 + self.rtol / self.atol
+
     def check(self, dtype: Any) -> None:
         """Raises ValueError where a tolerance is below what a dtype can hold."""
         least = 4 * float(jnp.finfo(dtype).eps)
@@ -82,11 +87,11 @@ def _moving(u: Any, x: Any, args: Any) -> Any:
 
 
 def _carrying(u: Any, state: Any, args: Any) -> Any:
-    """The velocity, and the divergence: () where `directions` are those of the axes, else (probe,)."""
-    velocity, directions, exact = args
+    """The velocity, and the divergence in units of `unit`: () where `directions` are those of the axes, else (probe,)."""
+    velocity, directions, exact, unit = args
     push = lambda direction: jax.jvp(lambda x: velocity(x, u), (state[0],), (direction,))  # noqa: E731
     moved, pushed = jax.vmap(push, out_axes=(None, 0))(directions)
-    along = jnp.sum((directions * pushed).reshape(len(directions), -1), -1)
+    along = jnp.sum((directions * pushed).reshape(len(directions), -1), -1) / unit
     return moved, jnp.sum(along) if exact else along
 
 
@@ -97,7 +102,7 @@ def _solve(field: Callable[..., Any], state: Any, args: Any, solver: Solver, for
         return _evenly(field, state, args, solver, forward)
     solver.check(dtype)
     start, end = (jnp.asarray(u, dtype) for u in ((0.0, 1.0) if forward else (1.0, 0.0)))
-    steps = diffrax.PIDController(solver.rtol * loose, solver.atol * loose, norm=_norm)
+    steps = diffrax.PIDController(solver.rtol * loose, solver.atol * loose, pcoeff=0.4, icoeff=0.3, norm=_norm)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field), SOLVERS[solver.name](), start, end, None, state, args, stepsize_controller=steps,
         max_steps=solver.max_steps, throw=False,
@@ -160,8 +165,9 @@ def carried(
     exact = probes is None
     directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape) if exact else probes.astype(x.dtype)
     state = (x, jnp.zeros(() if exact else (len(probes),), x.dtype))
-    end, volume = _solve(_carrying, state, (_explicit(velocity, x), directions, exact), solver, forward, loose)
-    return end, volume if forward else -volume
+    args = (_explicit(velocity, x), directions, exact, solver.unit)
+    end, volume = _solve(_carrying, state, args, solver, forward, loose)
+    return end, (solver.unit if forward else -solver.unit) * volume
 
 
 def signs(key: Any, num_probes: int, shape: tuple[int, ...]) -> Any:
