@@ -153,6 +153,10 @@ class FittedDenoiser(FittedParameters):
         """The network's error by level of noise."""
         raise NotImplementedError
 
+    def schedule(self, num_times: int = 200) -> Mapping[str, np.ndarray]:
+        """alpha and sigma by time."""
+        raise NotImplementedError
+
     def trajectory(self, num_samples: int = 8, seed: int | None = None, **how: Any) -> Mapping[str, np.ndarray]:
         """How points come out of noise."""
         raise NotImplementedError

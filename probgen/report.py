@@ -14,8 +14,8 @@ import numpy as np
 
 from probgen.data.fixed import is_setting, plain
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
-from probgen.fitted import Fitted, FittedImplicit, FittedLatents, FittedParameters
-from probgen.pictures import density, draws, implicit, latent, learned
+from probgen.fitted import Fitted, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
+from probgen.pictures import density, diffusion, draws, implicit, latent, learned
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
 
@@ -105,7 +105,7 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
         [str(name), str(row[0]), *(f"{x:.3g}" for x in row[1:])]
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
-    game = _is_game(fit)
+    game = _is_game(fit) or isinstance(fit, FittedDenoiser)
     parameters = Section("Parameters", table=Table(("", *map(str, table.columns)), cells), folded=game)
     if not game:
         yield parameters
@@ -125,6 +125,8 @@ def _is_game(fit: FittedParameters) -> bool:
 
 def _pictures(fit: FittedParameters) -> Sequence[Any]:
     """Of a learned program: how learning went, what it draws or what its density is."""
+    if isinstance(fit, FittedDenoiser):
+        return (*diffusion.PICTURES, *learned.PICTURES[:1])
     if _is_game(fit):
         if isinstance(fit, FittedImplicit):
             return (*implicit.PICTURES, *implicit.LEARNING)

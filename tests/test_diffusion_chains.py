@@ -118,7 +118,8 @@ def test_a_random_level_stands_for_all():
 
 def test_early_times_have_the_density_that_their_weight_undoes():
     moved, weight = early(jnp.linspace(0, 1, 100_001), 0.01)
-    assert float(moved[0]) == 0 and float(moved[-1]) == pytest.approx(1, abs=1e-5)
+    assert float(moved[0]) == 0
+    assert float(moved[-1]) == pytest.approx(1, abs=1e-5)
     for power in (0, 1, 2):
         assert float(jnp.mean(weight * moved**power)) == pytest.approx(1 / (power + 1), rel=1e-3)
 
@@ -156,7 +157,8 @@ def test_a_chain_in_full_by_numpyro_has_the_bound_in_expectation():
     theirs = jax.vmap(full)(paths)
     apart = float(jnp.mean(ours) - jnp.mean(theirs))
     error = float(jnp.sqrt((jnp.var(ours) + jnp.var(theirs)) / count))
-    assert abs(apart) < 5 * error and error < 0.02
+    assert abs(apart) < 5 * error
+    assert error < 0.02
 
 
 def _elbo(q, chain, key):
@@ -166,7 +168,7 @@ def _elbo(q, chain, key):
 
 @pytest.mark.parametrize("schedule", [linear_levels(5), LinearLogSNR(6.0, -4.0), Exploding(0.1, 10.0), Elucidated()])
 def test_the_law_of_a_chain_is_that_of_its_marginals_and_bridges(schedule):
-    """Forward draws have the marginal mean and variance at every level, within 5 standard errors; log_prob factorises either way."""
+    """Forward draws have the marginal mean and variance at every level, within 5 standard errors; log_prob does either way."""
     times = levels(schedule, 5) if isinstance(schedule, Levels) else jnp.linspace(0, 1, 5)
     x, count = jnp.array([0.6, -1.2]), 20_000
     q = Noised(x, schedule, times)

@@ -23,9 +23,9 @@ AFTER = len(Guard._fields) - 3  # numbers of a guard that come after what it kee
 class FromNoise(RowLearner[Diffused]):
     """Settings of all learners of a denoiser.
 
-    times: of the noise: "even" in the schedule's own time, or "normal": log sigma / alpha ~ N(centre, width^2), within the
+    times: of the noise: "even" in the schedule's own time, or "normal": log sigma / alpha ~ N(log_mean, log_sd^2), within the
         schedule, as EDM has it (Karras et al. 2022), in units of the data's spread.
-    centre, width: of "normal".
+    log_mean, log_sd: of "normal".
     held_out: share of the rows, at most 2000, that are held out of learning for the verdict.
     unlabelled: share of rows that are shown without their whole-number inputs, as -1, so that samples can be guided; 0 for none.
     compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
@@ -44,8 +44,8 @@ class FromNoise(RowLearner[Diffused]):
     ema: float = 0.999
     start: Literal["data", "program"] = "program"
     times: Literal["even", "normal"] = "even"
-    centre: float = -0.5
-    width: float = 1.2
+    log_mean: float = -0.5
+    log_sd: float = 1.2
     held_out: float = 0.1
     unlabelled: float = 0.1
     compiled: bool = False
@@ -57,8 +57,8 @@ class FromNoise(RowLearner[Diffused]):
         for name in ("held_out", "unlabelled"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if self.width <= 0:
-            raise ValueError(f"width is {self.width}; it must be above 0")
+        if self.log_sd <= 0:
+            raise ValueError(f"log_sd is {self.log_sd}; it must be above 0")
 
     def held_rows(self, num_rows: int) -> int:
         """How many rows are held out."""
@@ -156,7 +156,7 @@ class FromNoise(RowLearner[Diffused]):
             return schedule.first + (1 - schedule.first) * u
         times = jnp.linspace(max(schedule.first, 1e-5), 1.0, GRID)
         ratio = -0.5 * jax.vmap(schedule.log_snr)(times) - jnp.log(getattr(denoiser, "spread", 1.0))
-        cdf = jax.scipy.stats.norm.cdf(ratio, self.centre, self.width)
+        cdf = jax.scipy.stats.norm.cdf(ratio, self.log_mean, self.log_sd)
         return jnp.interp(cdf[0] + u * (cdf[-1] - cdf[0]), cdf, times)
 
     def _shown(self, key: Any, target: Any, batch: Any) -> Any:

@@ -42,7 +42,7 @@ class Noised(Kernel):
             return schedule.first + (1 - schedule.first) * u
         times = torch.linspace(max(schedule.first, 1e-5), 1.0, GRID).to(u)
         ratio = -0.5 * schedule.log_snr(times) - torch.log(torch.tensor(getattr(denoiser, "spread", 1.0)))
-        cdf = torch.special.ndtr((ratio - s.centre) / s.width)
+        cdf = torch.special.ndtr((ratio - s.log_mean) / s.log_sd)
         wanted = cdf[0] + u * (cdf[-1] - cdf[0])
         after = torch.searchsorted(cdf, wanted).clamp(1, GRID - 1)
         low, high = cdf[after - 1], cdf[after]

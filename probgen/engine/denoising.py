@@ -58,6 +58,11 @@ def losses(target: Diffused, answer: Arrays, rows: Arrays, num_levels: int, seed
     return _of(target).losses(target, answer, rows, num_levels, seed)
 
 
+def schedule(target: Diffused, answer: Arrays, num_times: int) -> Mapping[str, np.ndarray]:
+    """times, alpha, sigma and log_snr: (time,)."""
+    return _of(target).schedule(target, answer, num_times)
+
+
 def paths(
     target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw
 ) -> Mapping[str, np.ndarray]:

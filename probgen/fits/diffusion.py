@@ -117,6 +117,10 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         held = self.held_out
         return denoising.losses(self.target, self.answer, held, num_levels, self._seed(seed))
 
+    def schedule(self, num_times: int = 200) -> Mapping[str, np.ndarray]:
+        """What is left of a point, `alpha`, the noise, `sigma`, and log alpha^2 / sigma^2, `log_snr`, at `times`, all (time,)."""
+        return denoising.schedule(self.target, self.answer, num_times)
+
     def trajectory(
         self,
         num_samples: int = 8,

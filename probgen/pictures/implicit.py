@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
-from probgen.fitted import FittedImplicit, FittedParameters
+from probgen.fitted import FittedDenoiser, FittedImplicit, FittedParameters
 from probgen.pictures.density import range_of
 from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
 
@@ -193,7 +193,7 @@ def _rows(fit: FittedParameters, site: Any) -> np.ndarray:
 def _kinds(fit: FittedParameters) -> tuple[str, np.ndarray] | None:
     """The only input and its values, where it is a class of at most twelve."""
     target: Any = fit.target
-    if len(target.inputs) != 1 or not isinstance(fit, FittedImplicit):
+    if len(target.inputs) != 1 or not isinstance(fit, FittedImplicit | FittedDenoiser):
         return None
     values = np.asarray(target.data[target.inputs[0]])
     kinds = np.unique(values) if values.ndim == 1 and values.dtype.kind in "iub" else np.zeros(0)

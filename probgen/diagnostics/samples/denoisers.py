@@ -33,7 +33,7 @@ def _levels(evidence: Evidence) -> Finding | None:
         found = fit.losses(LEVELS)
     except (AttributeError, Incompatible, NotImplementedError):  # of levels that are no noise, such as masks
         return None
-    remedy = "more steps, a wider network, or times='normal' with `centre` at the log sigma / alpha of that level"
+    remedy = "more steps, a wider network, or times='normal' with log_mean at that level"
     if not np.isfinite(found["error"]).all():
         return Finding("levels", "fail", np.nan, None, "the network's error is NaN or infinite at some level", remedy)
     sure = found["lost"] - 2 * found["lost_stderr"]

@@ -88,6 +88,8 @@ class Levels(Preserving):
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
     """DDPM's betas from 1e-4 to .02 at T = 1000, scaled so that as little is left of a point at any other T."""
+    if num_levels < 1:
+        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
     scale = 1000.0 / num_levels
     return Levels(jnp.clip(jnp.linspace(scale * low, scale * high, num_levels), 0.0, 0.999))
 

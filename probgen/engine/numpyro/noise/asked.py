@@ -118,6 +118,16 @@ def _paths(draw: Draw, target: Any, parameters: Any, keys: Any, rows: Any) -> An
     return jax.vmap(one)(keys, rows)
 
 
+def schedule(target: Diffusing, answer: Arrays, num_times: int) -> Mapping[str, np.ndarray]:
+    with runtime.jax_scope(target.precision):
+        parameters, rows = _ready(target, answer, {k: v[:1] for k, v in target.all_rows().items()})
+        denoiser, _ = target.denoised(parameters, jax.tree.map(lambda x: x[0], rows))
+        times = jnp.linspace(max(denoiser.schedule.first, 1e-4), 1 - 1e-4, num_times)
+        alpha, sigma = jax.vmap(denoiser.schedule.scales)(times)
+        found = {"times": times, "alpha": alpha, "sigma": sigma, "log_snr": jax.vmap(denoiser.schedule.log_snr)(times)}
+    return {k: np.asarray(v, float) for k, v in found.items()}
+
+
 def between(
     target: Diffusing, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int
 ) -> dict[str, np.ndarray]:
