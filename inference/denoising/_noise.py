@@ -60,6 +60,11 @@ class FromNoise(RowLearner[Diffused]):
         if self.log_sd <= 0:
             raise ValueError(f"log_sd is {self.log_sd}; it must be above 0")
 
+    @property
+    def coupled(self) -> bool:
+        """Whether noise is chosen for its point: the velocity then moves noise to points, but says no score and no mean of x."""
+        return False
+
     def held_rows(self, num_rows: int) -> int:
         """How many rows are held out."""
         return min(int(self.held_out * num_rows), HELD)

@@ -48,6 +48,10 @@ class FlowMatching(FromNoise):
 
         return _torch.Noised(self) if engine == "pyro" else self
 
+    @property
+    def coupled(self) -> bool:
+        return self.coupling != "independent"
+
     def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
         import jax.numpy as jnp
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
 from probgen.engine import denoising
@@ -17,6 +18,7 @@ from probgen.fitted import FittedDenoiser, LogProb
 from probgen.target import Diffused
 
 OWN = "own"
+SCORED = ("ancestral", "sde")  # samplers that put noise back, which takes a score
 METHODS = ("auto", "bound", "ode")
 
 
@@ -60,6 +62,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError("level is of a start: say start=point, level=0.5.")
         if start is not None and sampler == OWN:
             sampler = "sde"
+        if start is not None or sampler in SCORED:
+            self._check_score("fit.sample(start=...)" if start is not None else f"sampler={sampler!r}")
         if sampler == OWN and guidance not in (None, 1, 1.0):
             sampler = "ddim"
         if sampler == OWN:
@@ -89,6 +93,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         method = ("bound" if self.target.chained else "ode") if method == "auto" else method
         given, seed = self._rows(self._named(x, rows)), self.seed + 3 if seed is None else whole_numbers.seed(seed)
         if method == "bound":
+            self._check_score("method='bound'")
             count = whole_numbers.whole("num_draws", num_draws)
             return denoising.bound(self.target, self.answer, given, count, seed)
         return denoising.density(self.target, self.answer, given, seed)
@@ -114,6 +119,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         in units of that of the best linear denoiser of independent coordinates; nats: what the level adds to -log p(x), a
         coordinate; lost, lost_stderr: by how many of these more than by that linear denoiser. All (level,).
         """
+        self._check_score("fit.losses")
         held = self.held_out
         return denoising.losses(self.target, self.answer, held, num_levels, self._seed(seed))
 
@@ -131,6 +137,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         **inputs: Any,
     ) -> Mapping[str, np.ndarray]:
         """How points come out of noise, as the denoiser sees them: times (step,) and z (num_samples, step, *event)."""
+        if sampler in SCORED:
+            self._check_score(f"sampler={sampler!r}")
         count = whole_numbers.whole("num_samples", num_samples)
         rows = self._inputs(inputs, count)
         return denoising.paths(self.target, self.answer, rows, count, self._seed(seed), Draw(sampler, num_steps))
@@ -155,6 +163,14 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         return denoising.own_draws(self.target, self.answer, inputs, count, seed)
 
     # ---- parts
+
+    def _check_score(self, what: str) -> None:
+        """Raise Incompatible where the network's velocity gives no score: noise was chosen for its points."""
+        if getattr(self.inference, "coupled", False):
+            raise Incompatible(
+                f"{what} needs a score; this fit has none, since {self.inference.name} paired noise with points.\n"
+                "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
+            )
 
     def _level(self, start: Any, level: float | None) -> float | None:
         if start is None:

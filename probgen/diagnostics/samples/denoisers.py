@@ -50,10 +50,9 @@ def _levels(evidence: Evidence) -> Finding | None:
 def _laws(evidence: Evidence) -> Finding | None:
     """Whether the bound on the chain's law is below the density of the flow, and how far apart they are."""
     fit: Any = evidence.fit
-    pair = _pair(fit)
-    if pair is None:
+    bound, ode = _pair(fit)
+    if bound is None or ode is None:
         return None
-    bound, ode = pair
     size = sum(v.size for v in fit.target.visible)
     gap = np.asarray(ode.value, float) - np.asarray(bound.value, float)
     mean, error = float(np.mean(gap)), float(np.std(gap) / np.sqrt(len(gap)))
@@ -78,10 +77,10 @@ def _laws(evidence: Evidence) -> Finding | None:
 def _density(evidence: Evidence) -> Finding | None:
     """Whether the ODE was solved, and how large its errors are."""
     fit: Any = evidence.fit
-    pair = _pair(fit)
-    if pair is None:
+    ode = _pair(fit)[1]
+    if ode is None:
         return None
-    value, error = (np.asarray(x, float) for x in (pair[1].value, pair[1].stderr))
+    value, error = (np.asarray(x, float) for x in (ode.value, ode.stderr))
     remedy = "a smoother network (weight_decay, fewer units), or `rtol` and `max_steps` of the program's solver"
     if lost := int((~np.isfinite(value)).sum()):
         message = f"the solver gave up on {lost} of {len(value)} rows, whose density is NaN"
@@ -96,22 +95,26 @@ def _grade(value: float, bars: tuple[float, float]) -> Status:
     return "pass" if value <= bars[0] else "warn" if value <= bars[1] else "fail"
 
 
-def _pair(fit: Any) -> tuple[LogProb, LogProb] | None:
-    """The bound and the density of a few held-out rows, made once; None for whole numbers, of which both are bounds."""
+def _pair(fit: Any) -> tuple[LogProb | None, LogProb | None]:
+    """The bound and the density of a few held-out rows, made once; None where there is none, and of whole numbers."""
     kept = vars(fit)
     if "_laws" not in kept:
         kept["_laws"] = _compared(fit)
     return kept["_laws"]
 
 
-def _compared(fit: Any) -> tuple[LogProb, LogProb] | None:
+def _compared(fit: Any) -> tuple[LogProb | None, LogProb | None]:
     if any(v.kind != "reals" for v in fit.target.visible):
-        return None
+        return None, None
     names = {site: k for k, site in fit.target.keywords.items()}
     count = min(ROWS, max(FEW, CELLS // sum(v.size for v in fit.target.visible)))
     rows = {names.get(k, k): v[:count] for k, v in fit.held_out.items()}
+    return _asked(fit, rows, method="bound", num_draws=DRAWS), _asked(fit, rows, method="ode")
+
+
+def _asked(fit: Any, rows: Any, **how: Any) -> LogProb | None:
     try:
-        return fit.log_prob(method="bound", num_draws=DRAWS, **rows), fit.log_prob(method="ode", **rows)
+        return fit.log_prob(**how, **rows)
     except (AttributeError, Incompatible, NotImplementedError):
         return None
 
