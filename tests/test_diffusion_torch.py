@@ -12,11 +12,14 @@ from probgen.data.dequantise import dequantised
 from probgen.datasets import labels
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
+pyro = pytest.importorskip("pyro", reason="Pyro is not installed")
 
 from probgen.nets.torch_diffusion import denoiser as twin  # noqa: E402
 from probgen.nets.torch_diffusion import flow, grids, samplers, schedules  # noqa: E402
 from probgen.nets.torch_diffusion.chains import At, Backward, Noised, levels  # noqa: E402
+from probgen.nets.torch_diffusion.observed import observed  # noqa: E402
 from probgen.nets.torch_diffusion.sampling import sample  # noqa: E402
+from probgen.nets.torch_diffusion.site import diffused  # noqa: E402
 from probgen.nets.torch_diffusion.unet import UNet  # noqa: E402
 
 pytestmark = [needs_pyro, pytest.mark.usefixtures("one_thread")]
@@ -458,3 +461,89 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, killed):
         for name, value in whole.answer.items():
             np.testing.assert_array_equal(fit.answer[name], value)
         np.testing.assert_array_equal(fit.records["loss"], whole.records["loss"])
+
+
+# ---- programs as their authors write them, and what is refused
+
+
+class Plane:
+    """A network of the author's own, and programs with it: a module made once, registered at every run."""
+
+    def __init__(self, extra=0):
+        self.net = torch.nn.Sequential(torch.nn.Linear(3 + extra, 32), torch.nn.SiLU(), torch.nn.Linear(32, 2))
+        self.embedded = torch.nn.Embedding(2, extra) if extra else None
+        self.schedule = schedules.linear_levels(20)
+
+    def denoiser(self, schedule, kind, *given):
+        f = pyro.module("f", self.net)
+        return twin.Network(schedule, lambda z, level: f(torch.cat([z, level[:, None], *given], 1)), kind)
+
+    def chain(self, x, seen=0):
+        chain = Backward(self.denoiser(self.schedule, "v"), (2,), levels(self.schedule, 20))
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", chain)
+            pyro.sample("x", observed(*chain.last(z[:, seen])), obs=x)
+
+    def further(self, x):
+        self.chain(x, seen=1)
+
+    def guide(self, x):
+        with pyro.plate("row", len(x)):
+            pyro.sample("z", Noised(x, self.schedule, levels(self.schedule, 20)))
+
+    def other_guide(self, x):
+        with pyro.plate("row", len(x)):
+            pyro.sample("z", Noised(x, COSINE, levels(COSINE, 20)))
+
+    def labelled(self, x, label):
+        e = pyro.module("e", self.embedded)
+        denoiser = self.denoiser(schedules.Straight(), "velocity", e(label))
+        with pyro.plate("row", len(x)):
+            pyro.sample("x", diffused(denoiser, (2,)), obs=x)
+
+
+PLANE = {"num_steps": 50, "batch_size": 64, "progress": False}
+
+
+def test_a_chain_of_ones_own_learns_by_either_learner_and_bound_and_flow_agree():
+    own, x = Plane(), rows(400, 2)
+    for inference in ("denoising", "svi"):
+        fit = pg.fit(pg.Model(own.chain, guide=own.guide), {"x": x}, inference, learning_rate=0.01, **PLANE)
+        bound, ode = (fit.log_prob(x[:100], method=method).value.mean() for method in ("bound", "ode"))
+        assert abs(bound - ode) < 1.0
+        assert abs(ode + 2.84) < 1.0  # the entropy of N(0, I)
+
+
+def test_programs_that_cannot_be_learned_say_why():
+    own, x = Plane(), {"x": rows(100, 2)}
+    with pytest.raises(ValueError, match="the guide that makes the noise is missing"):
+        pg.fit(own.chain, x, "denoising", **PLANE)
+    with pytest.raises(
+        ValueError, match=r"from a log SNR of 10 to -8, the program's from 5\.29 to -23\.6: give both one"
+    ):
+        pg.fit(pg.Model(own.chain, guide=own.other_guide), x, "svi", **PLANE)
+    with pytest.raises(ValueError, match="looks at levels of its chain beyond the first"):
+        pg.fit(pg.Model(own.further, guide=own.guide), x, "svi", **PLANE)
+
+
+def test_labels_are_hidden_and_checked():
+    own, x = Plane(extra=3), {"x": rows(100, 2), "label": np.arange(100) % 2}
+    with pytest.raises(ValueError, match="does not take -1 for 'label', which says that it is hidden"):
+        pg.fit(own.labelled, x, "flow_matching", **PLANE)
+    with pytest.raises(ValueError, match="label"):
+        pg.fit(own.labelled, x | {"label": np.arange(100) % 3}, "flow_matching", unlabelled=0.0, **PLANE)
+    fit = pg.fit(own.labelled, x, "flow_matching", unlabelled=0.0, **PLANE)
+    assert fit.sample(3, label=1)["x"].shape == (3, 2)
+    with pytest.raises(ValueError, match="label"):
+        fit.sample(3, label=5)
+
+
+def test_whole_numbers_and_bad_schedules_are_refused():
+    with pytest.raises(ValueError, match="x holds whole numbers, or grey in equal steps"):
+        pg.fit("velocity_images", {"x": load("digits_grey")[:100]}, "flow_matching", **PLANE)
+    with pytest.raises(ValueError, match="num_levels is 0; it must be at least 1"):
+        pg.fit("ddpm_images", digits(whole=True) | {"num_levels": 0}, "denoising", **PLANE)
+    with pytest.raises(ValueError, match="betas lie between 0 and 1"):
+        schedules.Levels([0.1, -0.2])
+    with pytest.raises(ValueError, match="A schedule's low is below its high; got 3 and 1"):
+        schedules.Cosine(3.0, 1.0)

@@ -16,6 +16,7 @@ class Noised(Kernel):
     """Of `denoising.Denoising` and `flow_matching.FlowMatching`: rows with noise put on them, at times that a batch shares out."""
 
     def begun(self, state: State, target: Any) -> State:
+        self._check_hidden(state, target)
         count = self.settings.held_rows(target.num_rows)
         return state._replace(order=state.order[count:].clone(), extra=Held(state.order[:count].clone()))
 
@@ -48,6 +49,22 @@ class Noised(Kernel):
         low, high = cdf[after - 1], cdf[after]
         share = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
         return times[after - 1] + share * (times[after] - times[after - 1])
+
+    def _check_hidden(self, state: State, target: Any) -> None:
+        """Raises ValueError for a program that does not take -1 for an input that is hidden."""
+        if not self.settings.unlabelled or not target.labels:
+            return
+        rows = target.few()
+        rows |= {k: torch.full_like(rows[k], -1) for k in target.labels}
+        try:
+            with target.running(state.parameters, 0), torch.no_grad():
+                denoiser, x = target.denoised(rows)
+                denoiser(x, torch.full((len(x),), 0.5).to(x))
+        except (IndexError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"The program does not take -1 for {target.labels[0]!r}, which says that it is hidden: "
+                f"{str(error).splitlines()[0]}\nGive its network a class more for that, or learn with unlabelled=0."
+            ) from error
 
     def _shown(self, target: Any, rows: Any) -> Any:
         """The rows with some whole-number inputs hidden."""

@@ -69,6 +69,10 @@ NO_ROWS = (
     "{0!r} is observed at Delta(...), which has no density: the program is learned from draws of rows, and it is none of rows.\n"
     "The first axis of every site is to count rows: write them in a plate, pyro.plate('row', len(x))."
 )
+NO_GUIDE = (
+    "{0!r} is a chain that goes back from noise, and the guide that makes the noise is missing.\n"
+    "Give pg.Model(program, guide=guide), in which pyro.sample({0!r}, Noised(x, schedule, times))."
+)
 _CACHE_SIZE = 32
 FAULTS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
@@ -105,16 +109,16 @@ def _prepared(
     static = {name: plain(value) for name, value in data.items() if name not in arrays}
     key = _key(program, arrays, static, tensors, precision)
     seen = key and (key, tuple(map(are_bits, tensors)))  # what may say whether these are rows
-    if by_row is not False and not isinstance(program, Learned) and seen not in _without_rows:
-        if rows := rows_of(program, data, precision):
-            return rows
-        if seen:
-            _remember(seen, True, _without_rows)
+    asked = by_row is not False and not isinstance(program, Learned)
+    if asked and seen not in _without_rows and (rows := rows_of(program, data, precision)):
+        return rows
     with pyro_data.in_words(data):
         program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
         key = key and (program, *key[1:])
         structure = _structure(key, program, arrays, static, tensors, precision)
     pyro_data.check(structure, tensors)
+    if seen and asked:  # not where wrong data hid the rows
+        _remember(seen, True, _without_rows)
     kinds = {(site.kind, site.distribution): site.name for site in structure.sites}
     if ("observed", "Delta") in kinds and ("latent", FLAT) in kinds and not isinstance(program, Learned):
         raise ValueError(NO_ROWS.format(kinds["observed", "Delta"]))
@@ -149,6 +153,10 @@ def paired(target: Any) -> Any:
 
 def guided(target: Any, program: Callable[..., Any] | None, critic: Any = None) -> Any:
     """The target with a guide; see `bounded.guided`; with a denoiser, where the program has one."""
+    if program is None and (
+        chains := [s.name for s in target.sites if s.kind == "latent" and s.distribution == "Backward"]
+    ):
+        raise ValueError(NO_GUIDE.format(chains[0]))
     return diffused(bounded.guided(target, program, critic))
 
 

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -89,6 +89,10 @@ class Levels(Preserving):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(float(b) for b in self.betas))
+        if bad := [b for b in self.betas if not 0 < b < 1]:
+            raise ValueError(f"A schedule's betas lie between 0 and 1, so that its noise rises; got {bad[0]:g}.")
+        if not self.betas:
+            raise ValueError("A schedule has one beta for each of its levels; got none.")
 
     @property
     def first(self) -> float:
@@ -124,12 +128,29 @@ class Levels(Preserving):
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
     """DDPM's betas from 1e-4 to .02 at T = 1000, scaled so that as little is left of a point at any other T."""
+    if num_levels < 1:
+        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
     scale = 1000.0 / num_levels
     return Levels(torch.linspace(scale * low, scale * high, num_levels, dtype=torch.float64).clamp(0.0, 0.999))
 
 
+class _Ranged:
+    """A schedule with two ends."""
+
+    low: Any
+    high: Any
+    positive: ClassVar[bool] = True  # whether they are
+
+    def __post_init__(self) -> None:
+        low, high = float(self.low), float(self.high)
+        if not low < high or (self.positive and low <= 0):
+            raise ValueError(
+                f"A schedule's low is below its high{', both above 0' * self.positive}; got {low:g} and {high:g}."
+            )
+
+
 @dataclass(frozen=True)
-class Linear(Preserving):
+class Linear(_Ranged, Preserving):
     """The variance preserving SDE: beta(t) = low + t (high - low)."""
 
     low: float = 0.1
@@ -144,7 +165,7 @@ class Linear(Preserving):
 
 
 @dataclass(frozen=True)
-class SubPreserving(Schedule):
+class SubPreserving(_Ranged, Schedule):
     """The sub-VP SDE: alpha of `Linear`, sigma = 1 - alpha^2."""
 
     low: float = 0.1
@@ -174,9 +195,10 @@ def _integral(schedule: Linear | SubPreserving, t: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Cosine(Preserving):
+class Cosine(_Ranged, Preserving):
     """alpha = cos(pi t / 2), cut where the log SNR leaves [low, high]. Nichol and Dhariwal 2021 (arXiv:2102.09672)."""
 
+    positive: ClassVar[bool] = False
     low: float = -12.0
     high: float = 12.0
     first: float = 0.0
@@ -195,9 +217,10 @@ class Cosine(Preserving):
 
 
 @dataclass(frozen=True)
-class LinearLogSNR(Preserving):
+class LinearLogSNR(_Ranged, Preserving):
     """The log SNR falls from `high` to `low` on a line; its ends may be learned. Kingma et al. 2021."""
 
+    positive: ClassVar[bool] = False
     high: Any = 13.3
     low: Any = -5.0
     first: float = 0.0
@@ -210,7 +233,7 @@ class LinearLogSNR(Preserving):
 
 
 @dataclass(frozen=True)
-class Exploding(Schedule):
+class Exploding(_Ranged, Schedule):
     """The variance exploding SDE: alpha = 1, sigma = low (high / low)^t."""
 
     low: float = 0.01
@@ -228,7 +251,7 @@ class Exploding(Schedule):
 
 
 @dataclass(frozen=True)
-class Elucidated(Schedule):
+class Elucidated(_Ranged, Schedule):
     """alpha = 1, sigma^(1/rho) rises on a line, so that evenly spaced times are the steps of EDM's sampler."""
 
     low: float = 0.002

@@ -20,12 +20,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 
 from probgen.engine.pyro.bounded import PyroBounded, Terms
 from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.noise.chains import Finding, Forward, Lazy
-from probgen.engine.pyro.programs.data import Unobserved, innermost
+from probgen.engine.pyro.programs.data import Unobserved, extremes, in_words, innermost
 from probgen.engine.pyro.programs.density import Given
 from probgen.engine.pyro.programs.looks import FEW, log_prob
 from probgen.target import Diffused
@@ -73,6 +74,22 @@ class Diffusing(PyroLearnable, Diffused):
         return {v.name: nodes[v.name]["value"] for v in self.visible}
 
     # ----
+
+    def check_indices(self, rows: Rows, answer: Any = None) -> None:
+        """As for all programs of rows; and by a run of the network, which a program with a flow does not run by itself."""
+        super().check_indices(rows, answer)
+        held = {
+            k: np.asarray(v.cpu() if isinstance(v, torch.Tensor) else v) for k, v in rows.items() if k in self.inputs
+        }
+        if not held:
+            return
+        few = extremes(held, list(held))
+        part = self.stand_ins(len(few)) | self.from_host({k: v[few] for k, v in held.items()})
+        values = self.initial(0) if answer is None else self.as_tensors(answer)
+        with in_words(held), torch.no_grad(), self.running(values, 0):
+            denoiser, seen = self.denoised(part)
+            if denoiser is not None:
+                denoiser(seen, torch.full((len(seen),), 0.5).to(seen))
 
     @property
     def chained(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -201,8 +218,11 @@ def diffused(target: Any) -> Any:
         found = PyroFlowing(target.structure, target.tensors, target.data)
     else:
         return target
+    if not _fits(found):
+        return target
+    found.check_indices({k: v for k, v in found.tensors.items() if k in found.inputs})
     found.notes, found.author_critic, found.author_guide = target.notes, target.author_critic, target.author_guide
-    return found if _fits(found) else target
+    return found
 
 
 def _fits(target: Any) -> bool:
@@ -217,8 +237,11 @@ def _fits(target: Any) -> bool:
         if not lazy.levels:
             return False
         told = target.told(rows, Given({k: n["value"] for k, n in q.items()}))
-        if not all(hasattr(innermost(told[k]["fn"]), "end_gap") for k in lazy.levels):
+        chains = {k: (innermost(told[k]["fn"]), innermost(q[k]["fn"])) for k in lazy.levels}
+        if not all(hasattr(p, "end_gap") for p, _ in chains.values()):
             return False
+        for p, own in chains.values():
+            p.end_gap(own)  # which raises where they are of two schedules
         seen = sum(log_prob(n) for k, n in told.items() if k not in lazy.levels)
     if not bool(torch.as_tensor(seen).isfinite().all()):
         raise Incompatible(LOOKS_FURTHER)
