@@ -1,5 +1,7 @@
 """Fits of programs without a density: draws, truncation, paths of noise, the critic's judgements, and what is refused."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -10,6 +12,8 @@ from scipy import stats
 
 import probgen as pg
 from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.running.executor import _check_shapes
+from probgen.fits.seal import ChangedRun
 
 LABELS = np.arange(200) % 10
 
@@ -201,3 +205,61 @@ def test_programs_with_a_density_have_these_words_too():
     learned = pg.fit(line, {"y": 3 * x, "x": x}, inference="mle", num_steps=5, progress=False)
     with pytest.raises(Incompatible, match="mle has no critic"):
         learned.judge()
+
+
+# ---- runs of other programs
+
+
+def bent(by):
+    """A generator, its critic, a map and its way back, of functions of the same shapes; by: which of them is another one."""
+    of = {k: jnp.sin if k == by else jnp.tanh for k in ("program", "critic", "there", "back")}
+
+    def program(x=None):
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("x", dist.Delta(of["program"](z) * numpyro.param("a", jnp.ones(2)), event_dim=1), obs=x)
+
+    def there(a, b=None):
+        numpyro.sample("b", dist.Delta(of["there"](a) * numpyro.param("v", jnp.ones(2)), event_dim=1), obs=b)
+
+    def back(b):
+        numpyro.sample("a", dist.Delta(of["back"](b) * numpyro.param("w", jnp.ones(2)), event_dim=1))
+
+    game = pg.Model(program, critic=lambda x: of["critic"](x) @ numpyro.param("c", jnp.ones(2)), by_row=True)
+    return {"gan": game, "mmd": game, "cycle_gan": pg.Model(there, guide=back, by_row=True)}
+
+
+@pytest.mark.parametrize(
+    ("inference", "by", "told"),
+    [
+        ("gan", "program", "'draws x'"),
+        ("gan", "critic", "'the critic of draws', 'the critic of rows'"),
+        ("mmd", "program", "'draws x'"),
+        ("cycle_gan", "there", "'draws b'"),
+        ("cycle_gan", "back", "'draws a'"),
+    ],
+)
+def test_a_run_of_another_program_of_the_same_shapes_does_not_go_on(tmp_path, inference, by, told):
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    data = {"a": rows, "b": rows[:30]} if inference == "cycle_gan" else {"x": rows}
+    model, other = bent(None)[inference], bent(by)[inference]
+    out = tmp_path / "run"
+    pg.fit(model, data, inference=inference, num_steps=2, batch_size=8, out=out, progress=False)
+    assert pg.resume(out, model, progress=False).complete
+    with pytest.raises(ChangedRun, match=rf"changed since it was begun: the program \(its density differs at.*{told}"):
+        pg.resume(out, other, progress=False)
+    with pytest.warns(UserWarning, match="mixes two programs"):
+        pg.load(out, other)
+
+
+def test_a_state_of_other_shapes_says_which_arrays():
+    class State(NamedTuple):
+        step: np.ndarray
+        rival: dict
+
+    state = State(np.zeros(()), {"c": np.zeros((2, 4)), "d": np.zeros(4)})
+    arrays = {"0000": np.zeros(()), "0001": np.zeros((2, 3)), "0002": np.zeros(4)}
+    with pytest.raises(ValueError, match=r": rival\['c'\] is \(2, 4\), in the checkpoint \(2, 3\)\.\n"):
+        _check_shapes([state], arrays)
+    with pytest.raises(ValueError, match="The checkpoint has 2 arrays; this program and these settings have 3"):
+        _check_shapes(state, {k: arrays[k] for k in ("0000", "0001")})
+    _check_shapes(state, {**arrays, "0001": np.zeros((2, 4))})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+import probgen as pg
 from probgen.data.toys import TOYS
 from probgen.evaluate.samples import distances, frechet, kernel, memorisation, modes, prdc
 from probgen.evaluate.samples.inception_score import inception_score
@@ -254,6 +255,13 @@ def test_kid_far_from_zero_is_that_of_exact_arithmetic(mean):
     right_out = [kernel.kid(x, np.delete(y, i, 0)).value for i in range(15)]
     jackknife = np.sqrt(19 * np.var(left_out) + 14 * np.var(right_out))
     assert found.error == pytest.approx(jackknife, rel=1e-8)
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1e6, "sixth power"), (1e-4, "squared distance of means"), (1.0, "")])
+def test_kid_on_a_scale_of_its_own_is_told(scale, told):
+    rng = np.random.default_rng(0)
+    found = pg.evaluate(scale * rng.normal(size=(60, 3)), data=scale * rng.normal(size=(70, 3)), measures="kid")
+    assert (told in "".join(found.notes)) if told else not found.notes
 
 
 def test_kid_of_features_that_overflow_is_refused():

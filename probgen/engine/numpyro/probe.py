@@ -17,6 +17,7 @@ from numpyro import handlers
 from probgen import runtime
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import biject
+from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
 
 POINTS = 2
@@ -25,11 +26,12 @@ QUICKLY = {"xla_backend_optimization_level": 0}  # it runs twice
 
 def probe(target: Any) -> dict[str, list[float]]:
     """Of every sample site its log density, in nats, and of every deterministic one its mean, at each point; by the site's name."""
-    said = _of_a_row if isinstance(target, NumpyroLearnable) else _of_all
+    by_row = isinstance(target, NumpyroLearnable | NumpyroImplicit)
+    said = _of_a_row if by_row else _of_all
     with runtime.jax_scope(target.precision):
         one = lambda arrays, seed, z: said(type(target)(target.structure, arrays), seed, z)  # noqa: E731
         of = jax.jit(one, compiler_options=QUICKLY)
-        dim = 0 if isinstance(target, NumpyroLearnable) else target.structure.dim
+        dim = 0 if by_row else target.structure.dim
         points = np.random.default_rng(11).normal(size=(POINTS, dim)).astype(target.precision)
         found = [of(target.arrays, i, z) for i, z in enumerate(points)]
     return {k: [float(one[k]) for one in found] for k in found[0]}
@@ -44,21 +46,44 @@ def _of_all(target: Any, seed: Any, z: Any) -> dict[str, Any]:
 
 
 def _of_a_row(target: Any, seed: Any, z: Any) -> dict[str, Any]:
-    """Of the program of one row, its guide and its critic at initial parameters."""
+    """Of the program of one row, its guide and its critic at initial parameters; draws, where these are what is learned from."""
     parameters = target.initial(jax.random.fold_in(jax.random.key(0), seed))
     row = jax.tree.map(lambda x: x[0], target.rows(jnp.array([seed % target.num_rows])))
     inputs = {k: row[k] for k in target.inputs}
     own = {k: parameters[k] for k in target.structure.parameters}
     whole = {v.name for v in target.visible if v.kind == "levels"}
     values = {k: v.astype(int) if k in whole else v for k, v in row.items() if k not in inputs}
+    shown = {v.name for v in target.visible} if isinstance(target, NumpyroImplicit) else set()
+    values = {k: v for k, v in values.items() if k not in shown}  # a point mass elsewhere says nothing of where it lies
     program = lambda: target.structure.one.program(**target.structure.static, **target.rest, **inputs, **own)  # noqa: E731
     found = _said(handlers.substitute(program, data=values), seed)
+    found = {k: v for k, v in found.items() if k not in shown}
+    if target.structure.by_draws or target.structure.opponent is not None:
+        found |= _of_draws(target, seed)
+    else:
+        found |= _of_companions(target, seed, parameters, row)
+    return found | {f"parameter {k}": jnp.mean(jnp.abs(v)) for k, v in parameters.items()}
+
+
+def _of_companions(target: Any, seed: Any, parameters: Any, row: Any) -> dict[str, Any]:
+    """Of a guide and of a critic of rebuilt rows, where there are any."""
+    found = {}
     if target.structure.guide is not None:
         sites = target.guided(jax.random.fold_in(jax.random.key(1), seed), parameters, row)
         found |= {f"the guide's {k}": _log_density(site) for k, site in sites.items()}
     if target.structure.critic is not None:
         found["the critic"] = sum(jnp.sum(x) for x in target.judged(parameters, row))
-    return found | {f"parameter {k}": jnp.mean(jnp.abs(v)) for k, v in parameters.items()}
+    return found
+
+
+def _of_draws(target: Any, seed: Any) -> dict[str, Any]:
+    """Of draws at initial parameters, and of what critics say of them and of rows."""
+    played = target.played(jax.random.fold_in(jax.random.key(0), seed))
+    found, parts = {}, played if isinstance(played, tuple) else (played,)
+    for word, part in zip(("draws", "the critic of draws", "the critic of rows"), parts, strict=False):
+        for path, x in jax.tree_util.tree_leaves_with_path(part):
+            found[word + "".join(f" {getattr(key, 'key', key)}" for key in path)] = jnp.mean(jnp.abs(x))
+    return found
 
 
 def _said(program: Any, seed: Any) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def evaluate(
             found |= KNOWN[word](seen, settings)
     found |= _beside_training_rows(found, seen, settings)
     notes = [*rows.notes, *(f"no {word}: {why}" for word, why in left.items()), *([used.note] if used.note else [])]
+    notes += kernel.on_scale(y) if "kid" in found else []
     if "fid" in found and (beside := found["fid"].more.get("training_rows")) is not None:
         notes.append(f"FID of as many training rows: {beside:.4g}")
     return Measures(found, used.name, used.hash, tuple(notes))

@@ -55,6 +55,15 @@ def kid(x: Any, y: Any, subsets: int | None = None, size: int | None = None, see
     )  # fmt: skip
 
 
+def on_scale(y: np.ndarray) -> list[str]:
+    """A note where features are so large, or so small, that the kernel is all of one power of them."""
+    size = float(np.sqrt(np.mean(np.square(y))))
+    if 0.01 <= size <= 100:
+        return []
+    power = "sixth power of them" if size > 100 else "squared distance of means"
+    return [f"KID has no unit of its own: features are {size:.2g} in the root mean square, for which it is a {power}"]
+
+
 def check_subsets(subsets: int, size: int, n: int, m: int) -> None:
     """ValueError for a subset larger than a set, or fewer than two rows."""
     if subsets < 1 or size < 2:

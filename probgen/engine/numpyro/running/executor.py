@@ -178,7 +178,7 @@ def _check_shapes(state: Any, arrays: Mapping[str, np.ndarray]) -> None:
     told = []
     for i, (path, leaf) in enumerate(known):
         if (shape := np.shape(arrays[f"{i:04d}"])) != leaf.shape:
-            name = jax.tree_util.keystr(path[1:] if len(path) > 1 else path).lstrip(".")
+            name = jax.tree_util.keystr(path[1:] if isinstance(state, list) else path).lstrip(".")
             told.append(f"{name} is {leaf.shape}, in the checkpoint {shape}")
     if told:
         more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
