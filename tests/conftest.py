@@ -28,6 +28,9 @@ QUICK_TO_COMPILE = (
 if version("jaxlib").startswith("0.10.") and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICK_TO_COMPILE))
 
+# Where in its source an operation stands is written into all code that is lowered: a twentieth of the time of a first fit.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
 needs_pyro = pytest.mark.skipif(
     importlib.util.find_spec("pyro") is None, reason="Pyro is not installed: its engine is not tested"
 )
