@@ -34,6 +34,8 @@ def levels(fit: FittedDenoiser) -> Figure | None:
     left.set(xlabel="log sigma / alpha", ylabel="error, linear denoiser = 1", ylim=(0, 1.1 * max(top, 1.0)))
     right.bar(ratio, found["nats"], width=0.8 * float(np.median(np.diff(ratio))), color=COLOURS[0])
     right.set(xlabel="log sigma / alpha", ylabel="nats a coordinate", yscale="log")
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.yaxis.set_minor_formatter(lambda value, _: "")
     return picture
 
 
@@ -49,6 +51,8 @@ def schedule(fit: FittedDenoiser) -> Figure | None:
     panel.set(xlabel="t")
     if found["sigma"].max() > 20 * found["alpha"].max():
         panel.set(yscale="log")
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_formatter(lambda value, _: "")
     panel.legend()
     return picture
 
