@@ -1,8 +1,8 @@
-"""Diffusion models on the plane, half a minute each: the flow's log density on held-out points beside the exact entropy, and samples.
+"""Diffusion models on the plane, half a minute each: the flow's log density on held-out points beside the entropy, and samples.
 
     python benchmarks/diffusion_plane.py [--seconds 30] [--models velocity,edm] [--data two_moons] [--out FILE]
 
-gap: the mean of log p over 2,000 held-out points plus the entropy of the data's law, in nats, with its standard error: an estimate, at
+gap: the mean of log p over 2,000 held-out points plus the entropy of the law, in nats, with its standard error: an estimate, at
 most 0 on average but for the solver's error. told: the share that the verdict's classifier tells right of 10,000 new rows and draws
 (50 % is chance), and its p-value. seconds: of learning, compilation apart. Bars: a gap within .05 of zero for flow matching and .10
 for scores.
