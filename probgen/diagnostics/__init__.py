@@ -29,9 +29,11 @@ from probgen.diagnostics.evidence import (
 )
 from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
+from probgen.diagnostics.samples import particles
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
 from probgen.fitted import Fitted, FittedDenoiser
+from probgen.programs.completable import PartlyKnown
 from probgen.target import Conditional
 
 __all__ = [
@@ -54,6 +56,8 @@ def diagnose(fit: Fitted) -> Verdict:
 def _checks(fit: Fitted) -> tuple[Any, ...]:
     if not isinstance(fit.inference, Learner):
         return CHAIN_CHECKS
+    if isinstance(fit.target, PartlyKnown):
+        return (learners.loss, *particles.CHECKS)
     if isinstance(fit, FittedDenoiser):
         return DENOISER_CHECKS
     return GAME_CHECKS if fit.inference.loss_of == "game" else LEARNER_CHECKS

@@ -14,7 +14,7 @@ from probgen.algorithm import Inference, Sampler
 from probgen.data import whole_numbers
 from probgen.fitted import Fitted, LogProb
 from probgen.model import Model
-from probgen.target import Conditional, Continuous, Target
+from probgen.target import Continuous, Target
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,8 @@ class Fit(Fitted):
         """
         if self.z.shape[1] == 0:
             raise ValueError(f"There are no draws: the run stopped in its warm-up, at step {self.num_steps}.")
-        if isinstance(self.target, Continuous):
-            return self.target.drawn(self.z, self.seed)
-        assert isinstance(self.target, Conditional)
-        return self.target.constrain(self.z)
+        target: Any = self.target
+        return target.drawn(self.z, self.seed) if isinstance(target, Continuous) else target.constrain(self.z)
 
     @functools.cached_property
     def tree(self) -> Any:

@@ -12,12 +12,14 @@ import numpy as np
 from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
+from probgen.fits.completed import CompletedFit
 from probgen.fits.diffusion import DiffusionFit
 from probgen.fits.fit import Fit
 from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
 from probgen.model import Model
+from probgen.programs.completable import PartlyKnown
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
@@ -77,6 +79,7 @@ class Run:
             Bounded: LatentFit,
             Implicit: ImplicitFit,
             Generative: LearnedFit,
+            PartlyKnown: CompletedFit,
             Target: Fit,
         }
         kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))

@@ -15,6 +15,7 @@ from probgen.engine.numpyro import batches, codes, one_row, reading, row_data
 from probgen.engine.numpyro import probe as probing
 from probgen.engine.numpyro.batches import OfBatch
 from probgen.engine.numpyro.noise import asked as denoising
+from probgen.engine.numpyro.noise.completing import completable
 from probgen.engine.numpyro.noise.diffused import diffused
 from probgen.engine.numpyro.programs import parameters as registered
 from probgen.engine.numpyro.programs.lifted import NARROWED, Modelled, Typed, of_types, reason
@@ -49,7 +50,7 @@ def prepare(
     """
     program = pinned(program, Modelled)
     try:
-        return _prepared(program, data, precision, by_row)
+        return completable(_prepared(program, data, precision, by_row))
     except Exception as error:
         if precision != "float64" or not of_types(error) or scales.need_double(data):
             raise

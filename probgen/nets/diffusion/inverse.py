@@ -92,21 +92,29 @@ class Informed(Denoiser):
 
     covariance: "jacobian" for C above, at one derivative a number in y (above DENSE, a few by conjugate gradients, and no density);
     "variance" for the denoiser's own variance of every coordinate, at one derivative in all.
+    since: the signal-to-noise ratio below which C is that variance whatever `covariance` says, and no derivative is used: there a
+    network's, times sigma^2 / alpha, is mostly its error. 0 for denoisers that are exact.
     """
 
     schedule: Schedule
     denoiser: Denoiser
     seen: Seen
     covariance: Literal["jacobian", "variance"] = eqx.field(static=True)
+    since: float = eqx.field(static=True)
     rounds: int = eqx.field(static=True)
 
     def __init__(
-        self, denoiser: Denoiser, seen: Seen, covariance: Literal["jacobian", "variance"] = "jacobian", rounds: int = 8
+        self,
+        denoiser: Denoiser,
+        seen: Seen,
+        covariance: Literal["jacobian", "variance"] = "jacobian",
+        since: float = 0.0,
+        rounds: int = 8,
     ):
         if covariance not in COVARIANCES:
             raise ValueError(f"Unknown covariance {covariance!r}. Known: {', '.join(COVARIANCES)}.")
         self.schedule, self.denoiser, self.seen = denoiser.schedule, denoiser, seen
-        self.covariance, self.rounds = covariance, rounds
+        self.covariance, self.since, self.rounds = covariance, since, rounds
 
     def __call__(self, z: Any, t: Any) -> Posterior:
         return self.likelihood(z, t).posterior
@@ -119,8 +127,14 @@ class Informed(Denoiser):
         believe = lambda z: (lambda p: (p.mean, p.variance))(self.denoiser(z, t))  # noqa: E731
         mean, back, variance = jax.vjp(believe, z, has_aux=True)
         lift = jax.linear_transpose(self.seen.of, z)
-        carried = lambda v: sigma**2 / alpha * back(lift(v)[0])[0]  # noqa: E731 - C A' v: (seen,) -> (*event)
         variance = variance + jnp.zeros_like(mean)
+        trusted = self.schedule.log_snr(t) >= (math.log(self.since) if self.since else -math.inf)
+
+        def carried(v: Any) -> Any:
+            """C A' v: (seen,) -> (*event)."""
+            (lifted,) = lift(v)
+            return jnp.where(trusted, sigma**2 / alpha * back(lifted)[0], variance * lifted)
+
         away = self.seen.y - self.seen.of(mean)
         solved, log_det = self._solve(carried, variance, away)
         log_prob = -0.5 * (away @ solved + log_det + len(away) * math.log(2 * math.pi))

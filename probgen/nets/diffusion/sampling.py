@@ -65,8 +65,8 @@ def time_of_share(schedule: Schedule, share: float) -> Any:
     """The time at which noise has that share of a unit picture's variance, sigma^2 / (alpha^2 + sigma^2), or the nearest one."""
     if not 0 < share <= 1:
         raise ValueError(f"level={share:g}: expected the share of the variance that is noise, above 0 and at most 1.")
-    share = jnp.asarray(share, jnp.result_type(float))
-    return time_of(schedule, jnp.log1p(-share) - jnp.log(share))
+    noise = jnp.asarray(share, jnp.result_type(float))
+    return time_of(schedule, jnp.log1p(-noise) - jnp.log(noise))
 
 
 def edited(

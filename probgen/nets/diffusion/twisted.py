@@ -36,7 +36,7 @@ class Particles(NamedTuple):
     ancestors: Any
 
 
-class _Cloud(NamedTuple):
+class Cloud(NamedTuple):
     """Particles at a time: z, their weights, normalised, what they believe, the evidence so far, and whom they descend from."""
 
     z: Any
@@ -58,14 +58,14 @@ def systematic(key: Any, log_w: Any) -> Any:
     return jnp.clip(jnp.searchsorted(jnp.cumsum(jnp.exp(log_w)), places), 0, count - 1)
 
 
-def weighed(cloud: _Cloud, log_ratio: Any) -> _Cloud:
+def weighed(cloud: Cloud, log_ratio: Any) -> Cloud:
     """The particles with their weights times a ratio; NaN, of a network that fails somewhere, is no weight."""
     log_w = cloud.log_w + jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     total = jax.nn.logsumexp(log_w)
     return cloud._replace(log_w=log_w - total, log_evidence=cloud.log_evidence + total)
 
 
-def resampled(key: Any, cloud: _Cloud, threshold: float) -> _Cloud:
+def resampled(key: Any, cloud: Cloud, threshold: float) -> Cloud:
     """The particles, drawn anew where their effective share is below the threshold."""
     count = len(cloud.log_w)
     chosen = systematic(key, cloud.log_w)
@@ -87,33 +87,55 @@ def twisted_smc(
 
     chain: what the steps are, and so which model the evidence is of; threshold: the effective share below which to resample.
     """
-    count, schedule = len(z), informed.schedule
-    given = lambda z, t: jax.vmap(lambda z: informed.likelihood(z, t))(z)  # noqa: E731
+    k_first, k_rest, k_last = jax.random.split(key, 3)
+    cloud, first = begun(informed, k_first, z, times[0], threshold)
+    one = lambda cloud, at: moved(informed, chain, threshold, cloud, *at)  # noqa: E731
+    cloud, ess = jax.lax.scan(one, cloud, (times[:-1], times[1:], jax.random.split(k_rest, len(times) - 1)))
+    x, cloud, last = ended(informed, chain, cloud, times[-1], k_last)
+    ess = jnp.concatenate([first[None], ess]).at[-1].set(last)
+    return Particles(x, cloud.log_w, cloud.log_evidence, ess, times, survivors(cloud.roots))
 
-    def moved(cloud: _Cloud, at: Any) -> tuple[_Cloud, Any]:
-        t, s, key = at
-        drawing, choosing = jax.random.split(key)
-        here, there = level(schedule, t), level(schedule, s)
-        own, variance = _kernel(chain, cloud.believed, cloud.z, here, there)
-        far = own + _pull(chain, cloud.believed, cloud.z, here, there)
-        z = far + jnp.sqrt(variance) * jax.random.normal(drawing, cloud.z.shape, cloud.z.dtype)
-        ratio = _sum((z - far) ** 2 / variance - (z - own) ** 2 / variance) / 2
-        believed = given(z, s)
-        ratio += believed.log_prob - cloud.believed.log_prob
-        cloud = weighed(cloud._replace(z=z, believed=believed), ratio)
-        return resampled(choosing, cloud, threshold), effective(cloud.log_w)
 
-    k_first, k_rest, k_last, k_draw = jax.random.split(key, 4)
-    believed = given(z, times[0])
-    start = _Cloud(z, jnp.full(count, -jnp.log(count)), believed, jnp.zeros(()), jnp.arange(count))
+def begun(informed: Informed, key: Any, z: Any, t: Any, threshold: float) -> tuple[Cloud, Any]:
+    """The particles at the first time, resampled where they must be, and their effective number before."""
+    count = len(z)
+    believed = _given(informed, z, t)
+    start = Cloud(z, jnp.full(count, -jnp.log(count), z.dtype), believed, jnp.zeros((), z.dtype), jnp.arange(count))
     start = weighed(start, believed.log_prob)
-    pairs = times[:-1], times[1:], jax.random.split(k_rest, len(times) - 1)
-    cloud, ess = jax.lax.scan(moved, resampled(k_first, start, threshold), pairs)
-    cloud, x = _decoded(k_draw, chain, informed.seen, cloud, level(schedule, times[-1]))
-    at = systematic(k_last, cloud.log_w)
-    ess = jnp.concatenate([effective(start.log_w)[None], ess]).at[-1].set(effective(cloud.log_w))
-    survivors = jnp.zeros(count).at[cloud.roots[at]].set(1.0).sum()
-    return Particles(x[at], cloud.log_w, cloud.log_evidence, ess, times, survivors)
+    return resampled(key, start, threshold), effective(start.log_w)
+
+
+def moved(
+    informed: Informed, chain: Ancestral, threshold: float, cloud: Cloud, t: Any, s: Any, key: Any
+) -> tuple[Cloud, Any]:
+    """The particles at an earlier time, resampled where they must be, and their effective number before."""
+    drawing, choosing = jax.random.split(key)
+    here, there = level(informed.schedule, t), level(informed.schedule, s)
+    own, variance = _kernel(chain, cloud.believed, cloud.z, here, there)
+    far = own + _pull(chain, cloud.believed, cloud.z, here, there)
+    z = far + jnp.sqrt(variance) * jax.random.normal(drawing, cloud.z.shape, cloud.z.dtype)
+    ratio = _sum((z - far) ** 2 / variance - (z - own) ** 2 / variance) / 2
+    believed = _given(informed, z, s)
+    ratio += believed.log_prob - cloud.believed.log_prob
+    cloud = weighed(cloud._replace(z=z, believed=believed), ratio)
+    return resampled(choosing, cloud, threshold), effective(cloud.log_w)
+
+
+def ended(informed: Informed, chain: Ancestral, cloud: Cloud, t: Any, key: Any) -> tuple[Any, Cloud, Any]:
+    """Points x of equal weight, (particle, *event), the particles that they come of, and the effective number of these."""
+    drawing, choosing = jax.random.split(key)
+    cloud, x = _decoded(drawing, chain, informed.seen, cloud, level(informed.schedule, t))
+    at = systematic(choosing, cloud.log_w)
+    return x[at], cloud._replace(roots=cloud.roots[at]), effective(cloud.log_w)
+
+
+def survivors(roots: Any) -> Any:
+    """How many of the first particles have descendants: ()."""
+    return jnp.zeros(len(roots)).at[roots].set(1.0).sum()
+
+
+def _given(informed: Informed, z: Any, t: Any) -> Likelihood:
+    return jax.vmap(lambda z: informed.likelihood(z, t))(z)
 
 
 def _kernel(chain: Ancestral, believed: Likelihood, z: Any, here: Any, there: Any) -> tuple[Any, Any]:
@@ -135,7 +157,7 @@ def _pull(chain: Ancestral, believed: Likelihood, z: Any, here: Any, there: Any)
     return jnp.minimum(variance / wide, 1.0) * (moved - without)
 
 
-def _decoded(key: Any, chain: Ancestral, seen: Seen, cloud: _Cloud, here: Any) -> tuple[_Cloud, Any]:
+def _decoded(key: Any, chain: Ancestral, seen: Seen, cloud: Cloud, here: Any) -> tuple[Cloud, Any]:
     """The last weights, p(y | z) under p(x | z), the chain's step to no noise at all, and a draw of x given both."""
     mean, variance = _kernel(chain, cloud.believed, cloud.z, here, CLEAN)
 

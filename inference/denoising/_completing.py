@@ -1,0 +1,46 @@
+"""What the algorithms share that complete a point known in part by a denoiser: particles from noise, in runs of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from probgen.algorithm import Learner, positive
+from probgen.programs.completable import Completable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completing(Learner[Completable]):
+    """Settings of both.
+
+    num_steps: times at which the network is asked, from noise to the point, evenly in log SNR.
+    num_particles: points of each run.
+    num_runs: independent runs, which must agree: the chains of the fit.
+    noise: the standard deviation of what is known, in the units of the data; None: it is known exactly, whole numbers to half of
+        one, reals to a hundredth of the spread that the denoiser sees.
+    covariance: of x given its noisy self: "jacobian", the network's derivative, one for every number that is known; "variance",
+        what the denoiser says of every coordinate alone, which is cheap; "auto": the former up to 128 numbers.
+    """
+
+    engines: ClassVar[tuple[str, ...]] = ("numpyro",)
+    precision: ClassVar[str] = "float32"
+    loss_of: ClassVar[str] = "evidence"
+
+    num_steps: int = 50
+    num_particles: int = 250
+    num_runs: int = 4
+    noise: float | None = None
+    covariance: Literal["auto", "jacobian", "variance"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "num_particles", "num_runs")
+        if self.num_steps < 2:
+            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 2")
+        if self.noise is not None and not self.noise > 0:
+            raise ValueError(f"noise is {self.noise}; it must be above 0, or None for what is known exactly")
+        if self.covariance not in ("auto", "jacobian", "variance"):
+            raise ValueError(f"covariance is {self.covariance!r}; known: auto, jacobian, variance")
+
+    def prepare(self, target: Any) -> Any:
+        return target.alone()

@@ -1,0 +1,182 @@
+"""Targets of a point of a diffusion model that is known in part: beside their own kind, completable by the denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probgen import runtime
+from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.noise.known import Found, look, site_of
+from probgen.engine.numpyro.programs.structure import KNOWN, VALUE
+from probgen.engine.numpyro.targets.base import NumpyroTarget
+from probgen.engine.numpyro.targets.conditional import NumpyroMixed
+from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
+from probgen.nets.diffusion.inverse import DENSE, Coordinates, Informed
+from probgen.programs.completable import Completable, PartlyKnown
+from probgen.target import Target, Variable
+
+AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
+TRUSTED = 0.1  # signal-to-noise ratio from which a network's derivative is used
+EQUAL = 0.01  # the noise that stands for none, in the denoiser's units
+ROUNDED = 12**-0.5  # the standard deviation of what rounding to whole numbers takes away
+
+
+class Alone(NumpyroTarget, PartlyKnown):
+    """The point alone, (dim,), in the units in which the denoiser sees it."""
+
+    @property
+    def site(self) -> Variable:
+        name = site_of(self.arrays)
+        return next(v for v in self.structure.variables if v.name == name)
+
+    @property
+    def sites(self) -> Any:
+        return tuple(site for site in self.structure.sites if site.name == self.site.name)
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return {k: v for k, v in super().data.items() if not k.endswith(AT)}
+
+    @property
+    def dim(self) -> int:
+        return self.site.size
+
+    @property
+    def whole(self) -> int:
+        """The largest of whole numbers; 0 for reals."""
+        return {"bits": 1, "levels": self.site.levels - 1}.get(self.site.kind, 0)
+
+    def found(self, at: Any) -> Found:
+        found = look(self.structure, self.arrays, jnp.asarray(at, self.precision))
+        assert found is not None  # what made it completable
+        return found
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """What the points of zeros and of ones that the denoiser sees are in the program's units: (*event) each."""
+        return self.found(jnp.zeros(self.site.shape)).point, self.found(jnp.ones(self.site.shape)).point
+
+    def problem(self, noise: float | None, covariance: str) -> tuple[Informed, str, Any]:
+        """The denoiser that knows what is known, the variance of a chain's steps, and the log of how much larger y is in its units.
+
+        noise: the standard deviation with which it is known, in the program's units; None for what stands for none.
+        """
+        low, high = self.ends
+        span = (high - low).ravel()
+        name, at = self.site.name, self.arrays[self.site.name + AT]
+        y = ((self.arrays[name + VALUE] - low).ravel() / span)[at]
+        own = ROUNDED if self.whole else None
+        told = noise if noise is not None else own
+        width = jnp.full_like(y, EQUAL) if told is None else told / jnp.abs(span[at])
+        if covariance == "auto":
+            covariance = "jacobian" if len(at) <= DENSE else "variance"
+        found = self.found(jnp.zeros(self.site.shape))
+        kind: Any = covariance
+        informed = Informed(found.denoiser, Coordinates(y, width, at), kind, TRUSTED)
+        return informed, found.variance, -jnp.sum(jnp.log(jnp.abs(span[at])))
+
+    def settled(self, x: Any, noise: float | None) -> Any:
+        """Points (particle, *event) that are what is known, where that is known without noise."""
+        if noise is not None:
+            return x
+        low, high = self.ends
+        name = self.site.name
+        return jnp.where(self.arrays[name + KNOWN], (self.arrays[name + VALUE] - low) / (high - low), x)
+
+    def constrain(self, draws: Any) -> dict[str, np.ndarray]:
+        """The site at draws (chain, draw, dim): (chain, draw, *event)."""
+        with runtime.jax_scope(self.precision):
+            return {self.site.name: np.asarray(_constrained(self, jnp.asarray(draws, self.precision)))}
+
+    def lowered(self) -> str:
+        def said(arrays: Any, z: Any, t: Any) -> Any:
+            target = type(self)(self.structure, arrays)
+            return target.problem(None, "auto")[0].likelihood(z, t), target.ends
+
+        with runtime.jax_scope(self.precision):
+            z = jnp.zeros(self.site.shape, self.precision)
+            text = jax.jit(said).lower(self.arrays, z, jnp.ones((), self.precision) / 2).as_text()
+        return f"{super().lowered()} {text}"
+
+
+@jax.jit
+def _constrained(target: Any, draws: Any) -> Any:
+    low, high = target.ends
+    x = low + (high - low) * draws.reshape(*draws.shape[:2], *target.site.shape)
+    return jnp.clip(jnp.round(x), 0, target.whole) if target.whole else x
+
+
+class _Both(Completable):
+    """What a target has that is completable beside its own kind."""
+
+    structure: Any
+    arrays: Any
+
+    def alone(self) -> Alone:
+        name = site_of(self.arrays)
+        at = np.flatnonzero(np.asarray(self.arrays[f"{name}{KNOWN}"]))
+        if not len(at):
+            raise ValueError(f"Nothing of {name} is known: fit.sample(64) draws from the model itself.")
+        found = Alone(self.structure, {**self.arrays, f"{name}{AT}": jnp.asarray(at)})
+        found.notes = self.notes
+        _check_units(found)
+        return found
+
+
+class CompletableContinuous(NumpyroContinuous, _Both):
+    """Unknowns in R^n, completable by the denoiser."""
+
+
+class CompletableMixed(NumpyroMixed, _Both):
+    """Whole numbers and the levels of a chain, completable by the denoiser."""
+
+
+KINDS: dict[type, type] = {NumpyroContinuous: CompletableContinuous, NumpyroMixed: CompletableMixed}
+
+
+def completable(target: Target) -> Any:
+    """The target as one that a denoiser can complete, where its program has one of what is known in part; else as it is."""
+    own: Any = target
+    if type(target) not in KINDS or site_of(own.arrays) is None or not _has_denoiser(own):
+        return target
+    found = KINDS[type(target)](own.structure, own.arrays)
+    found.notes = target.notes
+    return found
+
+
+def _has_denoiser(target: Any) -> bool:
+    name = site_of(target.arrays)
+    shape = np.shape(target.arrays[f"{name}{KNOWN}"])
+    seen: list[bool] = []
+
+    def see() -> None:
+        seen.append(look(target.structure, target.arrays, jnp.zeros(shape, target.precision)) is not None)
+
+    with runtime.jax_scope(target.precision):
+        try:
+            jax.eval_shape(see)
+        except Exception:  # what is wrong is told where it is used
+            return False
+    return seen[0]
+
+
+def _check_units(target: Alone) -> None:
+    """Raise Incompatible where the denoiser does not see the point's coordinates one by one, on a line."""
+    with runtime.jax_scope(target.precision):
+        at = np.random.default_rng(0).normal(size=target.site.shape)
+        low, high, point = (np.asarray(v) for v in _units(target, jnp.asarray(at, target.precision)))
+    if not np.allclose(low + (high - low) * at, point, rtol=1e-3, atol=1e-4 * np.abs(high - low).max()):
+        raise Incompatible(
+            "What is known of a point is not what the denoiser sees: the program transforms the point as a whole, or on a curve.\n"
+            "Use inference='nuts', which needs the density alone."
+        )
+
+
+@jax.jit
+def _units(target: Any, at: Any) -> Any:
+    return *target.ends, target.found(at).point
