@@ -65,7 +65,7 @@ class Comparison:
         shown = self.table.to_html(float_format=_word, na_rep="", escape=True)
         return f"{shown}<p>reference: {_escaped(self.reference)}</p>"
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one self-contained HTML page: the table, a forest plot of all fits, and every verdict."""
         from probgen.pictures.draws import intervals
         from probgen.report import Page, Section, Table
@@ -82,7 +82,7 @@ class Comparison:
             sections.append(Section("Leave-one-out", note, Table(["", *map(str, self.loo.columns)], _cells(self.loo))))
         sections += [Section(f"Verdict on {name}", code=str(v), folded=True) for name, v in self.verdicts.items()]
         sections.append(Section("What the columns say", table=Table(("", ""), legend), folded=True))
-        return Page("Comparison", ", ".join(self.fits), None, sections).write(path)
+        return Page("Comparison", ", ".join(self.fits), None, sections).write(path, overwrite)
 
     def _cautions(self) -> list[str]:
         """Of whose leave-one-out estimate some observation's Pareto k says that it cannot be trusted."""

@@ -65,7 +65,7 @@ class Fitted:
         """The verdict."""
         raise NotImplementedError
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, overwrite: bool = False) -> Path:
         """One page of HTML."""
         raise NotImplementedError
 

@@ -19,6 +19,8 @@ from probgen.pictures import density, diffusion, draws, implicit, latent, learne
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
 
+MARK = b'<meta name="generator" content="probgen">'
+
 
 @dataclass(frozen=True)
 class Table:
@@ -49,9 +51,16 @@ class Page:
     verdict: Verdict | None = None
     sections: Sequence[Section] = field(default_factory=tuple)
 
-    def write(self, path: str | Path) -> Path:
-        """The page as one HTML file; its folder is made where it is missing."""
+    def write(self, path: str | Path, overwrite: bool = False) -> Path:
+        """The page as one HTML file; its folder is made where it is missing.
+
+        A page that is there already is replaced; FileExistsError for a file that is none, unless `overwrite`.
+        """
         path = Path(path)
+        if not overwrite and path.is_file() and path.stat().st_size and MARK not in path.read_bytes()[:1000]:
+            raise FileExistsError(
+                f"{path} exists already and is no page of probgen's; choose another file, or pass overwrite=True."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_template().render(page=self), encoding="utf-8")
         return path
@@ -66,16 +75,16 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
-def write(fit: Fitted, path: str | Path) -> Path:
-    """Write the page of a fit; returns its path."""
+def write(fit: Fitted, path: str | Path, overwrite: bool = False) -> Path:
+    """Write the page of a fit; returns its path. See `Page.write`."""
     verdict = fit.diagnose()
     if isinstance(fit, FittedParameters):
         subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.num_steps} steps, {fit.seconds:.1f} s"
-        return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)]).write(path)
+        return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)]).write(path, overwrite)
     chains, length = fit.z.shape[:2] if verdict.findings[0].check != "draws" else (fit.records["z"].shape[0], 0)
     subtitle = f"{fit.inference.name} on {fit.target.engine}, {chains} chains × {length} draws, {fit.seconds:.1f} s"
     sections = [*(_of_draws(fit) if length else ()), *_of_run(fit)]
-    return Page(_name(fit), subtitle, verdict, sections).write(path)
+    return Page(_name(fit), subtitle, verdict, sections).write(path, overwrite)
 
 
 def _name(fit: Fitted) -> str:

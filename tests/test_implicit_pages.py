@@ -85,6 +85,18 @@ def test_the_page_is_whole(runs, tmp_path):
     for title in ("Losses", "Looks", "Draws", "Critic", "Interpolation", "Truncation", "two_sample", "coverage"):
         assert title in page
     assert "nats a row" not in page.split("Settings")[0]
+    order = [page.index(f">{title}<") for title in ("Draws", "Critic", "Losses", "Parameters", "Settings")]
+    assert order == sorted(order), "what is drawn comes first, weights of networks last"
+
+
+def test_a_page_replaces_a_page_and_no_other_file(runs, tmp_path):
+    fit = pg.load(runs / "squares")
+    (tmp_path / "mine.html").write_text("<html>my own notes</html>")
+    with pytest.raises(FileExistsError, match=r"mine.html exists already and is no page of probgen's"):
+        fit.report(tmp_path / "mine.html")
+    assert (tmp_path / "mine.html").read_text() == "<html>my own notes</html>"
+    for _ in range(2):
+        assert fit.report(tmp_path / "page.html").stat().st_size > 10_000
 
 
 def test_a_flow_learned_from_draws_shows_its_density_too(tmp_path):

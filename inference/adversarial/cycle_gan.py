@@ -125,7 +125,7 @@ class CycleGAN(FromDraws):
         import jax.numpy as jnp
 
         new, info = super().step(key, state, target)
-        return new, Info(*info, jnp.where(state.step >= self.period, new.rival.cycle, jnp.nan))
+        return new, Info._make((*info, jnp.where(state.step >= self.period, new.rival.cycle, jnp.nan)))
 
     def look(self, state: State, info: Any, target: Any) -> tuple[State, Any]:
         state, info = super().look(state, info, target)

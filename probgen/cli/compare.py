@@ -44,7 +44,7 @@ class Compare:
         compared = compare(self._fitted() if self.inference else self._loaded())
         print(compared)
         if self.report:
-            print(f"Report: {compared.report(self.report)}")
+            print(f"Report: {compared.report(self.report, self.overwrite)}")
         return 0
 
     def _loaded(self) -> dict[str, Fitted]:

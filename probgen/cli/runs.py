@@ -150,7 +150,7 @@ def _told(work: Callable[[], Fitted], out: Path, report: Path | None) -> int:
         print(fit.diagnose())
         print(_summary(fit))
         if report:
-            print(f"Report: {fit.report(report)}")
+            print(f"Report: {fit.report(report, overwrite=True)}")
     if fit.complete:
         print(f"Run: {out}   (probgen diagnose | report | sample {out})")
         return 0
@@ -260,5 +260,5 @@ class Report:
 
         out = self.out or self.run_ / "report.html"
         _check_new(out, self.overwrite)
-        print(load(self.run_).report(out))
+        print(load(self.run_).report(out, self.overwrite))
         return 0

@@ -103,11 +103,11 @@ class Fit(Fitted):
 
         return diagnose(self)
 
-    def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page."""
+    def report(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write one self-contained HTML page, in place of an earlier one; FileExistsError for another file, unless `overwrite`."""
         from probgen.report import write
 
-        return write(self, path)
+        return write(self, path, overwrite)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the run's directory; `pg.load` reads it. FileExistsError unless `overwrite`."""

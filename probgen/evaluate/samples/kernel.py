@@ -89,9 +89,9 @@ def _of_all(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """The U-statistic of all rows, and its jackknife error."""
     n, m = len(x), len(y)
     kernel = Kernel(0.5 * (x.mean(0) + y.mean(0)))
-    x, y = (kernel.read(z) for z in (x, y))
-    xx, yy = (kernel.sums(z, z)[0] - kernel.own(z) for z in (x, y))
-    xy, yx = kernel.sums(x, y)
+    seen, other = kernel.read(x), kernel.read(y)
+    xx, yy = (kernel.sums(z, z)[0] - kernel.own(z) for z in (seen, other))
+    xy, yx = kernel.sums(seen, other)
     within_x, within_y, across = xx.sum() / (n * (n - 1)), yy.sum() / (m * (m - 1)), 2 * xy.sum() / (n * m)
     value = within_x + within_y - across
     if min(n, m) < 3:
