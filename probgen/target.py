@@ -22,7 +22,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -207,6 +207,7 @@ class Diffused(Learnable):
     offers = "Diffused"
     chained: bool  # whether it is a chain of latents, with a bound
     labels: tuple[str, ...]  # inputs that are whole numbers, which -1 hides
+    cannot_denoise: Callable[[], str]  # why nothing is learned by noise on points; empty where it is
 
 
 class Bounded(Learnable):

@@ -91,7 +91,7 @@ class AmortisedSVI(RowLearner[Bounded]):
         return _torch.Bound(self) if engine == "pyro" else self
 
     def prepare(self, target: Any) -> Any:
-        chained = isinstance(target, Diffused)  # whose chains may be of tokens, which nothing sums over
+        chained = _is_chain(target)  # whose chains may be of tokens, which nothing sums over
         if not chained and (other := [v.name for v in target.hidden if v.kind not in KINDS]):
             raise Incompatible(
                 f"Hidden site {other[0]!r} holds neither unbounded reals nor finitely many values.\n"
@@ -162,7 +162,7 @@ class AmortisedSVI(RowLearner[Bounded]):
         import jax
 
         keys = self._keys(key, batch)
-        if isinstance(target, Diffused):  # one level of the chain stands for all: rows share them out
+        if _is_chain(target):  # one level of the chain stands for all: rows share them out
             times = spread_out(key, keys.shape)
             level = lambda row, keys, times: jax.vmap(lambda k, t: target.terms(k, parameters, row, t))(keys, times)  # noqa: E731
             return jax.vmap(level)(batch, keys, times)
@@ -221,9 +221,14 @@ class AmortisedSVI(RowLearner[Bounded]):
         return gradient, jnp.mean(self._bounds(log_ratio)), jnp.mean(likelihood - log_ratio)
 
 
+def _is_chain(target: Any) -> bool:
+    """Whether the hidden site is a chain of noise."""
+    return isinstance(target, Diffused)
+
+
 def with_activity(state: State, target: Any) -> State:
     """The state with the hidden coordinates in use, `state.chains.active`, counted anew."""
-    if isinstance(target, Diffused):  # a fixed guide cannot collapse
+    if _is_chain(target):  # a fixed guide cannot collapse
         return state
     active = active_units(target, state.parameters, target.rows(state.order[:ROWS]))
     return state._replace(chains=state.chains._replace(active=active))

@@ -8,6 +8,8 @@ says, guidance=1 is the conditional model. Shapes: x: (dim,), label: (), z: (num
 Ho and Salimans 2022 (arXiv:2207.12598); Ho, Jain and Abbeel 2020 (arXiv:2006.11239).
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpyro
@@ -30,8 +32,8 @@ def conditional_diffusion(
     schedule = linear_levels(num_levels)
     net = eqx.Partial(perceptron("net", dim, width, depth, num_classes), given=jax.nn.one_hot(label, num_classes))
     chain = Backward(Network(schedule, net, kind), (dim,), levels(schedule, num_levels), variance)
-    z = numpyro.sample("z", chain)
-    numpyro.sample("x", observed(*chain.last(z[0]), whole, centre, spread), obs=x)
+    z: Any = numpyro.sample("z", chain)
+    numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 
 
 def guide(x, num_levels=1000, whole=0, centre=0.0, spread=1.0):

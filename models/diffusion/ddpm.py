@@ -7,6 +7,8 @@ inference="svi" raises the bound itself, one level of the chain standing for all
 Shapes: x: (dim,); z: (num_levels, dim). Ho, Jain and Abbeel 2020 (arXiv:2006.11239).
 """
 
+from typing import Any
+
 import numpyro
 
 from probgen.data import load
@@ -25,8 +27,8 @@ def ddpm(
     schedule = linear_levels(num_levels)
     denoiser = Network(schedule, perceptron("net", dim, width, depth), kind)
     chain = Backward(denoiser, (dim,), levels(schedule, num_levels), variance)
-    z = numpyro.sample("z", chain)
-    numpyro.sample("x", observed(*chain.last(z[0]), whole, centre, spread), obs=x)
+    z: Any = numpyro.sample("z", chain)
+    numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 
 
 def guide(x, num_levels=1000, whole=0, centre=0.0, spread=1.0):

@@ -11,6 +11,8 @@ Shapes: x: (height, width), or (width,) with height=0; z: (level, unit).
 Sahoo et al. 2024 (arXiv:2406.07524); Hoogeboom et al. 2022 (arXiv:2110.02037).
 """
 
+from typing import Any
+
 import numpyro
 
 from probgen.data import load
@@ -26,7 +28,7 @@ def masked_diffusion(
 ):  # fmt: skip
     shape = (height, width) if height else (width,)
     f = unmasker("net", shape, num_values, piece, num_features, depth, mixing)
-    z = numpyro.sample("z", Unmasking(f, num_levels, max(height, 1) * width, num_values, schedule))
+    z: Any = numpyro.sample("z", Unmasking(f, num_levels, max(height, 1) * width, num_values, schedule))
     numpyro.sample("x", Shown(z[0].reshape(shape), num_values), obs=x)
 
 

@@ -10,6 +10,8 @@ Shapes: x: (dim,), prompt: (token,), z: (num_levels, dim). Ho and Salimans 2022 
 (arXiv:2205.11487).
 """
 
+from typing import Any
+
 import equinox as eqx
 import numpyro
 
@@ -33,8 +35,8 @@ def prompted_diffusion(
     net = eqx.Partial(perceptron("net", dim, width, depth, text_width), given=said)
     schedule = linear_levels(num_levels)
     chain = Backward(Network(schedule, net, kind), (dim,), levels(schedule, num_levels), variance)
-    z = numpyro.sample("z", chain)
-    numpyro.sample("x", observed(*chain.last(z[0]), whole, centre, spread), obs=x)
+    z: Any = numpyro.sample("z", chain)
+    numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 
 
 def guide(x, num_levels=1000, whole=0, centre=0.0, spread=1.0):

@@ -8,6 +8,8 @@ continuous=False the bound is that of `num_levels` levels. Shapes: x: (dim,); z:
 Kingma, Salimans, Poole and Ho 2021 (arXiv:2107.00630).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 
@@ -32,8 +34,8 @@ def vdm(
 ):
     denoiser = Network(schedule(learned), perceptron("net", dim, width, depth), "noise")
     chain = Backward(denoiser, (dim,), jnp.linspace(0, 1, num_levels), "bridge", continuous)
-    z = numpyro.sample("z", chain)
-    numpyro.sample("x", observed(*chain.last(z[0]), whole, centre, spread), obs=x)
+    z: Any = numpyro.sample("z", chain)
+    numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 
 
 def guide(x, num_levels=256, learned=True, whole=0, centre=0.0, spread=1.0):

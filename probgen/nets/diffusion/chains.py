@@ -14,7 +14,7 @@ Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239)
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +139,7 @@ class Backward(Distribution):
     pytree_aux_fields = ("kind", "continuous")
 
     def __init__(
-        self, denoiser: Denoiser, shape: tuple[int, ...], times: Any, variance: Literal["beta", "bridge"] = "beta",
+        self, denoiser: Denoiser, shape: tuple[int, ...], times: Any, variance: str = "beta",
         continuous: bool = False, spread: Any = 1.0, *, validate_args: bool | None = None,
     ):  # fmt: skip
         if variance not in ("beta", "bridge"):

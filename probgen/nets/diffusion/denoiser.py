@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class Network(Denoiser):
 
     schedule: Schedule
     net: Callable[[Any, Any], Any]
-    kind: Literal["noise", "point", "v", "velocity", "edm"] = eqx.field(static=True, default="noise")
+    kind: str = eqx.field(static=True, default="noise")
     spread: float = 1.0
 
     def __check_init__(self) -> None:

@@ -15,7 +15,7 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import diffrax
 import equinox as eqx
@@ -115,7 +115,7 @@ def _evenly(field: Callable[..., Any], state: Any, args: Any, solver: Solver, fo
     """The same in even steps of a scan, which compiles sooner than an adaptive solve and can be differentiated twice."""
     start, unravel = ravel_pytree(state)
     rows, weights = _tableau(solver.name)
-    size = (1.0 if forward else -1.0) / solver.num_steps
+    size = (1.0 if forward else -1.0) / (solver.num_steps or 1)
     slope = lambda u, flat: ravel_pytree(field(u, unravel(flat), args))[0]  # noqa: E731
 
     def step(flat: Any, i: Any) -> tuple[Any, None]:
@@ -141,7 +141,7 @@ def _tableau(name: str) -> tuple[list[Any], Any]:
 def _explicit(velocity: Callable[[Any, Any], Any], x: Any) -> Callable[[Any, Any], Any]:
     """A velocity whose arrays are its leaves: what a plain function has closed over becomes so."""
     if isinstance(velocity, eqx.Module):
-        return velocity
+        return cast(Any, velocity)
     return eqx.filter_closure_convert(velocity, x, jnp.zeros((), x.dtype))
 
 

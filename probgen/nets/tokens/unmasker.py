@@ -56,7 +56,7 @@ class Unmasker(eqx.Module):
 
     def __init__(
         self, key: Any, shape: tuple[int, ...], num_values: int, piece: int, width: int, depth: int, num_heads: int,
-        num_given: int, mixing: Mixing,
+        num_given: int, mixing: str,
     ):  # fmt: skip
         k_into, k_places, k_blocks = jax.random.split(key, 3)
         units, tokens = piece ** len(shape), math.prod(shape) // piece ** len(shape)
@@ -99,7 +99,7 @@ class Unmasker(eqx.Module):
 
 def unmasker(
     name: str, shape: tuple[int, ...], num_values: int = 2, piece: int = 2, width: int = 64, depth: int = 3,
-    mixing: Mixing = "mixer", num_heads: int = 4, num_given: int = 0,
+    mixing: str = "mixer", num_heads: int = 4, num_given: int = 0,
 ) -> Unmasker:  # fmt: skip
     """A network of points of a shape, its parameters registered under a name; ValueError for sides that pieces do not fill."""
     check_sizes(piece=piece, width=width, depth=depth)

@@ -103,13 +103,13 @@ class NumpyroLearnable(NumpyroRows, Learnable):
         if not bits or self.inputs:
             return ()
         # NumPy's arrays from here on: of JAX's every small step would be compiled
-        first = jax.device_get(first_parameters(type(self), self.structure, self.arrays, jax.random.key(0)))
+        first: Any = jax.device_get(first_parameters(type(self), self.structure, self.arrays, jax.random.key(0)))
         pairs = [(k, v) for v in bits for k, array in first.items() if array.shape == v.shape and not array.any()]
         if not pairs:
             return ()
-        parameters = first if parameters is None else parameters
+        begun: Any = first if parameters is None else parameters
         values = jax.device_get(blocking.random_points(tuple(self.variables.values()), 0))
-        rest, some = {**self.shared, **parameters}, {k: parameters[k] for k, _ in pairs}
+        rest, some = {**self.shared, **begun}, {k: begun[k] for k, _ in pairs}
         slopes = functools.partial(_parameter_slopes, self.structure.one.joint, rest, some)
         before = jax.device_get(slopes(values))
 
