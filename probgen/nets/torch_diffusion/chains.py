@@ -11,7 +11,7 @@ of which one level a row, drawn at random and scaled, is an unbiased estimate. S
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -92,7 +92,7 @@ class Noised(_Chain):
     def __init__(self, x: Tensor, schedule: Schedule, times: Tensor) -> None:
         self.x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         self.schedule, self.times = schedule, times.to(self.x)
-        super().__init__(x.shape[:1], (len(times), *x.shape[1:]), validate_args=False)
+        super().__init__(x.shape[:1], torch.Size((len(times), *x.shape[1:])), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Noised:
         if tuple(batch_shape) != tuple(self.batch_shape):
@@ -144,12 +144,13 @@ class Backward(_Chain):
     """
 
     def __init__(
-        self, denoiser: Denoiser, shape: Any, times: Tensor, variance: Literal["beta", "bridge"] = "beta",
+        self, denoiser: Denoiser, shape: Any, times: Tensor, variance: str = "beta",
         continuous: bool = False, spread: float = 1.0, batch: Any = (),
     ) -> None:  # fmt: skip
         if variance not in ("beta", "bridge"):
             raise ValueError(f"variance is {variance!r}; known: beta, bridge")
-        self.denoiser, self.kind, self.continuous, self.spread = denoiser, variance, continuous, spread
+        self.kind = variance
+        self.denoiser, self.continuous, self.spread = denoiser, continuous, spread
         self.times = times.to(torch.get_default_dtype())
         super().__init__(torch.Size(batch), torch.Size((len(times), *shape)), validate_args=False)
 
@@ -158,7 +159,7 @@ class Backward(_Chain):
         return Backward(self.denoiser, shape, self.times, self.kind, self.continuous, self.spread, batch_shape)
 
     @property
-    def schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def schedule(self) -> Schedule:
         return self.denoiser.schedule
 
     @property

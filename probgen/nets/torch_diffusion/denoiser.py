@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class Network(Denoiser):
 
     schedule: Schedule
     net: Callable[[Tensor, Tensor], Tensor]
-    kind: Literal["noise", "point", "v", "velocity", "edm"] = "noise"
+    kind: str = "noise"
     spread: float = 1.0
 
     def __post_init__(self) -> None:

@@ -99,7 +99,7 @@ def between(
         return target.unmeasured(given, y)
 
     noise = _mapped(to_noise, target, answer, ends, 2, 0, "noise")["z"]
-    line = np.stack([_sphere(*noise, at) for at in np.linspace(0, 1, num_points)])
+    line = np.stack([_sphere(noise[0], noise[1], at) for at in np.linspace(0, 1, num_points)])
     return _mapped(from_noise, target, answer, {**rows, "z": line}, num_points, 0, "points")
 
 

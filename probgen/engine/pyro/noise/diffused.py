@@ -43,7 +43,7 @@ class Diffusing(PyroLearnable, Diffused):
 
     # ---- inside `running`
 
-    def denoised(self, rows: Rows, key: Any = None) -> tuple[Any, torch.Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def denoised(self, rows: Rows, key: Any = None) -> tuple[Any, torch.Tensor]:
         """The denoiser of rows, and the rows as it sees them: (row, *event)."""
         raise NotImplementedError
 
@@ -92,12 +92,12 @@ class Diffusing(PyroLearnable, Diffused):
                 denoiser(seen, torch.full((len(seen),), 0.5).to(seen))
 
     @property
-    def chained(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def chained(self) -> bool:
         """Whether the program is a chain of latents."""
         return isinstance(self, PyroChained)
 
     @property
-    def labels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def labels(self) -> tuple[str, ...]:
         """Inputs that are whole numbers, which -1 hides."""
         return tuple(k for k in self.inputs if not self.tensors[k].is_floating_point())
 
