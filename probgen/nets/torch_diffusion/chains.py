@@ -149,7 +149,8 @@ class Backward(_Chain):
     ) -> None:  # fmt: skip
         if variance not in ("beta", "bridge"):
             raise ValueError(f"variance is {variance!r}; known: beta, bridge")
-        self.denoiser, self.kind, self.continuous, self.spread = denoiser, variance, continuous, spread
+        self.kind = variance
+        self.denoiser, self.continuous, self.spread = denoiser, continuous, spread
         self.times = times.to(torch.get_default_dtype())
         super().__init__(torch.Size(batch), torch.Size((len(times), *shape)), validate_args=False)
 

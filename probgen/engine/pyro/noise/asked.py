@@ -50,9 +50,10 @@ def draws(
     target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any, start: Any = None
 ) -> dict[str, np.ndarray]:
     named(draw.sampler)  # which raises for one that is not known
-    given = dict(rows) | ({} if start is None else {target.visible[0].name: start})
+    given = dict(rows) | ({} if start is None else {"start": start})  # between levels too, where rows are whole numbers
 
     def some(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        rows = rows if start is None else {**rows, target.visible[0].name: rows["start"]}
         denoiser, seen = _guided(target, rows, draw.guidance)
         if start is None:
             y = sample(denoiser, end(denoiser.schedule, seen), draw.num_steps, draw.sampler)
