@@ -86,6 +86,23 @@ def test_what_is_negative_in_a_spread_is_zero():
         got, log_det = solve(jnp.array(spread), 0.5, jnp.ones(2))
         assert np.allclose(got, [4.0, 0.8])
         assert float(log_det) == pytest.approx(np.log(0.25) + np.log(1.25), rel=1e-5)
+    spread, noise, away = correlated()[1], np.array([0.1, 0.5, 2.0]), np.array([1.0, -1.0, 0.5])
+    got, log_det = solve(jnp.array(spread), jnp.array(noise), jnp.array(away))
+    total = spread + np.diag(noise**2)
+    assert np.allclose(got, np.linalg.solve(total, away), rtol=1e-3)
+    assert float(log_det) == pytest.approx(np.linalg.slogdet(total)[1], abs=1e-3)
+
+
+def test_slack_and_a_late_start_bound_what_a_network_s_error_does():
+    """A network whose derivative is mostly error in the noise: what it makes of the known part stays within the data's range."""
+    wild = Network(schedules.Cosine(), lambda z, at: z + 0.3 * jnp.sin(7 * z[::-1]), "noise")
+    problem = inpainted(np.array([1.0, np.nan]), 0.01)
+    far = [
+        max(float(jnp.abs(informed(z, t).mean - wild(z, t).mean)[1]) for t in (0.3, 0.6, 0.9, 0.999))
+        for informed in (Informed(wild, problem), Informed(wild, problem, since=0.1, slack=0.1))
+        for z in (jnp.array([0.4, -0.2]),)
+    ]
+    assert far[1] < 5 < far[0]
 
 
 def runs(denoiser, problem, spread, *, num, particles, num_times, chain="posterior", dim=1, covariance="jacobian"):

@@ -94,6 +94,8 @@ class Informed(Denoiser):
     "variance" for the denoiser's own variance of every coordinate, at one derivative in all.
     since: the signal-to-noise ratio below which C is that variance whatever `covariance` says, and no derivative is used: there a
     network's, times sigma^2 / alpha, is mostly its error. 0 for denoisers that are exact.
+    slack: what is added to S, as a share of the denoiser's own variance: where a network's C is small beside that, it is mostly
+    its error, and S^-1 would make much of it. 0 for denoisers that are exact.
     """
 
     schedule: Schedule
@@ -101,6 +103,7 @@ class Informed(Denoiser):
     seen: Seen
     covariance: Literal["jacobian", "variance"] = eqx.field(static=True)
     since: float = eqx.field(static=True)
+    slack: float = eqx.field(static=True)
     rounds: int = eqx.field(static=True)
 
     def __init__(
@@ -109,12 +112,13 @@ class Informed(Denoiser):
         seen: Seen,
         covariance: Literal["jacobian", "variance"] = "jacobian",
         since: float = 0.0,
+        slack: float = 0.0,
         rounds: int = 8,
     ):
         if covariance not in COVARIANCES:
             raise ValueError(f"Unknown covariance {covariance!r}. Known: {', '.join(COVARIANCES)}.")
         self.schedule, self.denoiser, self.seen = denoiser.schedule, denoiser, seen
-        self.covariance, self.since, self.rounds = covariance, since, rounds
+        self.covariance, self.since, self.slack, self.rounds = covariance, since, slack, rounds
 
     def __call__(self, z: Any, t: Any) -> Posterior:
         return self.likelihood(z, t).posterior
@@ -142,26 +146,29 @@ class Informed(Denoiser):
 
     def _solve(self, carried: Callable[[Any], Any], variance: Any, away: Any) -> tuple[Any, Any]:
         """S^-1 (y - A m) and log det S."""
+        noise = jnp.sqrt(self.seen.noise**2 + self.slack * jnp.mean(variance))
         if self.covariance == "variance":
-            return solve(self.seen.spread(variance), self.seen.noise, away)
+            return solve(self.seen.spread(variance), noise, away)
         if len(away) <= DENSE:
             spread = jax.vmap(lambda v: self.seen.of(carried(v)))(jnp.eye(len(away), dtype=away.dtype))
-            return solve(spread, self.seen.noise, away)
-        moved = lambda v: self.seen.noise**2 * v + self.seen.of(carried(v))  # noqa: E731
+            return solve(spread, noise, away)
+        moved = lambda v: noise**2 * v + self.seen.of(carried(v))  # noqa: E731
         return conjugate_gradients(moved, away, self.rounds), jnp.nan
 
 
 def solve(spread: Any, noise: Any, away: Any) -> tuple[Any, Any]:
-    """S^-1 (seen,) and log det S, S = spread + noise^2 I, what is negative in the spread being taken for zero.
+    """S^-1 away (seen,) and log det S, S = spread + diag(noise^2), what is negative in the spread being taken for zero.
 
-    A network's Jacobian is not quite symmetric, nor quite a covariance.
+    noise: () or (seen,). A network's Jacobian is not quite symmetric, nor quite a covariance.
     """
     if jnp.ndim(spread) < 2:
         total = jnp.maximum(spread, 0.0) + noise**2 + jnp.zeros_like(away)
         return away / total, jnp.log(total).sum()
-    values, vectors = jnp.linalg.eigh(0.5 * (spread + spread.T))
-    values = jnp.maximum(values, 0.0) + noise**2
-    return vectors @ (vectors.T @ away / values), jnp.log(values).sum()
+    noise = noise + jnp.zeros_like(away)
+    values, vectors = jnp.linalg.eigh(0.5 * (spread + spread.T) / jnp.outer(noise, noise))
+    values = jnp.maximum(values, 0.0) + 1.0
+    solved = vectors @ (vectors.T @ (away / noise) / values) / noise
+    return solved, jnp.log(values).sum() + 2 * jnp.log(noise).sum()
 
 
 def conjugate_gradients(product: Callable[[Any], Any], wanted: Any, rounds: int) -> Any:

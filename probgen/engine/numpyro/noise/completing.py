@@ -22,6 +22,7 @@ from probgen.target import Target, Variable
 
 AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
 TRUSTED = 0.1  # signal-to-noise ratio from which a network's derivative is used
+SLACK = 0.1  # of the variance that it claims, by which its derivative may be wrong
 EQUAL = 0.01  # the noise that stands for none, in the denoiser's units
 ROUNDED = 12**-0.5  # the standard deviation of what rounding to whole numbers takes away
 
@@ -77,7 +78,7 @@ class Alone(NumpyroTarget, PartlyKnown):
             covariance = "jacobian" if len(at) <= DENSE else "variance"
         found = self.found(jnp.zeros(self.site.shape))
         kind: Any = covariance
-        informed = Informed(found.denoiser, Coordinates(y, width, at), kind, TRUSTED)
+        informed = Informed(found.denoiser, Coordinates(y, width, at), kind, TRUSTED, SLACK)
         return informed, found.variance, -jnp.sum(jnp.log(jnp.abs(span[at])))
 
     def settled(self, x: Any, noise: float | None) -> Any:

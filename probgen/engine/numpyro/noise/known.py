@@ -38,7 +38,7 @@ class Look(Messenger):
 
     def __init__(self, fn: Any, name: str, at: Any) -> None:
         super().__init__(fn)
-        self.name, self.at = name, at
+        self.name, self.at, self.changed = name, at, None
         self.denoiser, self.variance, self.point = None, "posterior", None
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -47,6 +47,7 @@ class Look(Messenger):
         fn = draws.innermost(msg["fn"])
         if hasattr(fn, "end_gap") and hasattr(fn, "denoiser"):
             self.denoiser, self.variance = fn.denoiser, fn.kind
+            self.changed = fn
             fn.denoiser = Says(fn.denoiser.schedule, self.at)
             msg["value"] = jnp.zeros(fn.event_shape, self.at.dtype)
         elif msg["name"] == self.name:
@@ -72,8 +73,12 @@ def look(structure: Any, arrays: Any, at: Any) -> Found | None:
     """What the program says where its denoiser sees a point, (*event); None where it has no denoiser of what is known in part."""
     name = site_of(arrays)
     looking = Look(structure.closed(arrays), str(name), at)
-    with handlers.block():
-        looking()
+    try:
+        with handlers.block():
+            looking()
+    finally:
+        if looking.changed is not None:  # the program's own, which may outlive this run
+            looking.changed.denoiser = looking.denoiser
     if looking.denoiser is None or looking.point is None:
         return None
     return Found(looking.denoiser, looking.variance, looking.point)
