@@ -41,9 +41,9 @@ def kept(schedule: Schedule, s: Any, t: Any) -> Any:
 
 def bridge(schedule: Schedule, x: Any, z: Any, s: Any, t: Any) -> tuple[Any, Any]:
     """Mean (*event) and variance () of q(z_s | z_t, x), s < t."""
-    (alpha_s, sigma_s), (alpha_t, _) = schedule.scales(s), schedule.scales(t)
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = schedule.scales(s), schedule.scales(t)
     share = kept(schedule, s, t)
-    return alpha_s / alpha_t * (1 - share) * z + alpha_s * share * x, sigma_s**2 * share
+    return alpha_t / alpha_s * (sigma_s / sigma_t) ** 2 * z + alpha_s * share * x, sigma_s**2 * share
 
 
 def step_variance(schedule: Schedule, s: Any, t: Any) -> Any:
