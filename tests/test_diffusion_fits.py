@@ -201,3 +201,43 @@ def test_bad_data_and_settings_are_refused():
         pg.fit(Model(chain, guide=noising, by_row=True), {"x": ROWS}, inference="svi", objective="iwae", **QUIET)
     with pytest.raises(ValueError, match="coupling is 'ot'"):
         pg.fit("velocity", data=ROWS, inference="flow_matching", coupling="ot", **QUIET)
+
+
+def other_noise(x):
+    numpyro.sample("z", Noised(x, linear_levels(50, high=0.01), levels(linear_levels(50), 50)))
+
+
+def fewer_levels(x):
+    numpyro.sample("z", Noised(x, linear_levels(40), levels(linear_levels(40), 40)))
+
+
+@pytest.mark.parametrize("guide", [other_noise, fewer_levels])
+def test_a_guide_of_another_noise_is_refused(guide):
+    with pytest.raises(ValueError, match=r"noise is not the program's|has 40 levels|draws 'z'|shape"):
+        pg.fit(Model(chain, guide=guide, by_row=True), {"x": ROWS}, inference="svi", num_steps=5, **QUIET)
+
+
+def test_a_velocity_is_one_in_its_own_schedules_time():
+    """A network that says the velocity of DDPM's levels has the density of the exact denoiser of the same data."""
+    import equinox as eqx
+    import jax
+
+    from probgen.nets.diffusion.denoiser import Network
+    from probgen.nets.diffusion.flow import ProbabilityFlow, Solver, density
+
+    class Exact(eqx.Module):
+        truth: Normal
+
+        def __call__(self, z, level):
+            schedule = self.truth.schedule
+            times = jnp.linspace(schedule.first, 1.0, 4001)
+            t = jnp.interp(level, -0.5 * jax.vmap(schedule.log_snr)(times), times)
+            alpha, sigma = schedule.scales(t)
+            return self.truth.velocity(z * jnp.sqrt(alpha**2 + sigma**2), t)
+
+    with jax.enable_x64(True):
+        truth = Normal(linear_levels(100), jnp.zeros(2), jnp.diag(jnp.array([0.3, 0.8])))
+        said = Network(truth.schedule, Exact(truth), "velocity")
+        x, solver = jnp.array([[0.2, -0.5], [1.0, 0.1]]), Solver(rtol=1e-4, atol=1e-4)
+        ours, exact = (density(ProbabilityFlow(d), x, solver=solver).value for d in (said, truth))
+        assert np.asarray(ours) == pytest.approx(np.asarray(exact), abs=0.02)

@@ -212,7 +212,9 @@ class Backward(Distribution):
 
     def end_gap(self, q: Noised) -> Any:
         """KL(q(z_N | x) || p(z_N)), in nats: ()."""
-        alpha, sigma = self.schedule.scales(self.times[-1])
+        if len(q.times) != len(self.times):
+            raise ValueError(f"The guide's chain has {len(q.times)} levels, the program's {len(self.times)}.")
+        alpha, sigma = q.schedule.scales(q.times[-1])
         return _kl(alpha * q.x, sigma**2, 0.0, self.end_scale**2)
 
     def gap(self, q: Noised, at: At) -> Any:
@@ -222,7 +224,7 @@ class Backward(Distribution):
         if len(self.times) == 1:
             return jnp.zeros(())
         s, t = self.times[at.index - 1], self.times[at.index]
-        own = bridge(self.schedule, q.x, at.z, s, t)
+        own = bridge(q.schedule, q.x, at.z, q.times[at.index - 1], q.times[at.index])
         return at.weight * (len(self.times) - 1) * _kl(*own, *self.step(at.z, s, t))
 
     def _slope(self, q: Noised, at: At) -> Any:

@@ -274,7 +274,8 @@ class ProbabilityFlow(eqx.Module):
     """The velocity in u of a denoiser's probability flow: t = 1 - u (1 - first).
 
     It takes noise of scale sigma(1) to a point as it is at time `first`, the schedule's own unless said. A schedule with corners,
-    on which adaptive steps stumble, gives way to a smooth one of the same path.
+    on which adaptive steps stumble, gives way to a smooth one of the same path, but for a network that says a velocity: that is in
+    its own schedule's time.
     """
 
     denoiser: Denoiser
@@ -282,8 +283,10 @@ class ProbabilityFlow(eqx.Module):
 
     def __init__(self, denoiser: Denoiser, first: float | None = None) -> None:
         first = denoiser.schedule.first if first is None else first
-        smooth, first = denoiser.schedule.smooth(first)
-        self.denoiser = eqx.tree_at(lambda denoiser: denoiser.schedule, denoiser, smooth)
+        self.denoiser = denoiser
+        if getattr(denoiser, "kind", "") != "velocity":
+            smooth, first = denoiser.schedule.smooth(first)
+            self.denoiser = eqx.tree_at(lambda denoiser: denoiser.schedule, denoiser, smooth)
         self.span = 1.0 - first
 
     @property

@@ -236,7 +236,35 @@ def diffused(target: Any) -> Any:
         return target
     found = kind(target.structure, target.arrays)
     found.notes = target.notes
+    if kind is NumpyroChained:
+        _check_schedules(found)
     return found
+
+
+def _check_schedules(target: NumpyroChained) -> None:
+    """Raise ValueError for a guide whose noise is not that of the program: the chain would be taken for another."""
+
+    @jax.jit
+    def compared(arrays: Any, key: Any) -> Any:
+        found = type(target)(target.structure, arrays)
+        parameters, row = found.initial(key), jax.tree.map(lambda x: x[0], found.rows(jnp.arange(1)))
+        lazy, q = found._begun(key, parameters, row, key)
+        p = found.told(parameters, row, {k: site["value"] for k, site in q.items()})
+        pairs = [
+            (q[k]["fn"], p[k]["fn"])
+            for k in lazy.levels
+            if hasattr(p[k]["fn"], "schedule") and hasattr(q[k]["fn"], "times")
+        ]
+        ours = [jnp.stack([jax.vmap(fn.schedule.log_snr)(fn.times) for fn in pair]) for pair in pairs]
+        return [jnp.max(jnp.abs(jnp.clip(a, -50, 50) - jnp.clip(b, -50, 50))) for a, b in ours]
+
+    with runtime.jax_scope(target.precision):
+        apart = [float(x) for x in compared(target.arrays, jax.random.key(0))]
+    if any(not x < 1e-2 for x in apart):
+        raise ValueError(
+            f"The guide's noise is not the program's: their log SNR differ by up to {max(apart):.3g}.\n"
+            "Give both the same schedule and the same times."
+        )
 
 
 def _kind(target: Any) -> Any:
