@@ -218,14 +218,22 @@ class Backward(Distribution):
         return _kl(alpha * q.x, sigma**2, 0.0, self.end_scale**2)
 
     def gap(self, q: Noised, at: At) -> Any:
-        """The KL of one random level, scaled to stand for them all, in nats: ()."""
+        """The KL of one random level, scaled to stand for them all, in nats: (); right for a guide of another schedule too."""
         if self.continuous:
-            return self._slope(q, at)
+            return jnp.where(self._same(q, at), self._slope(q, at), jnp.inf)
         if len(self.times) == 1:
             return jnp.zeros(())
         s, t = self.times[at.index - 1], self.times[at.index]
         own = bridge(q.schedule, q.x, at.z, q.times[at.index - 1], q.times[at.index])
         return at.weight * (len(self.times) - 1) * _kl(*own, *self.step(at.z, s, t))
+
+    def _same(self, q: Noised, at: At) -> Any:
+        """Whether q puts noise on as p takes it off: the KL of infinitely many levels is infinite where it does not, ()."""
+        low, high = self.times[0], self.times[-1]
+        times = jnp.stack([low, low + (high - low) * at.time, high])
+        ours, theirs = (jax.vmap(schedule.log_snr)(times) for schedule in (self.schedule, q.schedule))
+        far = jnp.abs(theirs - ours) > 1e-3 * (1 + jnp.abs(ours))  # both infinite: NaN, which is not far
+        return ~jnp.any(far) & (jnp.abs(q.times[0] - low) < 1e-6) & (jnp.abs(q.times[-1] - high) < 1e-6)
 
     def _slope(self, q: Noised, at: At) -> Any:
         """The same of infinitely many levels: 1/2 (-d log SNR / dt) |e - e(z_t, t)|^2 at a time drawn evenly."""

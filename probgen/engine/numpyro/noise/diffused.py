@@ -191,7 +191,9 @@ class Lazy(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and msg["value"] is None and hasattr(msg["fn"], "lazily"):
-            first, self.levels[msg["name"]] = msg["fn"].lazily(self.key, self.time)
+            count = len(self.levels)  # chains beside each other have noise of their own
+            key = jax.random.fold_in(self.key, count) if count else self.key
+            first, self.levels[msg["name"]] = msg["fn"].lazily(key, self.time)
             msg["value"] = filled(first, msg["fn"].event_shape[0])
 
 
