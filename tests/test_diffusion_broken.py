@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
+from probgen.algorithm import Incompatible
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Normal
@@ -50,3 +51,51 @@ def test_infinitely_many_levels_of_another_schedule_are_infinitely_far():
     ):
         q = Noised(X, theirs, times)
         assert bool(jnp.isfinite(p.gap(q, q.lazily(jax.random.key(0))[1]))) == finite, theirs
+
+
+def looked_up(label, x=None):
+    table = numpyro.param("table", jnp.zeros((3, 2)))
+    chain = Backward(Normal(OURS, table[label], jnp.eye(2)), (2,), TIMES)
+    z = numpyro.sample("z", chain)
+    numpyro.sample("x", dist.Normal(*chain.last(z[0])).to_event(1), obs=x)
+
+
+def noising(x):
+    numpyro.sample("z", Noised(x, OURS, TIMES))
+
+
+def plain(x=None):
+    chain = Backward(Normal(OURS, numpyro.param("mean", jnp.zeros(2)), jnp.eye(2)), (2,), TIMES)
+    z = numpyro.sample("z", chain)
+    numpyro.sample("x", dist.Normal(*chain.last(z[0])).to_event(1), obs=x)
+
+
+def cubing(x):
+    numpyro.sample("z", Noised(x**3, OURS, TIMES))
+
+
+LABELS = np.random.default_rng(0).integers(0, 3, 200)
+ROWS = 4.0 * (LABELS - 1)[:, None] + np.random.default_rng(1).normal(size=(200, 2))
+SHORT = {"num_steps": 200, "learning_rate": 0.05, "batch_size": 64, "ema": 0.9, "progress": False}
+
+
+def test_a_hidden_label_that_a_table_takes_for_its_last_is_refused():
+    """-1 is the last row of a table: a tenth of all rows would be learned as the last class."""
+    model, data = Model(looked_up, guide=noising, by_row=True), {"x": ROWS, "label": LABELS}
+    with pytest.raises(ValueError, match="takes -1 for 'label'"):
+        pg.fit(model, data, inference="denoising", **SHORT)
+    fit = pg.fit(model, data, inference="denoising", unlabelled=0.0, **SHORT | {"num_steps": 600})
+    assert fit.parameters["table"][2] == pytest.approx(ROWS[LABELS == 2].mean(0), abs=0.5)
+
+
+def test_a_chain_of_another_function_of_the_data_has_its_own_draws_alone():
+    fit = pg.fit(Model(plain, guide=cubing, by_row=True), {"x": ROWS / 8}, inference="denoising", **SHORT)
+    assert np.isfinite(fit.log_prob(ROWS[:3] / 8).value).all()
+    for ask in (
+        lambda: fit.sample(2, sampler="ddim"),
+        lambda: fit.log_prob(ROWS[:3], method="ode"),
+        lambda: fit.trajectory(2),
+        lambda: fit.interpolate(ROWS[0], ROWS[1]),
+    ):
+        with pytest.raises(Incompatible, match="another function of 'x'"):
+            ask()

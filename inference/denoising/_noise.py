@@ -88,6 +88,11 @@ class FromNoise(RowLearner[Diffused]):
             )
         if why := target.cannot_denoise():
             raise Incompatible(why)
+        if self.unlabelled and (taken := target.label_that_wraps()):
+            raise ValueError(
+                f"The program takes -1 for {taken!r}, which says that it is hidden, as its last value: a negative index counts "
+                "from the end.\nGive what it looks up a row more, or learn with unlabelled=0."
+            )
         return target.by_noise()
 
     # ---- the kernel

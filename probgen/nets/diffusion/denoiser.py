@@ -56,6 +56,14 @@ class Denoiser(eqx.Module):
         up, down = self.schedule.slopes(t)
         return up * self(z, t).mean + down * self.noise(z, t)
 
+    def said(self, z: Any, t: Any) -> Any:
+        """What is compared in learning by the simple loss, the noise unless a class says other: (*event)."""
+        return self.noise(z, t)
+
+    def wanted(self, x: Any, noise: Any, t: Any) -> Any:
+        """What `said` should have been: (*event)."""
+        return noise
+
 
 class Network(Denoiser):
     """A denoiser by a network.

@@ -65,6 +65,7 @@ def draws(
     from probgen.nets.diffusion.samplers import named
 
     named(draw.sampler)  # which raises for one that is not known
+    _check_line(target, answer)
     given = dict(rows) | ({} if start is None else {target.visible[0].name: start})
     one = functools.partial(_sampled, draw, start is not None)
     return _mapped(one, target, answer, given, count, seed, "sample")
@@ -102,6 +103,7 @@ def _guided(target: Any, parameters: Any, row: Any, guidance: float) -> tuple[De
 def paths(
     target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Draw
 ) -> Mapping[str, np.ndarray]:
+    _check_line(target, answer)
     found = _mapped(functools.partial(_paths, draw), target, answer, rows, count, seed, "trajectory")
     return {"times": found["times"][0], "z": found["z"]}
 
@@ -132,6 +134,7 @@ def between(
     target: Diffusing, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int
 ) -> dict[str, np.ndarray]:
     (site,) = target.visible
+    _check_line(target, answer)
     with runtime.jax_scope(target.precision):
         parameters, given = _ready(target, answer, rows)
         ends = {k: v[:2] for k, v in given.items()} | {site.name: jnp.asarray(pair, target.precision)}
@@ -216,6 +219,7 @@ def _reversed(denoiser: Denoiser, x: Any, key: Any, time: Any) -> Any:
 
 def density(target: Diffusing, answer: Arrays, rows: Arrays, seed: int) -> LogProb:
     (site,) = target.visible
+    _check_line(target, answer)
     whole = site.kind in ("bits", "levels")
     found = _mapped(functools.partial(_densities, whole), target, answer, rows, _count(rows), seed, "density")
     value, solver, noise = (found[k].astype(float) for k in ("value", "solver", "noise"))
@@ -308,6 +312,13 @@ def _ready(target: Diffusing, answer: Arrays, rows: Arrays) -> tuple[dict[str, A
     sites = {v.name for v in target.visible}
     parameters = {k: jnp.asarray(v, target.precision) for k, v in answer.items()}
     return parameters, {k: jnp.asarray(v, target.precision if k in sites else None) for k, v in rows.items()}
+
+
+def _check_line(target: Diffusing, answer: Arrays) -> None:
+    """Raise Incompatible for a chain whose points are not measured on a line, by the first row."""
+    with runtime.jax_scope(target.precision):
+        parameters = _ready(target, answer, {})[0]
+        target.check_line(parameters, jax.tree.map(lambda x: x[0], target.rows(jnp.arange(1))))
 
 
 def _count(rows: Arrays) -> int:

@@ -51,6 +51,27 @@ class Diffusing(NumpyroLearnable, Diffused):
         """Inputs that are whole numbers, which -1 hides."""
         return tuple(k for k in self.inputs if self.arrays[k].dtype.kind in "iu")
 
+    def check_line(self, parameters: Any, row: Any) -> None:
+        """Raise Incompatible where a chain's points, {site: (*event)}, are not measured one by one on a line."""
+
+    def label_that_wraps(self) -> str:
+        """The first of `labels` of which -1 is what its largest value is, and not what another is; empty where there is none."""
+        with runtime.jax_scope(self.precision):
+            key = jax.random.key(0)
+            parameters = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape, x.dtype), self.initial(key))
+            row = jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1)))
+
+            def said(name: str, value: Any) -> Any:
+                denoiser, x = self.denoised(parameters, row | {name: jnp.full_like(row[name], value)})
+                return denoiser(x, jnp.full((), 0.5, x.dtype)).mean
+
+            for name in self.labels:
+                low, high = int(self.arrays[name].min()), int(self.arrays[name].max())
+                hidden, last, first = (said(name, value) for value in (-1, high, low))
+                if low >= 0 and bool(jnp.all(hidden == last)) and not bool(jnp.all(first == last)):
+                    return name
+        return ""
+
     def cannot_denoise(self) -> str:
         """Why there is nothing to learn by noise that is put on points; empty where there is."""
         with runtime.jax_scope(self.precision):
@@ -166,6 +187,18 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         denoiser, point = self.denoised(parameters, row)
         low, high = self._ends(parameters, row)
         return denoiser, point, jnp.sum(jnp.log(jnp.abs(high - low)))
+
+    def check_line(self, parameters: Any, row: Any) -> None:
+        (site,) = self.visible
+        (low, high), seen, x = self._ends(parameters, row), self.denoised(parameters, row)[1], row[site.name]
+        if seen.shape == x.shape:
+            apart = jnp.abs(low + (high - low) * x - seen)
+            if bool(jnp.all(apart <= 1e-2 * (1 + jnp.abs(seen)) + 1e-5 * jnp.abs(low))):
+                return
+        raise Incompatible(
+            f"The guide puts noise on another function of {site.name!r} than a line, coordinate by coordinate.\n"
+            "Such a chain has its own draws, sampler='own', and its bound, method='bound', alone; or transform the data before."
+        )
 
     def _ends(self, parameters: Any, row: Any) -> tuple[Any, Any]:
         """What the denoiser sees of rows of zeros and of ones: coordinates are measured one by one, on a line."""
