@@ -209,10 +209,6 @@ class Diffused(Learnable):
     labels: tuple[str, ...]  # inputs that are whole numbers, which -1 hides
     cannot_denoise: Callable[[], str]  # why nothing is learned by noise on points; empty where it is
 
-    def label_that_wraps(self) -> str:
-        """One of `labels` whose -1 the program takes for its last value; empty where there is none, or an engine cannot tell."""
-        return ""
-
 
 class Bounded(Learnable):
     """Rows with hidden sites that a guide draws: a stochastic lower bound on the log probability of a row.

@@ -96,6 +96,10 @@ class Diffusing(PyroLearnable, Diffused):
         """Whether the program is a chain of latents."""
         return isinstance(self, PyroChained)
 
+    def label_that_wraps(self) -> str:
+        """Empty: which of `labels` takes -1 for its last value is not looked for on this engine."""
+        return ""
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Inputs that are whole numbers, which -1 hides."""
