@@ -241,3 +241,28 @@ def test_a_velocity_is_one_in_its_own_schedules_time():
         x, solver = jnp.array([[0.2, -0.5], [1.0, 0.1]]), Solver(rtol=1e-4, atol=1e-4)
         ours, exact = (density(ProbabilityFlow(d), x, solver=solver).value for d in (said, truth))
         assert np.asarray(ours) == pytest.approx(np.asarray(exact), abs=0.02)
+
+
+class Rising(Linear):
+    def log_snr(self, t):
+        return -5.0 + 10.0 * t
+
+
+def rising(x=None):
+    numpyro.sample("x", diffused(exact(Rising()), (2,)), obs=x)
+
+
+def little_noise(x=None):
+    numpyro.sample("x", diffused(exact(Linear(0.1, 2.0)), (2,)), obs=x)
+
+
+def test_a_schedule_that_rises_is_refused():
+    with pytest.raises(ValueError, match="does not fall with time"):
+        pg.fit(Model(rising, by_row=True), {"x": ROWS}, inference="denoising", num_steps=5, **QUIET)
+
+
+def test_what_is_left_of_a_point_at_the_end_is_told(flow):
+    fit = pg.fit(Model(little_noise, by_row=True), {"x": ROWS}, inference="denoising", num_steps=5, **QUIET)
+    found = {f.check: f for f in fit.diagnose().findings}
+    assert found["end"].status != "pass"
+    assert next(f for f in flow.diagnose().findings if f.check == "end").status == "pass"

@@ -47,6 +47,20 @@ def _levels(evidence: Evidence) -> Finding | None:
     return Finding("levels", _grade(value, LOST), value, LOST[0], message, remedy)
 
 
+def _end(evidence: Evidence) -> Finding | None:
+    """What is left of a point where the noise ends: samples begin from noise that knows nothing of it."""
+    fit: Any = evidence.fit
+    try:
+        found = fit.schedule(2)
+    except (AttributeError, TypeError, Incompatible, NotImplementedError):
+        return None
+    size = sum(v.size for v in fit.target.visible)
+    left = float(0.5 * size * np.log1p(np.exp(found["log_snr"][-1])))  # at most, of a point of variance one
+    message = f"at the end of the noise at most {left:.2g} nats of a point are left; at most {LEFT[0] * max(1.0, size / 8):.2g}"
+    remedy = "a schedule that ends at more noise (`high`, or more levels): draws begin where learning never was"
+    return Finding("end", _grade(left / max(1.0, size / 8), LEFT), left, LEFT[0], message, remedy)
+
+
 def _laws(evidence: Evidence) -> Finding | None:
     """Whether the bound on the chain's law is below the density of the flow, and how far apart they are."""
     fit: Any = evidence.fit
@@ -119,4 +133,4 @@ def _asked(fit: Any, rows: Any, **how: Any) -> LogProb | None:
         return None
 
 
-CHECKS = (_levels, _laws, _density)
+CHECKS = (_levels, _end, _laws, _density)

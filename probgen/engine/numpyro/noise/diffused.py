@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro import handlers
 from numpyro.distributions import TransformedDistribution
 from numpyro.primitives import Messenger
@@ -271,9 +272,35 @@ def diffused(target: Any) -> Any:
         return target
     found = kind(target.structure, target.arrays)
     found.notes = target.notes
+    _check_falls(found)
     if kind is NumpyroChained:
         _check_schedules(found)
     return found
+
+
+def _check_falls(target: Any) -> None:
+    """Raise ValueError for a schedule by which a point does not get noisier with time."""
+
+    @jax.jit
+    def along(arrays: Any, key: Any) -> Any:
+        found = type(target)(target.structure, arrays)
+        row = jax.tree.map(lambda x: x[0], found.rows(jnp.arange(1)))
+        schedule = found.denoised(found.initial(key), row)[0].schedule
+        times = jnp.linspace(schedule.first, 1.0, 65)
+        return times, jax.vmap(schedule.log_snr)(times)
+
+    with runtime.jax_scope(target.precision):
+        try:
+            times, log_snr = (np.asarray(x) for x in along(target.arrays, jax.random.key(0)))
+        except (AttributeError, Incompatible):  # a chain of tokens has no such schedule
+            return
+    falls = np.diff(np.clip(log_snr, -80, 80))
+    if np.isnan(log_snr).any() or (falls > 0).any() or not log_snr[0] > log_snr[-1]:
+        at = float(times[int(np.argmax(np.nan_to_num(falls, nan=np.inf)))])
+        raise ValueError(
+            f"The schedule's log SNR does not fall with time: it rises after t = {at:.3g}.\n"
+            "Time runs from 0, the point, to 1, noise: alpha / sigma must fall all the way."
+        )
 
 
 def _check_schedules(target: NumpyroChained) -> None:

@@ -143,6 +143,16 @@ def bound(target: Diffusing, answer: Arrays, rows: Arrays, num_draws: int, seed:
     return LogProb(found.mean(1), error, f"lower bound: {'chain' if target.chained else 'reverse SDE'}")
 
 
+def schedule(target: Diffusing, answer: Arrays, num_times: int) -> Mapping[str, np.ndarray]:
+    def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found = target.denoised(given)[0].schedule
+        times = torch.linspace(max(found.first, 1e-4), 1 - 1e-4, num_times)
+        alpha, sigma = found.scales(times)
+        return {"times": times, "alpha": alpha, "sigma": sigma, "log_snr": found.log_snr(times)}
+
+    return _mapped(some, target, answer, {k: v[:1] for k, v in target.all_rows().items()}, 1, 0, "schedule")
+
+
 def _reversed(denoiser: Any, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
     """One draw of the bound on the density of the reverse SDE, infinitely many levels from noise to log SNR CLEAN, in nats: (row,).
 
