@@ -185,6 +185,12 @@ class Sample:
     """by default the run's seed decides"""
     truncation: float | None = None
     """of a program without a density: its normal noise lies within so many standard deviations; fewer outliers, less variety"""
+    sampler: str | None = None
+    """of a diffusion model: ancestral, ddim, euler, heun, dpm++ or sde; by default the program's own law"""
+    num_steps: int | None = None
+    """how often a diffusion model's network is asked"""
+    guidance: float | None = None
+    """of a diffusion model with labels: 1 is the conditional model, above 1 exaggerates"""
     given: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """the same as a flag for each input: --given label=7"""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -210,7 +216,7 @@ class Sample:
         return 0
 
     def _drawn(self, fit: Any) -> dict[str, Any]:
-        from probgen.fitted import FittedImplicit, FittedParameters
+        from probgen.fitted import FittedDenoiser, FittedImplicit, FittedParameters
 
         own = tuple(getattr(fit.target, "inputs", ())) if isinstance(fit, FittedParameters) else ()
         inputs = dict(_split(word, "--given", "label=7") for word in self.given)
@@ -224,6 +230,10 @@ class Sample:
                     "--truncation is for programs without a density, such as a gan's; this run has another."
                 )
             more["truncation"] = self.truncation
+        how = {k: v for k in ("sampler", "num_steps", "guidance") if (v := getattr(self, k)) is not None}
+        if how and not isinstance(fit, FittedDenoiser):
+            raise TypeError(f"--{next(iter(how)).replace('_', '-')} is for diffusion models; this run has another.")
+        more |= how
         by_chance = own and not more
         return (fit.simulate if by_chance else fit.sample)(self.num_samples, self.seed, **more)
 

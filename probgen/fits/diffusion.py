@@ -57,6 +57,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
         rows = self._inputs(inputs, count)
+        self._check_hidden(rows)
         self.target.check_indices(rows, self.answer)
         if start is None and level is not None:
             raise ValueError("level is of a start: say start=point, level=0.5.")
@@ -181,6 +182,18 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
                 f"level is {level}; expected the share of the variance that is noise, above 0 and at most 1."
             )
         return float(level)
+
+    def _check_hidden(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError for labels below -1, and for -1, which hides one, where learning hid none."""
+        for name in self.target.labels:
+            if (low := rows[name].min()) < -1:
+                raise ValueError(f"{name} is {low:g}; expected a label, from 0, or -1 for any.")
+            known = np.asarray(self.target.data[name])
+            if low == -1 and known.min() >= 0 and not getattr(self.inference, "unlabelled", 0.0):
+                raise ValueError(
+                    f"{name}=-1 is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', "
+                    "unlabelled=0.1."
+                )
 
     def _check_guidance(self, guidance: float) -> None:
         if isinstance(guidance, str) or not np.isfinite(guidance):

@@ -21,7 +21,7 @@ LEVELS = 10
 LOST = 0.02, 0.2  # nats a coordinate that a network is behind a linear denoiser at a level
 LEFT = 0.1, 1.0  # nats a row of what is left of a point at the end of the noise
 ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
-APART = 0.5  # nats a coordinate of a density above its bound
+APART = 0.5, 2.0  # nats a coordinate of a density above its bound
 ERROR = 0.05, 0.5  # nats a row, of a density
 
 
@@ -82,9 +82,9 @@ def _laws(evidence: Evidence) -> Finding | None:
     if above > ABOVE[0]:
         message = f"{told}: a bound above the density is a contradiction, unless the laws are far apart"
         return Finding("laws", _grade(above, ABOVE), mean, 0.0, message, remedy)
-    if (mean - 3 * error) / size > APART:
-        message = f"{told}: the laws are far apart, or the density is too large; at most {APART:g} nats a coordinate"
-        return Finding("laws", "warn", mean, APART * size, message, remedy)
+    if (far := (mean - 3 * error) / size) > APART[0]:
+        message = f"{told}: the laws are far apart, or the density is too large; at most {APART[0]:g} nats a coordinate"
+        return Finding("laws", _grade(far, APART), mean, APART[0] * size, message, remedy)
     return Finding("laws", "pass", mean, 0.0, told, remedy)
 
 

@@ -19,6 +19,7 @@ from probgen.fitted import FittedDenoiser
 MOST = 2000  # draws, and rows that they are held against
 ENOUGH = 200  # held-out rows that draws are held against alone
 WIDE, COMPONENTS = 64, 50
+LEVELS = 64  # of a chain of tokens, at most, by which draws are made
 KINDS = 20  # values of an input that are taken for classes
 CLASS = 3.0  # how far apart classes are, in spreads
 
@@ -80,11 +81,19 @@ def _gather(fit: Any) -> Gathered | None:
     )  # fmt: skip
 
 
+def _size(fit: Any) -> int:
+    """Units of a row."""
+    return sum(v.size for v in fit.target.visible)
+
+
 def _drawn(fit: Any, inputs: dict[str, np.ndarray], count: int) -> Any:
     """Draws for inputs of rows: {site: (count, *event)}."""
     seed = fit.seed + 5
     if isinstance(fit, FittedDenoiser):
-        return denoising.own_draws(fit.target, fit.answer, inputs, count, seed)
+        tokens = bool(fit.target.cannot_denoise())  # a chain of tokens, which has as many levels as there are of them
+        return denoising.own_draws(
+            fit.target, fit.answer, inputs, count, seed, min(LEVELS, _size(fit)) if tokens else None
+        )
     try:
         return drawing.forward(fit.target, fit.answer, inputs, count, seed)
     except Incompatible:

@@ -154,6 +154,10 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         kl = {}
         for k, site in q.items():
             if k in lazy.levels:
+                if site["scale"] is not None or p[k]["scale"] is not None:
+                    raise Incompatible(
+                        f"The chain {k!r} has a scale: the KL of a part of it is no bound. Leave the scale out."
+                    )
                 kl[k] = p[k]["fn"].end_gap(site["fn"]) + p[k]["fn"].gap(site["fn"], lazy.levels[k])
             else:
                 kl[k] = site_log_prob(site) - site_log_prob(p[k])
@@ -173,6 +177,10 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         key = jax.random.key(0) if key is None else key
         lazy, q = self._begun(key, parameters, row, key)
         told = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
+        if len(lazy.levels) > 1:
+            raise Incompatible(
+                f"The program has {len(lazy.levels)} chains: {', '.join(lazy.levels)}. Learn their bound by inference='svi'."
+            )
         (name,) = lazy.levels
         if not hasattr(told[name]["fn"], "denoiser"):
             raise Incompatible(NO_DENOISER + "Draw with sampler='own', and bound log p(x) by method='bound'.")
