@@ -15,7 +15,7 @@ from scipy import linalg, stats
 
 from probgen.nets.diffusion import schedules
 from probgen.nets.diffusion.denoiser import Normal
-from probgen.nets.diffusion.flow import ContinuousFlow, ProbabilityFlow, Solver, carried, density
+from probgen.nets.diffusion.flow import ContinuousFlow, ProbabilityFlow, Solver, carried, density, moved
 
 MEAN, COVARIANCE = np.array([1.0, -2.0]), np.array([[1.0, 0.9], [0.9, 1.0]])
 POINTS = np.random.default_rng(0).multivariate_normal(MEAN, COVARIANCE, 12)
@@ -206,6 +206,13 @@ def test_even_steps_can_be_differentiated_twice():
     even = flow(affine(), solver=Solver("heun", num_steps=32))
     hessian = jax.jit(jax.hessian(even.log_prob))(jnp.asarray(POINTS[0], jnp.float32))
     np.testing.assert_allclose(hessian, -np.linalg.inv(COVARIANCE), rtol=0.02)
+
+
+def test_even_steps_stay_within_the_time_that_there_is():
+    within = lambda x, u: jnp.where((u < 0) | (u > 1), jnp.nan, x)  # noqa: E731
+    for name, num_steps in (("euler", 7), ("heun", 10), ("heun", 41), ("tsit5", 10)):
+        for forward in (True, False):
+            assert np.isfinite(moved(within, jnp.ones(1), Solver(name, num_steps=num_steps), forward)).all()
 
 
 def test_a_flow_is_a_site_of_a_program():

@@ -50,10 +50,7 @@ def test_after_reflow_one_step_is_enough(first, again):
 
 def test_the_loss_falls_below_what_independent_pairs_leave(first, again):
     floor = np.pi / 2 * np.linalg.eigvalsh(ROOT).sum() / 2  # a coordinate
-    losses = [
-        np.asarray(fit.losses_by_step if hasattr(fit, "losses_by_step") else fit.loss)[-200:].mean()
-        for fit in (first, again)
-    ]
+    losses = [fit.records["loss"][0, -200:].mean() for fit in (first, again)]
     assert losses[0] == pytest.approx(floor, rel=0.1)
     assert losses[1] < 0.1 * floor
 

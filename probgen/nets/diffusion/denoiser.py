@@ -22,7 +22,6 @@ import jax.numpy as jnp
 
 from probgen.nets.diffusion.schedules import Schedule
 
-FARTHEST = 10.0  # log sigma / alpha that a network sees: at the ends of straight paths it is infinite
 KINDS = ("noise", "point", "v", "velocity", "edm")
 
 
@@ -85,7 +84,7 @@ class Network(Denoiser):
         """The network's own output: (*event)."""
         alpha, sigma = self.schedule.scales(t)
         scale = jnp.sqrt((alpha * self.spread) ** 2 + sigma**2)
-        level = jnp.clip(-0.5 * self.schedule.log_snr(t), -FARTHEST, FARTHEST)
+        level = jnp.clip(-0.5 * self.schedule.log_snr(t), -self.schedule.farthest, self.schedule.farthest)
         return self.net(z / scale, level)
 
     def __call__(self, z: Any, t: Any) -> Posterior:

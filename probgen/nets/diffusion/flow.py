@@ -122,7 +122,8 @@ def _evenly(field: Callable[..., Any], state: Any, args: Any, solver: Solver, fo
         slopes: list[Any] = []
         for row in rows:
             shift = sum((size * float(a) * k for a, k in zip(row, slopes, strict=True)), jnp.zeros_like(flat))
-            slopes.append(slope((0.0 if forward else 1.0) + size * (i + float(row.sum())), flat + shift))
+            share = (i + float(row.sum())) / solver.num_steps  # never beyond 1, as a product with the size would be
+            slopes.append(slope(share if forward else 1.0 - share, flat + shift))
         return flat + sum(size * float(b) * k for b, k in zip(weights, slopes, strict=True)), None
 
     times = jnp.arange(solver.num_steps, dtype=start.dtype)
@@ -295,7 +296,7 @@ class ProbabilityFlow(eqx.Module):
         return self.denoiser.schedule.scales(jnp.ones(()))[1]
 
     def __call__(self, x: Any, u: Any) -> Any:
-        return -self.span * self.denoiser.velocity(x, 1.0 - u * self.span)
+        return -self.span * self.denoiser.velocity(x, jnp.maximum(1.0 - u * self.span, 1.0 - self.span))
 
 
 class Density(NamedTuple):

@@ -11,7 +11,7 @@ Karras et al. 2022 (arXiv:2206.00364); Lipman et al. 2023 (arXiv:2210.02747).
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -22,6 +22,7 @@ class Schedule(eqx.Module):
     """alpha, sigma and log SNR of a time; `first` is the earliest time at which there is noise, `straight` paths need none."""
 
     first: eqx.AbstractVar[float]
+    farthest: ClassVar[float] = 10.0  # log sigma / alpha that a network is shown
 
     @abstractmethod
     def scales(self, t: Any) -> tuple[Any, Any]:
@@ -177,9 +178,14 @@ class Elucidated(Schedule):
 
 
 class Straight(Schedule):
-    """Straight paths: alpha = 1 - t, sigma = t."""
+    """Straight paths: alpha = 1 - t, sigma = t.
+
+    Their ends are infinitely far, and learning hardly comes near: all beyond t = .0025 and .9975 is one to the network, or else its
+    velocity of pure noise, where every sampler begins, is wrong by as much as noise itself.
+    """
 
     first: float = eqx.field(static=True, default=0.0, kw_only=True)
+    farthest: ClassVar[float] = 6.0
 
     def scales(self, t: Any) -> tuple[Any, Any]:
         return 1.0 - t, t + jnp.zeros(())

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from probgen.nets.torch_diffusion.schedules import Schedule, over
 
-FARTHEST = 10.0  # log sigma / alpha that a network sees: at the ends of straight paths it is infinite
 KINDS = ("noise", "point", "v", "velocity", "edm")
 
 
@@ -81,7 +80,7 @@ class Network(Denoiser):
         """The network's own output: (row, *event)."""
         alpha, sigma = self.scales(z, t)
         scale = torch.sqrt((alpha * self.spread) ** 2 + sigma**2)
-        level = (-0.5 * self.schedule.log_snr(t)).clamp(-FARTHEST, FARTHEST)
+        level = (-0.5 * self.schedule.log_snr(t)).clamp(-self.schedule.farthest, self.schedule.farthest)
         return self.net(z / scale, level.expand(len(z)))
 
     def __call__(self, z: Tensor, t: Tensor) -> Posterior:

@@ -28,6 +28,7 @@ class Schedule(ABC):
     """alpha, sigma and log SNR of a time; `first` is the earliest time at which there is noise, `straight` paths need none."""
 
     first: float
+    farthest: ClassVar[float] = 10.0  # log sigma / alpha that a network is shown
 
     @abstractmethod
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -276,9 +277,10 @@ class Elucidated(_Ranged, Schedule):
 
 @dataclass(frozen=True)
 class Straight(Schedule):
-    """Straight paths: alpha = 1 - t, sigma = t."""
+    """Straight paths: alpha = 1 - t, sigma = t; all beyond t = .0025 and .9975 is one to the network, as in JAX."""
 
     first: float = 0.0
+    farthest: ClassVar[float] = 6.0
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1.0 - t, t
