@@ -25,6 +25,7 @@ from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.bounded import NumpyroBounded, Terms, site_log_prob
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
@@ -144,6 +145,10 @@ class NumpyroFlowing(Diffusing):
 
 class NumpyroChained(NumpyroBounded, Diffusing):
     """Rows, a program with a chain of latents, and the fixed guide of the chain."""
+
+    def blocked(self, evaluate: bool = False) -> Any:
+        """NotConditional, at once: to look for it in all levels of a chain takes minutes."""
+        raise NotConditional("A network goes from level to level of the chain.")
 
     def terms(self, key: Any, parameters: Any, row: Any, time: Any = None) -> Terms:
         """By one draw of the guide, and one level of the chain; time: which, in [0, 1), by default drawn."""
