@@ -36,9 +36,8 @@ class Greedy(EnergyLearner):
     decay: Literal["linear", "cosine", "constant"] = "constant"
 
     def prepare(self, target: Any) -> Any:
-        import jax
 
-        shapes = {k: v.shape for k, v in jax.eval_shape(target.initial, jax.random.key(0)).items()}
+        shapes = {k: v.shape for k, v in target.first_shapes().items()}
         depth = layers(shapes)
         biases = [shapes.get(name, (-1,)) for name in visible_biases(depth)] + [shapes.get(f"c{depth}", (-1,))]
         sizes = [shapes[f"W{i + 1}"] for i in range(depth)]
@@ -117,7 +116,7 @@ def _plain(target: Any) -> bool:
     from probgen import runtime
 
     with runtime.jax_scope(target.precision):
-        rng, shapes = np.random.default_rng(0), jax.eval_shape(target.initial, jax.random.key(0))
+        rng, shapes = np.random.default_rng(0), target.first_shapes()
         parameters = {k: jnp.asarray(rng.normal(size=v.shape), target.precision) for k, v in shapes.items()}
         (visible,) = target.visible
         zero = {v.name: jnp.zeros(v.shape) for v in target.hidden} | {k: target.arrays[k][0] for k in target.inputs}

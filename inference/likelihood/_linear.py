@@ -88,7 +88,7 @@ def _explained(target: Any, form: Linear, begun: Any) -> bool:
 def shared(target: Any, form: Linear) -> bool:
     """Whether all coordinates have one noise."""
     with runtime.jax_scope(target.precision):
-        return jax.eval_shape(target.initial, jax.random.key(0))[form.noise].shape == ()
+        return target.first_shapes()[form.noise].shape == ()
 
 
 def parts(target: Any, form: Linear, parameters: Any) -> tuple[Any, Any, Any]:

@@ -152,7 +152,7 @@ def _found(target: Any) -> Mixture:
         log_weights, components = _parts(_distribution(target, parameters, site))
         return parameters, log_weights, families.of(components).arguments(components)
 
-    shapes = jax.eval_shape(target.initial, jax.random.key(0))
+    shapes = target.first_shapes()
     points = {k: rng.normal(size=v.shape).astype(v.dtype) for k, v in shapes.items()}  # in general position
     try:
         parameters, log_weights, values = jax.tree.map(np.asarray, look(target, points))

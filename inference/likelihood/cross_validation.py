@@ -145,9 +145,8 @@ def _values(target: Any, index: Any) -> Any:
 
 
 def _shapes(target: Any) -> dict[str, tuple[int, ...]]:
-    import jax
 
-    return {k: v.shape for k, v in jax.eval_shape(target.initial, jax.random.key(0)).items()}
+    return {k: v.shape for k, v in target.first_shapes().items()}
 
 
 def _roles(target: Any) -> tuple[str, str] | None:

@@ -113,7 +113,8 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         guided = lambda parameters: self.guided(jax.random.key(0), parameters, self._first())  # noqa: E731
         found: list[str] = []
         look = lambda parameters: found.extend(k for k, site in guided(parameters).items() if not _drawn(site))  # noqa: E731
-        jax.eval_shape(look, self.first_shapes())
+        with runtime.jax_scope(self.precision):
+            jax.eval_shape(look, self.first_shapes())
         return tuple(found)
 
     def guided(

@@ -220,7 +220,8 @@ class NumpyroRows(NumpyroTarget, Generative):
     def first_shapes(self) -> dict[str, Any]:
         """The shapes and types of `initial`."""
         begin = functools.partial(first_parameters, type(self), self.structure)
-        return dict(jax.eval_shape(begin, self.arrays, jax.random.key(0)))
+        with runtime.jax_scope(self.precision):
+            return dict(jax.eval_shape(begin, self.arrays, jax.random.key(0)))
 
     def lowered(self) -> str:
         s = self.structure
