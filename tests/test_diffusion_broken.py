@@ -99,3 +99,13 @@ def test_a_chain_of_another_function_of_the_data_has_its_own_draws_alone():
     ):
         with pytest.raises(Incompatible, match="another function of 'x'"):
             ask()
+
+
+def test_a_fit_of_paired_noise_completes_nothing():
+
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    fit = pg.fit(
+        "velocity", x, "flow_matching", coupling="optimal_transport", num_steps=3, batch_size=32, progress=False
+    )
+    with pytest.raises(Incompatible, match="paired noise with points"):
+        pg.fit(fit.condition(x=np.array([0.5, np.nan])), inference="twisted_smc", progress=False)

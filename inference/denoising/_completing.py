@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from probgen.algorithm import Learner, positive
+from probgen.algorithm import Incompatible, Learner, positive
 from probgen.programs.completable import Completable
 
 
@@ -43,4 +43,6 @@ class Completing(Learner[Completable]):
             raise ValueError(f"covariance is {self.covariance!r}; known: auto, jacobian, variance")
 
     def prepare(self, target: Any) -> Any:
+        if why := getattr(target, "no_score", ""):
+            raise Incompatible(why)
         return target.alone()

@@ -15,11 +15,15 @@ from probgen.engine import denoising
 from probgen.engine.denoising import Draw
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedDenoiser, LogProb
-from probgen.target import Diffused
+from probgen.target import Diffused, Target
 
 OWN = "own"
 SCORED = ("ancestral", "sde")  # samplers that put noise back, which takes a score
 METHODS = ("auto", "bound", "ode")
+NO_SCORE = (
+    "{0} needs a score; this fit has none, since {1} paired noise with points.\n"
+    "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,6 +103,13 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             return denoising.bound(self.target, self.answer, given, count, seed)
         return denoising.density(self.target, self.answer, given, seed)
 
+    def condition(self, x: Any = None, /, **given: Any) -> Target:
+        """The target of a new point, known in part: see `LearnedFit.condition`; "twisted_smc" and "guided" complete it."""
+        found: Any = super().condition(x, **given)
+        if getattr(self.inference, "coupled", False):
+            found.no_score = NO_SCORE.format("A completion by the denoiser", self.inference.name)
+        return found
+
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points between two, {site: (num_points, *event)}: the flow takes both to noise, and the great circle between back.
 
@@ -168,10 +179,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
     def _check_score(self, what: str) -> None:
         """Raise Incompatible where the network's velocity gives no score: noise was chosen for its points."""
         if getattr(self.inference, "coupled", False):
-            raise Incompatible(
-                f"{what} needs a score; this fit has none, since {self.inference.name} paired noise with points.\n"
-                "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
-            )
+            raise Incompatible(NO_SCORE.format(what, self.inference.name))
 
     def _level(self, start: Any, level: float | None) -> float | None:
         if start is None:

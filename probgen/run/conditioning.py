@@ -48,7 +48,10 @@ def conditioned(
 def _prepared_again(model: Model, target: Target, precision: str) -> Target:
     """The target of a learned model on its own data: no check, as what is known in part has no keyword of the program."""
     chosen = engine.load(target.engine)
-    return chosen.guided(chosen.prepare(model.program, on_host(target.data), precision, None), None, None)
+    found = chosen.guided(chosen.prepare(model.program, on_host(target.data), precision, None), None, None)
+    if why := getattr(target, "no_score", ""):  # of a fit whose denoiser is none
+        found.no_score = why
+    return found
 
 
 def apart(
