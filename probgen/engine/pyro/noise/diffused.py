@@ -103,7 +103,13 @@ class Diffusing(PyroLearnable, Diffused):
             for name in self.labels:
                 values = self.tensors[name]
                 low, high = int(values.min()), int(values.max())
-                hidden, last, first = (self._said(rows, name, value) for value in (-1, high, low))
+                try:
+                    hidden, last, first = (self._said(rows, name, value) for value in (-1, high, low))
+                except (
+                    IndexError,
+                    RuntimeError,
+                ):  # a program that does not take -1 at all is refused in words of its own
+                    continue
                 if low >= 0 and torch.equal(hidden, last) and not torch.equal(first, last):
                     return name
         return ""
