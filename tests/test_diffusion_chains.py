@@ -221,3 +221,10 @@ def test_bad_chains_are_refused():
         levels(LinearLogSNR(), 0)
     with pytest.raises(ValueError, match="known: beta, bridge"):
         normal_chain(1.0, 3, linear_levels(3), "gamma")
+
+
+def test_chains_are_drawn_in_any_shape_inside_compiled_code():
+    chain = normal_chain(0.25, 3, linear_levels(3))
+    q = Noised(jnp.array([0.3]), chain.schedule, chain.times)
+    for law in (chain, q):
+        assert jax.jit(lambda key, law=law: law.sample(key, (2, 5)))(jax.random.key(0)).shape == (2, 5, 3, 1)

@@ -256,6 +256,32 @@ def little_noise(x=None):
     numpyro.sample("x", diffused(exact(Linear(0.1, 2.0)), (2,)), obs=x)
 
 
+def test_the_likelihoods_weights_are_the_integral_however_times_are_drawn():
+    """Of the exact denoiser E|e - e(z)|^2 is known, and the mean loss is 1/2 log of (1 + v SNR) at both ends, less each other."""
+    import jax
+
+    from probgen.inference.denoising.denoising import Denoising
+
+    variance = 0.3
+    with jax.enable_x64(True):
+        denoiser = Normal(Linear(), jnp.zeros(1), jnp.eye(1) * variance)
+        nodes = [(a, b) for a in (-1.0, 1.0) for b in (-1.0, 1.0)]  # exact for squares of normals
+
+        def mean(learner, count=4000):
+            def one(u):
+                t, share = jax.jvp(lambda u: learner.time(denoiser, u), (u,), (jnp.ones_like(u),))
+                points = [(jnp.array([a * variance**0.5]), jnp.array([b])) for a, b in nodes]
+                return sum(learner.loss(denoiser, x, e, t, share) for x, e in points) / len(nodes)
+
+            return float(jnp.mean(jax.vmap(one)((jnp.arange(count) + 0.5) / count)))
+
+        within = [float(denoiser.schedule.log_snr(t)) for t in (1e-5, 1.0)]
+        exact = 0.5 * np.log((1 + variance * np.exp(within[0])) / (1 + variance * np.exp(within[1])))
+        even, normal = (Denoising(weighting="likelihood", times=times, log_sd=3.0) for times in ("even", "normal"))
+        assert mean(normal) == pytest.approx(exact, rel=0.02)
+        assert mean(even, 200_000) == pytest.approx(exact, rel=0.02)
+
+
 def test_a_schedule_that_rises_is_refused():
     with pytest.raises(ValueError, match="does not fall with time"):
         pg.fit(Model(rising, by_row=True), {"x": ROWS}, inference="denoising", num_steps=5, **QUIET)

@@ -93,7 +93,7 @@ class FromNoise(RowLearner[Diffused]):
                 f"The program takes -1 for {taken!r}, which says that it is hidden, as its last value: a negative index counts "
                 "from the end.\nGive what it looks up a row more, or learn with unlabelled=0."
             )
-        return target.by_noise()
+        return target
 
     # ---- the kernel
 
@@ -134,15 +134,19 @@ class FromNoise(RowLearner[Diffused]):
 
     def of_row(self, target: Any, parameters: Any, row: Any, u: Any, noise: Any) -> Any:
         """The loss of a row at a time in [0, 1): ()."""
-        denoiser, x = target.denoised(parameters, row)
-        return self.loss(denoiser, x, noise, self.time(denoiser, u))
+        import jax
+        import jax.numpy as jnp
 
-    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
-        """What is minimised, of one point: ()."""
+        denoiser, x = target.denoised(parameters, row)
+        t, share = jax.jvp(lambda u: self.time(denoiser, u), (u,), (jnp.ones_like(u),))
+        return self.loss(denoiser, x, noise, t, share)
+
+    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
+        """What is minimised, of one point: (); share: dt / du, by which a mean over drawn times is an integral over time."""
         raise NotImplementedError
 
-    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
-        """What is minimised, of rows of a Pyro program, a mean: ()."""
+    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
+        """What is minimised, of rows of a Pyro program, a mean: (); t, share: (row,)."""
         raise NotImplementedError
 
     def torch_paired(self, noise: Any, x: Any) -> Any:

@@ -32,23 +32,24 @@ class Noised(Kernel):
 
     def _loss(self, target: Any, rows: Any) -> Tensor:
         denoiser, x = target.denoised(self._shown(target, rows))
-        t = self._time(denoiser, spread_out(len(x), x))
+        t, share = self._time(denoiser, spread_out(len(x), x))
         noise = self.settings.torch_paired(torch.randn(x.shape, dtype=x.dtype).to(x), x)
-        return self.settings.torch_loss(denoiser, x, noise, t)
+        return self.settings.torch_loss(denoiser, x, noise, t, share)
 
-    def _time(self, denoiser: Any, u: Tensor) -> Tensor:
-        """The times of numbers in [0, 1): (row,)."""
+    def _time(self, denoiser: Any, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The times of numbers u in [0, 1), and dt / du: (row,), (row,)."""
         s, schedule = self.settings, denoiser.schedule
         if s.times == "even":
-            return schedule.first + (1 - schedule.first) * u
+            span = 1 - schedule.first
+            return schedule.first + span * u, torch.full_like(u, float(span))
         times = torch.linspace(max(schedule.first, 1e-5), 1.0, GRID).to(u)
         ratio = -0.5 * schedule.log_snr(times) - torch.log(torch.tensor(getattr(denoiser, "spread", 1.0)))
         cdf = torch.special.ndtr((ratio - s.log_mean) / s.log_sd)
         wanted = cdf[0] + u * (cdf[-1] - cdf[0])
         after = torch.searchsorted(cdf, wanted).clamp(1, GRID - 1)
         low, high = cdf[after - 1], cdf[after]
-        share = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-        return times[after - 1] + share * (times[after] - times[after - 1])
+        apart, step = (high - low).clamp(min=1e-12), times[after] - times[after - 1]
+        return times[after - 1] + ((wanted - low) / apart).clamp(0, 1) * step, (cdf[-1] - cdf[0]) * step / apart
 
     def _check_hidden(self, state: State, target: Any) -> None:
         """Raises ValueError for a program that does not take -1 for an input that is hidden."""

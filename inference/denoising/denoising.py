@@ -35,7 +35,7 @@ class Denoising(FromNoise):
 
         return _torch.Noised(self) if engine == "pyro" else self
 
-    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
         import jax
         import jax.numpy as jnp
 
@@ -44,12 +44,12 @@ class Denoising(FromNoise):
         if self.weighting == "simple":
             return jnp.mean((denoiser.said(z, t) - denoiser.wanted(x, noise, t)) ** 2)
         _, slope = jax.jvp(schedule.log_snr, (t,), (jnp.ones_like(t),))
-        return -0.5 * slope * jnp.mean((noise - denoiser.noise(z, t)) ** 2)
+        return -0.5 * slope * share * jnp.mean((noise - denoiser.noise(z, t)) ** 2)
 
-    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
         schedule = denoiser.schedule
         z = schedule.noised(x, noise, t)
         if self.weighting == "simple":
             return ((denoiser.said(z, t) - denoiser.wanted(x, noise, t)) ** 2).mean()
         error = ((noise - denoiser.noise(z, t)) ** 2).flatten(1).mean(1)
-        return (-0.5 * schedule.fall(t) * error).mean()
+        return (-0.5 * schedule.fall(t) * share * error).mean()

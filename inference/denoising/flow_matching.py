@@ -52,7 +52,7 @@ class FlowMatching(FromNoise):
     def coupled(self) -> bool:
         return self.coupling != "independent"
 
-    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
         import jax.numpy as jnp
 
         up, down = denoiser.schedule.slopes(t)
@@ -70,7 +70,7 @@ class FlowMatching(FromNoise):
         points = jax.vmap(lambda row: target.denoised(parameters, row)[1])(batch)
         return paired(noise, jax.lax.stop_gradient(points)), batch
 
-    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+    def torch_loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
         up, down = denoiser.slopes(x, t)
         z = denoiser.schedule.noised(x, noise, t)
         return ((denoiser.velocity(z, t) - up * x - down * noise) ** 2).mean()

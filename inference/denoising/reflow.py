@@ -68,7 +68,7 @@ class Reflow(FromNoise):
         value, gradient = jax.value_and_grad(loss)(parameters)
         return gradient, -value, chains
 
-    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any) -> Any:
+    def loss(self, denoiser: Any, x: Any, noise: Any, t: Any, share: Any) -> Any:
         import jax.numpy as jnp
 
         z = denoiser.schedule.noised(x, noise, t)
@@ -90,7 +90,7 @@ class Reflow(FromNoise):
 
         def one(row: Any, point: Any, u: Any, noise: Any) -> Any:
             denoiser = target.denoised(parameters, row)[0]
-            return self.loss(denoiser, point, noise, self.time(denoiser, u))
+            return self.loss(denoiser, point, noise, self.time(denoiser, u), 1.0)
 
         return jnp.mean(jax.vmap(one)(batch, points, times, noise))
 

@@ -11,60 +11,10 @@ from torch.nn.functional import logsigmoid
 from torch.special import log_ndtr
 
 
-class DiscretisedLogistic(TorchDistribution):
-    """Integers 0 ... levels - 1: the mass of a logistic between half-integers, the outer levels with its tails.
+class Discretised(TorchDistribution):
+    """Integers 0 ... levels - 1: the mass of loc + scale e between half-integers, the outer levels with its tails.
 
-    p(k) = sigma((k + 1/2 - loc) / scale) - sigma((k - 1/2 - loc) / scale)
-
-    loc: (*batch,), in levels; scale: (*batch,), above 0. Kingma et al. 2016 (arXiv:1606.04934).
-    """
-
-    arg_constraints: Any = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
-    has_enumerate_support = True
-
-    def __init__(self, loc: Any, scale: Any, levels: int = 256, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(torch.as_tensor(loc), torch.as_tensor(scale))
-        self.levels = levels
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> Any:
-        return constraints.integer_interval(0, self.levels - 1)
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """The logistic's centre, within the levels."""
-        return self.loc.clamp(0, self.levels - 1)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretisedLogistic:
-        del _instance
-        return DiscretisedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels, False)
-
-    def enumerate_support(self, expand: bool = True) -> torch.Tensor:
-        values = torch.arange(self.levels, dtype=self.loc.dtype).reshape(-1, *[1] * len(self.batch_shape))
-        return values.expand(-1, *self.batch_shape) if expand else values
-
-    @torch.no_grad()
-    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
-        u = torch.rand(torch.Size(sample_shape) + self.batch_shape, dtype=self.loc.dtype, device=self.loc.device)
-        u = u.clamp(1e-7, 1 - 1e-7)
-        return (self.loc + self.scale * (u.log() - (-u).log1p())).round().clamp(0, self.levels - 1)
-
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b - a)) between the lowest and the highest level."""
-        low, high = value <= 0, value >= self.levels - 1
-        zero = torch.zeros_like(self.loc)
-        below = torch.where(high, zero, logsigmoid((value + 0.5 - self.loc) / self.scale))
-        above = torch.where(low, zero, logsigmoid((self.loc - value + 0.5) / self.scale))
-        return below + above + torch.where(low | high, zero, (-torch.expm1(-1 / self.scale)).log())
-
-
-class DiscretisedNormal(TorchDistribution):
-    """Integers 0 ... levels - 1: the mass of a normal between half-integers, the outer levels with its tails.
-
-    p(k) = Phi((k + 1/2 - loc) / scale) - Phi((k - 1/2 - loc) / scale)
-
-    loc: (*batch,), in levels; scale: (*batch,), above 0. The decoder of DDPM: Ho et al. 2020 (arXiv:2006.11239).
+    loc: (*batch,), in levels; scale: (*batch,), above 0. A kind says how e is drawn, `noise`, and its `log_prob`.
     """
 
     arg_constraints: Any = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
@@ -83,12 +33,12 @@ class DiscretisedNormal(TorchDistribution):
 
     @property
     def mean(self) -> torch.Tensor:
-        """The normal's centre, within the levels."""
+        """The centre, within the levels."""
         return self.loc.clamp(0, self.levels - 1)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretisedNormal:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Discretised:
         del _instance
-        return DiscretisedNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels, False)
+        return type(self)(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels, False)
 
     def enumerate_support(self, expand: bool = True) -> torch.Tensor:
         values = torch.arange(self.levels, dtype=self.loc.dtype).reshape(-1, *[1] * len(self.batch_shape))
@@ -96,8 +46,39 @@ class DiscretisedNormal(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> torch.Tensor:
-        noise = torch.randn(torch.Size(sample_shape) + self.batch_shape, dtype=self.loc.dtype, device=self.loc.device)
+        shape = torch.Size(sample_shape) + self.batch_shape
+        noise = self.noise(torch.empty(shape, dtype=self.loc.dtype, device=self.loc.device))
         return (self.loc + self.scale * noise).round().clamp(0, self.levels - 1)
+
+    @staticmethod
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        """Draws of e, of the shape, type and device of an array."""
+        raise NotImplementedError
+
+
+class DiscretisedLogistic(Discretised):
+    """p(k) = sigma((k + 1/2 - loc) / scale) - sigma((k - 1/2 - loc) / scale). Kingma et al. 2016 (arXiv:1606.04934)."""
+
+    @staticmethod
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        u = torch.rand_like(like).clamp(1e-7, 1 - 1e-7)
+        return u.log() - (-u).log1p()
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b - a)) between the lowest and the highest level."""
+        low, high = value <= 0, value >= self.levels - 1
+        zero = torch.zeros_like(self.loc)
+        below = torch.where(high, zero, logsigmoid((value + 0.5 - self.loc) / self.scale))
+        above = torch.where(low, zero, logsigmoid((self.loc - value + 0.5) / self.scale))
+        return below + above + torch.where(low | high, zero, (-torch.expm1(-1 / self.scale)).log())
+
+
+class DiscretisedNormal(Discretised):
+    """p(k) = Phi((k + 1/2 - loc) / scale) - Phi((k - 1/2 - loc) / scale), DDPM's decoder. Ho et al. 2020 (arXiv:2006.11239)."""
+
+    @staticmethod
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        return torch.randn_like(like)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """log (Phi(b) - Phi(a)), on the side of the mean where both are small."""

@@ -11,6 +11,8 @@ from probgen.algorithm import Incompatible
 from probgen.engine import load
 from probgen.target import Arrays, Generative
 
+SAME = 1e-6  # radians between two directions that are taken for one, or for opposite ones
+
 
 def forward(
     target: Generative, answer: Arrays, rows: Arrays, count: int, seed: int, given: Arrays | None = None
@@ -44,6 +46,29 @@ def judged(target: Generative, answer: Arrays, rows: Arrays) -> np.ndarray:
 def pack(target: Generative) -> int:
     """How many rows the critic judges at once; 0 where there is none."""
     return _asked(target, "pack")(target)
+
+
+def angle(a: np.ndarray, b: np.ndarray) -> float:
+    """The angle between two arrays as vectors, in radians; NaN where one of them is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    return float(2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v)))
+
+
+def great_circle(a: np.ndarray, b: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """From a to b by the great circle, lengths between those of the ends: (point, *shape). Shoemake 1985.
+
+    at: from 0 to 1, (point,). The straight line where no circle, or no single one, joins the ends: same or opposite directions, 0.
+    """
+    apart = angle(a, b)
+    if not SAME <= apart <= np.pi - SAME:
+        return np.multiply.outer(1 - at, a) + np.multiply.outer(at, b)
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
+    turned = np.multiply.outer(np.sin((1 - at) * apart), a / lengths[0]) + np.multiply.outer(
+        np.sin(at * apart), b / lengths[1]
+    )
+    length = (1 - at) * lengths[0] + at * lengths[1]
+    return turned / np.sin(apart) * length.reshape(-1, *(1,) * a.ndim)
 
 
 def _asked(target: Generative, word: str) -> Any:

@@ -24,6 +24,7 @@ NO_SCORE = (
     "{0} needs a score; this fit has none, since {1} paired noise with points.\n"
     "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
 )
+HIDDEN = "{0} is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', unlabelled=0.1."
 
 
 @dataclass(frozen=True, repr=False)
@@ -198,10 +199,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
                 raise ValueError(f"{name} is {low:g}; expected a label, from 0, or -1 for any.")
             known = np.asarray(self.target.data[name])
             if low == -1 and known.min() >= 0 and not getattr(self.inference, "unlabelled", 0.0):
-                raise ValueError(
-                    f"{name}=-1 is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', "
-                    "unlabelled=0.1."
-                )
+                raise ValueError(HIDDEN.format(f"{name}=-1"))
 
     def _check_guidance(self, guidance: float) -> None:
         if isinstance(guidance, str) or not np.isfinite(guidance):
@@ -209,10 +207,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         if not self.target.labels:
             raise ValueError("guidance is for a program with labels: this one has no inputs of whole numbers.")
         if guidance != 1 and not getattr(self.inference, "unlabelled", 0.0):
-            raise ValueError(
-                "guidance is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', "
-                "unlabelled=0.1."
-            )
+            raise ValueError(HIDDEN.format("guidance"))
 
     def _start(self, start: Any, count: int) -> np.ndarray:
         """Points to begin at, (count, *event), within the range of the data where that has one."""
@@ -230,8 +225,4 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         return np.broadcast_to(array, (count, *shape))
 
     def __repr__(self) -> str:
-        name = getattr(self.model.program, "__name__", "program")
-        own = self.parameters
-        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
-        told = f"{sum(v.size for v in own.values()):,} numbers in {len(own)} parameters"
-        return f"DiffusionFit({name}, {self.inference.name}, {told}, {self.seconds:.1f} s{done})"
+        return self._counted()

@@ -18,7 +18,6 @@ from probgen.fitted import FittedImplicit, LogProb
 from probgen.target import Target
 
 NORMAL = "standard normal"
-SMALL = 1e-6  # radians between two directions that are taken for one, or for opposite ones
 
 
 @dataclass(frozen=True, repr=False)
@@ -197,11 +196,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         return found
 
     def __repr__(self) -> str:
-        name = getattr(self.model.program, "__name__", "program")
-        own = self.parameters
-        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
-        told = f"{sum(v.size for v in own.values()):,} numbers in {len(own)} parameters"
-        return f"ImplicitFit({name}, {self.inference.name}, {told}, {self.seconds:.1f} s{done})"
+        return self._counted()
 
 
 def _line(name: str, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -210,16 +205,10 @@ def _line(name: str, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> np.ndarray
 
 
 def _sphere(name: str, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The great circle from a to b, their lengths between those of the ends: (point, *shape). Shoemake 1985."""
-    lengths = np.linalg.norm(a), np.linalg.norm(b)
-    if not min(lengths) > 0:
+    """The great circle from a to b: (point, *shape)."""
+    apart = drawing.angle(a, b)
+    if np.isnan(apart):
         raise ValueError(f"{name!r} is 0 at an end, which has no direction: say path='line'.")
-    u, v = a / lengths[0], b / lengths[1]
-    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))
-    if np.pi - angle < SMALL:
+    if np.pi - apart < drawing.SAME:
         raise ValueError(f"The ends of {name!r} are opposite, with many great circles between them: say path='line'.")
-    if angle < SMALL:
-        return _line(name, a, b, at)
-    turned = np.multiply.outer(np.sin((1 - at) * angle), u) + np.multiply.outer(np.sin(at * angle), v)
-    length = (1 - at) * lengths[0] + at * lengths[1]
-    return turned / np.sin(angle) * length.reshape(-1, *(1,) * a.ndim)
+    return drawing.great_circle(a, b, at)

@@ -259,6 +259,13 @@ class LearnedFit(Fit, FittedParameters):
         if unknown := [k for k in given if k not in self._shapes]:
             raise TypeError(f"Unknown {unknown[0]!r}; this model was learned from rows of {', '.join(self._shapes)}.")
 
+    def _counted(self) -> str:
+        """What the fit is, with how many numbers it learned, for networks, whose parameters have no names of interest."""
+        name = getattr(self.model.program, "__name__", "program")
+        done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"
+        told = f"{sum(v.size for v in self.parameters.values()):,} numbers in {len(self.parameters)} parameters"
+        return f"{type(self).__name__}({name}, {self.inference.name}, {told}, {self.seconds:.1f} s{done})"
+
     def __repr__(self) -> str:
         name = getattr(self.model.program, "__name__", "program")
         done = "" if self.complete else f", stopped at step {self.num_steps} of {self.inference.total_steps}"

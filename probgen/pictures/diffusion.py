@@ -24,7 +24,7 @@ def levels(fit: FittedDenoiser) -> Figure | None:
     """The network's error, and what a level adds to -log p(x), by log sigma / alpha."""
     try:
         found = fit.losses(20)
-    except (AttributeError, Incompatible, NotImplementedError):
+    except Incompatible:
         return None
     picture, (left, right) = grid(2, 2, 2.6)
     ratio = found["log_ratio"]
@@ -43,7 +43,7 @@ def schedule(fit: FittedDenoiser) -> Figure | None:
     """What is left of a point, and the noise, by time."""
     try:
         found = fit.schedule()
-    except (AttributeError, Incompatible, NotImplementedError):
+    except Incompatible:
         return None
     picture, (panel,) = grid(1, 1, 2.4)
     panel.plot(found["times"], found["alpha"], color=COLOURS[0], label="alpha")
@@ -67,7 +67,7 @@ def trajectories(fit: FittedDenoiser) -> Figure | None:
         return None
     try:
         path = fit.trajectory(LINES if shape else PATHS, num_steps=50)
-    except (AttributeError, Incompatible, NotImplementedError):
+    except Incompatible:
         return None
     z = np.asarray(path["z"], float)
     if shape:

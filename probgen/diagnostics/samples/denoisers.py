@@ -19,7 +19,7 @@ ROWS, FEW, CELLS = 100, 8, 6400  # on which densities are compared: at most, at 
 DRAWS = 200  # of a bound, a row
 LEVELS = 10
 LOST = 0.02, 0.2  # nats a coordinate that a network is behind a linear denoiser at a level
-LEFT = 0.1, 1.0  # nats a row of what is left of a point at the end of the noise
+LEFT = 0.1, 1.0  # nats of a point of up to eight coordinates that are left at the end of the noise
 ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
 APART = 0.5, 2.0  # nats a coordinate of a density above its bound
 ERROR = 0.05, 0.5  # nats a row, of a density
@@ -31,7 +31,7 @@ def _levels(evidence: Evidence) -> Finding | None:
     assert isinstance(fit, FittedDenoiser)
     try:
         found = fit.losses(LEVELS)
-    except (AttributeError, Incompatible, NotImplementedError):  # of levels that are no noise, such as masks
+    except Incompatible:  # levels that are no noise, such as masks; noise that was paired with points
         return None
     remedy = "more steps, a wider network, or times='normal' with log_mean at that level"
     if not np.isfinite(found["error"]).all():
@@ -52,13 +52,14 @@ def _end(evidence: Evidence) -> Finding | None:
     fit: Any = evidence.fit
     try:
         found = fit.schedule(2)
-    except (AttributeError, TypeError, Incompatible, NotImplementedError):
+    except Incompatible:
         return None
-    size = sum(v.size for v in fit.target.visible)
-    left = float(0.5 * size * np.log1p(np.exp(found["log_snr"][-1])))  # at most, of a point of variance one
-    message = f"at the end of the noise at most {left:.2g} nats of a point are left; at most {LEFT[0] * max(1.0, size / 8):.2g}"
+    units = max(1.0, sum(v.size for v in fit.target.visible) / 8)
+    left = float(4 * units * np.log1p(np.exp(found["log_snr"][-1])))  # at most, of a point of variance one
+    bar = LEFT[0] * units
+    message = f"at the end of the noise at most {left:.2g} nats of a point are left; at most {bar:.2g}"
     remedy = "a schedule that ends at more noise (`high`, or more levels): draws begin where learning never was"
-    return Finding("end", _grade(left / max(1.0, size / 8), LEFT), left, LEFT[0], message, remedy)
+    return Finding("end", _grade(left / units, LEFT), left, bar, message, remedy)
 
 
 def _laws(evidence: Evidence) -> Finding | None:
@@ -129,7 +130,7 @@ def _compared(fit: Any) -> tuple[LogProb | None, LogProb | None]:
 def _asked(fit: Any, rows: Any, **how: Any) -> LogProb | None:
     try:
         return fit.log_prob(**how, **rows)
-    except (AttributeError, Incompatible, NotImplementedError):
+    except Incompatible:
         return None
 
 

@@ -79,7 +79,7 @@ class Noised(Distribution):
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         draw = jax.vmap(self._path)
-        flat = jax.random.split(key, jnp.prod(jnp.array(sample_shape, int)).item() if sample_shape else 1)
+        flat = jax.random.split(key, math.prod(sample_shape))
         return draw(flat).reshape(*sample_shape, *self.event_shape)
 
     def _path(self, key: Any) -> Any:
@@ -177,7 +177,7 @@ class Backward(Distribution):
         return self.denoiser(z, self.times[0]).mean, scale
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        flat = jax.random.split(key, jnp.prod(jnp.array(sample_shape, int)).item() if sample_shape else 1)
+        flat = jax.random.split(key, math.prod(sample_shape))
         return jax.vmap(self._path)(flat).reshape(*sample_shape, *self.event_shape)
 
     def first(self, key: Any) -> Any:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from probgen import runtime
 from probgen.engine.denoising import Draw
+from probgen.engine.drawing import great_circle
 from probgen.engine.numpyro.noise.diffused import Diffusing, apart
 from probgen.fitted import LogProb
 from probgen.nets.diffusion.chains import Backward, Noised
@@ -139,7 +140,7 @@ def between(
         parameters, given = _ready(target, answer, rows)
         ends = {k: v[:2] for k, v in given.items()} | {site.name: jnp.asarray(pair, target.precision)}
         noise = np.asarray(_to_noise(target, parameters, ends))
-        line = np.stack([_sphere(noise[0], noise[1], at) for at in np.linspace(0, 1, num_points)])
+        line = great_circle(noise[0], noise[1], np.linspace(0, 1, num_points))
         found = _from_noise(target, parameters, given, jnp.asarray(line, target.precision))
     return {k: np.asarray(v) for k, v in found.items()}
 
@@ -161,16 +162,6 @@ def _from_noise(target: Any, parameters: Any, rows: Any, noise: Any) -> Any:
         return target.unmeasured(parameters, row, y)
 
     return jax.vmap(one)(rows, noise)
-
-
-def _sphere(a: np.ndarray, b: np.ndarray, at: float) -> np.ndarray:
-    """The great circle from a to b, its length between theirs. Shoemake 1985."""
-    u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
-    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))
-    length = (1 - at) * np.linalg.norm(a) + at * np.linalg.norm(b)
-    if angle < 1e-6 or np.pi - angle < 1e-6:
-        return (1 - at) * a + at * b
-    return length * (np.sin((1 - at) * angle) * u + np.sin(at * angle) * v) / np.sin(angle)
 
 
 # ---- likelihoods

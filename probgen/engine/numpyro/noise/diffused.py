@@ -85,12 +85,6 @@ class Diffusing(NumpyroLearnable, Diffused):
                 return NO_DENOISER + "Learn its bound by inference='svi'."
         return "" if found.shape else "The denoiser is of a point without a shape."
 
-    def by_noise(self) -> Diffusing:
-        """The same for learners that see the denoiser alone."""
-        found = type(self)(self.structure, self.arrays)
-        found.notes = self.notes
-        return found
-
     def lowered(self) -> str:
         def said(arrays: Any, key: Any, t: Any) -> Any:
             target = type(self)(self.structure, arrays)
@@ -305,7 +299,7 @@ def _check_falls(target: Any) -> None:
     with runtime.jax_scope(target.precision):
         try:
             times, log_snr = (np.asarray(x) for x in along(target.arrays, jax.random.key(0)))
-        except (AttributeError, Incompatible):  # a chain of tokens has no such schedule
+        except Incompatible:  # a chain of tokens has no such schedule
             return
     falls = np.diff(np.clip(log_snr, -80, 80))
     if np.isnan(log_snr).any() or (falls > 0).any() or not log_snr[0] > log_snr[-1]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from probgen.engine.drawing import great_circle
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.noise.diffused import Diffusing, PyroChained
 from probgen.fitted import LogProb
@@ -99,18 +100,8 @@ def between(
         return target.unmeasured(given, y)
 
     noise = _mapped(to_noise, target, answer, ends, 2, 0, "noise")["z"]
-    line = np.stack([_sphere(noise[0], noise[1], at) for at in np.linspace(0, 1, num_points)])
+    line = great_circle(noise[0], noise[1], np.linspace(0, 1, num_points))
     return _mapped(from_noise, target, answer, {**rows, "z": line}, num_points, 0, "points")
-
-
-def _sphere(a: np.ndarray, b: np.ndarray, at: float) -> np.ndarray:
-    """The great circle from a to b, its length between theirs. Shoemake 1985."""
-    size = np.linalg.norm(a), np.linalg.norm(b)
-    angle = 2 * np.arctan2(np.linalg.norm(a / size[0] - b / size[1]), np.linalg.norm(a / size[0] + b / size[1]))
-    if angle < 1e-6 or np.pi - angle < 1e-6:
-        return (1 - at) * a + at * b
-    mixed = (np.sin((1 - at) * angle) * a / size[0] + np.sin(at * angle) * b / size[1]) / np.sin(angle)
-    return ((1 - at) * size[0] + at * size[1]) * mixed
 
 
 def _guided(target: Diffusing, rows: Mapping[str, torch.Tensor], guidance: float) -> tuple[Any, torch.Tensor]:

@@ -133,10 +133,6 @@ class Diffusing(PyroLearnable, Diffused):
             return "The chain has no denoiser of reals: learn its bound by inference='svi'."
         return "" if seen.dim() > 1 else "The denoiser is of a point without a shape."
 
-    def by_noise(self) -> Diffusing:
-        """The same for learners that see the denoiser alone."""
-        return self
-
     @property
     def most_draws(self) -> int:
         """How many draws of the program's own law, by all its levels or an equation, are made to judge it."""
