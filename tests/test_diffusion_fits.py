@@ -199,6 +199,8 @@ def test_bad_data_and_settings_are_refused():
         pg.fit("realnvp", data=ROWS, inference="flow_matching", **QUIET)
     with pytest.raises(Incompatible, match="log ratios"):
         pg.fit(Model(chain, guide=noising, by_row=True), {"x": ROWS}, inference="svi", objective="iwae", **QUIET)
+    with pytest.raises(ValueError, match="Choose log_mean and log_sd among them"):
+        pg.fit("edm", data=ROWS, inference="denoising", times="normal", log_mean=50.0, **QUIET)
     with pytest.raises(ValueError, match="coupling is 'ot'"):
         pg.fit("velocity", data=ROWS, inference="flow_matching", coupling="ot", **QUIET)
 

@@ -501,6 +501,12 @@ class Plane:
         with pyro.plate("row", len(x)):
             pyro.sample("x", diffused(denoiser, (2,)), obs=x)
 
+    def looked_up(self, x, label):
+        table = pyro.param("table", torch.arange(6.0).reshape(2, 3))
+        denoiser = self.denoiser(schedules.Straight(), "velocity", table[label])
+        with pyro.plate("row", len(x)):
+            pyro.sample("x", diffused(denoiser, (2,)), obs=x)
+
 
 PLANE = {"num_steps": 50, "batch_size": 64, "progress": False}
 
@@ -536,6 +542,20 @@ def test_labels_are_hidden_and_checked():
     assert fit.sample(3, label=1)["x"].shape == (3, 2)
     with pytest.raises(ValueError, match="label"):
         fit.sample(3, label=5)
+
+
+def test_a_table_that_takes_a_hidden_label_for_its_last_is_refused():
+    own, x = Plane(extra=3), {"x": rows(100, 2), "label": np.arange(100) % 2}
+    with pytest.raises(
+        ValueError, match="The program takes -1 for 'label', which says that it is hidden, as its last value"
+    ):
+        pg.fit(own.looked_up, x, "flow_matching", **PLANE)
+    assert pg.fit(own.looked_up, x, "flow_matching", unlabelled=0.0, **PLANE).complete
+
+
+def test_times_beyond_the_schedule_are_refused():
+    with pytest.raises(ValueError, match="Choose log_mean and log_sd among them"):
+        pg.fit("edm_images", digits(), "denoising", times="normal", log_mean=50.0, **PLANE)
 
 
 def test_whole_numbers_and_bad_schedules_are_refused():

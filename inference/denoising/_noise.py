@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, ClassVar, Literal
 
 from probgen.algorithm import Incompatible
@@ -15,6 +16,7 @@ from probgen.inference._times import spread_out
 from probgen.inference.denoising._told import GRID, Held, Info
 from probgen.target import Diffused
 
+LEAST = 0.05  # share of the levels that times="normal" asks for that a schedule has
 HELD = 2000  # rows that are held out, at most
 AFTER = len(Guard._fields) - 3  # numbers of a guard that come after what it keeps of the rows
 
@@ -88,12 +90,23 @@ class FromNoise(RowLearner[Diffused]):
             )
         if why := target.cannot_denoise():
             raise Incompatible(why)
+        if self.times == "normal":
+            self._check_times(*target.log_ratios())
         if self.unlabelled and (taken := target.label_that_wraps()):
             raise ValueError(
                 f"The program takes -1 for {taken!r}, which says that it is hidden, as its last value: a negative index counts "
                 "from the end.\nGive what it looks up a row more, or learn with unlabelled=0."
             )
         return target
+
+    def _check_times(self, low: float, high: float) -> None:
+        """Raise ValueError where hardly any of the levels asked for are among the schedule's, from low to high."""
+        inside = NormalDist(self.log_mean, self.log_sd)
+        if not inside.cdf(high) - inside.cdf(low) > LEAST:
+            raise ValueError(
+                f"times='normal' asks for log sigma / alpha round {self.log_mean:g}, give or take {self.log_sd:g}; the schedule's "
+                f"reach from {low:.3g} to {high:.3g}.\nChoose log_mean and log_sd among them, or times='even'."
+            )
 
     # ---- the kernel
 

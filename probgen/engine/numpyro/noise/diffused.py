@@ -85,6 +85,12 @@ class Diffusing(NumpyroLearnable, Diffused):
                 return NO_DENOISER + "Learn its bound by inference='svi'."
         return "" if found.shape else "The denoiser is of a point without a shape."
 
+    def log_ratios(self) -> tuple[float, float]:
+        """log sigma / alpha where the noise begins and where it ends, before learning."""
+        with runtime.jax_scope(self.precision):
+            _, log_snr = _along(self, jax.random.key(0))
+        return -0.5 * float(log_snr[0]), -0.5 * float(log_snr[-1])
+
     def lowered(self) -> str:
         def said(arrays: Any, key: Any, t: Any) -> Any:
             target = type(self)(self.structure, arrays)
@@ -285,20 +291,20 @@ def diffused(target: Any) -> Any:
     return found
 
 
+@jax.jit
+def _along(target: Any, key: Any) -> Any:
+    """Times from the first to 1, and the log SNR at each, before learning: (time,), (time,)."""
+    row = jax.tree.map(lambda x: x[0], target.rows(jnp.arange(1)))
+    schedule = target.denoised(target.initial(key), row)[0].schedule
+    times = jnp.linspace(schedule.first, 1.0, 65)
+    return times, jax.vmap(schedule.log_snr)(times)
+
+
 def _check_falls(target: Any) -> None:
     """Raise ValueError for a schedule by which a point does not get noisier with time."""
-
-    @jax.jit
-    def along(arrays: Any, key: Any) -> Any:
-        found = type(target)(target.structure, arrays)
-        row = jax.tree.map(lambda x: x[0], found.rows(jnp.arange(1)))
-        schedule = found.denoised(found.initial(key), row)[0].schedule
-        times = jnp.linspace(schedule.first, 1.0, 65)
-        return times, jax.vmap(schedule.log_snr)(times)
-
     with runtime.jax_scope(target.precision):
         try:
-            times, log_snr = (np.asarray(x) for x in along(target.arrays, jax.random.key(0)))
+            times, log_snr = (np.asarray(x) for x in _along(target, jax.random.key(0)))
         except Incompatible:  # a chain of tokens has no such schedule
             return
     falls = np.diff(np.clip(log_snr, -80, 80))

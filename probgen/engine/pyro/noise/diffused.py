@@ -98,17 +98,17 @@ class Diffusing(PyroLearnable, Diffused):
 
     def label_that_wraps(self) -> str:
         """The first of `labels` of which -1 is what its largest value is, and not what another is; empty where there is none."""
-        with self.running(self.initial(0), 0), torch.no_grad():
+        begun, draw = self.initial(0), torch.Generator().manual_seed(0)
+        moved = {
+            k: v + 0.1 * torch.randn(v.shape, generator=draw).to(v) for k, v in begun.items()
+        }  # layers that begin at 0 say nothing
+        with self.running(moved, 0), torch.no_grad():
             rows = self.few()
             for name in self.labels:
-                values = self.tensors[name]
-                low, high = int(values.min()), int(values.max())
+                low, high = int(self.tensors[name].min()), int(self.tensors[name].max())
                 try:
                     hidden, last, first = (self._said(rows, name, value) for value in (-1, high, low))
-                except (
-                    IndexError,
-                    RuntimeError,
-                ):  # a program that does not take -1 at all is refused in words of its own
+                except (IndexError, RuntimeError):  # one that does not take -1 at all is refused in words of its own
                     continue
                 if low >= 0 and torch.equal(hidden, last) and not torch.equal(first, last):
                     return name
@@ -117,8 +117,14 @@ class Diffusing(PyroLearnable, Diffused):
     def _said(self, rows: Rows, name: str, value: int) -> torch.Tensor:
         """What the denoiser says of a few rows of one label."""
         denoiser, seen = self.denoised({**rows, name: torch.full_like(rows[name], value)})
-        torch.manual_seed(0)
-        return denoiser(torch.randn_like(seen), torch.full((len(seen),), 0.5).to(seen)).mean
+        return denoiser(seen, torch.full((len(seen),), 0.5).to(seen)).mean
+
+    def log_ratios(self) -> tuple[float, float]:
+        """log sigma / alpha where the noise begins and where it ends, before learning."""
+        with self.running(self.initial(0), 0), torch.no_grad():
+            schedule = self.denoised(self.few())[0].schedule
+            low, high = (-0.5 * float(schedule.log_snr(torch.tensor(t))) for t in (max(schedule.first, 1e-5), 1.0))
+        return low, high
 
     @property
     def labels(self) -> tuple[str, ...]:
