@@ -41,6 +41,15 @@ def _ordered() -> bool:
 
 ORDERED = _ordered()
 
+LEVEL = "xla_backend_optimization_level"
+# The emitters of fused loops that jaxlib 0.10 brought take half the time of compiling on a CPU; other releases may lack the flag.
+PLAIN: dict[str, Any] = (
+    {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+    if version("jaxlib").startswith("0.10.")
+    else {}
+)
+ONCE: dict[str, Any] = {LEVEL: 1} | PLAIN  # XLA's options for code that runs for less time than it takes to compile
+
 
 def spread(count: int) -> Any:
     """How arrays with a leading axis of `count` chains lie on all devices, evenly, as a JAX sharding.

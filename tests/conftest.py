@@ -124,9 +124,9 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps of kernels compiled with LLVM's optimisation, as a user has them: for tests that run more than they compile."""
     from probgen.engine.numpyro.running import compiling, loops
 
-    before, level = compiling._options, {"xla_backend_optimization_level": 1}
+    before, level = compiling.options, {"xla_backend_optimization_level": 1}
     steps = (loops.chunk, loops.chunk_many)
-    monkeypatch.setattr(compiling, "_options", lambda make: level if make in steps else before(make))
+    monkeypatch.setattr(compiling, "options", lambda make, leaves: level if make in steps else before(make, leaves))
 
 
 def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:

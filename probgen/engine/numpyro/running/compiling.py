@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding
 from probgen import pools, runtime, watch
 from probgen.algorithm import Inference
 from probgen.engine.numpyro.running import mappings
-from probgen.engine.numpyro.running.loops import answer, init, init_at
+from probgen.engine.numpyro.running.options import options
 from probgen.programs.contents import is_library
 from probgen.programs.reads import reads_of
 
@@ -110,12 +110,12 @@ def _compiled(
     lowered = jax.jit(flat).lower(*leaves)
     text = "" if runtime.accelerator() else lowered.as_text()
     rows = pools.rows(text)
-    options: dict[str, Any] = _options(make) | (pools.one_by_one() if rows else {})
+    asked = options(make, leaves) | (pools.one_by_one() if rows else {})
     with (
         runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
         watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
     ):
-        executable = _in_a_thread(lambda: lowered.compile(compiler_options=options))
+        executable = _in_a_thread(lambda: lowered.compile(compiler_options=asked))
     kept = None
     if file or (rows and "callback" not in text):
         with contextlib.suppress(Exception):  # code that cannot be written down
@@ -231,16 +231,6 @@ def _write(file: Path, found: Any) -> None:
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
         part.write(pickle.dumps(found))
     os.replace(part.name, file)
-
-
-def _options(make: Callable[..., Any]) -> dict[str, Any]:
-    """`init` and `answer` run once a chain: half the compile time is worth more than the last bit of speed.
-
-    A level that the user has set holds for all.
-    """
-    level = "xla_backend_optimization_level"
-    once = make in (init, init_at, answer) and level not in os.environ.get("XLA_FLAGS", "")
-    return {level: 1} if once else {}
 
 
 _folded = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))

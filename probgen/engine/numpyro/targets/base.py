@@ -143,7 +143,7 @@ class NumpyroSimulable(NumpyroTarget, Simulable):
     """A program that can only be run forward."""
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1, compiler_options=runtime.ONCE)
 def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
     program = handlers.uncondition(FullPlates(lambda: target.structure.program(**target.data)))
     return Predictive(program, num_samples=num_samples)(key)
@@ -164,7 +164,7 @@ def _completed(target: Any, num_samples: int, key: Any) -> tuple[dict[str, Any],
     return jax.vmap(one)(jax.random.split(key, num_samples))
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=runtime.ONCE)
 def _observed_values(target: Any) -> dict[str, Any]:
     program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), substitute_fn=init_to_uniform)
     trace = handlers.trace(program).get_trace()

@@ -148,7 +148,7 @@ class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
         return jax.value_and_grad(self.minibatch_log_density, argnums=1)(key, z)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=runtime.ONCE)
 def _unconstrain(target: Any, values: Mapping[str, Any]) -> Any:
     program = handlers.substitute(FullPlates(target.structure.closed(target.arrays)), data=dict(values))
     trace = handlers.trace(program).get_trace()
