@@ -11,13 +11,14 @@ Chen et al. 2018 (arXiv:1806.07366); Grathwohl et al. 2019 (arXiv:1810.01367); K
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from numpyro.distributions.transforms import Transform
 
 from probgen.nets.diffusion.denoiser import Denoiser
 
-SOLVERS = {"tsit5": diffrax.Tsit5, "dopri8": diffrax.Dopri8, "heun": diffrax.Heun, "euler": diffrax.Euler}
+SOLVERS = {"tsit5": "Tsit5", "dopri8": "Dopri8", "heun": "Heun", "euler": "Euler"}  # by their names in Diffrax
 MOST_EXACT = 32  # coordinates up to which a divergence is exact unless said
 
 
@@ -76,6 +77,13 @@ class Solver:
             )
 
 
+@functools.cache
+def _diffrax() -> Any:
+    """The library, loaded when it is first asked for: that takes as long as all else that a fit loads."""
+    with jax.ensure_compile_time_eval(), jax.enable_x64(False):  # as outside of any trace
+        return importlib.import_module("diffrax")
+
+
 def _norm(error: Any) -> Any:
     """The largest root mean square of the parts: the point's, and the log volume's."""
     parts = [jnp.mean(jnp.square(jax.lax.stop_gradient(part))) for part in jax.tree.leaves(error)]
@@ -101,10 +109,11 @@ def _solve(field: Callable[..., Any], state: Any, args: Any, solver: Solver, for
     if solver.num_steps is not None:
         return _evenly(field, state, args, solver, forward)
     solver.check(dtype)
+    diffrax = _diffrax()
     start, end = (jnp.asarray(u, dtype) for u in ((0.0, 1.0) if forward else (1.0, 0.0)))
     steps = diffrax.PIDController(solver.rtol * loose, solver.atol * loose, pcoeff=0.4, icoeff=0.3, norm=_norm)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field), SOLVERS[solver.name](), start, end, None, state, args, stepsize_controller=steps,
+        diffrax.ODETerm(field), getattr(diffrax, SOLVERS[solver.name])(), start, end, None, state, args, stepsize_controller=steps,
         max_steps=solver.max_steps, throw=False,
     )  # fmt: skip
     done = solution.result == diffrax.RESULTS.successful
@@ -134,7 +143,7 @@ def _tableau(name: str) -> tuple[list[Any], Any]:
     """What an explicit Runge-Kutta method adds of its slopes, a row a stage, and the weights of a step."""
     if name == "euler":
         return [np.zeros(0)], np.ones(1)
-    tableau = SOLVERS[name].tableau
+    tableau = getattr(_diffrax(), SOLVERS[name]).tableau
     used = len(np.trim_zeros(tableau.b_sol, "b"))  # the last stage of Tsit5 serves its error alone
     return [np.zeros(0), *tableau.a_lower][:used], tableau.b_sol[:used]
 
