@@ -65,6 +65,10 @@ class Fitted:
         """The verdict."""
         raise NotImplementedError
 
+    def plot(self, name: str | None = None, *, var_names: Any = None) -> Any:
+        """A picture: a matplotlib Figure."""
+        raise NotImplementedError
+
     def report(self, path: str | Path, overwrite: bool = False) -> Path:
         """One page of HTML."""
         raise NotImplementedError

@@ -14,8 +14,8 @@ import numpy as np
 
 from probgen.data.fixed import is_setting, plain
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
-from probgen.fitted import Fitted, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
-from probgen.pictures import density, diffusion, draws, implicit, latent, learned
+from probgen.fitted import Fitted, FittedDenoiser, FittedParameters
+from probgen.pictures import gallery
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
 
@@ -92,19 +92,21 @@ def _name(fit: Fitted) -> str:
 
 
 def _of_draws(fit: Fitted) -> Iterator[Section]:
-    looked = looked_at(fit)
-    shown = looked.scalars
-    if not fit.answer:
-        shown = shown.pick(worst_first(shown))
+    shown = gallery.in_order(fit)
     if shown.names:
-        yield Section("Summary", _note(fit, looked), table=summary(shown.pick(slice(MOST))))
-    for title, note, draw in draws.PICTURES:
-        with style():
-            found = draw(fit, shown)
+        yield Section("Summary", _note(fit, looked_at(fit)), table=summary(shown.pick(slice(MOST))))
+    yield from _pictured(fit)
+
+
+def _pictured(fit: Fitted) -> Iterator[Section]:
+    """A section for every picture that there is, or for the reason why there is none."""
+    with style():
+        for picture in gallery.pictures(fit):
+            found = picture.draw()
             if isinstance(found, str):
-                yield Section(title, found)
+                yield Section(picture.title, found)
             elif found is not None:
-                yield Section(title, note if isinstance(note, str) else note(), svg=svg(found))
+                yield Section(picture.title, picture.note, svg=svg(found))
 
 
 def _of_learned(fit: FittedParameters) -> Iterator[Section]:
@@ -114,34 +116,13 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
         [str(name), str(row[0]), *(f"{x:.3g}" for x in row[1:])]
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
-    game = _is_game(fit) or isinstance(fit, FittedDenoiser)
+    game = gallery.is_game(fit) or isinstance(fit, FittedDenoiser)
     parameters = Section("Parameters", table=Table(("", *map(str, table.columns)), cells), folded=game)
     if not game:
         yield parameters
-    with style():
-        for title, note, draw in _pictures(fit):
-            picture = draw(fit)
-            if picture is not None:
-                yield Section(title, note, svg=svg(picture))
+    yield from _pictured(fit)
     if game:  # what it draws says more than weights of a network
         yield parameters
-
-
-def _is_game(fit: FittedParameters) -> bool:
-    """Whether parameters were learned from draws."""
-    return getattr(fit.inference, "loss_of", "") == "game"
-
-
-def _pictures(fit: FittedParameters) -> Sequence[Any]:
-    """Of a learned program: how learning went, what it draws or what its density is."""
-    if isinstance(fit, FittedDenoiser):
-        return (*diffusion.PICTURES, *learned.PICTURES[:1])
-    if _is_game(fit):
-        if isinstance(fit, FittedImplicit):
-            return (*implicit.PICTURES, *implicit.LEARNING)
-        return (*implicit.PICTURES[:3], *implicit.LEARNING, *density.PICTURES[:2])
-    of_program: Sequence[Any] = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
-    return (*learned.PICTURES[:-1], *of_program, *learned.PICTURES[-1:])
 
 
 def _note(fit: Fitted, looked: Looked) -> str:
@@ -152,15 +133,6 @@ def _note(fit: Fitted, looked: Looked) -> str:
         note = f"{MOST} of {looked.varying:,} scalars, {order}; fit.summary() has the rest."
     left_out = looked.total - looked.varying
     return f"{note} {left_out} that are constant or not finite are left out." if left_out else note
-
-
-def worst_first(shown: Scalars) -> np.ndarray:
-    """Indices of scalars by bulk ESS, the smallest first."""
-    from arviz_stats.base import array_stats
-
-    with np.errstate(all="ignore"):
-        sizes = array_stats.ess(shown.draws) if shown.names else np.zeros(0)
-    return np.argsort(np.nan_to_num(sizes, nan=-1.0), kind="stable")
 
 
 def summary(shown: Scalars) -> Table:

@@ -16,12 +16,14 @@ from probgen.algorithm import FORMER, closest
 from probgen.cli.collection import List, Matrix, Show
 from probgen.cli.compare import Compare
 from probgen.cli.evaluate import Evaluate
-from probgen.cli.runs import Diagnose, Extend, Fit, Report, Resume, Sample
+from probgen.cli.pages import Plot, Report
+from probgen.cli.runs import Diagnose, Extend, Fit, Resume, Sample
 from probgen.cli.words import _data, _field_docs, _program
 
 COMMANDS: dict[str, type] = {
     "list": List, "show": Show, "matrix": Matrix, "fit": Fit, "resume": Resume, "extend": Extend,
-    "sample": Sample, "diagnose": Diagnose, "evaluate": Evaluate, "compare": Compare, "report": Report,
+    "sample": Sample, "diagnose": Diagnose, "evaluate": Evaluate, "compare": Compare,
+    "plot": Plot, "report": Report,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""probgen fit, resume, sample, diagnose, report: one run."""
+"""probgen fit, resume, sample, diagnose: one run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from tyro.conf import Positional, arg
 from probgen.cli.words import (
     ARRAYS,
     INTERRUPTED,
+    PICTURES,
+    Folder,
+    Output,
     _array,
     _check_new,
     _data,
@@ -28,12 +31,6 @@ if TYPE_CHECKING:
     from probgen.fitted import Fitted
 
 MAX_ROWS = 30  # of a summary, where nobody asked for more
-
-
-Folder = Annotated[Positional[Path], arg(metavar="RUN")]
-
-
-Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +174,10 @@ class Sample:
 
     run_: Folder
     """the run's directory"""
-    num_samples: Annotated[int, arg(aliases=["-n"])] = 1
-    """how many data sets"""
+    num_samples: Annotated[int | None, arg(aliases=["-n"])] = None
+    """how many data sets; by default 1, and 64 for a picture"""
     out: Output = None
-    """an .npz file, arrays (num_samples, *shape); printed where there is none"""
+    """an .npz file, arrays (num_samples, *shape), or a picture of them (.png, .svg, .pdf); printed where there is none"""
     seed: int | None = None
     """by default the run's seed decides"""
     truncation: float | None = None
@@ -201,13 +198,20 @@ class Sample:
 
         from probgen.run import load
 
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples is {self.num_samples}; it must be above 0")
-        if self.out and self.out.suffix != ".npz":
-            raise ValueError(f"{self.out} is not an .npz file; say for example -o {self.out.with_suffix('.npz')}")
+        picture = self.out is not None and self.out.suffix in PICTURES
+        count = self.num_samples if self.num_samples is not None else (64 if picture else 1)
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; it must be above 0")
+        if self.out and not picture and self.out.suffix != ".npz":
+            known = f"{self.out.with_suffix('.npz')}, or {self.out.with_suffix('.png')} for a picture"
+            raise ValueError(f"{self.out} is not an .npz file; say for example -o {known}")
         _check_new(self.out, self.overwrite)
-        drawn = self._drawn(load(self.run_))
-        if self.out:
+        fit = load(self.run_)
+        drawn = self._drawn(fit, count)
+        if self.out and picture:
+            _picture(fit, drawn).savefig(self.out, dpi=150)
+            print(self.out)
+        elif self.out:
             np.savez(self.out, **drawn)
             print(f"{self.out}: " + ", ".join(f"{k} {v.shape}" for k, v in drawn.items()))
         else:
@@ -215,7 +219,7 @@ class Sample:
                 print(f"{key} {value.shape}\n{np.array2string(value, precision=4, threshold=2000)}")
         return 0
 
-    def _drawn(self, fit: Any) -> dict[str, Any]:
+    def _drawn(self, fit: Any, count: int) -> dict[str, Any]:
         from probgen.fitted import FittedDenoiser, FittedImplicit, FittedParameters
 
         own = tuple(getattr(fit.target, "inputs", ())) if isinstance(fit, FittedParameters) else ()
@@ -235,7 +239,19 @@ class Sample:
             raise TypeError(f"--{next(iter(how)).replace('_', '-')} is for diffusion models; this run has another.")
         more |= how
         by_chance = own and not more
-        return (fit.simulate if by_chance else fit.sample)(self.num_samples, self.seed, **more)
+        return (fit.simulate if by_chance else fit.sample)(count, self.seed, **more)
+
+
+def _picture(fit: Fitted, drawn: dict[str, Any]) -> Any:
+    from probgen.pictures import samples
+    from probgen.pictures.style import style
+
+    with style():
+        picture = samples.of(fit, drawn)
+    if isinstance(picture, str):
+        raise ValueError(f"There is no picture of these: {picture}\nTheir numbers: -o samples.npz")
+    picture.set_facecolor("white")
+    return picture
 
 
 @dataclass(frozen=True)
@@ -251,24 +267,3 @@ class Diagnose:
         verdict = load(self.run_).diagnose()
         print(verdict)
         return verdict.exit_code
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write one self-contained HTML page on a run."""
-
-    run_: Folder
-    """the run's directory"""
-    out: Output = None
-    """the page; by default report.html in the run's directory"""
-
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """replace a page that is there already"""
-
-    def run(self) -> int:
-        from probgen.run import load
-
-        out = self.out or self.run_ / "report.html"
-        _check_new(out, self.overwrite)
-        print(load(self.run_).report(out, self.overwrite))
-        return 0

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from probgen.algorithm import Inference
 
 INTERRUPTED = 130  # the exit code
 ARRAYS = ".npz", ".npy"
+PICTURES = ".png", ".svg", ".pdf"
+
+Folder = Annotated[Positional[Path], arg(metavar="RUN")]
+Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 
 
 def _is_file(word: str) -> bool:

@@ -103,6 +103,18 @@ class Fit(Fitted):
 
         return diagnose(self)
 
+    def plot(self, name: str | None = None, *, var_names: Any = None) -> Any:
+        """A picture of the fit, as a matplotlib Figure: `fit.plot().savefig("fit.png")`.
+
+        name: which, such as "pairs", "chains", "posterior", "loss" or "samples"; by default what tells most of a fit of its
+            kind: chains of a posterior, new points or a density of a learned program, paths from noise of a diffusion model.
+        var_names: of draws, which sites (`"mu"`) or scalars (`"theta[3]"`).
+        ValueError, with the pictures that there are, for a name that this fit has none of.
+        """
+        from probgen.pictures.gallery import plot
+
+        return plot(self, name, var_names)
+
     def report(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one self-contained HTML page, in place of an earlier one; FileExistsError for another file, unless `overwrite`."""
         from probgen.report import write

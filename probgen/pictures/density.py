@@ -36,19 +36,20 @@ def curve(fit: FittedParameters) -> Figure | None:
 
 
 def contours(fit: FittedParameters) -> Figure | None:
-    """Of two real numbers, over the data; a colour is a factor of e."""
-    site = _only(fit, 2)
+    """Of two real numbers, over the data; a colour is a factor of e. Of an energy up to its constant."""
+    site = _only(fit, 2, up_to_a_constant=True)
     if site is None:
         return None
     rows = fit.target.all_rows()[site.name].reshape(-1, 2)
     x, y = (np.linspace(low, high, 120) for low, high in range_of(rows).T)
     plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, *site.shape)
-    log_p = fit.log_prob(plane).value.reshape(120, 120)
+    target: Any = fit.target
+    log_p = (fit.log_prob(plane).value if target.normalised else -fit.energy(plane)).reshape(120, 120)
     picture = figure(height=3.6, width=5.2)
     panel = picture.add_subplot(1, 1, 1)
     top = log_p.max()
     drawn = panel.contourf(x, y, log_p, levels=np.linspace(top - 8, top, 9), cmap="Blues", extend="min")
-    picture.colorbar(drawn, label="log density, nats")
+    picture.colorbar(drawn, label="log density, nats" if target.normalised else "log density up to a constant, nats")
     panel.plot(*rows[:MOST].T, ".", ms=3, color=BAD, mec="none", alpha=0.7, rasterized=True)
     panel.set(aspect="equal")
     return picture
@@ -101,10 +102,10 @@ def range_of(rows: np.ndarray) -> np.ndarray:
     return np.stack([low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9])
 
 
-def _only(fit: FittedParameters, size: int) -> Any:
-    """The only site of a density in closed form, where it holds so many reals."""
+def _only(fit: FittedParameters, size: int, up_to_a_constant: bool = False) -> Any:
+    """The only site of a density in closed form, or of one up to its constant, where it holds so many reals."""
     target: Any = fit.target
-    if not target.normalised or target.inputs or len(target.visible) != 1:
+    if not (target.normalised or (up_to_a_constant and not target.proper)) or target.inputs or len(target.visible) != 1:
         return None
     (site,) = target.visible
     return site if site.kind == "reals" and site.size == size else None

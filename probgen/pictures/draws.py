@@ -11,6 +11,7 @@ import numpy as np
 from probgen.diagnostics import Scalars, convention, smoothed_weights
 from probgen.fitted import Fitted
 from probgen.pictures.learned import loss
+from probgen.pictures.samples import behind
 from probgen.pictures.style import BAD, COLOURS, INK, figure, grid
 from probgen.target import Conditional
 
@@ -208,25 +209,15 @@ def _predictive(fit: Fitted, shown: Scalars) -> Figure | str | None:
         drawn, observed = fit.predict(), fit.target.observed_values()
     except Exception as error:  # whatever a user's program raises on new data is a reason, not an end
         return f"Not drawn: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    sites = [name for name in observed if name in drawn and np.size(observed[name])][:4]
-    if not sites:
-        return "Not drawn: the observed sites have no predictive draws."
-    picture, panels = grid(len(sites), min(2, len(sites)), 2.6)
     rng = np.random.default_rng(fit.seed)
-    for name, panel in zip(sites, panels, strict=True):
-        new = np.asarray(drawn[name]).reshape(-1, np.size(observed[name]))
-        for row in new[rng.permutation(len(new))[:60]]:
-            _steps(panel, row, color=COLOURS[0], lw=0.5, alpha=0.35, rasterized=True)
-        _steps(panel, observed[name].ravel(), color=BAD, lw=1.8, label="data")
-        panel.set(xlabel=name, ylim=(0, 1), ylabel="share at or below")
-        panel.plot([], [], color=COLOURS[0], lw=0.8, label="60 data sets drawn from the posterior")
-    panels[0].legend(loc="upper left")
-    return picture
-
-
-def _steps(panel: Any, values: np.ndarray, **keywords: Any) -> None:
-    values = np.sort(values.astype(float))
-    panel.step(values, np.arange(1, len(values) + 1) / len(values), where="post", **keywords)
+    new = {}
+    for name in observed:
+        if name in drawn and np.size(observed[name]):
+            sets = np.asarray(drawn[name]).reshape(-1, np.size(observed[name]))
+            new[name] = sets[rng.permutation(len(sets))[:60]]
+    return behind(new, observed, "data sets drawn from the posterior") or (
+        "Not drawn: the observed sites have no predictive draws."
+    )
 
 
 def _importance(fit: Fitted, shown: Scalars) -> Figure | str | None:

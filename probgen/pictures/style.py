@@ -39,10 +39,16 @@ def style() -> Iterator[None]:
 
 
 def figure(width: float = 7.2, height: float = 3.0) -> Figure:
-    """A figure of its own, in inches, unknown to pyplot."""
-    from matplotlib.figure import Figure
+    """A figure of its own, in inches, unknown to pyplot; a notebook shows it."""
+    from probgen.pictures.shown import Shown
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Shown(figsize=(width, height), layout="constrained")
+
+
+def steps(panel: Any, values: np.ndarray, **keywords: Any) -> None:
+    """The distribution function of values (value,) as a line of steps."""
+    values = np.sort(values.astype(float))
+    panel.step(values, np.arange(1, len(values) + 1) / len(values), where="post", **keywords)
 
 
 def svg(picture: Figure) -> str:
