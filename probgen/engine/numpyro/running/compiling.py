@@ -11,7 +11,7 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ import numpy as np
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding
 
-from probgen import pools, runtime, watch
+from probgen import ahead, pools, runtime, watch
 from probgen.algorithm import Inference
 from probgen.engine.numpyro.running import mappings
+from probgen.engine.numpyro.running.loops import init, init_at
 from probgen.engine.numpyro.running.options import options
 from probgen.programs.contents import is_library
 from probgen.programs.reads import reads_of
@@ -75,10 +76,23 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
 
     From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
     """
+    return _compiled(*_asked(make, kernel, target, arguments, settings))
+
+
+def lowered(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Any:
+    """Traces and lowers what `compiled` will compile: Python's part, which XLA's part need not wait for.
+
+    Returns the shapes of what it gives back, a pytree; None where code on disk has them.
+    """
+    asked = _asked(make, kernel, target, arguments, settings)
+    file = _file(*asked)
+    return None if file and file.exists() else _lowered(*asked).shapes
+
+
+def _asked(make: Callable[..., Any], kernel: Inference, target: Any, arguments: Any, settings: Any) -> tuple[Any, ...]:
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
     shapes = tuple((jnp.shape(leaf), _dtype(leaf), _spread(leaf)) for leaf in leaves)
-    settings_of = tuple(sorted(settings.items()))
-    return _compiled(make, kernel, type(target), target.structure, tree, shapes, settings_of, _own(kernel))
+    return make, kernel, type(target), target.structure, tree, shapes, tuple(sorted(settings.items())), _own(kernel)
 
 
 def _own(kernel: Inference) -> Any:
@@ -88,42 +102,66 @@ def _own(kernel: Inference) -> Any:
     return reads_of(type(kernel)).mark or object()
 
 
-@functools.lru_cache(maxsize=128)
-def _compiled(
+class Lowered(NamedTuple):
+    """What XLA compiles, its text, and of what it gives back the structure and the shapes."""
+
+    work: Any
+    text: str
+    tree: Any
+    shapes: Any
+
+
+@functools.lru_cache(maxsize=4)
+def _lowered(
     make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
     own: Any,
-) -> Code:  # fmt: skip
-    mappings.relieve(_compiled.cache_clear, _density.cache_clear)
-    leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
-    file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
-    if file:
-        with contextlib.suppress(Exception):  # absent or cut short
-            return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
-    shape: list[Any] = []
+) -> Lowered:  # fmt: skip
+    del own
+    found: list[Any] = []
 
     def flat(*leaves: Any) -> tuple[Any, ...]:
         arrays, *arguments = jax.tree.unflatten(tree, leaves)
-        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
-        shape.append(found)
+        out, of = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
+        found.append(of)
         return tuple(out)
 
-    lowered = jax.jit(flat).lower(*leaves)
-    text = "" if runtime.accelerator() else lowered.as_text()
-    rows = pools.rows(text)
-    asked = options(make, leaves) | (pools.one_by_one() if rows else {})
+    with runtime.tracing("float64" if runtime.wide() else "float32"):
+        work = jax.jit(flat).lower(*_leaves(shapes))
+    text = "" if runtime.accelerator() else work.as_text()
+    out = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in jax.tree.leaves(work.out_info)]
+    return Lowered(work, text, found[0], jax.tree.unflatten(found[0], out))
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(make: Callable[..., Any], *rest: Any) -> Code:
+    mappings.relieve(_compiled.cache_clear, _lowered.cache_clear, _density.cache_clear)
+    kernel, *_, shapes, _, _ = rest
+    file = _file(make, *rest)
+    if file:
+        with contextlib.suppress(Exception):  # absent or cut short
+            return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
+    low = _lowered(make, *rest)
+    if make not in (init, init_at):  # whose XLA is waited for by Python that traces the steps
+        ahead.load()
+    rows = pools.rows(low.text)
+    asked = options(make, _leaves(shapes)) | (pools.one_by_one() if rows else {})
     with (
         runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
         watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
     ):
-        executable = _in_a_thread(lambda: lowered.compile(compiler_options=asked))
+        executable = _in_a_thread(lambda: low.work.compile(compiler_options=asked))
     kept = None
-    if file or (rows and "callback" not in text):
+    if file or (rows and "callback" not in low.text):
         with contextlib.suppress(Exception):  # code that cannot be written down
             kept = serialize_executable.serialize(executable)
     if file and kept:
         with contextlib.suppress(Exception):  # a full disk
-            _write(file, (kept, shape[0], rows))
-    return Code(executable, kept if rows else None, shape[0], rows)
+            _write(file, (kept, low.tree, rows))
+    return Code(executable, kept if rows else None, low.tree, rows)
+
+
+def _leaves(shapes: tuple) -> list[Any]:
+    return [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
 
 
 def _in_a_thread(job: Callable[[], Any]) -> Any:
@@ -139,7 +177,7 @@ def _in_a_thread(job: Callable[[], Any]) -> Any:
 
 def _dtype(leaf: Any) -> Any:
     """The type that an array or number has in compiled code."""
-    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
+    return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.result_type(leaf)
 
 
 def _on_host(leaf: Any) -> Any:
@@ -162,9 +200,10 @@ def _spread(leaf: Any) -> Any:
 
 def _file(*parts: Any) -> Path | None:
     """Where an executable is kept."""
-    make, kernel, kind, structure, tree, leaves, settings, own = parts
+    make, kernel, kind, structure, tree, shapes, settings, own = parts
     if os.environ.get("PROBGEN_CACHE") == "" or not isinstance(own, bytes | None):
         return None
+    leaves = _leaves(shapes)
     arrays = jax.tree.unflatten(tree, leaves)[0]
     density = _density(kind, structure, tuple(sorted(arrays.items())))
     if "callback" in density:  # an address of this process
@@ -178,7 +217,8 @@ def _file(*parts: Any) -> Path | None:
 @functools.lru_cache(maxsize=128)
 def _density(kind: type, structure: Any, shapes: tuple) -> str:
     """What a target of arrays of some shapes computes, as text."""
-    return kind(structure, dict(shapes)).lowered()
+    with runtime.tracing("float64" if runtime.wide() else "float32"):
+        return kind(structure, dict(shapes)).lowered()
 
 
 def _sources() -> list[Path]:

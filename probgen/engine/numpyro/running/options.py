@@ -8,17 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 from probgen import runtime
-from probgen.engine.numpyro.running.loops import answer, init, init_at
+from probgen.engine.numpyro.running.loops import answer, chunk, init, init_at
 
 FEW = 10_000  # numbers that code reads and writes: so few that it takes no time either way
+SMALL = 3_000  # up to here plain loops are as fast as others
 
 
 def options(make: Callable[..., Any], leaves: list[Any]) -> dict[str, Any]:
     """The compiler's options for a function of arrays of these shapes.
 
-    `init` and `answer` run once a chain: compiling them is the longer part. A level that the user has set holds for all.
+    `init` and `answer` run once a chain: compiling them is the longer part. Flags that the user has set hold for all.
     """
-    if make not in (init, init_at, answer) or runtime.LEVEL in os.environ.get("XLA_FLAGS", ""):
+    flags, size = os.environ.get("XLA_FLAGS", ""), sum(math.prod(leaf.shape) for leaf in leaves)
+    if any(name in flags for name in runtime.ONCE):
         return {}
-    few = sum(math.prod(leaf.shape) for leaf in leaves) <= FEW
-    return runtime.ONCE | {runtime.LEVEL: 0 if few else 1}
+    if make in (init, init_at, answer):
+        return runtime.ONCE | {runtime.LEVEL: 0 if size <= FEW else 1}
+    return dict(runtime.PLAIN) if make is chunk and size <= SMALL else {}
