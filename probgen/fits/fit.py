@@ -214,9 +214,12 @@ class Fit(Fitted):
         given: inputs of a conditional model, or new data to predict on; settings of splitting: num_particles, num_runs, num_moves.
         """
         from probgen.evaluate.rare import asking
+        from probgen.fits.tree import merged
 
-        settings = {"method": method, "num_samples": num_samples, "seed": seed, "confidence": confidence}
-        return asking.probability(self, event, above, below, given, **settings)
+        return asking.probability(
+            self, event, above, below, given, lambda new: merged(self, new), method=method, num_samples=num_samples,
+            seed=seed, confidence=confidence,
+        )  # fmt: skip
 
     def expectation(
         self,

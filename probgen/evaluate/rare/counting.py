@@ -2,7 +2,7 @@
 
     p = k / n;   the interval is Clopper and Pearson's, k and n scaled to the effective number of draws
 
-No hit in n draws says p < 1 - 0.05^(1/n), about 3 / n, at 95 % (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031).
+No hit in n draws says p < 1 - 0.05^(1/n), about 3 / n, at 95 % (Hanley and Lippman-Hand, doi:10.1001/jama.1983.03330370053031).
 """
 
 from __future__ import annotations

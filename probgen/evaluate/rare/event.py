@@ -48,6 +48,7 @@ class Event:
     read: tuple[str, ...] = ()
     label: str = "event"
     compiled: Any = field(default=None, repr=False)
+    traceable: bool = False  # whether JAX computes the same; known once scores were asked for
 
     @property
     def is_bool(self) -> bool:
@@ -95,7 +96,10 @@ class Event:
         count = len(next(iter(columns.values())))
         first = np.array([self._of_row(columns, i) for i in range(min(LOOKS, count))])
         found = self._compiled(columns, scope) if scope is not None and count > LOOKS else None
-        if found is None or not np.allclose(found[: len(first)], first, rtol=1e-4, atol=1e-6, equal_nan=True):
+        self.traceable = found is not None and np.allclose(
+            found[: len(first)], first, rtol=1e-4, atol=1e-6, equal_nan=True
+        )
+        if not self.traceable or found is None:
             found = np.array([*first, *(self._of_row(columns, i) for i in range(len(first), count))])
         if np.isnan(found).any():
             i = int(np.argmax(np.isnan(found)))

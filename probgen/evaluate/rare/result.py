@@ -60,8 +60,9 @@ class Estimate:
             return f"{self.name} of shape {np.shape(self.value)}; {self.method}, {self.kind}"
         else:
             told = f"{number(self.value)} +- {number(self.stderr)} ({share}: {number(low)} to {number(high)})"
-        worth = f"{float(np.min(self.effective)):,.0f} effective draws"
-        return f"{self.name} {told}; {self.method}, {self.kind}; {worth}, {self.cost:,} evaluations"
+        worth = float(np.min(self.effective))
+        worth = f"worth {worth:,.0f}" if worth < 1e6 else f"worth {worth:.2g}"
+        return f"{self.name} {told}; {self.method}, {self.kind}; {worth} plain draws, {self.cost:,} evaluations"
 
     def __repr__(self) -> str:
         return "\n".join([str(self), *(f"note: {note}" for note in self.notes)])
