@@ -7,6 +7,7 @@ No hit in n draws says p < 1 - 0.05^(1/n), about 3 / n, at 95 % (Hanley and Lipp
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -156,18 +157,20 @@ def _disagree(scores: np.ndarray) -> list[str]:
 
 def _heavy(flat: np.ndarray, drawn: Drawn) -> list[str]:
     """A note where a few draws carry the mean, by Pareto's shape of the tails (Vehtari et al. 2024, arXiv:1507.02646)."""
-    from arviz_stats.base import array_stats
-
     if flat.shape[0] * flat.shape[1] < 100:
         return []
-    ks = [
-        array_stats.pareto_khat(flat[..., i], chain_axis=0, draw_axis=1)
-        for i in range(min(flat.shape[-1], 20))
-        if np.ptp(flat[..., i])
-    ]
-    worst = max(map(float, ks), default=0.0)
+    worst = max(khat(flat[..., i]) for i in range(min(flat.shape[-1], 20)))
     if worst <= KHAT:
         return []
     return [
         f"A few draws carry the mean (Pareto k-hat {worst:.2f}): its variance may not exist, and the error is not to be relied on."
     ]
+
+
+def khat(values: np.ndarray, tail: str = "both") -> float:
+    """Pareto's shape of the tails of draws (chain, draw); 0 where a tail is of one value, which has none."""
+    from arviz_stats.base import array_stats
+
+    with contextlib.suppress(ValueError):
+        return float(array_stats.pareto_khat(values, chain_axis=0, draw_axis=1, tail=tail)) if np.ptp(values) else 0.0
+    return 0.0

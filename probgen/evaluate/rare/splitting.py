@@ -5,7 +5,7 @@
 A pilot run finds levels, of which about a quarter of the points pass each, and the moves' sizes. Independent runs with these
 levels then estimate p: each run's product is unbiased, however well its moves mix, and their spread is the error. Ties
 need no care: levels are fixed before the runs. Kahn and Harris 1951; Au and Beck 2001 (doi:10.1016/S0266-8920(01)00019-4);
-Cerou, Del Moral, Furon and Guyader 2012 (doi:10.1007/s11222-011-9231-6), whose adaptive levels have a bias that fixed ones have not.
+Cerou, Del Moral, Furon and Guyader 2012 (doi:10.1007/s11222-011-9231-6), whose adaptive levels have a bias.
 """
 
 from __future__ import annotations
@@ -182,8 +182,13 @@ def _told(
     if value == 0 or not ladder.reached:
         return _bound(world, ladder, shares, confidence, law, notes)
     stderr = float(products.std(ddof=1) / np.sqrt(count))
-    relative = stderr / value
+    relative = max(stderr / value, _of_logs(products))
+    stderr = relative * value
     far = float(student.ppf(0.5 + confidence / 2, count - 1)) * relative
+    if lost := int((products == 0).sum()):
+        notes.append(
+            f"{lost} of {count} runs lost all points on the way and count as 0: take more particles, num_particles=1000."
+        )
     if relative > WIDE:
         notes.append(
             f"The runs differ widely (relative error {relative:.2f}): take more particles, num_particles=1000, or more num_moves."
@@ -194,6 +199,13 @@ def _told(
         confidence=confidence, method="splitting", kind=kind, effective=value * (1 - value) / max(stderr, 1e-300) ** 2,
         cost=world.cost, law=law, notes=tuple(notes), levels=tuple(world.event.sign * level for level in ladder.levels),
     )  # fmt: skip
+
+
+def _of_logs(products: np.ndarray) -> float:
+    """The relative error of the mean of runs whose logs are normal, as of products of many shares: less often too small."""
+    if not products.all():
+        return 0.0
+    return float(np.sqrt(np.expm1(np.log(products).var(ddof=1)) / len(products)))
 
 
 def _bound(world: World, ladder: Ladder, shares: np.ndarray, confidence: float, law: str, notes: list[str]) -> Estimate:

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 
 from probgen.algorithm import Incompatible
-from probgen.evaluate.rare.counting import KHAT
+from probgen.evaluate.rare.counting import KHAT, khat
 from probgen.evaluate.rare.result import Estimate
 from probgen.evaluate.rare.splitting import Settings, pilot
 from probgen.evaluate.rare.walking import World
@@ -84,11 +84,9 @@ def _fitted(points: np.ndarray) -> object:
 
 
 def _about(weights: np.ndarray) -> tuple[str, ...]:
-    from arviz_stats.base import array_stats
-
-    khat = float(array_stats.pareto_khat(weights[None], chain_axis=0, draw_axis=1, tail="right"))
-    if khat <= KHAT:
+    shape = khat(weights[None], "right")
+    if shape <= KHAT:
         return ()
     return (
-        f"A few weights carry the estimate (k-hat {khat:.2f}), which is then too small more often than not: use 'splitting'.",
+        f"A few weights carry the estimate (k-hat {shape:.2f}), which is then too small more often than not: use 'splitting'.",
     )

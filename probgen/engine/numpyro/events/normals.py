@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import log_ndtr, ndtr, ndtri
+from jax.scipy.special import erfinv, log_ndtr, ndtr, ndtri
 
+from probgen.engine.numpyro.events import quantiles
 from probgen.engine.numpyro.targets.draws import innermost
 from probgen.nets.flows import Flow
 
@@ -78,13 +79,10 @@ def _(fn: dist.Normal, shape: Shape, tape: Any) -> Any:
 
 @_smooth.register
 def _(fn: dist.HalfNormal, shape: Shape, tape: Any) -> Any:
-    return fn.scale * _upper(jnp.log(2.0), tape.normals(shape))
-
-
-def _upper(shift: Any, e: Any) -> Any:
-    """The normal quantile whose upper tail is that of e less `shift` in logs: |x| of a standard normal x, for log 2."""
-    tail = jnp.exp(log_ndtr(-e) - shift)
-    return -ndtri(jnp.maximum(tail, jnp.finfo(e.dtype).tiny))
+    """|x| of a standard normal x: its upper tail is twice the normal's."""
+    e = tape.normals(shape)
+    tail = jnp.maximum(0.5 * ndtr(-e), jnp.finfo(e.dtype).tiny)
+    return fn.scale * jnp.where(e < 0, math.sqrt(2) * erfinv(ndtr(e)), -ndtri(tail))
 
 
 @_smooth.register
@@ -113,20 +111,80 @@ def _(fn: dist.Logistic, shape: Shape, tape: Any) -> Any:
     return fn.loc + fn.scale * (log_ndtr(e) - log_ndtr(-e))
 
 
-@_smooth.register(dist.Cauchy)
-@_smooth.register(dist.Laplace)
-@_smooth.register(dist.StudentT)
-def _(fn: Any, shape: Shape, tape: Any) -> Any:
-    """Symmetric families: both tails by the lower one, which has all digits."""
+@_smooth.register
+def _(fn: dist.Laplace, shape: Shape, tape: Any) -> Any:
     e = tape.normals(shape)
-    lower = fn.icdf(jnp.maximum(ndtr(-jnp.abs(e)), jnp.finfo(e.dtype).tiny))
-    return jnp.where(e > 0, 2 * fn.loc - lower, lower)
+    return fn.loc - fn.scale * jnp.sign(e) * (math.log(2) + log_ndtr(-jnp.abs(e)))
+
+
+@_smooth.register
+def _(fn: dist.Cauchy, shape: Shape, tape: Any) -> Any:
+    e = tape.normals(shape)
+    return fn.loc + fn.scale * jnp.sign(e) / jnp.tan(jnp.pi * _tail(jnp.abs(e)))
 
 
 @_smooth.register
 def _(fn: dist.HalfCauchy, shape: Shape, tape: Any) -> Any:
-    tail = jnp.maximum(ndtr(-tape.normals(shape)), jnp.finfo(tape.dtype).tiny)
-    return fn.scale / jnp.tan(0.5 * jnp.pi * tail)
+    e = tape.normals(shape)
+    far = jnp.tan(0.5 * jnp.pi * _tail(jnp.abs(e)))
+    return fn.scale * jnp.where(e < 0, far, 1 / far)
+
+
+def _tail(e: Any) -> Any:
+    """Phi(-e), above 0."""
+    return jnp.maximum(ndtr(-e), jnp.finfo(e.dtype).tiny)
+
+
+@_smooth.register
+def _(fn: dist.Gamma, shape: Shape, tape: Any) -> Any:
+    return quantiles.gamma(fn.concentration, tape.normals(shape)) / fn.rate
+
+
+@_smooth.register
+def _(fn: dist.StudentT, shape: Shape, tape: Any) -> Any:
+    spread = jnp.sqrt(quantiles.gamma(0.5 * fn.df, tape.normals(shape)) / (0.5 * fn.df))
+    return fn.loc + fn.scale * tape.normals(shape) / spread
+
+
+@_smooth.register
+def _(fn: dist.Beta, shape: Shape, tape: Any) -> Any:
+    """A share of two gammas."""
+    a, b = (quantiles.gamma(c, tape.normals(shape)) for c in (fn.concentration1, fn.concentration0))
+    return a / (a + b)
+
+
+@_smooth.register
+def _(fn: dist.Dirichlet, shape: Shape, tape: Any) -> Any:
+    each = quantiles.gamma(fn.concentration, tape.normals(shape))
+    return each / jnp.sum(each, -1, keepdims=True)
+
+
+@_smooth.register
+def _(fn: dist.Poisson, shape: Shape, tape: Any) -> Any:
+    return _whole(quantiles.poisson(fn.rate, tape.normals(shape)))
+
+
+@_smooth.register
+def _(fn: dist.GammaPoisson, shape: Shape, tape: Any) -> Any:
+    """A Poisson number of a gamma rate; negative binomials are that."""
+    rate = quantiles.gamma(fn.concentration, tape.normals(shape)) / fn.rate
+    return _whole(quantiles.poisson(rate, tape.normals(shape)))
+
+
+@_smooth.register(dist.BinomialProbs)
+@_smooth.register(dist.BinomialLogits)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
+    return _whole(quantiles.binomial(fn.total_count, fn.probs, tape.normals(shape)))
+
+
+@_smooth.register(dist.GeometricProbs)
+@_smooth.register(dist.GeometricLogits)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
+    return _whole(jnp.floor(log_ndtr(-tape.normals(shape)) / jnp.log1p(-fn.probs)))
+
+
+def _whole(found: Any) -> Any:
+    return found.astype(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
 
 
 @_smooth.register
@@ -171,7 +229,7 @@ def _(fn: Flow, shape: Shape, tape: Any) -> Any:
 @_smooth.register(dist.BernoulliProbs)
 @_smooth.register(dist.BernoulliLogits)
 def _(fn: Any, shape: Shape, tape: Any) -> Any:
-    return (ndtr(-tape.normals(shape)) < fn.probs).astype(jnp.int64 if jax.config.jax_enable_x64 else jnp.int32)
+    return _whole(ndtr(-tape.normals(shape)) < fn.probs)
 
 
 @_smooth.register(dist.CategoricalProbs)

@@ -76,11 +76,12 @@ def forward(target: Any) -> Space:
         return {k: values[k] for k in names}, jnp.zeros((), target.precision)
 
     with runtime.jax_scope(target.precision):
-        tape = _counted(lambda: program(target))
+        tape = counted(lambda: program(target), target.precision)
     return Space(tape.used, target, one, target.precision, names, tuple(dict.fromkeys(tape.anew)))
 
 
-def _counted(make: Callable[[], Any], dtype: Any = "float64") -> Any:
+def counted(make: Callable[[], Any], dtype: Any) -> Any:
+    """A tape that says how much noise the program that `make` gives takes."""
     held: list[Any] = []
 
     def look() -> Any:
@@ -120,7 +121,7 @@ def posterior(target: Any, z: np.ndarray, data: Mapping[str, Any], predicted: bo
     used, anew = 0, ()
     if program is not None:
         with runtime.jax_scope(target.precision):
-            tape = _counted(lambda: predict({k: v[0, 0] for k, v in latent.items()}))
+            tape = counted(lambda: predict({k: v[0, 0] for k, v in latent.items()}), target.precision)
         used, anew = tape.used, tuple(dict.fromkeys(tape.anew))
     arrays = (target, middle, factor)
     return Space(
