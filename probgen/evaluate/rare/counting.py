@@ -124,11 +124,9 @@ def _array(value: Any, draw: int) -> np.ndarray:
 
 def _ess(values: np.ndarray) -> float:
     """The effective number of draws (chain, draw) for their mean, at most their number."""
-    from arviz_stats.base import array_stats
-
     if values.shape[1] < 4 or np.ptp(values) == 0:
         return float(values.size)
-    found = float(array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean"))
+    found = float(_stats().ess(values, chain_axis=0, draw_axis=1, method="mean"))
     return min(found, float(values.size)) if np.isfinite(found) and found > 0 else 1.0
 
 
@@ -143,11 +141,9 @@ def _effective(hits: np.ndarray, scores: np.ndarray, drawn: Drawn) -> float:
 
 
 def _disagree(scores: np.ndarray) -> list[str]:
-    from arviz_stats.base import array_stats
-
     if scores.shape[0] < 2 or np.ptp(scores) == 0:
         return []
-    rhat = float(array_stats.rhat(scores, chain_axis=0, draw_axis=1, method="identity"))
+    rhat = float(_stats().rhat(scores, chain_axis=0, draw_axis=1, method="identity"))
     return (
         [f"Chains disagree about it (R-hat {rhat:.2f}): the error is too small; see fit.diagnose()."]
         if rhat > RHAT
@@ -169,8 +165,13 @@ def _heavy(flat: np.ndarray, drawn: Drawn) -> list[str]:
 
 def khat(values: np.ndarray, tail: str = "both") -> float:
     """Pareto's shape of the tails of draws (chain, draw); 0 where a tail is of one value, which has none."""
+    with contextlib.suppress(ValueError):
+        return float(_stats().pareto_khat(values, chain_axis=0, draw_axis=1, tail=tail)) if np.ptp(values) else 0.0
+    return 0.0
+
+
+def _stats() -> Any:
+    """ArviZ's functions of arrays."""
     from arviz_stats.base import array_stats
 
-    with contextlib.suppress(ValueError):
-        return float(array_stats.pareto_khat(values, chain_axis=0, draw_axis=1, tail=tail)) if np.ptp(values) else 0.0
-    return 0.0
+    return array_stats

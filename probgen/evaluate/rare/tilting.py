@@ -9,6 +9,7 @@ The estimate is unbiased whatever q is; k-hat of the weights says whether its er
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _draws(rng: np.random.Generator, points: np.ndarray, count: int) -> tuple[np
     return u, normal - guide
 
 
-def _fitted(points: np.ndarray) -> object:
+def _fitted(points: np.ndarray) -> Any:
     """A mixture of the number of normals that BIC prefers, a little wider than its points."""
     from sklearn.mixture import GaussianMixture
 
@@ -77,7 +78,7 @@ def _fitted(points: np.ndarray) -> object:
         warnings.simplefilter("ignore")  # of EM that has not converged: any guide will do
         parts = range(1, 1 + min(MOST_PARTS, len(points) // 50 or 1))
         found = [GaussianMixture(k, covariance_type=kind, reg_covar=1e-4, random_state=0).fit(points) for k in parts]
-    best = min(found, key=lambda mixture: mixture.bic(points))
+    best: Any = min(found, key=lambda mixture: mixture.bic(points))
     best.covariances_ = WIDER * best.covariances_
     best.precisions_cholesky_ = best.precisions_cholesky_ / np.sqrt(WIDER)
     return best

@@ -67,64 +67,64 @@ def _smooth(fn: Any, shape: Shape, tape: Any) -> Any:
     raise NotImplementedError(type(fn).__name__)
 
 
-@_smooth.register
-def _(fn: dist.Delta, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Delta)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return jnp.broadcast_to(fn.v, shape)
 
 
-@_smooth.register
-def _(fn: dist.Normal, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Normal)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return fn.loc + fn.scale * tape.normals(shape)
 
 
-@_smooth.register
-def _(fn: dist.HalfNormal, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.HalfNormal)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     """|x| of a standard normal x: its upper tail is twice the normal's."""
     e = tape.normals(shape)
     tail = jnp.maximum(0.5 * ndtr(-e), jnp.finfo(e.dtype).tiny)
     return fn.scale * jnp.where(e < 0, math.sqrt(2) * erfinv(ndtr(e)), -ndtri(tail))
 
 
-@_smooth.register
-def _(fn: dist.Uniform, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Uniform)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return fn.low + (fn.high - fn.low) * ndtr(tape.normals(shape))
 
 
-@_smooth.register
-def _(fn: dist.Exponential, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Exponential)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return -log_ndtr(-tape.normals(shape)) / fn.rate
 
 
-@_smooth.register
-def _(fn: dist.Weibull, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Weibull)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return fn.scale * (-log_ndtr(-tape.normals(shape))) ** (1 / fn.concentration)
 
 
-@_smooth.register
-def _(fn: dist.Gumbel, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Gumbel)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return fn.loc - fn.scale * jnp.log(-log_ndtr(tape.normals(shape)))
 
 
-@_smooth.register
-def _(fn: dist.Logistic, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Logistic)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     e = tape.normals(shape)
     return fn.loc + fn.scale * (log_ndtr(e) - log_ndtr(-e))
 
 
-@_smooth.register
-def _(fn: dist.Laplace, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Laplace)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     e = tape.normals(shape)
     return fn.loc - fn.scale * jnp.sign(e) * (math.log(2) + log_ndtr(-jnp.abs(e)))
 
 
-@_smooth.register
-def _(fn: dist.Cauchy, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Cauchy)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     e = tape.normals(shape)
     return fn.loc + fn.scale * jnp.sign(e) / jnp.tan(jnp.pi * _tail(jnp.abs(e)))
 
 
-@_smooth.register
-def _(fn: dist.HalfCauchy, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.HalfCauchy)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     e = tape.normals(shape)
     far = jnp.tan(0.5 * jnp.pi * _tail(jnp.abs(e)))
     return fn.scale * jnp.where(e < 0, far, 1 / far)
@@ -135,37 +135,37 @@ def _tail(e: Any) -> Any:
     return jnp.maximum(ndtr(-e), jnp.finfo(e.dtype).tiny)
 
 
-@_smooth.register
-def _(fn: dist.Gamma, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Gamma)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return quantiles.gamma(fn.concentration, tape.normals(shape)) / fn.rate
 
 
-@_smooth.register
-def _(fn: dist.StudentT, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.StudentT)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     spread = jnp.sqrt(quantiles.gamma(0.5 * fn.df, tape.normals(shape)) / (0.5 * fn.df))
     return fn.loc + fn.scale * tape.normals(shape) / spread
 
 
-@_smooth.register
-def _(fn: dist.Beta, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Beta)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     """A share of two gammas."""
     a, b = (quantiles.gamma(c, tape.normals(shape)) for c in (fn.concentration1, fn.concentration0))
     return a / (a + b)
 
 
-@_smooth.register
-def _(fn: dist.Dirichlet, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Dirichlet)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     each = quantiles.gamma(fn.concentration, tape.normals(shape))
     return each / jnp.sum(each, -1, keepdims=True)
 
 
-@_smooth.register
-def _(fn: dist.Poisson, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.Poisson)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return _whole(quantiles.poisson(fn.rate, tape.normals(shape)))
 
 
-@_smooth.register
-def _(fn: dist.GammaPoisson, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.GammaPoisson)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     """A Poisson number of a gamma rate; negative binomials are that."""
     rate = quantiles.gamma(fn.concentration, tape.normals(shape)) / fn.rate
     return _whole(quantiles.poisson(rate, tape.normals(shape)))
@@ -187,25 +187,25 @@ def _whole(found: Any) -> Any:
     return found.astype(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
 
 
-@_smooth.register
-def _(fn: dist.MultivariateNormal, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.MultivariateNormal)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     e = tape.normals(shape)
     return fn.loc + jnp.squeeze(fn.scale_tril @ e[..., None], -1)
 
 
-@_smooth.register
-def _(fn: dist.LowRankMultivariateNormal, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.LowRankMultivariateNormal)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     wide = tape.normals((*shape[:-1], fn.cov_factor.shape[-1]))
     return fn.loc + jnp.squeeze(fn.cov_factor @ wide[..., None], -1) + jnp.sqrt(fn.cov_diag) * tape.normals(shape)
 
 
-@_smooth.register
-def _(fn: dist.GaussianRandomWalk, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.GaussianRandomWalk)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     return jnp.cumsum(tape.normals(shape) * jnp.asarray(fn.scale)[..., None], -1)
 
 
-@_smooth.register
-def _(fn: dist.TransformedDistribution, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.TransformedDistribution)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     base = fn.base_dist
     found = value(
         base, (*shape[: len(shape) - fn.event_dim], *base.shape()[len(base.shape()) - base.event_dim :]), tape
@@ -215,8 +215,8 @@ def _(fn: dist.TransformedDistribution, shape: Shape, tape: Any) -> Any:
     return found
 
 
-@_smooth.register
-def _(fn: Flow, shape: Shape, tape: Any) -> Any:
+@_smooth.register(Flow)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     if type(fn) is not Flow or type(fn.flow.base_dist).__name__ not in ("StandardNormal", "Normal"):
         return fn.sample(tape.key(type(fn).__name__), shape[: len(shape) - len(fn.shape())])
     count = math.prod(shape[: len(shape) - len(fn.event_shape)])
@@ -242,14 +242,14 @@ def _category(probs: Any, e: Any) -> Any:
     return jnp.sum(ndtr(e)[..., None] > jnp.cumsum(probs, -1)[..., :-1], -1)
 
 
-@_smooth.register
-def _(fn: dist.DiscreteUniform, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.DiscreteUniform)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     count = fn.high - fn.low + 1
     return fn.low + jnp.minimum(jnp.floor(count * ndtr(tape.normals(shape))).astype(jnp.result_type(count)), count - 1)
 
 
-@_smooth.register
-def _(fn: dist.MixtureSameFamily, shape: Shape, tape: Any) -> Any:
+@_smooth.register(dist.MixtureSameFamily)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
     """A component for each category, and the one of the category that is drawn."""
     parts = fn.component_distribution
     batch = shape[: len(shape) - fn.event_dim]

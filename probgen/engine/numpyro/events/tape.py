@@ -58,12 +58,12 @@ class Tape(Messenger):
 
     def _scanned(self, f: Any, init: Any, xs: Any, length: int | None, reverse: bool) -> tuple[Any, ...]:
         """The arguments of a scan whose steps take their noise from their own part."""
-        length = jax.tree.leaves(xs)[0].shape[0] if length is None else length
+        steps: int = jax.tree.leaves(xs)[0].shape[0] if length is None else length
         one = Tape(f, None, self.dtype)
         with handlers.block():
             jax.eval_shape(one, init, jax.tree.map(lambda x: x[0], xs))
         self.anew += one.anew
-        return _stepped(f, self.dtype), init, (xs, self.normals((length, one.used))), length, reverse
+        return _stepped(f, self.dtype), init, (xs, self.normals((steps, one.used))), steps, reverse
 
 
 def _stepped(f: Callable[..., Any], dtype: Any) -> Callable[..., Any]:
