@@ -40,11 +40,14 @@ def probability(
     settings, given = _settings(given)
     if wanted.is_bool and method in ("importance", "splitting"):
         raise TypeError(f"method={method!r} needs a score: {ONLY_BOOL}")
+    cannot = places.why_not(fit)
+    if cannot and method in ("importance", "splitting"):
+        raise Incompatible(f"method={method!r} is not for this fit: {cannot}")
     draws = _drawn(fit, num_samples, seed, given)
     counts, scores = counting.counted(wanted, draws, confidence)
     if method == "monte_carlo" or (method == "auto" and _enough(counts)):
         return counts
-    why = _why_not(wanted, scores) or places.why_not(fit)
+    why = _why_not(wanted, scores) or cannot
     if why and method != "auto":
         raise Incompatible(f"method={method!r} is not for this event: {why}")
     if why:

@@ -19,6 +19,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import erfinv, log_ndtr, ndtr, ndtri
 
 from probgen.engine.numpyro.events import quantiles
+from probgen.engine.numpyro.one_row import First
 from probgen.engine.numpyro.targets.draws import innermost
 from probgen.nets.flows import Flow
 
@@ -217,13 +218,21 @@ def _(fn: Any, shape: Shape, tape: Any) -> Any:
 
 @_smooth.register(Flow)
 def _(fn: Any, shape: Shape, tape: Any) -> Any:
-    if type(fn) is not Flow or type(fn.flow.base_dist).__name__ not in ("StandardNormal", "Normal"):
+    base: Any = fn.flow.base_dist
+    if type(fn) is not Flow or type(base).__name__ not in ("StandardNormal", "Normal"):
         return fn.sample(tape.key(type(fn).__name__), shape[: len(shape) - len(fn.shape())])
     count = math.prod(shape[: len(shape) - len(fn.event_shape)])
     e = tape.normals((count, *fn.event_shape))
-    if type(fn.flow.base_dist).__name__ == "Normal":
-        e = fn.flow.base_dist.bijection.transform(e)
+    if type(base).__name__ == "Normal":
+        e = base.bijection.transform(e)
     return jax.vmap(lambda u: fn.bijection.transform(u, fn.condition))(e).reshape(shape)
+
+
+@_smooth.register(First)
+def _(fn: Any, shape: Shape, tape: Any) -> Any:
+    """A row of a batch of one."""
+    at = len(shape) - len(fn.shape())
+    return jnp.squeeze(value(fn.rows, (*shape[:at], 1, *shape[at:]), tape), at)
 
 
 @_smooth.register(dist.BernoulliProbs)
