@@ -1,5 +1,8 @@
 """Probabilities of events, rare ones too, and expectations: against closed forms and enumeration; what cannot be had is told."""
 
+import re
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -119,6 +122,15 @@ def test_expectations(fit, posterior):
     heavy = fit.expectation(lambda d: np.exp(4 * d["x"][0]))
     assert any("k-hat" in note for note in heavy.notes)
     assert not fit.expectation("x").notes
+
+
+def test_the_page_runs(capsys):
+    text = (Path(__file__).parent.parent / "docs" / "rare_events.md").read_text()
+    names = {}
+    for block in re.findall("```python\n(.*?)```", text, re.S):
+        exec(compile(block, "docs/rare_events.md", "exec"), names)
+    said = re.findall("probability|expectation", capsys.readouterr().out)
+    assert said == ["probability", "probability", "expectation", "probability"]
 
 
 # ---- climbing

@@ -17,7 +17,7 @@ import numpy as np
 from probgen import runtime
 from probgen.evaluate.rare.event import Event
 
-AT_ONCE = 2_000  # points
+AT_ONCE = 2_048  # points; fewer are filled up to a power of two, so that few shapes are compiled
 CELLS = 8_000_000  # numbers of points at once
 ACCEPT = 0.3
 
@@ -48,13 +48,13 @@ class World:
     def look(self, u: np.ndarray) -> Population:
         """Points with their scores; ValueError where one is NaN."""
         self.cost += len(u)
-        size = max(1, min(AT_ONCE, CELLS // max(1, self.space.dim)))
+        size = max(1, min(AT_ONCE, CELLS // max(1, self.space.dim), 1 << (len(u) - 1).bit_length()))
         parts = [self._look(u[i : i + size], size) for i in range(0, len(u), size)]
         return Population(u, np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
 
     def _look(self, u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         count = len(u)
-        if count < size:  # one shape, one compilation
+        if count < size:
             u = np.concatenate([u, np.repeat(u[:1], size - count, 0)])
         if not self.event.traceable:
             columns, weights = self.space.values(u, self.event.read or self.space.names[:1])
