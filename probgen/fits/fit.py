@@ -12,6 +12,7 @@ import numpy as np
 
 from probgen.algorithm import Inference, Sampler
 from probgen.data import whole_numbers
+from probgen.evaluate.rare.result import Estimate
 from probgen.fitted import Fitted, LogProb
 from probgen.model import Model
 from probgen.target import Continuous, Target
@@ -190,6 +191,52 @@ class Fit(Fitted):
         from probgen.fits.pointwise import loo
 
         return loo(self, var_name)
+
+    def probability(
+        self,
+        event: Any,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        method: str = "auto",
+        num_samples: int | None = None,
+        seed: int | None = None,
+        confidence: float = 0.95,
+        **given: Any,
+    ) -> Estimate:
+        """The probability of an event under this fit's law, with its error and interval: see `probgen.evaluate.rare.asking`.
+
+        event: a function of one draw, {name: array of the site's shape}, that returns a bool; or a score, one number, with `above`
+            or `below`, which a rare event needs: only a score can be climbed. Or the name of a site of one number.
+        method: "monte_carlo" counts draws; "splitting" climbs the score from level to level; "importance" draws from a normal guide
+            that is tilted towards the event; "auto" counts, and climbs where too few draws are in the event.
+        num_samples: new draws to count in, by default 4000; a posterior fit counts in the draws of its run.
+        given: inputs of a conditional model, or new data to predict on; settings of splitting: num_particles, num_runs, num_moves.
+        """
+        from probgen.evaluate.rare import asking
+        from probgen.fits.tree import merged
+
+        return asking.probability(
+            self, event, above, below, given, lambda new: merged(self, new), method=method, num_samples=num_samples,
+            seed=seed, confidence=confidence,
+        )  # fmt: skip
+
+    def expectation(
+        self,
+        function: Any,
+        *,
+        num_samples: int | None = None,
+        seed: int | None = None,
+        confidence: float = 0.95,
+        **given: Any,
+    ) -> Estimate:
+        """The mean of a function of a draw under this fit's law, with its error: a number, or an array of any shape.
+
+        function: of one draw, {name: array of the site's shape}; or the name of a site. The rest as in `probability`.
+        """
+        from probgen.evaluate.rare import asking
+
+        return asking.expectation(self, function, given, num_samples=num_samples, seed=seed, confidence=confidence)
 
     def resample(self, num_samples: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
         """Draws of a variational fit resampled by Pareto-smoothed importance weights: arrays (1, num_samples, *event)."""

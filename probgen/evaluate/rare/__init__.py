@@ -1,0 +1,1 @@
+"""Probabilities of events, rare ones too, and expectations, under the law of any fit."""
