@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
+import importlib
 import itertools
 import logging
 import os
@@ -129,6 +131,23 @@ def _end() -> None:
         sys.stderr.flush()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+# ---- loaded while XLA is waited for --------------------------------------------------------------------------------------
+
+LATER = ("arviz_stats",)  # a second of a first verdict
+
+
+@functools.cache
+def load_ahead() -> None:
+    """Begin to load in a thread what a process will need later; an import that fails is told where it is asked for."""
+    threading.Thread(target=_load, daemon=True, name="probgen-ahead").start()
+
+
+def _load() -> None:
+    for name in LATER:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 # ---- the watchdog ------------------------------------------------------------------------------------------------------

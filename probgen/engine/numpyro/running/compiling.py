@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding
 
-from probgen import ahead, pools, runtime, watch
+from probgen import pools, runtime, watch
 from probgen.algorithm import Inference
 from probgen.engine.numpyro.running import mappings
 from probgen.engine.numpyro.running.loops import init, init_at
@@ -142,7 +142,7 @@ def _compiled(make: Callable[..., Any], *rest: Any) -> Code:
             return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
     low = _lowered(make, *rest)
     if make not in (init, init_at):  # whose XLA is waited for by Python that traces the steps
-        ahead.load()
+        watch.load_ahead()
     rows = pools.rows(low.text)
     asked = options(make, _leaves(shapes)) | (pools.one_by_one() if rows else {})
     with (
