@@ -1,4 +1,5 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
+# `make docs` builds the site into build/site, without the network.
 # On two cores the tests take half an hour; `make test-slow` runs those that are left out of them, an hour more.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
@@ -10,7 +11,7 @@ READY := .venv/ready
 BENCH := .venv/ready-benchmarks
 TYPES := .venv/typings/probgen
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -29,6 +30,11 @@ lint: $(READY)
 	ln -sfn $(CURDIR)/inference $(TYPES)/inference
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
+docs: $(READY)
+	$(BIN)/python docs/build.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/mkdocs.yml
+	@echo "The site is in build/site: open build/site/index.html, or $(BIN)/python -m http.server -d build/site"
+
 bench: $(BENCH)
 	$(BIN)/python benchmarks/posterior.py
 
@@ -37,9 +43,9 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[pyro,dev]'
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[pyro,dev,docs]'
 	touch $@
 
 $(BENCH): $(READY)
-	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[pyro,dev,benchmarks]'
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[pyro,dev,docs,benchmarks]'
 	touch $@

@@ -24,6 +24,7 @@ _WORDS = {
     "Fit": "probgen.fits.fit",
     "LogProb": "probgen.fitted",
     "Incompatible": "probgen.algorithm",
+    "data": "probgen.data",
     "inference": "probgen.inference",
     "models": "probgen.models",
 }
@@ -34,6 +35,7 @@ __all__ = [
     "LogProb",
     "Model",
     "compare",
+    "data",
     "evaluate",
     "extend",
     "fit",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from probgen import data as data
     from probgen import inference as inference
     from probgen import models as models
     from probgen.algorithm import Incompatible as Incompatible

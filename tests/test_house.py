@@ -22,7 +22,8 @@ MAY_BE_HEAVY = (
 )  # fmt: skip
 TOP = {
     "probgen", "models", "inference", "tests", "docs", "examples", "benchmarks", ".ci", "README.md", "pyproject.toml",
-    "findings", "Makefile", "constraints.txt", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".gitignore",
+    "findings", "Makefile", "constraints.txt", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "SECURITY.md",
+    ".gitignore",
     ".pre-commit-config.yaml",
 }  # fmt: skip
 

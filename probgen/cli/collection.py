@@ -20,12 +20,18 @@ class List:
 
     data: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """the data sets that --data of other commands takes by name"""
+    lecture: str | None = None
+    """the topics of a lecture, each with its models, algorithms and a command: zoo_1, zoo_2, generative_models,
+    deep_generative_models or energies"""
 
     def run(self) -> int:
         from probgen import catalog
 
         if self.data:
             print(_data_sets())
+            return 0
+        if self.lecture is not None:
+            print(_topics(self.lecture))
             return 0
         for title, group in (("Models", "probgen.models"), ("Inference", "probgen.inference")):
             print(f"{title}\n{_listing(catalog.modules(group))}\n")
@@ -36,15 +42,34 @@ class List:
 
 
 def _data_sets() -> str:
-    from probgen.datasets import CLASSES, HELD_OUT, SETS, SIZES, TOLD
+    from probgen.data.values.named import sets
 
-    width = max(map(len, SETS))
+    found = sets()
+    width, wide = max(len(s.name) for s in found), max(len(s.shape) for s in found)
     lines = []
-    for name in SETS:
-        marks = [word for word, where in (("classes", CLASSES), ("held-out rows", HELD_OUT)) if name in where]
-        size = f"{SIZES[name][0]:,} rows of {SIZES[name][1]}" if name in SIZES else "arrays in pairs"
-        lines.append(f"  {name:{width}}  {size}: {TOLD.get(name, '')}" + (f" ({', '.join(marks)})" if marks else ""))
-    return "Data\n" + "\n".join(lines) + "\n\nprobgen fit MODEL --data NAME learns from one, --data NAME,NAME from two."
+    for s in found:
+        marks = [word for word, there in (("classes", s.classes), ("held-out rows", s.held_out)) if there]
+        lines.append(
+            f"  {s.name:{width}}  {s.rows:6,} of {s.shape:{wide}}  {s.told}"
+            + (f" ({', '.join(marks)})" if marks else "")
+        )
+    licences = [
+        f"  {text}: {', '.join(s.name for s in found if s.licence == text)}"
+        for text in dict.fromkeys(s.licence for s in found)
+    ]
+    told = "probgen fit MODEL --data NAME learns from one, --data NAME,NAME from two."
+    return "\n".join(["Data", *lines, "", "Licences", *licences, "", told])
+
+
+def _topics(lecture: str) -> str:
+    from probgen.cli import lectures
+
+    lines = [lectures.lectures()[lecture].title] if lecture in lectures.lectures() else []
+    for topic in lectures.of(lecture):
+        words = " ".join(topic.models) + (f"  by {' '.join(topic.algorithms)}" if topic.algorithms else "")
+        lines += [f"  {topic.title}", f"    {words or 'not in the collection'}"]
+        lines += [f"    {topic.command}"] if topic.command else []
+    return "\n".join([*lines, "", "probgen show NAME tells more of a model or an algorithm."])
 
 
 def _listing(modules: Mapping[str, str]) -> str:

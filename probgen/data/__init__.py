@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probgen.data.values.named import table as table
     from probgen.datasets import digits as digits
     from probgen.datasets import load as load
 
-__all__ = ["digits", "load"]
+__all__ = ["digits", "load", "table"]
 
 
 def __getattr__(name: str) -> Any:
-    from probgen import datasets
+    import importlib
 
     if name in __all__:
-        return getattr(datasets, name)
+        return getattr(
+            importlib.import_module("probgen.data.values.named" if name == "table" else "probgen.datasets"), name
+        )
     raise AttributeError(f"module 'probgen.data' has no attribute {name!r}; it has {', '.join(__all__)}")

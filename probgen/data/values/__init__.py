@@ -1,1 +1,1 @@
-"""What the coordinates of rows are: levels, tokens, prompts, or reals; and what models derive of each."""
+"""What the coordinates of rows are: levels, tokens, prompts, or reals; what models derive of each; the table of named data sets."""

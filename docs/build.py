@@ -1,0 +1,166 @@
+"""Lay the site's pages into build/pages: those typed by hand, and those made from the code, which cannot go stale."""
+
+import ast
+import re
+import shutil
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from checks import page as checks  # noqa: E402
+from docstrings import as_markdown, cell, plain  # noqa: E402
+
+OUT = ROOT / "build" / "pages"
+BRANCHES = {
+    "bayes": "Posteriors", "density": "Tractable densities", "latent": "Latent variables", "energy": "Energies",
+    "implicit": "Programs without a density", "diffusion": "Diffusion and flows",
+}  # fmt: skip
+
+
+def pages() -> dict[str, str]:
+    """Every page that is made, by its path."""
+    from the_map import pages as of_lectures
+
+    found = {"models/index.md": models_index(), "algorithms.md": algorithms(), "checks.md": checks(), "data.md": data()}
+    found |= {f"models/{branch}.md": models(branch) for branch in BRANCHES}
+    found |= {"examples.md": examples(), "benchmarks.md": benchmarks(), "contributing.md": copied("CONTRIBUTING.md")}
+    found |= {f"{name}.md": copied(f"docs/{name}.md") for name in ("measures", "diffusion")}
+    return found | of_lectures()
+
+
+def copied(path: str) -> str:
+    """A page that is also read in the repository; its links to files there become plain words."""
+    text = (ROOT / path).read_text()
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+
+
+# ---- the collection ----------------------------------------------------------------------------------------------
+
+
+def _doc(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def _files(folder: str) -> list[Path]:
+    return [path for path in sorted((ROOT / folder).glob("*.py")) if not path.name.startswith("_")]
+
+
+def models_index() -> str:
+    """A table of the branches, and of the models in each."""
+    lines = ["# Models", "", "`probgen show NAME` has the source, the data and the algorithms that take a model.", ""]
+    for branch, title in BRANCHES.items():
+        lines += ["", f"## [{title}]({branch}.md)", "", "| model | what it is |", "|---|---|"]
+        lines += [
+            f"| [`{p.stem}`]({branch}.md#{p.stem}) | {cell(_doc(p).partition(chr(10))[0])} |"
+            for p in _files(f"models/{branch}")
+        ]
+    return "\n".join(lines)
+
+
+def models(branch: str) -> str:
+    """The models of one branch, each by its own words: equation, shapes, source."""
+    lines = [f"# {BRANCHES[branch]}", "", plain(_doc(ROOT / "models" / branch / "__init__.py")), ""]
+    for path in _files(f"models/{branch}"):
+        lines += [f"## {path.stem}" + f" {{#{path.stem}}}", "", as_markdown(_doc(path)), ""]
+    return "\n".join(lines)
+
+
+def algorithms() -> str:
+    """Every algorithm by its own words, with its settings."""
+    from probgen import catalog
+
+    lines = ["# Algorithms", "", "The word after each heading is what `inference=` and `--inference` take.", ""]
+    known = catalog.modules("probgen.inference")
+    for folder in sorted({path.parent.name for path in (ROOT / "inference").glob("*/[a-z]*.py")}):
+        lines += [
+            "",
+            f"## {plain(_doc(ROOT / 'inference' / folder / '__init__.py')).partition(chr(10))[0].rstrip('.:')}",
+            "",
+        ]
+        for path in _files(f"inference/{folder}"):
+            if path.stem in known:
+                lines += _algorithm(path, catalog.algorithm(path.stem))
+    return "\n".join(lines)
+
+
+def _algorithm(path: Path, kind: type) -> list[str]:
+    own = [f for f in fields(kind)]
+    told = ", ".join(f"`{f.name}`" + ("" if _default(f) is MISSING else f" = {_default(f)!r}") for f in own)
+    lines = [f"### {path.stem} {{#{path.stem}}}", "", as_markdown(_doc(path)), ""]
+    lines += [f"Takes a target that is {kind.needs.offers}; engines: {', '.join(kind.engines)}."]
+    lines += [f"Bias: {plain(kind.bias)}"] if kind.bias else []
+    return [*lines, "", f"Settings: {told}", ""]
+
+
+def _default(f):
+    return f.default if f.default_factory is MISSING else f.default_factory()
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------
+
+
+def data() -> str:
+    """The data sets that `--data` and `data=` take by name."""
+    from probgen.data.values.named import sets
+
+    lines = [
+        "# Data sets",
+        "",
+        '`pg.fit("rbm", data="digits")`, or `probgen fit rbm --data digits`. `pg.data.table()` is this table.',
+    ]
+    lines += [
+        "`probgen.data.load(name)` gives the arrays. Nothing is downloaded but MNIST, where no file of yours holds it.",
+        "",
+    ]
+    lines += ["| name | rows | shape of one | classes | held-out rows | what they are | from where, licence |"]
+    lines += ["|---|---:|---|---|---|---|---|"]
+    for row in sets():
+        marks = ["yes" if mark else "" for mark in (row.classes, row.held_out)]
+        words = [f"`{row.name}`", f"{row.rows:,}", row.shape, *marks, cell(row.told), cell(row.licence)]
+        lines.append("| " + " | ".join(words) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def examples() -> str:
+    """The pages of examples/, as they are run by the tests."""
+    lines = [
+        "# Examples",
+        "",
+        "Each is a page of `examples/` that the tests run: `python examples/NAME.py` draws its picture.",
+        "",
+    ]
+    for path in _files("examples"):
+        head = re.match(r"# %% \[markdown\]\n((?:#.*\n)+)", path.read_text())
+        title, *rest = [line.removeprefix("#").strip() for line in head.group(1).splitlines()] if head else [path.stem]
+        lines += [f"## {title.removeprefix('# ')}", "", plain(" ".join(rest)), ""]
+        lines += ["<details markdown><summary>" + f"<code>examples/{path.name}</code></summary>", ""]
+        lines += ["```py", path.read_text()[head.end() if head else 0 :].strip(), "```", "", "</details>", ""]
+    return "\n".join(lines)
+
+
+def benchmarks() -> str:
+    """The tables that the commands of benchmarks/ wrote, and how to run them."""
+    text = copied("benchmarks/README.md")
+    for name in ("densities", "latents"):
+        table = ROOT / "benchmarks" / f"{name}.md"
+        if table.exists():
+            text += "\n\n" + re.sub(r"^#", "##", copied(f"benchmarks/{name}.md"), flags=re.M)
+    return text
+
+
+def lay() -> None:
+    """Make build/pages anew."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.copytree(ROOT / "docs" / "pages", OUT)
+    if (ROOT / "build" / "pictures").is_dir():
+        shutil.copytree(ROOT / "build" / "pictures", OUT / "pictures")
+    for name, text in pages().items():
+        (OUT / name).parent.mkdir(parents=True, exist_ok=True)
+        (OUT / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    lay()
