@@ -2,6 +2,7 @@
 
 import re
 
+LINK = re.compile(r"\b(arXiv|doi):(\d[\w./\\-]*\w)")
 ITEM = re.compile(r"^[\w*]+(, [\w*]+)*: ")
 
 
@@ -28,7 +29,14 @@ def plain(line: str) -> str:
     parts = line.split("`")
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"([*_\[\]])", r"\\\1", parts[i].replace("&", "&amp;").replace("<", "&lt;"))
-    return "`".join(parts)
+    return "`".join([LINK.sub(_linked, part) if i % 2 == 0 else part for i, part in enumerate(parts)])
+
+
+def _linked(found: re.Match[str]) -> str:
+    """A link to a paper; underscores are escaped in its words alone."""
+    kind, name = found.groups()
+    root = "https://arxiv.org/abs/" if kind == "arXiv" else "https://doi.org/"
+    return f"[{kind}:{name}]({root}{name.replace(chr(92), '')})"
 
 
 def cell(text: str) -> str:

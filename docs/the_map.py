@@ -67,8 +67,8 @@ def _commands(topic: lectures.Topic) -> list[str]:
 
 
 def _equation(doc: str) -> list[str]:
-    """The first indented block of a docstring."""
-    found = re.search(r"(?:^|\n)((?: {4}.*\n?)+)", doc)
+    """The first indented block of a docstring, empty lines in it included."""
+    found = re.search(r"(?:^|\n)((?: {4}.*\n(?:\n(?= {4}))?)+)", doc + "\n")
     return ["```text", *(line[4:] for line in found.group(1).rstrip().splitlines()), "```", ""] if found else []
 
 

@@ -6,6 +6,7 @@ But for the order of XLA's operations on a CPU, which is read once a process.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -69,6 +70,39 @@ def cache_dir() -> Path:
     """Where compiled code is kept between processes: $PROBGEN_CACHE, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("PROBGEN_CACHE") or Path(base) / "probgen")
+
+
+def keeps_code() -> bool:
+    """Whether compiled code is kept between processes: not where PROBGEN_CACHE is empty, nor in the folder of another user.
+
+    What lies there is run, so that whoever can write there can run anything as this user: the folder is closed to others.
+    """
+    if os.environ.get("PROBGEN_CACHE") == "":
+        return False
+    folder = cache_dir()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_own(folder, writable_by_others=True):
+            folder.chmod(folder.stat().st_mode & ~OTHERS)
+    except OSError:
+        return False
+    if not is_own(folder):
+        logging.getLogger("probgen").warning(
+            f"{folder} is another user's: compiled code is not kept. Set PROBGEN_CACHE."
+        )
+        return False
+    return True
+
+
+OTHERS = 0o022  # the mode's bits by which others may write
+
+
+def is_own(path: Path, writable_by_others: bool = False) -> bool:
+    """Whether a file or folder is this user's, and one that others may not write to, unless that may be."""
+    if not hasattr(os, "getuid"):  # Windows, whose user folders are closed
+        return True
+    found = path.stat()
+    return found.st_uid == os.getuid() and (writable_by_others or not found.st_mode & OTHERS)
 
 
 @contextlib.contextmanager
@@ -136,7 +170,7 @@ def compile_cache() -> Iterator[None]:
         "jax_persistent_cache_min_entry_size_bytes",
     )
     before = {flag: getattr(jax.config, flag) for flag in flags}
-    if before["jax_compilation_cache_dir"] or os.environ.get("PROBGEN_CACHE") == "":
+    if before["jax_compilation_cache_dir"] or not keeps_code():
         yield
         return
     try:

@@ -86,7 +86,7 @@ def lowered(make: Callable[..., Any], kernel: Inference, target: Any, *arguments
     """
     asked = _asked(make, kernel, target, arguments, settings)
     file = _file(*asked)
-    return None if file and file.exists() else _lowered(*asked).shapes
+    return None if file and file.exists() and runtime.is_own(file) else _lowered(*asked).shapes
 
 
 def _asked(make: Callable[..., Any], kernel: Inference, target: Any, arguments: Any, settings: Any) -> tuple[Any, ...]:
@@ -138,7 +138,7 @@ def _compiled(make: Callable[..., Any], *rest: Any) -> Code:
     kernel, *_, shapes, _, _ = rest
     file = _file(make, *rest)
     if file:
-        with contextlib.suppress(Exception):  # absent or cut short
+        with contextlib.suppress(Exception):  # absent, cut short, or not this user's
             return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
     low = _lowered(make, *rest)
     if make not in (init, init_at):  # whose XLA is waited for by Python that traces the steps
@@ -201,7 +201,7 @@ def _spread(leaf: Any) -> Any:
 def _file(*parts: Any) -> Path | None:
     """Where an executable is kept."""
     make, kernel, kind, structure, tree, shapes, settings, own = parts
-    if os.environ.get("PROBGEN_CACHE") == "" or not isinstance(own, bytes | None):
+    if not isinstance(own, bytes | None) or not runtime.keeps_code():
         return None
     leaves = _leaves(shapes)
     arrays = jax.tree.unflatten(tree, leaves)[0]
@@ -259,7 +259,12 @@ def _loaded(kept: Any, devices: list[Any]) -> Any:
 
 
 def _read(file: Path, devices: list[Any]) -> Code:
-    """The code of a file; with LAPACK it is loaded where it will run."""
+    """The code of a file that this user wrote; with LAPACK it is loaded where it will run.
+
+    A pickle runs what it says, so that nothing is read which another user could have put there.
+    """
+    if not runtime.is_own(file):
+        raise PermissionError(f"{file} could have been written by another user")
     kept, shape, rows = pickle.loads(file.read_bytes())
     if rows and len(devices) == 1:
         return Code(None, kept, shape, rows)
