@@ -17,6 +17,7 @@ import numpy as np
 
 from probgen.data.pictures import with_edges
 from probgen.data.toys import TOYS
+from probgen.data.values.photographs import PICTURES, is_picture, picture
 from probgen.data.values.prompts import prompted_digits
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
@@ -243,11 +244,17 @@ TOLD = {
 
 
 def load(name: str) -> Any:
-    """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another."""
+    """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another.
+
+    Of a name in `PICTURES`, and of a PNG or JPEG file, that one picture: (height, width), or (height, width, 3).
+    """
     from probgen.algorithm import closest
 
+    if is_picture(name):
+        return picture(name)
     if name not in SETS:
-        raise ValueError(f"Unknown data set {name!r}.{closest(name, SETS)}\nKnown: {', '.join(SETS)}.")
+        known = (*SETS, *PICTURES)
+        raise ValueError(f"Unknown data set {name!r}.{closest(name, known)}\nKnown: {', '.join(known)}.")
     return SETS[name]()
 
 
