@@ -14,8 +14,8 @@ from probgen.nets.pixel_networks import Around, at_random
 
 GREY, COLOUR = coloured_digits()
 TEST = slice(1500, None)
-SMALL = {"num_layers": 2, "num_filters": 6}
-LEARN = {"inference": "mle", "num_steps": 250, "batch_size": 64, "learning_rate": 0.03, "progress": False}
+SMALL = {"num_layers": 2, "num_filters": 8}
+LEARN = {"inference": "mle", "num_steps": 400, "batch_size": 64, "learning_rate": 0.015, "progress": False}
 
 
 @pytest.fixture(scope="module", params=["colour_by_pixel", "colour_in_order"])

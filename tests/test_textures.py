@@ -287,3 +287,14 @@ def test_kept_resumed_and_reported(periodic, tmp_path):
     table = periodic.summary()
     assert list(table.index) == ["sample", "picture 0"]
     assert table["mean"]["sample"] == pytest.approx(PERIODIC.mean())
+
+
+def test_its_pictures_go_by_name(periodic):
+    titles = [panel.get_title() for panel in periodic.plot().axes]
+    assert titles == ["sample", "grown"]
+    assert [panel.get_title() for panel in periodic.plot("sources").axes] == [
+        "places of the sample",
+        "where each pixel is from",
+    ]
+    with pytest.raises(ValueError, match="Unknown picture 'chains'"):
+        periodic.plot("chains")

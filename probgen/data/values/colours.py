@@ -27,11 +27,12 @@ def coloured_digits(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     p(colour | grey) is 1/2 for either, so that -log p is log 2 nats a picture; a model of independent pixels has at best log 2 nats
     for every pixel with ink. Shapes: grey, colour: (1797, 8, 8).
     """
-    from probgen.datasets import digits_grey
+    from sklearn.datasets import load_digits
 
-    grey = digits_grey()
+    found: Any = load_digits()
+    grey = found.images / 16
     one = np.random.default_rng(seed).integers(1, 3, len(grey))
-    return grey, (grey >= INK) * one[:, None, None]
+    return grey, (grey >= INK) * one[:, None, None].astype(float)
 
 
 def palette_of(pictures: np.ndarray, num_colours: int = 8, seed: int = 0) -> np.ndarray:
