@@ -17,6 +17,8 @@ import numpy as np
 
 from probgen.data.pictures import with_edges
 from probgen.data.toys import TOYS
+from probgen.data.values.colours import coloured_digits
+from probgen.data.values.photographs import PICTURES, is_picture, picture
 from probgen.data.values.prompts import prompted_digits
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
@@ -200,6 +202,7 @@ SETS: dict[str, Callable[[], Any]] = {
     "inverted_digits": inverted_digits,
     "edges_to_digits": lambda: with_edges(digits_grey()),
     "prompted_digits": prompted_digits,
+    "coloured_digits": coloured_digits,
     "stacked_digits": lambda: stacked(digits_grey(), TRIPLES),
     "bars_and_stripes": bars_and_stripes,
     "mnist": lambda: binarised(mnist("train"), seed=0),
@@ -225,6 +228,7 @@ TOLD = {
     "inverted_digits": "every second digit, black for white: no partners of those of digits",
     "edges_to_digits": "edges of the grey digits, and the digits",
     "prompted_digits": "the grey digits, each after a prompt in tokens",
+    "coloured_digits": "the grey digits, and a colour for every pixel with ink, red or blue, one a picture",
     "stacked_digits": "three grey digits as the channels of a picture: up to 1000 classes",
     "bars_and_stripes": "all pictures of full rows, or of full columns, 4 x 4",
     "mnist": "MNIST, 28 x 28, black and white, each pixel drawn once by its grey level",
@@ -243,11 +247,17 @@ TOLD = {
 
 
 def load(name: str) -> Any:
-    """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another."""
+    """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another.
+
+    Of a name in `PICTURES`, and of a PNG or JPEG file, that one picture: (height, width), or (height, width, 3).
+    """
     from probgen.algorithm import closest
 
+    if is_picture(name):
+        return picture(name)
     if name not in SETS:
-        raise ValueError(f"Unknown data set {name!r}.{closest(name, SETS)}\nKnown: {', '.join(SETS)}.")
+        known = (*SETS, *PICTURES)
+        raise ValueError(f"Unknown data set {name!r}.{closest(name, known)}\nKnown: {', '.join(known)}.")
     return SETS[name]()
 
 

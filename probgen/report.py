@@ -18,6 +18,7 @@ from probgen.fitted import Fitted, FittedDenoiser, FittedParameters
 from probgen.pictures import gallery
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
+from probgen.programs.fields import Field
 
 MARK = b'<meta name="generator" content="probgen">'
 
@@ -81,6 +82,9 @@ def write(fit: Fitted, path: str | Path, overwrite: bool = False) -> Path:
     if isinstance(fit, FittedParameters):
         subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.num_steps} steps, {fit.seconds:.1f} s"
         return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)]).write(path, overwrite)
+    if isinstance(fit.target, Field):
+        subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.z.shape[1]} pictures, {fit.seconds:.1f} s"
+        return Page(_name(fit), subtitle, verdict, [*_pictured(fit), *_of_run(fit)]).write(path, overwrite)
     chains, length = fit.z.shape[:2] if verdict.findings[0].check != "draws" else (fit.records["z"].shape[0], 0)
     subtitle = f"{fit.inference.name} on {fit.target.engine}, {chains} chains × {length} draws, {fit.seconds:.1f} s"
     sections = [*(_of_draws(fit) if length else ()), *_of_run(fit)]

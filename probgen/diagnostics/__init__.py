@@ -29,11 +29,12 @@ from probgen.diagnostics.evidence import (
 )
 from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
-from probgen.diagnostics.samples import particles
+from probgen.diagnostics.samples import particles, textures
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
 from probgen.fitted import Fitted, FittedDenoiser
 from probgen.programs.completable import PartlyKnown
+from probgen.programs.fields import Field
 from probgen.target import Conditional
 
 __all__ = [
@@ -58,6 +59,8 @@ def _checks(fit: Fitted) -> tuple[Any, ...]:
         return CHAIN_CHECKS
     if isinstance(fit.target, PartlyKnown):
         return (learners.loss, *particles.CHECKS)
+    if isinstance(fit.target, Field):
+        return textures.CHECKS
     if isinstance(fit, FittedDenoiser):
         return DENOISER_CHECKS
     return GAME_CHECKS if fit.inference.loss_of == "game" else LEARNER_CHECKS
@@ -69,7 +72,8 @@ def _findings(fit: Fitted) -> list[Finding]:
         message = f"there are no draws: the run stopped in its warm-up, at step {fit.num_steps}"
         return [Finding("draws", "fail", 0.0, 1.0, message, going_on(fit))]
     records = {k: v[:, fit.num_warmup :] for k, v in fit.records.items() if k != "z"}
-    looked = looked_at(fit) if has_draws(fit) else Looked(Scalars((), np.zeros((0, 1, 1))), 0, 0)
+    scalar = has_draws(fit) and not isinstance(fit.target, Field)
+    looked = looked_at(fit) if scalar else Looked(Scalars((), np.zeros((0, 1, 1))), 0, 0)
     every = looked.scalars
     if isinstance(fit.target, Conditional) and not learned:
         every = with_summaries(fit, every)

@@ -8,6 +8,7 @@ Two parts follow each other:
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -61,6 +62,27 @@ class Gated(eqx.Module):
         if self.attention is not None:
             skipped = skipped + run(self.attention, h)
         return self.last[1](jax.nn.relu(self.last[0](jax.nn.relu(skipped))))
+
+
+class Around(eqx.Module):
+    """Features of every pixel of a grey picture that is known whole: residual convolutions of the square around it."""
+
+    layers: list[Conv]
+    last: Linear
+
+    def __init__(self, num_outputs: int, num_layers: int, num_filters: int, kernel: int):
+        sizes = [2, *[num_filters] * num_layers]
+        self.layers = [Conv(kernel, kernel, a, b, kernel // 2) for a, b in itertools.pairwise(sizes)]
+        self.last = Linear(num_filters, num_outputs)
+
+    def __call__(self, grey: Any) -> Any:
+        """(height, width) -> (height, width, output)."""
+        x = jnp.stack([2 * grey - 1, jnp.ones_like(grey)], -1)
+        for i, layer in enumerate(self.layers):
+            below = layer.weight.shape[0] // 2
+            seen = layer.picture(jnp.pad(x, ((0, below), (0, 0), (0, 0))))[below:]
+            x = jax.nn.relu(seen) + (x if i else 0.0)
+        return self.last(x)
 
 
 class Embedded(eqx.Module):

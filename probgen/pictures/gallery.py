@@ -11,9 +11,10 @@ import numpy as np
 from probgen.algorithm import closest
 from probgen.diagnostics import Scalars, looked_at
 from probgen.fitted import Fitted, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
-from probgen.pictures import density, diffusion, draws, implicit, latent, learned, samples
+from probgen.pictures import density, diffusion, draws, implicit, latent, learned, samples, textures
 from probgen.pictures.style import style
 from probgen.programs.completable import PartlyKnown
+from probgen.programs.fields import Field
 from probgen.target import Conditional
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def pictures(fit: Fitted, var_names: str | Sequence[str] | None = None) -> list[
     """Those that a fit of this kind may have, in a page's order."""
     if isinstance(fit, FittedParameters):
         return [_picture(title, note, draw, fit) for title, note, draw in _of_learned(fit)]
+    if isinstance(fit.target, Field):
+        return [_picture(title, note, draw, fit) for title, note, draw in textures.PICTURES]
     shown = chosen(in_order(fit), var_names)
     return [_picture(title, note, draw, fit, shown) for title, note, draw in draws.PICTURES]
 
@@ -113,6 +116,8 @@ def _best(fit: Fitted) -> tuple[str, ...]:
         return ("manifold", "new_points", "reconstructions", "samples", "loss")
     if isinstance(fit, FittedParameters):
         return ("new_points", "draws", "density", "samples", "filters", "losses", "loss")
+    if isinstance(fit.target, Field):
+        return ("pictures", "sources")
     if isinstance(fit.target, Conditional | PartlyKnown):
         return ("samples", "means", "chains", "posterior", "posterior_predictive_check")
     return ("chains", "posterior", "posterior_predictive_check", "loss")

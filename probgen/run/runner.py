@@ -14,12 +14,14 @@ from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
 from probgen.fits.completed import CompletedFit
 from probgen.fits.diffusion import DiffusionFit
+from probgen.fits.field import FieldFit
 from probgen.fits.fit import Fit
 from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
 from probgen.model import Model
 from probgen.programs.completable import PartlyKnown
+from probgen.programs.fields import Field
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
@@ -80,6 +82,7 @@ class Run:
             Implicit: ImplicitFit,
             Generative: LearnedFit,
             PartlyKnown: CompletedFit,
+            Field: FieldFit,
             Target: Fit,
         }
         kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))

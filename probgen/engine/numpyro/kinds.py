@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from probgen.data.checks import check_support
+from probgen.engine.numpyro.fields import NumpyroField, is_field
 from probgen.engine.numpyro.programs.parameters import Learned
 from probgen.engine.numpyro.programs.structure import Structure
 from probgen.engine.numpyro.targets.base import NumpyroSimulable, NumpyroTarget
@@ -36,6 +37,8 @@ def kind(structure: Structure) -> type[NumpyroTarget]:
     latent = [site for site in structure.sites if site.kind == "latent"]
     if not latent:
         return NumpyroSimulable
+    if is_field(structure.sites):
+        return NumpyroField
     if all(site.discrete for site in latent):
         return NumpyroDiscrete
     if structure.discrete:

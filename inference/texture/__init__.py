@@ -1,0 +1,1 @@
+"""Pictures grown from a sample, pixel by pixel or block by block."""
