@@ -8,6 +8,8 @@ pixel takes one by itself: draws mix both, and the most probable colours are the
 Zhang, Isola and Efros 2016 (arXiv:1603.08511), without their weights of rare colours.
 """
 
+from typing import Any
+
 import numpyro
 import numpyro.distributions as dist
 
@@ -21,7 +23,7 @@ from probgen.nets.pixels import check_kernels
 def colour_by_pixel(grey, colour=None, height=8, width=8, levels=3, num_layers=3, num_filters=24, kernel=3):
     check_sizes(height=height, width=width, levels=levels, num_layers=num_layers, num_filters=num_filters)
     check_kernels(kernel=kernel)
-    net = numpyro.param("net", lambda key: at_random(key, Around(levels, num_layers, num_filters, kernel)))
+    net: Any = numpyro.param("net", lambda key: at_random(key, Around(levels, num_layers, num_filters, kernel)))
     numpyro.sample("colour", dist.CategoricalLogits(logits=net(grey)).to_event(2), obs=colour)
 
 

@@ -7,6 +7,8 @@ a pixel has a colour, those that belong to it can take the same. Shapes: grey g,
 Van den Oord et al. 2016 (arXiv:1606.05328); for colours Royer, Kolesnikov and Lampert 2017 (arXiv:1705.04258).
 """
 
+from typing import Any
+
 import numpyro
 
 from probgen.data.values.colours import coloured_digits, derived
@@ -28,7 +30,8 @@ def colour_in_order(
         around = Around(num_filters, num_layers, num_filters, kernel)
         return around, Gated(inputs, levels, num_layers, num_filters, kernel, first)
 
-    around, net = numpyro.param("net", lambda key: at_random(key, layout()))
+    both: Any = numpyro.param("net", lambda key: at_random(key, layout()))
+    around, net = both
     picture = Picture(net, Symbols(levels), (height, width), around(grey))
     numpyro.sample("colour", Autoregressive(picture), obs=colour)
 

@@ -6,7 +6,7 @@ picture = grey + palette[colour],   palette: colours of grey level 0, which only
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,7 +40,8 @@ def palette_of(pictures: np.ndarray, num_colours: int = 8, seed: int = 0) -> np.
     from sklearn.cluster import KMeans
 
     chroma = (pictures - grey_of(pictures)[..., None]).reshape(-1, 3)
-    found = KMeans(num_colours, n_init=2, random_state=seed).fit(chroma).cluster_centers_
+    means = KMeans(num_colours, n_init=cast(Any, 2), random_state=seed)  # scikit-learn's own types know a word alone
+    found = means.fit(chroma).cluster_centers_
     found = found - grey_of(found)[:, None]
     return found[np.argsort((found**2).sum(1))]
 
