@@ -20,6 +20,11 @@ def ends(target: Bridging, answer: Arrays, keyword: str, rows: np.ndarray, seed:
     return _of(target).ends(target, answer, keyword, rows, seed)
 
 
+def sigma(target: Bridging, answer: Arrays) -> float:
+    """The standard deviation of the Brownian motion after one unit of time."""
+    return _of(target).sigma(target, answer)
+
+
 def _of(target: Bridging) -> Any:
     """The engine's module of these."""
     return load(target.engine).bridging

@@ -12,6 +12,7 @@ import numpy as np
 from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
+from probgen.fits.bridge import BridgeFit
 from probgen.fits.completed import CompletedFit
 from probgen.fits.diffusion import DiffusionFit
 from probgen.fits.field import FieldFit
@@ -25,7 +26,7 @@ from probgen.programs.fields import Field
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
-from probgen.target import Bounded, Diffused, Generative, Implicit, Target
+from probgen.target import Bounded, Bridging, Diffused, Generative, Implicit, Target
 
 
 def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:
@@ -79,6 +80,7 @@ class Run:
         kinds = {
             Diffused: DiffusionFit,
             Bounded: LatentFit,
+            Bridging: BridgeFit,
             Implicit: ImplicitFit,
             Generative: LearnedFit,
             PartlyKnown: CompletedFit,

@@ -20,6 +20,11 @@ def two_kinds(first: str, second: str) -> Callable[[Mapping[str, Any]], dict[str
     def derive(data: Mapping[str, Any]) -> dict[str, Any]:
         _check_sigma(data.get("sigma", 1.0))
         found: dict[str, Any] = {}
+        if missing := [k for k in (first, second) if data.get(k) is None]:
+            raise ValueError(
+                f"A diffusion goes between two kinds of rows; {' and '.join(missing)} {'is' if len(missing) < 2 else 'are'} missing.\n"
+                f"Pass data=({first}, {second}), names or arrays of rows, or a mapping."
+            )
         kinds = {k: rows for k in (first, second) if (rows := scales.numbers(data.get(k))) is not None}
         for keyword, rows in kinds.items():
             if rows.ndim < 2 or len(rows) < 2:

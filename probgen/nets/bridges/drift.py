@@ -134,4 +134,7 @@ class Driven(Distribution):
         return one(keys)
 
     def log_prob(self, value: Any) -> Any:
-        raise NotImplementedError("The density of where a diffusion ends is not known: its drift is a network.")
+        raise NotImplementedError(
+            "The density of where a diffusion ends is not known: its drift is a network. inference='bridge_matching' learns it from rows "
+            "of both kinds, by a program with a, and b=None, obs=b."
+        )

@@ -152,6 +152,14 @@ def ends(
     return np.concatenate([_each(x) for x in _chunks(_ends, target, answer, keyword, rows, seed)])
 
 
+def sigma(target: NumpyroBridging, answer: Mapping[str, Any]) -> float:
+    """The standard deviation of the Brownian motion after one unit of time."""
+    with runtime.jax_scope(target.precision):
+        parameters = {k: jnp.asarray(v, target.precision) for k, v in answer.items()}
+        law = target.driven(parameters, target.given, jnp.zeros(target._shape(target.given), target.precision))
+        return float(law.drift.sigma)
+
+
 def _chunks(ask: Any, target: NumpyroBridging, answer: Mapping[str, Any], keyword: str, rows: Any, seed: int) -> Any:
     """What a compiled function says of rows, chunk after chunk."""
     with runtime.jax_scope(target.precision):
