@@ -1,10 +1,10 @@
 """Schroedinger bridges by iterated Markovian fitting: two diffusions, there and back, each learned from pairs that the other makes.
 
     pairs (a, b):   Brownian bridges X_t between them;   v learns E[X_1 - X_t | X_t] / (1 - t), there and back
-    pairs anew:     rows of a with the ends of their paths there, for the way back; rows of b and their paths back, for the way there
+    pairs anew:     rows of a and where their paths end, for the way back; rows of b and the ends of their paths, for the way there
 
-Diffusion makes a Markov process of the pairs, bridges make pairs with Brownian motion between them of the process: only the bridge is
-both, and each turn comes nearer to it (from any pairs; of normal data nine tenths of the way). Ends keep the law of the rows.
+A diffusion makes a Markov process of pairs, pairs with Brownian bridges between them have the paths of Brownian motion: only the
+Schroedinger bridge is both, and each turn comes nearer to it, from any pairs; of normal data nine tenths of the way.
 Shi et al. 2023 (arXiv:2303.16852); Peluchetti 2023 (arXiv:2304.00917); pairs made as learning goes: De Bortoli et al. 2024
 (arXiv:2409.09347).
 """
@@ -84,9 +84,14 @@ class BridgeMatching(RowLearner[Bridging]):
 
         if not isinstance(target, Bridging):
             raise Incompatible(
-                "bridge_matching learns a diffusion between two kinds of rows: a site drawn from Driven(drift, row), the rows given."
+                "bridge_matching learns a diffusion between two kinds of rows: a site Driven(drift, row), given rows of the other."
             )
         return both_ways(target, target.author_guide)
+
+    @property
+    def settles(self) -> int:
+        """The step from which the loss is of one thing: pairs that the diffusions make."""
+        return int(self.first * self.num_steps)
 
     def held_rows(self, num_rows: int) -> int:
         """How many of so many rows are held out."""
@@ -152,18 +157,23 @@ class BridgeMatching(RowLearner[Bridging]):
         parameters = self.averaged(state)
 
         def paths() -> Any:
-            there, back = target.paths(k_there, parameters, target.given, a), target.paths(k_back, parameters, target.made, b)
+            there, back = (
+                target.paths(k_there, parameters, target.given, a),
+                target.paths(k_back, parameters, target.made, b),
+            )
             return (a, there[:, -1]), (back[:, -1], b)
 
         there, back = jax.lax.cond(self._alone(state.step), lambda: ((a, b), (a, b)), paths)
         put = lambda old, new: jax.tree.map(self._put(state.step), old, new)  # noqa: E731
-        return state._replace(chains=state.chains._replace(there=put(state.chains.there, there), back=put(state.chains.back, back)))
+        return state._replace(
+            chains=state.chains._replace(there=put(state.chains.there, there), back=put(state.chains.back, back))
+        )
 
     # ---- parts
 
     def _alone(self, step: Any) -> Any:
         """Whether pairs are still by chance."""
-        return step < self.first * self.num_steps
+        return step < self.settles
 
     def _put(self, step: Any) -> Any:
         """New pairs in place of the oldest."""

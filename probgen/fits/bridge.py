@@ -73,7 +73,9 @@ class BridgeFit(ImplicitFit, FittedBridge):
 
     def decode(self, *, seed: int | None = None, **noise: Any) -> dict[str, np.ndarray]:
         """Incompatible: noise comes at every step of a path."""
-        raise Incompatible("The noise of a diffusion comes at every step: fit.translate(..., seed=1) draws it by a seed.")
+        raise Incompatible(
+            "The noise of a diffusion comes at every step: fit.translate(..., seed=1) draws it by a seed."
+        )
 
     def interpolate(self, *args: Any, **settings: Any) -> dict[str, np.ndarray]:
         """Incompatible: a diffusion has no latent space."""

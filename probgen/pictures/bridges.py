@@ -89,6 +89,14 @@ def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 PICTURES = (
-    ("Trajectories", "Paths of the diffusion from rows, on the left or in blue, to what becomes of them.", trajectories),
-    ("On the way", "Where rows have come to, by time: above from the first kind, below those of the second on their way back.", marginals),
+    (
+        "Trajectories",
+        "Paths of the diffusion from rows, on the left or in blue, to what becomes of them.",
+        trajectories,
+    ),
+    (
+        "On the way",
+        "Where rows have come to, by time: above from the first kind, below those of the second on their way back.",
+        marginals,
+    ),
 )

@@ -21,8 +21,9 @@ def two_kinds(first: str, second: str) -> Callable[[Mapping[str, Any]], dict[str
         _check_sigma(data.get("sigma", 1.0))
         found: dict[str, Any] = {}
         if missing := [k for k in (first, second) if data.get(k) is None]:
+            are = "is" if len(missing) < 2 else "are"
             raise ValueError(
-                f"A diffusion goes between two kinds of rows; {' and '.join(missing)} {'is' if len(missing) < 2 else 'are'} missing.\n"
+                f"A diffusion goes between two kinds of rows; {' and '.join(missing)} {are} missing.\n"
                 f"Pass data=({first}, {second}), names or arrays of rows, or a mapping."
             )
         kinds = {k: rows for k in (first, second) if (rows := scales.numbers(data.get(k))) is not None}

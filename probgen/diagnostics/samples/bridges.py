@@ -76,8 +76,8 @@ def _one_process(evidence: Evidence) -> Finding | None:
     (there, error), (back, other) = _correlation(ways.a, ways.there), _correlation(ways.back, ways.b)
     gap, error = abs(there - back), float(np.hypot(error, other))
     message = (
-        f"the correlation of a row and its end is {there:.3f} there and {back:.3f} on the way back (standard error of the difference "
-        f"{error:.3f}); at most {OFF[0]} apart"
+        f"the correlation of a row and its end is {there:.3f} there and {back:.3f} on the way back (standard error of the "
+        f"difference {error:.3f}); at most {OFF[0]} apart"
     )
     return Finding("one_process", _grade(gap, error), gap, OFF[0], message, _remedy(evidence))
 
@@ -90,14 +90,16 @@ def _pairs(evidence: Evidence) -> Finding | None:
     remedy = _remedy(evidence)
     if ways.a.shape[1] > FEW:
         message = (
-            f"the correlation of pairs is {found:.3f}; whether it is the bridge's cannot be told in {ways.a.shape[1]} dimensions from so "
-            f"few rows: at most {FEW}"
+            f"the correlation of pairs is {found:.3f}; whether it is the bridge's cannot be told in {ways.a.shape[1]} "
+            f"dimensions from so few rows: at most {FEW}"
         )
         return Finding("pairs", "pass", found, None, message, remedy)
     sigma = bridging.sigma(target, evidence.fit.answer)
     exact, off = sinkhorn(ways.a, ways.b, sigma**2)
     if off > 10 * AT_REST:
-        message = f"the correlation of pairs is {found:.3f}; Sinkhorn's algorithm did not come to rest at sigma {sigma:.2g}"
+        message = (
+            f"the correlation of pairs is {found:.3f}; Sinkhorn's algorithm did not come to rest at sigma {sigma:.2g}"
+        )
         return Finding("pairs", "pass", found, None, message, remedy)
     error = float(np.hypot(error, (1 - exact**2) / np.sqrt(min(len(ways.a), len(ways.b)))))
     gap = abs(found - exact)

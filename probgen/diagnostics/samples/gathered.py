@@ -29,7 +29,8 @@ class Gathered:
     """Features (row, dim) of `known` rows, of `held` ones and of `draws`.
 
     rows: those that as many of the draws are held against one by one, with their inputs beside, `beside`; own: whether these are
-    held-out rows alone; paired: whether there are inputs, each of its row. low, high: see `outside`; bad: draws that are NaN or infinite.
+    held-out rows alone; paired: whether there are inputs, each of its row.
+    low, high: see `outside`; bad: draws that are NaN or infinite.
     """
 
     known: np.ndarray

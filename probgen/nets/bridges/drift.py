@@ -28,8 +28,8 @@ LAST = 1e-4  # before the end, the nearest time at which a network is asked
 class Drift(eqx.Module):
     """A drift by a network: (scaled x, log t / (1 - t)) -> (*event).
 
-    sigma: of the Brownian motion, in units of the data; begin, end: the means of both kinds, numbers, (*event) or (1, *event); spreads: the
-    standard deviation of a coordinate of each, ().
+    sigma: of the Brownian motion, in units of the data; begin, end: the means of both kinds, numbers, (*event) or
+    (1, *event); spreads: the standard deviation of a coordinate of each, ().
     """
 
     net: Callable[[Any, Any], Any]
@@ -135,6 +135,6 @@ class Driven(Distribution):
 
     def log_prob(self, value: Any) -> Any:
         raise NotImplementedError(
-            "The density of where a diffusion ends is not known: its drift is a network. inference='bridge_matching' learns it from rows "
-            "of both kinds, by a program with a, and b=None, obs=b."
+            "The density of where a diffusion ends is not known: its drift is a network. inference='bridge_matching' learns it "
+            "from rows of both kinds, by a program with a, and b=None, obs=b."
         )

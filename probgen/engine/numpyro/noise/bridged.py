@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro import handlers
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
@@ -46,7 +45,9 @@ class NumpyroBridging(NumpyroUnpaired, Bridging):
         if keyword == self.given:
             (site,) = self.visible
             like = jnp.zeros(site.shape, self.precision)
-            return innermost(draws.traced(self, jax.random.key(0), parameters, {keyword: x}, {site.name: like})[site.name]["fn"])
+            return innermost(
+                draws.traced(self, jax.random.key(0), parameters, {keyword: x}, {site.name: like})[site.name]["fn"]
+            )
         like = {self.given: jnp.zeros(self._shape(self.given), self.precision)}
         return innermost(self._returned(parameters, x, like)["fn"])
 
@@ -145,9 +146,7 @@ def paths(
     return target.times(keyword), np.concatenate(found)
 
 
-def ends(
-    target: NumpyroBridging, answer: Mapping[str, Any], keyword: str, rows: np.ndarray, seed: int
-) -> np.ndarray:
+def ends(target: NumpyroBridging, answer: Mapping[str, Any], keyword: str, rows: np.ndarray, seed: int) -> np.ndarray:
     """Where paths end that begin at rows of one kind: (row, *event)."""
     return np.concatenate([_each(x) for x in _chunks(_ends, target, answer, keyword, rows, seed)])
 

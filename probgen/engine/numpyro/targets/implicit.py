@@ -25,7 +25,6 @@ from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
 from probgen.nets.bridges.drift import Driven
 from probgen.target import Implicit, Site, Variable
 
-
 WITHOUT_DENSITY = (Delta.__name__, Driven.__name__)
 
 
