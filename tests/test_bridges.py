@@ -233,13 +233,38 @@ def test_a_program_of_ones_own_may_have_rows_of_any_shape():
         (pictures_back, {"sigma": 0.0}, "bridge_matching", ValueError, "sigma is 0.0; expected a number above 0"),
         (pictures_back, {}, "gan", Incompatible, "bridge_matching"),
         (pictures_back, {}, "cycle_gan", Incompatible, "bridge_matching"),
-        (pictures_back, {}, "svi", Incompatible, "none that is known: 'q' is where a diffusion ends"),
         (pictures_back, {"q": Q[:, 0]}, "bridge_matching", ValueError, "shape"),
     ],
 )  # fmt: skip
 def test_programs_that_are_no_bridge_are_refused(guide, data, inference, error, told):
     with pytest.raises(error, match=told):
         pg.fit(Model(pictures, guide=guide), {"p": P, "q": Q} | data, inference, progress=False)
+
+
+@pytest.mark.parametrize("inference", ["svi", "nuts", "mle"])
+def test_algorithms_that_need_a_density_say_what_does_not(inference):
+    with pytest.raises(Incompatible, match="none that is known: 'b' is where a diffusion ends"):
+        pg.fit("schroedinger_bridge", (Q[:, 0], P[:, 0]), inference, progress=False)
+
+
+def each(name):
+    """A drift that looks at one coordinate at a time, so that the program runs on all rows at once as well."""
+    slope = numpyro.param(name, 0.1)
+    return Drift(lambda x, level: slope * x + 0 * level)
+
+
+def any_shape(a, b=None):
+    numpyro.sample("b", Driven(each("slope"), a, 8), obs=b)
+
+
+def any_shape_back(b):
+    numpyro.sample("a", Driven(each("slope back"), b, 8))
+
+
+def test_a_program_that_runs_on_all_rows_at_once_is_one_of_a_row():
+    found = pg.fit(Model(any_shape, guide=any_shape_back), {"a": P[:, 0], "b": Q[:, 0]}, **FEW)
+    assert found.translate(a=P[:3, 0])["b"].shape == (3, 2)
+    assert found.inference.name == "bridge_matching"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +303,17 @@ def test_rows_of_no_kind_are_refused(fit, rows):
         fit.translate(a=ROWS["a"][0])
 
 
-@pytest.mark.parametrize("word", ["velocity", pytest.param("gan_pyro", marks=needs_pyro)])
-def test_other_programs_are_refused(word):
-    with pytest.raises(Incompatible, match="bridge_matching"):
-        pg.fit(word, inference="bridge_matching")
+def normal(x=None):
+    numpyro.sample("x", numpyro.distributions.Normal(numpyro.param("m", 0.0), 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("word", "data", "told"),
+    [
+        (Model(normal, by_row=True), {"x": Q[:, 0, 0]}, "needs a Bridging target"),
+        pytest.param("gan_pyro", None, "bridge_matching runs on numpyro; this is a pyro program", marks=needs_pyro),
+    ],
+)
+def test_other_programs_are_refused(word, data, told):
+    with pytest.raises(Incompatible, match=told):
+        pg.fit(word, data, inference="bridge_matching")

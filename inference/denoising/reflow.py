@@ -70,7 +70,9 @@ class Reflow(FromNoise):
         return state._replace(chains=chains, guard=state.guard._replace(chains=chains))
 
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
-        return self._of_either(key, target, state.parameters, batch, state.chains)
+        if self.begins:
+            return self.of_batch(key, target, state.parameters, batch)
+        return self._of_pairs(key, target, state.parameters, state.parameters, batch)
 
     def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
         import jax
@@ -125,11 +127,9 @@ class Reflow(FromNoise):
         import jax
 
         pairs = lambda: self._of_pairs(key, target, parameters, chains.teacher, batch)  # noqa: E731
-        return (
-            jax.lax.cond(chains.ready, pairs, lambda: self.of_batch(key, target, parameters, batch))
-            if self.begins
-            else pairs()
-        )
+        if not self.begins:
+            return pairs()
+        return jax.lax.cond(chains.ready, pairs, lambda: self.of_batch(key, target, parameters, batch))
 
     def _of_pairs(self, key: Any, target: Any, parameters: Any, teacher: Any, batch: Any) -> Any:
         """The mean loss over pairs of noise and points, at times that they share out: ()."""
