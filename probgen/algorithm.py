@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from probgen.data.whole_numbers import settled
-from probgen.target import Bridging, Continuous, Generative, Implicit, Mixed, Target
+from probgen.programs.bridging import Bridging
+from probgen.target import Continuous, Generative, Implicit, Mixed, Target
 
 T = TypeVar("T", bound=Target, contravariant=True)
 

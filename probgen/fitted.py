@@ -10,7 +10,8 @@ import numpy as np
 
 from probgen.algorithm import Inference
 from probgen.model import Model
-from probgen.target import Bounded, Bridging, Diffused, Generative, Target
+from probgen.programs.bridging import Bridging
+from probgen.target import Bounded, Diffused, Generative, Target
 
 
 class LogProb(NamedTuple):

@@ -4,7 +4,6 @@
     ├── Simulable       draws of the data only
     ├── Generative      parameters, rows of data to learn them from, draws that can be differentiated
     │   ├── Implicit    ... and no density
-    │   │   └── Bridging    a diffusion between rows of two kinds that are no pairs
     │   ├── Learnable   ... and a density
     │   ├── Diffused    with a denoiser, which takes noise from a point
     │   └── Bounded     with hidden sites and a guide: a stochastic bound on log p(x)
@@ -159,7 +158,6 @@ class Generative(Target):
     grey: tuple[str, ...]  # sites of bits whose data are grey levels: bits are drawn of them at every use
     visible: list[Variable]
     hidden: list[Variable]
-    unpaired: bool = False  # whether its input is rows of another kind, no partners of those of the visible site
 
     def check_indices(self, rows: Arrays, answer: Arrays | None = None) -> None:
         """Raises OutOfRange for rows whose inputs are indices out of range in the program, its parameters as learned."""
@@ -194,14 +192,6 @@ class Implicit(Generative):
     """Rows whose program says how a point arises, and no density: an observed site is `Delta(f(noise))`."""
 
     offers = "Implicit"
-
-
-class Bridging(Implicit):
-    """Rows of two kinds that are no pairs, and a diffusion from one to the other."""
-
-    offers = "Bridging"
-    given: str  # the keyword of rows that it begins at
-    made: str  # the keyword of rows that it ends at
 
 
 class Learnable(Generative):

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.adversarial._draws import FromDraws, State, indices_of, rows_of
-from probgen.target import Bridging, Implicit
+from probgen.programs.bridging import Bridging
+from probgen.target import Implicit
 
 
 class Rival(NamedTuple):

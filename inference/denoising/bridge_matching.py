@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference._learner import Guard, RowLearner, State
-from probgen.target import Bridging
+from probgen.programs.bridging import Bridging
 
 HELD = 2000  # rows of each kind that are held out, at most
 AFTER = len(Guard._fields) - 3  # numbers of a guard that come after what it keeps of the pairs

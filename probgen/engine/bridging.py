@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from probgen.engine import load
-from probgen.target import Arrays, Bridging
+from probgen.programs.bridging import Bridging
+from probgen.target import Arrays
 
 
 def paths(target: Bridging, answer: Arrays, keyword: str, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,8 @@ from probgen.data.inputs import read
 from probgen.engine import bridging
 from probgen.fits.implicit import ImplicitFit
 from probgen.fitted import FittedBridge, LogProb
-from probgen.target import Bridging, Target
+from probgen.programs.bridging import Bridging
+from probgen.target import Target
 
 
 @dataclass(frozen=True, repr=False)

@@ -56,7 +56,8 @@ def marginals(fit: FittedBridge) -> Figure | None:
     rows = _rows(fit)
     (left, low), (right, high) = range_of(np.concatenate([x for _, x, _, _ in rows]))
     for line, (_, begin, name, colour) in enumerate(rows):
-        found = fit.trajectory(seed=fit.seed + 14, **{name: begin.reshape(-1, *target.visible[0].shape)})
+        given: dict[str, Any] = {name: begin.reshape(-1, *target.visible[0].shape)}
+        found = fit.trajectory(seed=fit.seed + 14, **given)
         at = _nearest(found["times"], np.array(TIMES))
         for i, (panel, time) in enumerate(zip(panels[line * len(TIMES) :], at, strict=False)):
             points = found["z"][:, time].reshape(-1, 2)

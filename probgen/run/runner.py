@@ -21,12 +21,13 @@ from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
 from probgen.model import Model
+from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
 from probgen.programs.pinned import pins
 from probgen.run import starts
 from probgen.run.store import Store
-from probgen.target import Bounded, Bridging, Diffused, Generative, Implicit, Target
+from probgen.target import Bounded, Diffused, Generative, Implicit, Target
 
 
 def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:

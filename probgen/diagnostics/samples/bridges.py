@@ -48,7 +48,8 @@ def _ways(fit: Any) -> Ways:
             some = np.concatenate([held[keyword], rows[rng.permutation(len(rows))]])[:MOST].astype(float)
             ends = bridging.ends(target, fit.answer, keyword, some, fit.seed + 6)
             found += [some.reshape(len(some), -1), ends.reshape(len(some), -1)]
-        kept["_ways"] = Ways(*found, min(map(len, held.values())))
+        a, there, b, back = found
+        kept["_ways"] = Ways(a, there, b, back, min(map(len, held.values())))
     return kept["_ways"]
 
 
@@ -84,7 +85,7 @@ def _one_process(evidence: Evidence) -> Finding | None:
 
 def _pairs(evidence: Evidence) -> Finding | None:
     """Whether pairs are those of the bridge, by Sinkhorn's of the same rows; in few dimensions alone."""
-    ways, target = _ways(evidence.fit), evidence.fit.target
+    ways, fit = _ways(evidence.fit), evidence.fit
     (there, error), (back, other) = _correlation(ways.a, ways.there), _correlation(ways.back, ways.b)
     found, error = (there + back) / 2, float(np.hypot(error, other)) / 2
     remedy = _remedy(evidence)
@@ -94,7 +95,8 @@ def _pairs(evidence: Evidence) -> Finding | None:
             f"dimensions from so few rows: at most {FEW}"
         )
         return Finding("pairs", "pass", found, None, message, remedy)
-    sigma = bridging.sigma(target, evidence.fit.answer)
+    target: Any = fit.target
+    sigma = bridging.sigma(target, fit.answer)
     exact, off = sinkhorn(ways.a, ways.b, sigma**2)
     if off > 10 * AT_REST:
         message = (

@@ -62,7 +62,7 @@ def _gather(fit: Any) -> Gathered | None:
     count = min(most, max(target.num_rows, ENOUGH))
     given = np.concatenate([against, rng.choice(known, max(count - len(against), 0))])[:count]
     inputs = {k: np.asarray(target.data[k]) for k in target.inputs}
-    unpaired = target.unpaired  # inputs are rows of another kind, which say nothing of these
+    unpaired = getattr(target, "unpaired", False)  # inputs are rows of another kind, which say nothing of these
     picked = _others(fit, inputs, count, rng) if unpaired else given
     drawn = _drawn(fit, {k: v[picked] for k, v in inputs.items()}, count)
     if drawn is None:

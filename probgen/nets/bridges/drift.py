@@ -17,6 +17,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import Distribution, constraints
 
 from probgen.nets.flows import fitting
@@ -39,7 +40,8 @@ class Drift(eqx.Module):
     spreads: tuple[Any, Any] = (1.0, 1.0)
 
     def __check_init__(self) -> None:
-        if not isinstance(self.sigma, jax.core.Tracer) and not (jnp.ndim(self.sigma) == 0 and 0 < self.sigma < jnp.inf):
+        known = isinstance(self.sigma, int | float | np.number)  # else an array, which compiled code may not look into
+        if known and not 0 < self.sigma < np.inf:
             raise ValueError(
                 f"sigma is {self.sigma}; expected a number above 0, the standard deviation of the Brownian motion after one unit "
                 "of time.\nWithout noise there is no bridge: as sigma falls, it becomes optimal transport."

@@ -21,7 +21,7 @@ from probgen.engine.numpyro.targets.draws import ROWS, innermost
 from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
 from probgen.engine.numpyro.targets.unpaired import NumpyroUnpaired, as_map
 from probgen.nets.bridges.drift import Driven, times
-from probgen.target import Bridging
+from probgen.programs.bridging import Bridging
 
 CHUNK = 2048  # rows at once
 NO_GAME = (
@@ -98,7 +98,7 @@ def as_unpaired(target: NumpyroImplicit) -> NumpyroImplicit:
     return NumpyroBridging(target.structure.but(by_draws=True), target.arrays)
 
 
-def both_ways(target: NumpyroBridging, guide: Callable[..., Any] | None) -> NumpyroBridging:
+def both_ways(target: Any, guide: Callable[..., Any] | None) -> NumpyroBridging:
     """The target with its way back; ValueError for a guide that draws something else, or has another sigma."""
     if guide is None:
         raise Incompatible(NO_WAY_BACK.format(target.given, target.made))
