@@ -114,6 +114,8 @@ def _best(fit: Fitted) -> tuple[str, ...]:
     """What tells most of a fit of this kind, best first."""
     if isinstance(fit, FittedDenoiser):
         return ("new_points", "trajectories", "draws", "samples", "loss")
+    if isinstance(fit, FittedBridge):
+        return ("trajectories", "draws", "samples", "loss")
     if isinstance(fit, FittedLatents) and not is_game(fit):
         return ("manifold", "new_points", "reconstructions", "samples", "loss")
     if isinstance(fit, FittedParameters):
