@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import optax
 
 from probgen.algorithm import Learner, positive
-from probgen.target import Learnable
+from probgen.target import Generative
 
 NOISE = 3.0  # standard deviations of a single loss that its running mean may rise beyond other causes
 
-T = TypeVar("T", bound=Learnable, contravariant=True)
+T = TypeVar("T", bound=Generative, contravariant=True)
 
 
 class Guard(NamedTuple):

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from probgen.data.whole_numbers import settled
+from probgen.programs.bridging import Bridging
 from probgen.target import Continuous, Generative, Implicit, Mixed, Target
 
 T = TypeVar("T", bound=Target, contravariant=True)
@@ -255,6 +256,11 @@ def _refused(message: str, instead: list[str]) -> Incompatible:
 def _without_density(inference: Inference, target: Implicit) -> str:
     """Why what needs a density does not take a program without one."""
     name = target.visible[0].name
+    if isinstance(target, Bridging):
+        return (
+            f"{inference.name} needs a density, and the program has none that is known: {name!r} is where a diffusion ends.\n"
+            "inference='bridge_matching' learns it, there and back."
+        )
     return (
         f"{inference.name} needs a density, and the program has none: {name!r} is Delta(...), which says how a point arises "
         "(an implicit model).\nIt is learned from its draws, or give it noise with a density (Normal in place of Delta)."

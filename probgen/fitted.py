@@ -10,6 +10,7 @@ import numpy as np
 
 from probgen.algorithm import Inference
 from probgen.model import Model
+from probgen.programs.bridging import Bridging
 from probgen.target import Bounded, Diffused, Generative, Target
 
 
@@ -179,4 +180,19 @@ class FittedImplicit(FittedParameters):
 
     def decode(self, **noise: Any) -> dict[str, np.ndarray]:
         """Points of given noise: (row, *event)."""
+        raise NotImplementedError
+
+
+class FittedBridge(FittedImplicit):
+    """Parameters of a diffusion between rows of two kinds; see `BridgeFit`."""
+
+    target: Bridging
+    held_out: Mapping[str, np.ndarray]
+
+    def translate(self, *, seed: int | None = None, **rows: Any) -> dict[str, np.ndarray]:
+        """What becomes of rows of one kind: (row, *event)."""
+        raise NotImplementedError
+
+    def trajectory(self, num_samples: int = 8, seed: int | None = None, **rows: Any) -> Mapping[str, np.ndarray]:
+        """Paths from rows of one kind."""
         raise NotImplementedError

@@ -44,6 +44,7 @@ class Model:
     critic: of a program with hidden sites, what judges its points, for learners that want one; called with the data's keywords, of
         which it may take fewer, it returns a logit, (), large for data, and features, (feature,), that points are compared by.
     settings: what suits its learners, by the names of their settings; they count where the learner is given by its name.
+    inference: the name of the learner of a fit that names none; by default the best that takes the program.
     rows: the data of the program for an array of rows (row, ...), so that a named data set can be given to it; a program of pairs
         takes several arrays, a conditional one rows and their `label`, which data sets with classes have. A NumPyro program with
         them says one row of its data, a Pyro program a batch of rows.
@@ -62,6 +63,7 @@ class Model:
     guide: Callable[..., Any] | None = None
     critic: Callable[..., Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    inference: str | None = None
     rows: Callable[..., Data] | None = None
     by_row: bool | None = None
     derived: Callable[[Data], Data] | None = None

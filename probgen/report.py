@@ -14,7 +14,7 @@ import numpy as np
 
 from probgen.data.fixed import is_setting, plain
 from probgen.diagnostics import Looked, Scalars, Verdict, convention, looked_at, r_hat
-from probgen.fitted import Fitted, FittedDenoiser, FittedParameters
+from probgen.fitted import Fitted, FittedBridge, FittedDenoiser, FittedParameters
 from probgen.pictures import gallery
 from probgen.pictures.draws import MOST
 from probgen.pictures.style import style, svg
@@ -120,7 +120,7 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
         [str(name), str(row[0]), *(f"{x:.3g}" for x in row[1:])]
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
-    game = gallery.is_game(fit) or isinstance(fit, FittedDenoiser)
+    game = gallery.is_game(fit) or isinstance(fit, FittedDenoiser | FittedBridge)
     parameters = Section("Parameters", table=Table(("", *map(str, table.columns)), cells), folded=game)
     if not game:
         yield parameters

@@ -86,3 +86,65 @@ def test_reflow_says_what_it_needs(first):
     start = pg.fit(Model(preserving, by_row=True), {"x": ROWS}, inference="flow_matching", num_steps=2, **QUIET)
     with pytest.raises(Incompatible, match="straight"):
         pg.fit(Model(preserving, by_row=True), {"x": ROWS}, inference="reflow", init=start, **QUIET)
+
+
+# ---- both in one run -----------------------------------------------------------------------------------------------
+
+
+def ring(count, seed):
+    """Six narrow modes on a circle: straight paths from noise to them cross."""
+    rng = np.random.default_rng(seed)
+    angle = rng.integers(6, size=count) * np.pi / 3
+    return 2 * np.stack([np.cos(angle), np.sin(angle)], 1) + 0.15 * rng.normal(size=(count, 2))
+
+
+def sliced(x, y):
+    """The Wasserstein-2 distance of as many points, over directions."""
+    angle = np.arange(16) * np.pi / 16
+    lines = np.stack([np.cos(angle), np.sin(angle)])
+    return np.sqrt(np.mean((np.sort(x @ lines, 0) - np.sort(y @ lines, 0)) ** 2))
+
+
+SMALL = {"x": ring(4000, 0), "width": 48, "depth": 2}
+
+
+@pytest.fixture(scope="module")
+def curved():
+    return pg.fit("rectified_flow", SMALL, "flow_matching", num_steps=1200, learning_rate=3e-3, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def straight_at_once():
+    return pg.fit("rectified_flow", SMALL, num_steps=2000, learning_rate=3e-3, ode_steps=8, **QUIET)
+
+
+def test_a_rectified_flow_is_learned_in_one_run(straight_at_once):
+    loss = straight_at_once.records["loss"][0]
+    begins = straight_at_once.inference.settles
+    assert straight_at_once.inference.name == "reflow"
+    assert begins == 1200
+    assert loss[-200:].mean() < 0.3 * loss[begins - 200 : begins].mean()
+    rate = straight_at_once.records["learning_rate"][0]
+    assert rate[begins - 1] < 0.01 * rate.max() < rate[begins + 50]
+
+
+def test_few_steps_draw_from_a_rectified_flow(curved, straight_at_once):
+    rows = ring(3000, 1)
+    apart = {
+        name: [sliced(fit.sample(3000, sampler="euler", num_steps=n)["x"], rows) for n in (2, 50)]
+        for name, fit in (("before", curved), ("after", straight_at_once))
+    }
+    assert apart["before"][1] < 0.15
+    assert apart["after"][1] < 0.2
+    assert apart["after"][0] < 0.5 * apart["before"][0]
+
+
+def test_both_parts_of_a_run_go_on_bit_for_bit(tmp_path, killed):
+    data, settings = (
+        {"x": SMALL["x"][:60], "width": 8, "depth": 1},
+        {"num_steps": 200, "batch_size": 16, "ode_steps": 2},
+    )
+    whole = pg.fit("rectified_flow", data, progress=False, **settings)
+    killed(pg.fit, "rectified_flow", data, out=tmp_path / "run", progress=False, **settings)
+    resumed = pg.resume(tmp_path / "run", progress=False)
+    assert all(np.array_equal(v, resumed.state[k]) for k, v in whole.state.items())

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import Incompatible, positive
 from probgen.inference.adversarial._draws import FromDraws, State, indices_of, rows_of
+from probgen.programs.bridging import Bridging
 from probgen.target import Implicit
 
 
@@ -74,6 +75,8 @@ class CycleGAN(FromDraws):
 
         if not isinstance(target, Implicit):
             raise Incompatible("cycle_gan learns a map, a program without a density: an observed Delta(f(a)), a given.")
+        if isinstance(target, Bridging):
+            target.drawable()  # says why not
         if target.hidden or len(target.inputs) != 1 or len(target.visible) != 1:
             told = (
                 f"noise ({target.hidden[0].name})"

@@ -32,7 +32,7 @@ from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.samples import particles, textures
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
-from probgen.fitted import Fitted, FittedDenoiser
+from probgen.fitted import Fitted, FittedBridge, FittedDenoiser
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
 from probgen.target import Conditional
@@ -45,6 +45,7 @@ __all__ = [
 CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
 GAME_CHECKS = (learners.loss, *samples.CHECKS, *baselines.CHECKS)  # its loss falls and rises with the opponent's moves
 DENOISER_CHECKS = (*learners.CHECKS, *samples.OF_NOISE, gradient)
+BRIDGE_CHECKS = (*learners.CHECKS, *samples.OF_BRIDGES)
 LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 
@@ -63,6 +64,8 @@ def _checks(fit: Fitted) -> tuple[Any, ...]:
         return textures.CHECKS
     if isinstance(fit, FittedDenoiser):
         return DENOISER_CHECKS
+    if isinstance(fit, FittedBridge):
+        return BRIDGE_CHECKS
     return GAME_CHECKS if fit.inference.loss_of == "game" else LEARNER_CHECKS
 
 

@@ -110,7 +110,7 @@ def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
     bar = min(BAR, FINE * sum(v.size for v in target.visible))
     if "validation" in records and np.isfinite(records["validation"][0]).sum() >= 20:
         return records["validation"].mean(axis=0), "the loss of held-out rows", bar
-    loss = records["loss"].mean(axis=0)
+    loss = records["loss"].mean(axis=0)[getattr(learner, "settles", 0) :]
     if learner.loss_of == "likelihood":
         return loss, "the loss", bar
     bits = any(v.kind == "bits" for v in target.visible)

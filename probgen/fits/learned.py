@@ -99,7 +99,10 @@ class LearnedFit(Fit, FittedParameters):
                 "This program is an energy, which is not run forward: fit.sample(64, label=...) runs chains."
             )
         seed, num_samples = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
-        picked = np.random.default_rng([seed % 2**64, 2]).integers(target.num_rows, size=num_samples)
+        several = (
+            len(target.data[target.inputs[0]]) if target.inputs else target.num_rows
+        )  # of another kind, other in number
+        picked = np.random.default_rng([seed % 2**64, 2]).integers(several, size=num_samples)
         inputs = {k: np.asarray(target.data[k])[picked] for k in target.inputs}
         return {**self._forward(inputs, num_samples, seed), **inputs}
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from probgen.algorithm import closest
 from probgen.diagnostics import Scalars, looked_at
-from probgen.fitted import Fitted, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
-from probgen.pictures import density, diffusion, draws, implicit, latent, learned, samples, textures
+from probgen.fitted import Fitted, FittedBridge, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
+from probgen.pictures import bridges, density, diffusion, draws, implicit, latent, learned, samples, textures
 from probgen.pictures.style import style
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
@@ -80,6 +80,8 @@ def _of_learned(fit: FittedParameters) -> Sequence[Any]:
     """Of a learned program: how learning went, what it draws or what its density is."""
     if isinstance(fit, FittedDenoiser):
         return (*diffusion.PICTURES, *learned.PICTURES[:1])
+    if isinstance(fit, FittedBridge):
+        return (*implicit.PICTURES[:2], *bridges.PICTURES, *learned.PICTURES[:1])
     if is_game(fit):
         if isinstance(fit, FittedImplicit):
             return (*implicit.PICTURES, *implicit.LEARNING)
@@ -112,6 +114,8 @@ def _best(fit: Fitted) -> tuple[str, ...]:
     """What tells most of a fit of this kind, best first."""
     if isinstance(fit, FittedDenoiser):
         return ("new_points", "trajectories", "draws", "samples", "loss")
+    if isinstance(fit, FittedBridge):
+        return ("trajectories", "draws", "samples", "loss")
     if isinstance(fit, FittedLatents) and not is_game(fit):
         return ("manifold", "new_points", "reconstructions", "samples", "loss")
     if isinstance(fit, FittedParameters):

@@ -111,12 +111,14 @@ def fit(
 
 
 def default_algorithm(program: Any, data: Any, **said: Any) -> str:
-    """The algorithm of a fit that names none: the author's guide asks for "svi", else "nuts" where it can, else the best that can.
+    """The algorithm of a fit that names none: the model's own, "svi" for an author's guide, "nuts", else the best that can.
 
     said: how the program is to be read, as `pg.fit` has it. Raises what "nuts" says where nothing takes the program.
     """
     if callable(said.get("guide")):
         return "svi"
+    if not isinstance(program, Target) and (own := model_of(program).inference):
+        return own
     try:
         asked(program, data, "nuts", suggested=1, **said)
     except NotFinite:

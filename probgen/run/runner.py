@@ -12,6 +12,7 @@ import numpy as np
 from probgen import engine, runtime, watch
 from probgen.algorithm import Inference, Learner, Sampler
 from probgen.fits import seal
+from probgen.fits.bridge import BridgeFit
 from probgen.fits.completed import CompletedFit
 from probgen.fits.diffusion import DiffusionFit
 from probgen.fits.field import FieldFit
@@ -20,6 +21,7 @@ from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
 from probgen.model import Model
+from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
 from probgen.programs.pinned import pins
@@ -79,6 +81,7 @@ class Run:
         kinds = {
             Diffused: DiffusionFit,
             Bounded: LatentFit,
+            Bridging: BridgeFit,
             Implicit: ImplicitFit,
             Generative: LearnedFit,
             PartlyKnown: CompletedFit,

@@ -20,7 +20,7 @@ ORDER = (
     "nuts", "gibbs", "guided_svi", "mle", "maximum_likelihood", "amortised_svi", "em", "pca", "iwae", "vq", "pcd", "hmc",
     "full_rank", "mean_field", "laplace", "map", "random_walk", "mala", "tempering", "metropolis", "low_rank", "sgld", "icm",
     "minimum_cut", "score_matching", "sliced_score_matching", "pseudo_likelihood", "cd", "greedy", "annealing",
-    "cycle_gan", "r3gan", "wgan_gp", "gan", "sinkhorn", "sliced_wasserstein", "mmd", "wgan",
+    "bridge_matching", "cycle_gan", "r3gan", "wgan_gp", "gan", "sinkhorn", "sliced_wasserstein", "mmd", "wgan",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Checks of programs that were learned from their draws: the draws beside rows, and how the game went."""
 
-from probgen.diagnostics.samples import beside, denoisers, looks
+from probgen.diagnostics.samples import beside, bridges, denoisers, looks
 
 CHECKS = (*beside.CHECKS, *looks.CHECKS)
 OF_NOISE = (*denoisers.CHECKS, *beside.CHECKS)  # of diffusion models
+OF_BRIDGES = (*beside.CHECKS, *bridges.CHECKS)

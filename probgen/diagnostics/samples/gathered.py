@@ -29,7 +29,8 @@ class Gathered:
     """Features (row, dim) of `known` rows, of `held` ones and of `draws`.
 
     rows: those that as many of the draws are held against one by one, with their inputs beside, `beside`; own: whether these are
-    held-out rows alone; paired: whether there are inputs. low, high: see `outside`; bad: draws that are NaN or infinite.
+    held-out rows alone; paired: whether there are inputs, each of its row.
+    low, high: see `outside`; bad: draws that are NaN or infinite.
     """
 
     known: np.ndarray
@@ -61,7 +62,9 @@ def _gather(fit: Any) -> Gathered | None:
     count = min(most, max(target.num_rows, ENOUGH))
     given = np.concatenate([against, rng.choice(known, max(count - len(against), 0))])[:count]
     inputs = {k: np.asarray(target.data[k]) for k in target.inputs}
-    drawn = _drawn(fit, {k: v[given] for k, v in inputs.items()}, count)
+    unpaired = getattr(target, "unpaired", False)  # inputs are rows of another kind, which say nothing of these
+    picked = _others(fit, inputs, count, rng) if unpaired else given
+    drawn = _drawn(fit, {k: v[picked] for k, v in inputs.items()}, count)
     if drawn is None:
         return None
     every, sites = target.all_rows(), [v.name for v in target.visible]
@@ -70,15 +73,23 @@ def _gather(fit: Any) -> Gathered | None:
     good = np.all([np.isfinite(v).all(1) for v in draws.values()], axis=0)
     parts = [_features(rows[k], np.where(good[:, None], draws[k], rows[k][0]), known[:MOST]) for k in sites]
     x, y = (np.concatenate([part[i] for part in parts], 1) for i in (0, 1))
-    told = [_inputs(v, given, known) for v in inputs.values()]
+    told = [_inputs(v, given, known) for v in inputs.values() if not unpaired]
     size = len(against)
     raw = np.concatenate([rows[k] for k in sites], 1)
     return Gathered(
         known=x[known], held=x[held], draws=y[good], rows=np.concatenate([x[against], *(t[:size] for t in told)], 1),
-        beside=np.concatenate([y[:size], *(t[:size] for t in told)], 1), own=len(held) >= ENOUGH, paired=bool(inputs),
+        beside=np.concatenate([y[:size], *(t[:size] for t in told)], 1), own=len(held) >= ENOUGH, paired=bool(told),
         values=(raw[known], raw[held], np.concatenate([draws[k] for k in sites], 1)[good]),
         groups=_groups([rows[k] for k in sites]), bad=int((~good).sum()),
     )  # fmt: skip
+
+
+def _others(fit: Any, inputs: dict[str, np.ndarray], count: int, rng: Any) -> np.ndarray:
+    """Indices of so many rows of another kind, those held out first: (count,)."""
+    (rows,) = inputs.values()
+    apart = getattr(fit.inference, "held_given", None)
+    held = np.asarray(apart(fit.state, len(rows)), int) if apart and fit.state else np.zeros(0, int)
+    return np.concatenate([held[:count], rng.integers(len(rows), size=max(count - len(held), 0))])
 
 
 def _size(fit: Any) -> int:

@@ -16,6 +16,7 @@ from probgen.engine.numpyro import probe as probing
 from probgen.engine.numpyro.batches import OfBatch
 from probgen.engine.numpyro.events import spaces
 from probgen.engine.numpyro.noise import asked as denoising
+from probgen.engine.numpyro.noise import bridged as bridging
 from probgen.engine.numpyro.noise.completing import completable
 from probgen.engine.numpyro.noise.diffused import diffused
 from probgen.engine.numpyro.programs import parameters as registered
@@ -35,7 +36,7 @@ from probgen.programs.autoguides import is_auto, own_program, unwrapped
 from probgen.programs.pinned import pinned
 from probgen.target import Target
 
-__all__ = ["Executor", "denoising", "guided", "name", "prepare", "with_parameters"]
+__all__ = ["Executor", "bridging", "denoising", "guided", "name", "prepare", "with_parameters"]
 
 
 def prepare(

@@ -23,6 +23,7 @@ from probgen.engine.numpyro.programs.parameters import Learned
 from probgen.engine.numpyro.programs.stated import HasState, stated
 from probgen.engine.numpyro.programs.structure import MEASURES, Structure, settings
 from probgen.engine.numpyro.programs.tracing import structure_of
+from probgen.engine.numpyro.targets.implicit import WITHOUT_DENSITY
 from probgen.target import Implicit, Target
 
 TOLERANCE = 1e-3  # of the log density of two rows against the sum of theirs
@@ -33,7 +34,7 @@ SHARED = (
 )
 
 NO_ROWS = (
-    "{0!r} is observed at Delta(...), which has no density: the program is learned from draws of rows, and it is none of rows.\n"
+    "{0!r} is observed at a distribution that has no density: the program is learned from draws of rows, and it is none of rows.\n"
     "Write what it says of one row, obs=x with x=None by default, or every site in a plate over the rows."
 )
 
@@ -62,7 +63,9 @@ def read(program: Callable[..., Any], arrays: Arrays, static: Arrays, precision:
         raise
     if bound or not structure.learnable:
         return of_structure(structure, arrays)
-    if points := [site.name for site in structure.sites if site.kind == "observed" and site.distribution == "Delta"]:
+    if points := [
+        site.name for site in structure.sites if site.kind == "observed" and site.distribution in WITHOUT_DENSITY
+    ]:
         if target := _implicit(program, arrays, static, precision) or rows():
             return target
         raise ValueError(NO_ROWS.format(points[0]))

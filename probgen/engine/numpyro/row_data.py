@@ -15,6 +15,7 @@ from numpyro.infer import init_to_uniform
 
 from probgen.data.checks import check_support
 from probgen.data.grey import is_grey, loosened
+from probgen.engine.numpyro.noise.bridged import as_unpaired
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
@@ -23,7 +24,6 @@ from probgen.engine.numpyro.targets import implicit
 from probgen.engine.numpyro.targets.implicit import Wrong
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
-from probgen.engine.numpyro.targets.unpaired import as_map
 
 
 def rows_of(
@@ -40,7 +40,7 @@ def rows_of(
     count = len(arrays[candidates[0]]) if arrays[candidates[0]].ndim else 0
     shared = [k for k in arrays if k not in candidates]
     by_row = [k for k in shared if arrays[k].ndim and len(arrays[k]) == count]
-    others, wrong = [k for k in shared if arrays[k].ndim and k not in by_row], None
+    others, wrong = [k for k in shared if arrays[k].ndim and len(arrays[k]) > 1 and k not in by_row], None
     for sliced in [[], by_row] if by_row else [[]]:
         try:
             found = rows_with(program, arrays, static, precision, candidates, [*candidates, *sliced])
@@ -63,7 +63,7 @@ def _unpaired(
     one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
     try:
         points = implicit.points_of(program, {**one_of, **static}, candidates)
-        found = as_map(implicit.implicit(program, arrays, static, precision, points, sliced)) if points else None
+        found = as_unpaired(implicit.implicit(program, arrays, static, precision, points, sliced)) if points else None
     except Wrong:
         raise
     except Exception:
@@ -87,7 +87,7 @@ def rows_with(
     if points:
         try:
             _check_counts(arrays, sliced)
-            return as_map(implicit.implicit(program, arrays, static, precision, points, sliced))
+            return as_unpaired(implicit.implicit(program, arrays, static, precision, points, sliced))
         except Wrong:
             raise
         except Exception:

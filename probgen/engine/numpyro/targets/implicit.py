@@ -22,7 +22,10 @@ from probgen.engine.numpyro.programs.tracing import structure_of
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.draws import innermost
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
+from probgen.nets.bridges.drift import Driven
 from probgen.target import Implicit, Site, Variable
+
+WITHOUT_DENSITY = (Delta.__name__, Driven.__name__)
 
 
 class Wrong(ValueError):
@@ -37,7 +40,7 @@ class NumpyroImplicit(NumpyroRows, Implicit):
 
     @property
     def variables(self) -> dict[str, Variable]:
-        points = [s for s in self.structure.row_sites if s.distribution == Delta.__name__]
+        points = [s for s in self.structure.row_sites if s.distribution in WITHOUT_DENSITY]
         return super().variables | {s.name: Variable(s.name, s.shape, "reals") for s in points}
 
 
@@ -58,7 +61,7 @@ def points_of(program: Callable[..., Any], data: Mapping[str, Any], candidates: 
                     found[source] = Site(name, "observed", shape, distribution=kind, source=source, masked=weighs)
 
     jax.eval_shape(look, {k: v for k, v in data.items() if hasattr(v, "shape") and k in candidates})
-    return found if any(site.distribution == Delta.__name__ for site in found.values()) else {}
+    return found if any(site.distribution in WITHOUT_DENSITY for site in found.values()) else {}
 
 
 def implicit(

@@ -45,6 +45,11 @@ class NumpyroUnpaired(NumpyroImplicit):
         return next(iter(self.keywords))
 
     @property
+    def unpaired(self) -> bool:
+        """Whether rows of both kinds are no partners; paired ones are learned without a way back."""
+        return self.structure.guide is not None
+
+    @property
     def num_given(self) -> int:
         """How many rows are given."""
         return len(self.arrays[self.given])
@@ -87,12 +92,14 @@ class NumpyroUnpaired(NumpyroImplicit):
         """What the guide makes of rows (row, *event)."""
         return jax.vmap(lambda x: self._returned(parameters, x)["value"], axis_name=ROWS)(x)
 
-    def _returned(self, parameters: Any, x: Any) -> dict[str, Any]:
+    def _returned(self, parameters: Any, x: Any, shown: Any = None) -> dict[str, Any]:
+        """The guide's site given a row; shown: a value that stands for its draw."""
         guide = self.structure.guide
         own = {k: parameters[k] for k in guide.parameters}
         run = lambda: guide(**self._taken(guide.program, {self.made: x}), **own)  # noqa: E731
         with handlers.block():
-            trace = handlers.trace(handlers.seed(run, jax.random.key(0))).get_trace()
+            seeded = handlers.seed(handlers.substitute(run, data=shown or {}), jax.random.key(0))
+            trace = handlers.trace(seeded).get_trace()
         drawn = {k: s for k, s in trace.items() if s["type"] == "sample"}
         if list(drawn) != [self.given]:
             raise ValueError(
