@@ -45,4 +45,7 @@ class Completing(Learner[Completable]):
     def prepare(self, target: Any) -> Any:
         if why := getattr(target, "no_score", ""):
             raise Incompatible(why)
-        return target.alone()
+        found = target.alone()
+        if found.linear and self.noise is not None:
+            raise ValueError("noise is of points known in part; of combinations say pg.Linear(of, value, noise).")
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from probgen.engine import denoising
 from probgen.engine.denoising import Draw
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedDenoiser, LogProb
+from probgen.programs.linear import Linear
 from probgen.target import Diffused, Target
 
 OWN = "own"
@@ -105,11 +107,28 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         return denoising.density(self.target, self.answer, given, seed)
 
     def condition(self, x: Any = None, /, **given: Any) -> Target:
-        """The target of a new point, known in part: see `LearnedFit.condition`; "twisted_smc" and "guided" complete it."""
-        found: Any = super().condition(x, **given)
+        """The target of a new point, of which something was seen: "twisted_smc" and "guided" draw the rest.
+
+        x, given: the point itself, NaN where it is not known; or `pg.Linear`: averages, grey, a point under noise, any A x + noise.
+        """
+        found: Any = self._seen(self._named(x, given))
         if getattr(self.inference, "coupled", False):
             found.no_score = NO_SCORE.format("A completion by the denoiser", self.inference.name)
         return found
+
+    def _seen(self, named: Mapping[str, Any]) -> Target:
+        combined = {}
+        for keyword in [k for k, v in named.items() if isinstance(v, Linear) and k in self.target.keywords]:
+            if why := self.target.cannot_denoise():
+                raise Incompatible(f"pg.Linear is for models with a denoiser of reals. {why}")
+            site, shape = self._shapes[keyword]
+            columns = functools.partial(denoising.columns, self.target)
+            combined[keyword] = named[keyword].combined(site, shape, columns)
+        if not combined:
+            return super().condition(**named)
+        self._check_seen()
+        rest = {k: v for k, v in named.items() if k not in combined}
+        return self.target.learned(self.answer, {**self._one(rest, unknown=True), **combined})
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points between two, {site: (num_points, *event)}: the flow takes both to noise, and the great circle between back.

@@ -10,11 +10,12 @@ from probgen.target import Target
 class PartlyKnown(Target):
     """The point alone, in the units that the denoiser sees, without the levels of a chain: what the denoiser's algorithms take.
 
-    dim: its size.
+    dim: its size; linear: whether combinations of it were seen, `pg.Linear`, with their own noise.
     """
 
     offers = "PartlyKnown"
     dim: int
+    linear: bool
 
     def constrain(self, draws: Any) -> Any:
         """The site at draws (chain, draw, dim): {site: (chain, draw, *event)}."""

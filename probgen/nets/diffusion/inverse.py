@@ -28,7 +28,7 @@ COVARIANCES = ("jacobian", "variance")
 
 
 class Seen(eqx.Module):
-    """What was seen of a point: y (seen,), the standard deviation of its noise (), above zero, and A."""
+    """What was seen of a point: y (seen,), the standard deviation of its noise, () or (seen,), above zero, and A."""
 
     y: eqx.AbstractVar[Any]
     noise: eqx.AbstractVar[Any]
@@ -39,7 +39,7 @@ class Seen(eqx.Module):
 
     @abstractmethod
     def spread(self, variance: Any) -> Any:
-        """A diag(variance) A' of (*event): its diagonal where it has no more, else a matrix: (seen,) or (seen, seen)."""
+        """A diag(variance) A', of () or (*event): its diagonal where it has no more, else a matrix: (seen,) or (seen, seen)."""
 
 
 class Coordinates(Seen):
@@ -53,11 +53,41 @@ class Coordinates(Seen):
         return jnp.ravel(x)[self.indices]
 
     def spread(self, variance: Any) -> Any:
-        return self.of(variance)
+        return self.of(variance) if jnp.ndim(variance) else variance + jnp.zeros_like(self.y)
+
+
+class Gathered(Seen):
+    """Weighted sums of some of the flattened point's numbers, of which none is in two: averages of squares, grey, a point in noise.
+
+    indices, weights: (seen, most).
+    """
+
+    y: Any
+    noise: Any
+    indices: Any
+    weights: Any
+
+    def of(self, x: Any) -> Any:
+        return jnp.sum(self.weights * jnp.ravel(x)[self.indices], -1)
+
+    def spread(self, variance: Any) -> Any:
+        of_each = jnp.ravel(variance)[self.indices] if jnp.ndim(variance) else variance
+        return jnp.sum(self.weights**2 * of_each, -1)
+
+
+class Overlapping(Gathered):
+    """The same where a number may be in several: blur. size: of the point."""
+
+    size: int = eqx.field(static=True)
+
+    def spread(self, variance: Any) -> Any:
+        matrix = jnp.zeros((len(self.y), self.size), self.weights.dtype)
+        matrix = matrix.at[jnp.arange(len(self.y))[:, None], self.indices].add(self.weights)
+        return spread_of(matrix, variance)
 
 
 class Combinations(Seen):
-    """Linear combinations of the flattened point: super-resolution, blur, grey. matrix: (seen, size)."""
+    """Linear combinations of the flattened point by a matrix: (seen, size)."""
 
     y: Any
     noise: Any
@@ -67,7 +97,12 @@ class Combinations(Seen):
         return self.matrix @ jnp.ravel(x)
 
     def spread(self, variance: Any) -> Any:
-        return (self.matrix * jnp.ravel(variance)) @ self.matrix.T
+        return spread_of(self.matrix, variance)
+
+
+def spread_of(matrix: Any, variance: Any) -> Any:
+    """A diag(variance) A': (seen, seen). Of one variance for all, it is the same for all points of a batch, and found once."""
+    return (matrix * jnp.ravel(variance)) @ matrix.T if jnp.ndim(variance) else variance * (matrix @ matrix.T)
 
 
 def inpainted(known: Any, noise: Any = 0.01) -> Coordinates:
@@ -131,7 +166,6 @@ class Informed(Denoiser):
         believe = lambda z: (lambda p: (p.mean, p.variance))(self.denoiser(z, t))  # noqa: E731
         mean, back, variance = jax.vjp(believe, z, has_aux=True)
         lift = jax.linear_transpose(self.seen.of, z)
-        variance = variance + jnp.zeros_like(mean)
         trusted = self.schedule.log_snr(t) >= (math.log(self.since) if self.since else -math.inf)
 
         def carried(v: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.noise.combined import sites_of, told
 from probgen.engine.numpyro.noise.known import Found, look, site_of
 from probgen.engine.numpyro.programs.structure import KNOWN, VALUE
 from probgen.engine.numpyro.targets.base import NumpyroTarget
@@ -48,6 +49,10 @@ class Alone(NumpyroTarget, PartlyKnown):
         return self.site.size
 
     @property
+    def linear(self) -> bool:
+        return bool(sites_of(self.arrays))
+
+    @property
     def whole(self) -> int:
         """The largest of whole numbers; 0 for reals."""
         return {"bits": 1, "levels": self.site.levels - 1}.get(self.site.kind, 0)
@@ -69,6 +74,8 @@ class Alone(NumpyroTarget, PartlyKnown):
         """
         low, high = self.ends
         span = (high - low).ravel()
+        if self.linear:
+            return self._combined(low.ravel(), span, covariance)
         name, at = self.site.name, self.arrays[self.site.name + AT]
         y = ((self.arrays[name + VALUE] - low).ravel() / span)[at]
         own = ROUNDED if self.whole else None
@@ -81,9 +88,24 @@ class Alone(NumpyroTarget, PartlyKnown):
         informed = Informed(found.denoiser, Coordinates(y, width, at), kind, TRUSTED, SLACK)
         return informed, found.variance, -jnp.sum(jnp.log(jnp.abs(span[at])))
 
+    def _combined(self, low: Any, span: Any, covariance: str) -> tuple[Informed, str, Any]:
+        """The same of combinations, each divided by its length in the denoiser's units."""
+        found, seen = self.found(jnp.zeros(self.site.shape)), told(self.arrays, self.site.name)
+        length = seen.length(span)
+        y = (seen.y - seen.of(low)) / length
+        if seen.noise is not None:
+            width = seen.noise / length
+        else:
+            width = ROUNDED * seen.length(jnp.ones_like(span)) / length if self.whole else jnp.full_like(y, EQUAL)
+        kind: Any = covariance
+        if covariance == "auto":
+            kind = "jacobian" if len(y) <= DENSE else "variance"
+        informed = Informed(found.denoiser, seen.seen(y, width, span, length), kind, TRUSTED, SLACK)
+        return informed, found.variance, -jnp.sum(jnp.log(length))
+
     def settled(self, x: Any, noise: float | None) -> Any:
         """Points (particle, *event) that are what is known, where that is known without noise."""
-        if noise is not None:
+        if noise is not None or self.linear:
             return x
         low, high = self.ends
         name = self.site.name
@@ -133,6 +155,16 @@ class CompletableContinuous(NumpyroContinuous, _Both):
     """Unknowns in R^n, completable by the denoiser."""
 
 
+class CompletableAlone(NumpyroTarget, _Both):
+    """A point of which combinations were seen: of no other kind, as its own density knows nothing of them."""
+
+    def alone(self) -> Alone:
+        found = Alone(self.structure, self.arrays)
+        found.notes = self.notes
+        _check_units(found)
+        return found
+
+
 class CompletableMixed(NumpyroMixed, _Both):
     """Whole numbers and the levels of a chain, completable by the denoiser."""
 
@@ -143,6 +175,8 @@ KINDS: dict[type, type] = {NumpyroContinuous: CompletableContinuous, NumpyroMixe
 def completable(target: Target) -> Any:
     """The target as one that a denoiser can complete, where its program has one of what is known in part; else as it is."""
     own: Any = target
+    if seen := sites_of(getattr(own, "arrays", ())):
+        return _alone(own, seen[0])
     if type(target) not in KINDS or site_of(own.arrays) is None or not _has_denoiser(own):
         return target
     found = KINDS[type(target)](own.structure, own.arrays)
@@ -150,9 +184,17 @@ def completable(target: Target) -> Any:
     return found
 
 
+def _alone(target: Any, site: str) -> CompletableAlone:
+    if not _has_denoiser(target):
+        raise Incompatible(f"The program has no denoiser of {site!r}: pg.Linear is for what a diffusion model draws.")
+    found = CompletableAlone(target.structure, target.arrays)
+    found.notes = target.notes
+    return found
+
+
 def _has_denoiser(target: Any) -> bool:
     name = site_of(target.arrays)
-    shape = np.shape(target.arrays[f"{name}{KNOWN}"])
+    shape = next((v.shape for v in target.structure.variables if v.name == name), ())
     seen: list[bool] = []
 
     def see() -> None:
