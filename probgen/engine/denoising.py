@@ -70,6 +70,11 @@ def paths(
     return _of(target).paths(target, answer, rows, count, seed, draw)
 
 
+def calibration(target: Diffused, answer: Arrays) -> Mapping[str, np.ndarray]:
+    """What rows say of the denoiser by level of noise: log_snr, gain, slope, offset, missed."""
+    return _of(target).calibration(target, answer)
+
+
 def columns(target: Diffused, function: Callable[..., Any], points: np.ndarray) -> np.ndarray:
     """A user's function of one point, in the words of the engine, of many: (point, *event) -> (point, *value)."""
     return _of(target).columns(function, points)

@@ -112,9 +112,15 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         x, given: the point itself, NaN where it is not known; or `pg.Linear`: averages, grey, a point under noise, any A x + noise.
         """
         found: Any = self._seen(self._named(x, given))
+        found.calibration = lambda: self._calibration
         if getattr(self.inference, "coupled", False):
             found.no_score = NO_SCORE.format("A completion by the denoiser", self.inference.name)
         return found
+
+    @functools.cached_property
+    def _calibration(self) -> Mapping[str, np.ndarray]:
+        """What rows say of the network's means."""
+        return denoising.calibration(self.target, self.answer)
 
     def _seen(self, named: Mapping[str, Any]) -> Target:
         combined = {}
@@ -198,6 +204,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
 
     def _check_score(self, what: str) -> None:
         """Raise Incompatible where the network's velocity gives no score: noise was chosen for its points."""
+        found.calibration = lambda: self._calibration
         if getattr(self.inference, "coupled", False):
             raise Incompatible(NO_SCORE.format(what, self.inference.name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from probgen.target import Target
@@ -16,6 +17,11 @@ class PartlyKnown(Target):
     offers = "PartlyKnown"
     dim: int
     linear: bool
+    calibration: Callable[[], Mapping[str, Any]] | None = None
+
+    def calibrated(self) -> PartlyKnown:
+        """The same with what rows say of the denoiser."""
+        raise NotImplementedError
 
     def constrain(self, draws: Any) -> Any:
         """The site at draws (chain, draw, dim): {site: (chain, draw, *event)}."""
@@ -29,6 +35,7 @@ class Completable(Target):
     """
 
     offers = "Completable"
+    calibration: Callable[[], Mapping[str, Any]] | None = None  # what rows say of the denoiser, by the fit that learned from them
 
     def alone(self) -> PartlyKnown:
         """The target as the denoiser's algorithms take it; raises Incompatible where its units are not the program's."""

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import runtime
-from probgen.nets.diffusion.inverse import Combinations, Gathered, Overlapping, Seen
 from probgen.programs.linear import Combined
 
 Y, APART, OVERLAPPING, WEIGHTS, NOISE, SHOWN, TRUTH = (
@@ -31,26 +30,6 @@ class Told:
     at: Any
     noise: Any
     apart: bool
-
-    def of(self, x: Any) -> Any:
-        """A x of a flattened point: (size,) -> (seen,)."""
-        return self.weights @ x if self.at is None else jnp.sum(self.weights * x[self.at], -1)
-
-    def _weighed(self, span: Any) -> Any:
-        return self.weights * (span if self.at is None else span[self.at])
-
-    def length(self, span: Any) -> Any:
-        """Of every row, in other units of the point: (seen,)."""
-        return jnp.sqrt(jnp.sum(self._weighed(span) ** 2, -1))
-
-    def seen(self, y: Any, noise: Any, span: Any, length: Any) -> Seen:
-        """A diag(span), every row over a length, and other y: what is seen by a denoiser."""
-        weights = self._weighed(span) / length[:, None]
-        if self.at is None:
-            return Combinations(y, noise, weights)
-        if self.apart:
-            return Gathered(y, noise, self.at, weights)
-        return Overlapping(y, noise, self.at, weights, len(span))
 
 
 def data_of(site: str, combined: Combined) -> dict[str, np.ndarray]:
