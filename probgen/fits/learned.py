@@ -240,7 +240,8 @@ class LearnedFit(Fit, FittedParameters):
         self._check(given)
         if seen := [k for k, v in given.items() if isinstance(v, Linear)]:
             raise Incompatible(
-                f"{seen[0]} is a pg.Linear, which is for what a diffusion model draws; give {seen[0]} itself, with NaN where it is not known."
+                f"{seen[0]} is a pg.Linear, which is for what a diffusion model draws.\n"
+                f"Give {seen[0]} itself, with NaN where it is not known."
             )
         point = {k: read(k, v, unknown) for k, v in given.items()}
         for keyword, value in point.items():

@@ -31,7 +31,9 @@ class Gather(ABC):
         """Indices and weights, (number, count) each; ValueError where the shapes do not fit."""
         at = self.indices(event, shape)
         if at is None:
-            raise ValueError(f"value has shape {shape}; expected {self.expected(event)}, as one {name} has shape {event}.")
+            raise ValueError(
+                f"value has shape {shape}; expected {self.expected(event)}, as one {name} has shape {event}."
+            )
         at = at.reshape(-1, at.shape[-1])
         return at, np.broadcast_to(self.weights(at.shape[1]), at.shape)
 

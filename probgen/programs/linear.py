@@ -1,4 +1,4 @@
-"""What was seen of a point, y = A x + noise: averages of a picture, its grey, itself under noise, or any combinations of its numbers."""
+"""What was seen of a point, y = A x + noise: averages of a picture, its grey, itself under noise, or any combinations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ MOST = 50_000_000  # numbers of A that are kept
 AT_ONCE = 4_000_000  # numbers of what A says of unit points, at once
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey: ITU-R BT.601
 
-Columns = Callable[[Callable[..., Any], np.ndarray], np.ndarray]  # a function of one point, of many: (point, *event) -> (point, *y)
+Columns = Callable[
+    [Callable[..., Any], np.ndarray], np.ndarray
+]  # a function of one point, of many: (point, *event) -> (point, *y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,9 @@ class Linear:
     def __post_init__(self) -> None:
         value = read("value", self.value, unknown=True).astype(float)
         if np.isnan(value).all():
-            raise ValueError("Nothing was seen: every number of value is NaN. fit.sample(64) draws from the model itself.")
+            raise ValueError(
+                "Nothing was seen: every number of value is NaN. fit.sample(64) draws from the model itself."
+            )
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "noise", None if self.noise is None else _noise(self.noise, value.shape))
 
@@ -135,7 +139,9 @@ class Combined(NamedTuple):
         off = empty & (self.y != 0)
         if off.any() and self.noise is None:
             i = int(np.argmax(off))
-            raise ValueError(f"A of {name} is zero for number {i} of y, which is {self.y[i]:g}: no {name} gives that exactly.")
+            raise ValueError(
+                f"A of {name} is zero for number {i} of y, which is {self.y[i]:g}: no {name} gives that exactly."
+            )
         if self.noise is not None or not empty.any():
             return self
         return self._replace(y=self.y[~empty], at=self.at[~empty], weights=self.weights[~empty])
@@ -145,7 +151,9 @@ def _noise(noise: Any, shape: tuple[int, ...]) -> np.ndarray:
     found = read("noise", noise, finite=False).astype(float)
     bad = ~(np.isfinite(found) & (found > 0))
     if bad.any():
-        raise ValueError(f"noise is {found[bad].ravel()[0]:g}; expected a standard deviation above 0, or None for none.")
+        raise ValueError(
+            f"noise is {found[bad].ravel()[0]:g}; expected a standard deviation above 0, or None for none."
+        )
     if found.shape not in ((), shape):
         raise ValueError(f"noise has shape {found.shape}; expected one number, or {shape} as value has.")
     return found
@@ -192,7 +200,9 @@ def _check_linear(name: str, of: Any, event: tuple[int, ...], shape: tuple[int, 
     try:
         said = columns(of, np.stack([a, b, a + 2 * b, np.zeros(event)]))
     except Exception as error:
-        raise ValueError(f"of= does not run on one {name}, of shape {event}: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"of= does not run on one {name}, of shape {event}: {type(error).__name__}: {error}"
+        ) from error
     if said.shape[1:] != shape:
         raise ValueError(f"of= says {said.shape[1:]} of one {name}, of shape {event}; value has shape {shape}.")
     if not np.isfinite(said).all():

@@ -145,8 +145,8 @@ class Informed(Denoiser):
 
     covariance: "jacobian" for C above, at one derivative a number in y (above DENSE, a few by conjugate gradients, and no density);
     "variance" for the denoiser's own variance of every coordinate, at one derivative in all.
-    wary: for networks, whose derivative is none of a mean's: C is symmetric, and what is not of it tells how wrong it is. As much is
-    added to S, and where it is half of the denoiser's own variance, that stands for C. Nothing changes for denoisers that are exact.
+    wary: for networks, whose derivative is none of a mean's: C is symmetric, and what is not of it tells how wrong it is. As
+    much is added to S, and where it is half of the denoiser's own variance, that stands for C. Exact denoisers stay so.
     """
 
     schedule: Schedule

@@ -4,8 +4,9 @@ A particle moves by the chain's own step, its mean pulled towards that at E[x | 
 
     w = p(z_s | z_t) p~(y | z_s) / (q(z_s | z_t, y) p~(y | z_t)),
 
-p~ being an approximation, that of `inverse` or of `Twist`. At the last step p~ gives way to p(y | z), which is exact, so that the mean weight is an
-unbiased estimate of the evidence of y under the chain, however rough p~: that costs particles, and shows in their effective number.
+p~ being an approximation, that of `inverse` or of `Twist`. At the last step p~ gives way to p(y | z), which is exact, so that
+the mean weight is an unbiased estimate of the evidence of y under the chain, however rough p~: that costs particles, and shows
+in their effective number.
 Wu et al. 2023 (arXiv:2306.17775).
 """
 
@@ -46,7 +47,7 @@ class Calibration(NamedTuple):
 
 
 class Turned(NamedTuple):
-    """Directions among the numbers of y, (seen, seen) or None for these themselves; along each the variance of A x, and of its noise."""
+    """Directions among the numbers of y, (seen, seen), or None for these themselves; of each A x's variance, and the noise's."""
 
     basis: Any
     spread: Any

@@ -16,7 +16,10 @@ from probgen.target import Arrays
 LEVELS, ROWS = 32, 500
 CELLS = 16_000_000  # numbers of rows at all levels
 RIDGE = 1e-3  # of the variance of what is regressed on
-CLEAN = 2.0, 5.0  # log SNR from which, and above which alone, a denoiser's own means count: those that the chain ends by
+CLEAN = (
+    2.0,
+    5.0,
+)  # log SNR from which, and above which alone, a denoiser's own means count: those that the chain ends by
 FIELDS = ("log_snr", "gain", "slope", "offset", "missed")
 
 
@@ -34,8 +37,8 @@ def calibration(target: Any, answer: Arrays, seed: int = 0) -> dict[str, np.ndar
 @jax.jit
 def _calibrated(target: Any, parameters: Any, key: Any, rows: Any) -> Any:
     schedule = target.denoised(parameters, jax.tree.map(lambda x: x[0], rows))[0].schedule
-    ends = [jnp.clip(schedule.log_snr(jnp.asarray(t)), *FARTHEST) for t in (1.0, max(schedule.first, 1e-6))]
-    log_snr = jnp.linspace(*ends, LEVELS)
+    low, high = (jnp.clip(schedule.log_snr(jnp.asarray(t)), *FARTHEST) for t in (1.0, max(schedule.first, 1e-6)))
+    log_snr = jnp.linspace(low, high, LEVELS)
 
     def level(at: Any) -> Any:
         key, log_snr = at
@@ -55,7 +58,7 @@ def _one(target: Any, parameters: Any, t: Any, key: Any, row: Any) -> Any:
 
 
 def _regressed(share: Any, x: Any, m: Any, z: Any) -> Any:
-    """Gain, slope, offset by least squares, a share of them those of m itself: (*event) each, of (row, *event); and what is left."""
+    """Gain, slope, offset by least squares, a share of them m's own: (*event) each, of (row, *event); and what is left."""
     a, b, c = (v - v.mean(0) for v in (x, m, z))
     over = lambda u, v: (u * v).mean(0)  # noqa: E731
     mm, zz, mz = over(b, b) * (1 + RIDGE) + 1e-12, over(c, c) * (1 + RIDGE) + 1e-12, over(b, c)

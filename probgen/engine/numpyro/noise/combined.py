@@ -13,8 +13,8 @@ import numpy as np
 from probgen import runtime
 from probgen.programs.linear import Combined
 
-Y, APART, OVERLAPPING, WEIGHTS, NOISE, SHOWN, TRUTH = (
-    f" {word} value" for word in ("seen", "apart", "overlapping", "weights", "noise", "shown", "truth")
+Y, APART, OVERLAPPING, WEIGHTS, NOISE, SHOWN, HIDDEN, TRUTH = (
+    f" {word} value" for word in ("seen", "apart", "overlapping", "weights", "noise", "shown", "hidden", "truth")
 )
 
 
@@ -34,7 +34,13 @@ class Told:
 
 def data_of(site: str, combined: Combined) -> dict[str, np.ndarray]:
     """The arrays of what was seen of a site; a matrix where most numbers of the point are in most of y."""
-    found = {Y: combined.y, NOISE: combined.noise, SHOWN: combined.value, TRUTH: combined.truth}
+    found = {
+        Y: combined.y,
+        NOISE: combined.noise,
+        SHOWN: np.nan_to_num(combined.value),
+        HIDDEN: np.isnan(combined.value),
+        TRUTH: combined.truth,
+    }
     if combined.apart:
         found |= {WEIGHTS: combined.weights, APART: combined.at}
     elif 2 * combined.weights.shape[1] < combined.size:

@@ -12,16 +12,16 @@ import numpy as np
 from probgen import runtime
 from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.noise import measuring
-from probgen.engine.numpyro.noise.combined import APART, sites_of, told
+from probgen.engine.numpyro.noise.combined import APART, HIDDEN, SHOWN, TRUTH, WEIGHTS, sites_of, told
 from probgen.engine.numpyro.noise.known import Found, look, site_of
-from probgen.engine.numpyro.programs.structure import KNOWN, VALUE
+from probgen.engine.numpyro.noise.measuring import EQUAL, ROUNDED
+from probgen.engine.numpyro.programs.structure import KNOWN, PARTLY, VALUE
 from probgen.engine.numpyro.targets.base import NumpyroTarget
 from probgen.engine.numpyro.targets.conditional import NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
-from probgen.engine.numpyro.noise.measuring import EQUAL, ROUNDED
 from probgen.nets.diffusion.inverse import DENSE, Coordinates, Informed, Overlapping
 from probgen.nets.diffusion.twisted import Twist
-from probgen.programs.completable import Completable, PartlyKnown
+from probgen.programs.completable import Completable, PartlyKnown, Told
 from probgen.target import Target, Variable
 
 AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
@@ -102,6 +102,15 @@ class Alone(NumpyroTarget, PartlyKnown):
         told = noise if noise is not None else ROUNDED if self.whole else None
         width = jnp.full_like(y, EQUAL) if told is None else told / jnp.abs(span[at])
         return Coordinates(y, width, at), -jnp.sum(jnp.log(jnp.abs(span[at])))
+
+    def told(self) -> Told:
+        name, held = self.site.name, {k: np.asarray(v, float) for k, v in self.arrays.items() if k.endswith(PARTLY)}
+        if not self.linear:
+            return Told(np.where(held[name + KNOWN] > 0, held[name + VALUE], np.nan), None, True)
+        shown = np.where(held[name + HIDDEN] > 0, np.nan, held[name + SHOWN])
+        rows = held[name + WEIGHTS]
+        itself = shown.shape == self.site.shape and rows.shape[1] == 1 and bool((rows == 1).all())
+        return Told(shown, held.get(name + TRUTH), itself)
 
     def calibrated(self) -> Alone:
         """The same with what rows say of the denoiser, where the fit is at hand that learned from them."""
@@ -184,7 +193,7 @@ KINDS: dict[type, type] = {NumpyroContinuous: CompletableContinuous, NumpyroMixe
 def completable(target: Target) -> Any:
     """The target as one that a denoiser can complete, where its program has one of what is known in part; else as it is."""
     own: Any = target
-    if seen := sites_of(getattr(own, "arrays", ())):
+    if seen := sites_of(getattr(own, "arrays", {})):
         return _alone(own, seen[0])
     if type(target) not in KINDS or site_of(own.arrays) is None or not _has_denoiser(own):
         return target

@@ -1,7 +1,7 @@
-"""What was seen of a point, in the units of its denoiser: combinations of length one that are orthogonal, each with a noise of its own.
+"""What was seen of a point, in the units of its denoiser: orthogonal combinations of length one, each with its noise.
 
-Combinations that share numbers become such by singular vectors: with A = W U s V', W the standard deviations of the noise, U' W^-1 y
-is s V' x and a noise of one. What of y is noise alone, as where it has more numbers than x, has its density in `volume`.
+Combinations that share numbers become such by singular vectors: with A = W U s V', W the noise's standard deviations,
+U' W^-1 y is s V' x and a noise of one. What of y is noise alone, as where it has more numbers than x, has its density in `volume`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from probgen.engine.numpyro.noise.combined import Told
