@@ -22,6 +22,7 @@ _WORDS = {
     "Model": "probgen.model",
     "product": "probgen.evaluate.product",
     "Fit": "probgen.fits.fit",
+    "Linear": "probgen.programs.linear",
     "LogProb": "probgen.fitted",
     "Incompatible": "probgen.algorithm",
     "data": "probgen.data",
@@ -32,6 +33,7 @@ _WORDS = {
 __all__ = [
     "Fit",
     "Incompatible",
+    "Linear",
     "LogProb",
     "Model",
     "compare",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from probgen.fits.fit import Fit as Fit
     from probgen.fitted import LogProb as LogProb
     from probgen.model import Model as Model
+    from probgen.programs.linear import Linear as Linear
     from probgen.run import fit as fit
     from probgen.run import load as load
     from probgen.run import resume as resume

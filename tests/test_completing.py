@@ -69,7 +69,9 @@ def test_particles_have_the_exact_conditional_and_evidence(completed):
     assert x[..., 0].mean() == pytest.approx(MEAN, abs=0.08)
     assert x[..., 0].var() == pytest.approx(VARIANCE, abs=0.06)
     found = completed.log_evidence
-    assert abs(found.value - LOG_EVIDENCE) < 5 * found.stderr + 0.01 < 0.5
+    assert abs(found.value - LOG_EVIDENCE) < 5 * found.stderr + 0.05 < 0.1, (
+        "50 levels are .045 off; see test_linear for the chain's own law"
+    )
     assert "chain of 50 levels" in found.kind
 
 
@@ -142,7 +144,7 @@ def test_what_is_refused(learned):
     target = learned.condition(x=KNOWN)
     for settings, told in [
         ({"noise": 0.0}, "above 0"),
-        ({"covariance": "dps"}, "known: auto, jacobian, variance"),
+        ({"covariance": "dps"}, "known: auto, jacobian, variance, rows"),
         ({"variance": "learned"}, "known: bridge, beta, posterior"),
         ({"num_steps": 1}, "at least 2"),
     ]:

@@ -93,13 +93,13 @@ def test_what_is_negative_in_a_spread_is_zero():
     assert float(log_det) == pytest.approx(np.linalg.slogdet(total)[1], abs=1e-3)
 
 
-def test_slack_and_a_late_start_bound_what_a_network_s_error_does():
+def test_what_is_not_symmetric_bounds_what_a_network_s_error_does():
     """A network whose derivative is mostly error in the noise: what it makes of the known part stays within the data's range."""
     wild = Network(schedules.Cosine(), lambda z, at: z + 0.3 * jnp.sin(7 * z[::-1]), "noise")
     problem = inpainted(np.array([1.0, np.nan]), 0.01)
     far = [
         max(float(jnp.abs(informed(z, t).mean - wild(z, t).mean)[1]) for t in (0.3, 0.6, 0.9, 0.999))
-        for informed in (Informed(wild, problem), Informed(wild, problem, since=0.1, slack=0.1))
+        for informed in (Informed(wild, problem), Informed(wild, problem, wary=True))
         for z in (jnp.array([0.4, -0.2]),)
     ]
     assert far[1] < 5 < far[0]

@@ -60,11 +60,16 @@ class TwistedSMC(Completing):
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it must be between 0 and 1")
 
+    def prepare(self, target: Any) -> Any:
+        found = super().prepare(target)
+        return found.calibrated() if self.covariance in ("auto", "rows") else found
+
     def _problem(self, target: Any) -> tuple[Any, Any, Any]:
         """The informed denoiser, the chain's step, and the log volume of what is known."""
         from probgen.nets.diffusion.samplers import Ancestral
 
-        informed, variance, volume = target.problem(self.noise, self.covariance)
+        covariance = "rows" if self.covariance == "auto" else self.covariance
+        informed, variance, volume = target.problem(self.noise, covariance)
         return informed, Ancestral(self.variance or variance), volume
 
     def init(self, key: Any, target: Any) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +68,16 @@ def paths(
 ) -> Mapping[str, np.ndarray]:
     """Times (step,), falling, and z at each, (count, step, *event)."""
     return _of(target).paths(target, answer, rows, count, seed, draw)
+
+
+def calibration(target: Diffused, answer: Arrays) -> Mapping[str, np.ndarray]:
+    """What rows say of the denoiser by level of noise: log_snr, gain, slope, offset, missed."""
+    return _of(target).calibration(target, answer)
+
+
+def columns(target: Diffused, function: Callable[..., Any], points: np.ndarray) -> np.ndarray:
+    """A user's function of one point, in the words of the engine, of many: (point, *event) -> (point, *value)."""
+    return _of(target).columns(function, points)
 
 
 def _of(target: Diffused) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from probgen.engine import denoising
 from probgen.engine.denoising import Draw
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedDenoiser, LogProb
+from probgen.programs.completable import OUTSIDE, outside
+from probgen.programs.linear import Combined, Linear
 from probgen.target import Diffused, Target
 
 OWN = "own"
@@ -24,6 +27,11 @@ NO_SCORE = (
     "{0} needs a score; this fit has none, since {1} paired noise with points.\n"
     "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
 )
+NO_PYRO = (
+    "pg.Linear is for NumPyro programs; points of Pyro programs are not completed.\n"
+    "Learn a NumPyro model, such as 'ddpm'; fit.sample(64, start=x, level=0.5) draws near a point."
+)
+ROWS = 500  # to which what was seen is compared
 HIDDEN = "{0} is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', unlabelled=0.1."
 
 
@@ -105,11 +113,48 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         return denoising.density(self.target, self.answer, given, seed)
 
     def condition(self, x: Any = None, /, **given: Any) -> Target:
-        """The target of a new point, known in part: see `LearnedFit.condition`; "twisted_smc" and "guided" complete it."""
-        found: Any = super().condition(x, **given)
+        """The target of a new point, of which something was seen: "twisted_smc" and "guided" draw the rest.
+
+        x, given: the point itself, NaN where it is not known; or `pg.Linear`: averages, grey, a point under noise, any A x + noise.
+        """
+        found: Any = self._seen(self._named(x, given))
+        found.calibration = lambda: self._calibration
         if getattr(self.inference, "coupled", False):
             found.no_score = NO_SCORE.format("A completion by the denoiser", self.inference.name)
         return found
+
+    @functools.cached_property
+    def _calibration(self) -> Mapping[str, np.ndarray]:
+        """What rows say of the network's means."""
+        return denoising.calibration(self.target, self.answer)
+
+    def _seen(self, named: Mapping[str, Any]) -> Target:
+        """The target of what was seen, with a word on numbers that are outside of what rows hold."""
+        self._check_seen()
+        combined = {k: self._combined(k, v) for k, v in named.items() if isinstance(v, Linear) and k in self._shapes}
+        point = self._one({k: v for k, v in named.items() if k not in combined}, unknown=True)
+        found: Any = self.target.learned(self.answer, {**point, **combined})
+        for keyword, site in self.target.keywords.items():
+            y, rows = {**point, **combined}.get(keyword), np.asarray(self.target.all_rows()[site], float)[:ROWS]
+            if isinstance(y, Combined):
+                told = outside(y.y, y.of(rows), y.noise)
+            elif y is not None and np.isnan(y).any() and not np.isnan(y).all():
+                told = outside(y[~np.isnan(y)], rows[:, ~np.isnan(y)], None)
+            else:
+                continue
+            if told is not None and hasattr(found, "arrays"):
+                found.arrays = {**found.arrays, f"{site}{OUTSIDE}": told}
+        return found
+
+    def _combined(self, keyword: str, seen: Linear) -> Combined:
+        if keyword not in self.target.keywords:
+            raise ValueError(f"{keyword} is an input of the program, which is given itself, and no pg.Linear.")
+        if why := self.target.cannot_denoise():
+            raise Incompatible(f"pg.Linear is for models with a denoiser of reals. {why}")
+        if self.target.engine != "numpyro":
+            raise Incompatible(NO_PYRO)
+        site, shape = self._shapes[keyword]
+        return seen.combined(site, shape, functools.partial(denoising.columns, self.target))
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points between two, {site: (num_points, *event)}: the flow takes both to noise, and the great circle between back.

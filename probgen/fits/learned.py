@@ -16,6 +16,7 @@ from probgen.data.inputs import first, read
 from probgen.engine import drawing
 from probgen.fits.fit import Fit
 from probgen.fitted import FittedParameters, LogProb
+from probgen.programs.linear import Linear
 from probgen.target import Conditional, Generative, Target
 
 
@@ -240,6 +241,11 @@ class LearnedFit(Fit, FittedParameters):
     def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
         """One point by keyword, as floats; unknown: whether NaN, or a mask, may say that a part is not known."""
         self._check(given)
+        if seen := [k for k, v in given.items() if isinstance(v, Linear)]:
+            raise Incompatible(
+                f"{seen[0]} is a pg.Linear, which is for what a diffusion model draws.\n"
+                f"Give {seen[0]} itself, with NaN where it is not known."
+            )
         point = {k: read(k, v, unknown) for k, v in given.items()}
         for keyword, value in point.items():
             if value.shape != self._shapes[keyword][1]:

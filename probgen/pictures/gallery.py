@@ -11,7 +11,7 @@ import numpy as np
 from probgen.algorithm import closest
 from probgen.diagnostics import Scalars, looked_at
 from probgen.fitted import Fitted, FittedBridge, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
-from probgen.pictures import bridges, density, diffusion, draws, implicit, latent, learned, samples, textures
+from probgen.pictures import bridges, completed, density, diffusion, draws, implicit, latent, learned, samples, textures
 from probgen.pictures.style import style
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
@@ -63,7 +63,8 @@ def pictures(fit: Fitted, var_names: str | Sequence[str] | None = None) -> list[
     if isinstance(fit.target, Field):
         return [_picture(title, note, draw, fit) for title, note, draw in textures.PICTURES]
     shown = chosen(in_order(fit), var_names)
-    return [_picture(title, note, draw, fit, shown) for title, note, draw in draws.PICTURES]
+    own: Sequence[Any] = completed.PICTURES if isinstance(fit.target, PartlyKnown) else ()
+    return [_picture(title, note, draw, fit, shown) for title, note, draw in (*own, *draws.PICTURES)]
 
 
 def _picture(title: str, note: str | Callable[[], str], draw: Any, *given: Any) -> Picture:
@@ -122,7 +123,9 @@ def _best(fit: Fitted) -> tuple[str, ...]:
         return ("new_points", "draws", "density", "samples", "filters", "losses", "loss")
     if isinstance(fit.target, Field):
         return ("pictures", "sources")
-    if isinstance(fit.target, Conditional | PartlyKnown):
+    if isinstance(fit.target, PartlyKnown):
+        return ("completion", "samples", "means", "posterior")
+    if isinstance(fit.target, Conditional):
         return ("samples", "means", "chains", "posterior", "posterior_predictive_check")
     return ("chains", "posterior", "posterior_predictive_check", "loss")
 

@@ -51,6 +51,8 @@ def _prepared_again(model: Model, target: Target, precision: str) -> Target:
     found = chosen.guided(chosen.prepare(model.program, on_host(target.data), precision, None), None, None)
     if why := getattr(target, "no_score", ""):  # of a fit whose denoiser is none
         found.no_score = why
+    if calibration := getattr(target, "calibration", None):
+        found.calibration = calibration
     return found
 
 

@@ -6,16 +6,18 @@ import numpy as np
 
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, beside, grade
+from probgen.programs.completable import FAR, OUTSIDE
 
 FEW = 20.0, 5.0  # effective particles of a run, at the worst time
 APART = 1.0, 3.0  # nats, the standard deviation of a run's log evidence
 R_HAT = 1.05, 1.2  # of points of equal weight, some of which are the same
+MUCH = 2.0  # ranges of the rows, by which what was seen is no longer likely to be of their kind
 MISSED = 4.0, 25.0  # mean square of what is drawn less what is known, in units of the noise
 
 
 def _more(evidence: Evidence) -> str:
     settings = evidence.settings
-    return f"num_particles={4 * settings['num_particles']}, or num_steps={2 * settings['num_steps']}; covariance='jacobian'"
+    return f"num_particles={4 * settings['num_particles']}, or num_steps={2 * settings['num_steps']}"
 
 
 def _effective(evidence: Evidence) -> Finding | None:
@@ -76,4 +78,18 @@ def _bias(evidence: Evidence) -> Finding | None:
     return Finding("bias", "warn", None, None, text, remedy) if text else None
 
 
-CHECKS = (_effective, _evidence, _runs, _known, _bias)
+def _outside(evidence: Evidence) -> Finding | None:
+    """Whether what was seen is far from what rows hold: the network has learned nothing there."""
+    told = next((np.asarray(v) for k, v in evidence.fit.target.data.items() if k.endswith(OUTSIDE)), None)
+    if told is None:
+        return None
+    count, y, low, high, far = (float(v) for v in told)
+    message = (
+        f"{count:.0f} numbers that were seen are outside of what rows hold: {y:g}, and rows from {low:g} to {high:g}; "
+        "the network has learned nothing there"
+    )
+    status = "fail" if far > MUCH else "warn"
+    return Finding("seen", status, far, FAR, message, "look at the units and the order of what was seen")
+
+
+CHECKS = (_outside, _effective, _evidence, _runs, _known, _bias)

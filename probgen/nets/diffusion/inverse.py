@@ -24,11 +24,12 @@ from probgen.nets.diffusion.denoiser import Denoiser, Posterior
 from probgen.nets.diffusion.schedules import Schedule
 
 DENSE = 128  # numbers in y up to which S is a matrix
+WARY = 1.5  # how much larger the largest error of a derivative is than that along one direction, or so
 COVARIANCES = ("jacobian", "variance")
 
 
 class Seen(eqx.Module):
-    """What was seen of a point: y (seen,), the standard deviation of its noise (), above zero, and A."""
+    """What was seen of a point: y (seen,), the standard deviation of its noise, () or (seen,), above zero, and A."""
 
     y: eqx.AbstractVar[Any]
     noise: eqx.AbstractVar[Any]
@@ -39,7 +40,12 @@ class Seen(eqx.Module):
 
     @abstractmethod
     def spread(self, variance: Any) -> Any:
-        """A diag(variance) A' of (*event): its diagonal where it has no more, else a matrix: (seen,) or (seen, seen)."""
+        """A diag(variance) A', of () or (*event): its diagonal where it has no more, else a matrix: (seen,) or (seen, seen)."""
+
+    def diagonal(self, variance: Any) -> Any:
+        """The diagonal of the same: (seen,)."""
+        found = self.spread(variance)
+        return found if jnp.ndim(found) < 2 else jnp.diagonal(found)
 
 
 class Coordinates(Seen):
@@ -53,11 +59,44 @@ class Coordinates(Seen):
         return jnp.ravel(x)[self.indices]
 
     def spread(self, variance: Any) -> Any:
-        return self.of(variance)
+        return self.of(variance) if jnp.ndim(variance) else variance + jnp.zeros_like(self.y)
+
+
+class Gathered(Seen):
+    """Weighted sums of some of the flattened point's numbers, of which none is in two: averages of squares, grey, a point in noise.
+
+    indices, weights: (seen, most).
+    """
+
+    y: Any
+    noise: Any
+    indices: Any
+    weights: Any
+
+    def of(self, x: Any) -> Any:
+        return jnp.sum(self.weights * jnp.ravel(x)[self.indices], -1)
+
+    def spread(self, variance: Any) -> Any:
+        of_each = jnp.ravel(variance)[self.indices] if jnp.ndim(variance) else variance
+        return jnp.sum(self.weights**2 * of_each, -1)
+
+
+class Overlapping(Gathered):
+    """The same where a number may be in several: blur. size: of the point."""
+
+    size: int = eqx.field(static=True)
+
+    def spread(self, variance: Any) -> Any:
+        matrix = jnp.zeros((len(self.y), self.size), self.weights.dtype)
+        matrix = matrix.at[jnp.arange(len(self.y))[:, None], self.indices].add(self.weights)
+        return (matrix * jnp.ravel(variance)) @ matrix.T
+
+    def diagonal(self, variance: Any) -> Any:
+        return super().spread(variance)
 
 
 class Combinations(Seen):
-    """Linear combinations of the flattened point: super-resolution, blur, grey. matrix: (seen, size)."""
+    """Linear combinations of the flattened point by a matrix: (seen, size)."""
 
     y: Any
     noise: Any
@@ -70,6 +109,16 @@ class Combinations(Seen):
         return (self.matrix * jnp.ravel(variance)) @ self.matrix.T
 
 
+class Rotated(Combinations):
+    """Combinations by a matrix whose rows are orthonormal, as those of any become by its singular vectors."""
+
+    def spread(self, variance: Any) -> Any:
+        return super().spread(variance) if jnp.ndim(variance) else variance + jnp.zeros_like(self.y)
+
+    def diagonal(self, variance: Any) -> Any:
+        return (self.matrix**2) @ jnp.ravel(variance) if jnp.ndim(variance) else self.spread(variance)
+
+
 def inpainted(known: Any, noise: Any = 0.01) -> Coordinates:
     """The coordinates of a picture that are not NaN. A small noise stands for none: it is the width of what passes for equal."""
     known = np.asarray(known)
@@ -80,11 +129,15 @@ def inpainted(known: Any, noise: Any = 0.01) -> Coordinates:
 
 
 class Likelihood(NamedTuple):
-    """Of what was seen, given z_t: what is believed of x with and without it, and the log density of y, in nats."""
+    """Of what was seen, given z_t: what is believed of x with and without it, and the log density of y, in nats.
+
+    away: y less what is believed of A x: (seen,).
+    """
 
     posterior: Posterior
     mean: Any
     log_prob: Any
+    away: Any
 
 
 class Informed(Denoiser):
@@ -92,18 +145,15 @@ class Informed(Denoiser):
 
     covariance: "jacobian" for C above, at one derivative a number in y (above DENSE, a few by conjugate gradients, and no density);
     "variance" for the denoiser's own variance of every coordinate, at one derivative in all.
-    since: the signal-to-noise ratio below which C is that variance whatever `covariance` says, and no derivative is used: there a
-    network's, times sigma^2 / alpha, is mostly its error. 0 for denoisers that are exact.
-    slack: what is added to S, as a share of the denoiser's own variance: where a network's C is small beside that, it is mostly
-    its error, and S^-1 would make much of it. 0 for denoisers that are exact.
+    wary: for networks, whose derivative is none of a mean's: C is symmetric, and what is not of it tells how wrong it is. As
+    much is added to S, and where it is half of the denoiser's own variance, that stands for C. Exact denoisers stay so.
     """
 
     schedule: Schedule
     denoiser: Denoiser
     seen: Seen
     covariance: Literal["jacobian", "variance"] = eqx.field(static=True)
-    since: float = eqx.field(static=True)
-    slack: float = eqx.field(static=True)
+    wary: bool = eqx.field(static=True)
     rounds: int = eqx.field(static=True)
 
     def __init__(
@@ -111,14 +161,13 @@ class Informed(Denoiser):
         denoiser: Denoiser,
         seen: Seen,
         covariance: Literal["jacobian", "variance"] = "jacobian",
-        since: float = 0.0,
-        slack: float = 0.0,
+        wary: bool = False,
         rounds: int = 8,
     ):
         if covariance not in COVARIANCES:
             raise ValueError(f"Unknown covariance {covariance!r}. Known: {', '.join(COVARIANCES)}.")
         self.schedule, self.denoiser, self.seen = denoiser.schedule, denoiser, seen
-        self.covariance, self.since, self.slack, self.rounds = covariance, since, slack, rounds
+        self.covariance, self.wary, self.rounds = covariance, wary, rounds
 
     def __call__(self, z: Any, t: Any) -> Posterior:
         return self.likelihood(z, t).posterior
@@ -131,8 +180,8 @@ class Informed(Denoiser):
         believe = lambda z: (lambda p: (p.mean, p.variance))(self.denoiser(z, t))  # noqa: E731
         mean, back, variance = jax.vjp(believe, z, has_aux=True)
         lift = jax.linear_transpose(self.seen.of, z)
-        variance = variance + jnp.zeros_like(mean)
-        trusted = self.schedule.log_snr(t) >= (math.log(self.since) if self.since else -math.inf)
+        wrong = self._wrong(z, t, back) * sigma**2 / alpha if self.wary else jnp.zeros((), z.dtype)
+        trusted = wrong < 0.5 * jnp.mean(variance) if self.wary else True
 
         def carried(v: Any) -> Any:
             """C A' v: (seen,) -> (*event)."""
@@ -140,13 +189,20 @@ class Informed(Denoiser):
             return jnp.where(trusted, sigma**2 / alpha * back(lifted)[0], variance * lifted)
 
         away = self.seen.y - self.seen.of(mean)
-        solved, log_det = self._solve(carried, variance, away)
+        extra = WARY * jnp.where(trusted, wrong, 0.0) if self.wary else 0.0
+        solved, log_det = self._solve(carried, variance, away, extra)
         log_prob = -0.5 * (away @ solved + log_det + len(away) * math.log(2 * math.pi))
-        return Likelihood(Posterior(mean + carried(solved), variance), mean, log_prob)
+        return Likelihood(Posterior(mean + carried(solved), variance), mean, log_prob, away)
 
-    def _solve(self, carried: Callable[[Any], Any], variance: Any, away: Any) -> tuple[Any, Any]:
-        """S^-1 (y - A m) and log det S."""
-        noise = jnp.sqrt(self.seen.noise**2 + self.slack * jnp.mean(variance))
+    def _wrong(self, z: Any, t: Any, back: Any) -> Any:
+        """How much of the derivative is not symmetric, by its size along one direction in general position: ()."""
+        v = jax.random.rademacher(jax.random.key(0), z.shape, z.dtype)
+        along = jax.jvp(lambda z: self.denoiser(z, t).mean, (z,), (v,))[1]
+        return 0.5 * jnp.sqrt(jnp.mean((along - back(v)[0]) ** 2))
+
+    def _solve(self, carried: Callable[[Any], Any], variance: Any, away: Any, extra: Any) -> tuple[Any, Any]:
+        """S^-1 (y - A m) and log det S; extra: what is added to the diagonal of S."""
+        noise = jnp.sqrt(self.seen.noise**2 + extra)
         if self.covariance == "variance":
             return solve(self.seen.spread(variance), noise, away)
         if len(away) <= DENSE:

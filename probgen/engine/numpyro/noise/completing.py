@@ -11,20 +11,28 @@ import numpy as np
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.noise import measuring
+from probgen.engine.numpyro.noise.combined import APART, HIDDEN, SHOWN, TRUTH, WEIGHTS, sites_of, told
 from probgen.engine.numpyro.noise.known import Found, look, site_of
-from probgen.engine.numpyro.programs.structure import KNOWN, VALUE
+from probgen.engine.numpyro.noise.measuring import EQUAL, ROUNDED
+from probgen.engine.numpyro.programs.structure import KNOWN, PARTLY, VALUE
 from probgen.engine.numpyro.targets.base import NumpyroTarget
 from probgen.engine.numpyro.targets.conditional import NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
-from probgen.nets.diffusion.inverse import DENSE, Coordinates, Informed
-from probgen.programs.completable import Completable, PartlyKnown
+from probgen.nets.diffusion.inverse import DENSE, Coordinates, Informed, Overlapping
+from probgen.nets.diffusion.twisted import Twist
+from probgen.programs.completable import Completable, PartlyKnown, Told
 from probgen.target import Target, Variable
 
 AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
-TRUSTED = 0.1  # signal-to-noise ratio from which a network's derivative is used
-SLACK = 0.1  # of the variance that it claims, by which its derivative may be wrong
-EQUAL = 0.01  # the noise that stands for none, in the denoiser's units
-ROUNDED = 12**-0.5  # the standard deviation of what rounding to whole numbers takes away
+CURVED = (
+    "What is known of a point is not what the denoiser sees: the program transforms the point as a whole, or on a curve.\n"
+    "Use inference='nuts', which needs the density alone."
+)
+OVERLAP = (
+    "twisted_smc needs the directions of A, which are found for at most {} combinations that share numbers; got {}.\n"
+    "Use inference='guided', or give fewer."
+)
 
 
 class Alone(NumpyroTarget, PartlyKnown):
@@ -41,11 +49,15 @@ class Alone(NumpyroTarget, PartlyKnown):
 
     @property
     def data(self) -> Mapping[str, Any]:
-        return {k: v for k, v in super().data.items() if not k.endswith(AT)}
+        return {k: v for k, v in super().data.items() if not k.endswith((AT, *measuring.OWN))}
 
     @property
     def dim(self) -> int:
         return self.site.size
+
+    @property
+    def linear(self) -> bool:
+        return bool(sites_of(self.arrays))
 
     @property
     def whole(self) -> int:
@@ -62,28 +74,62 @@ class Alone(NumpyroTarget, PartlyKnown):
         """What the points of zeros and of ones that the denoiser sees are in the program's units: (*event) each."""
         return self.found(jnp.zeros(self.site.shape)).point, self.found(jnp.ones(self.site.shape)).point
 
-    def problem(self, noise: float | None, covariance: str) -> tuple[Informed, str, Any]:
-        """The denoiser that knows what is known, the variance of a chain's steps, and the log of how much larger y is in its units.
+    def problem(self, noise: float | None, covariance: str) -> tuple[Informed | Twist, str, Any]:
+        """The denoiser that knows what was seen, the variance of a chain's steps, and the log of how much larger y is in its units.
 
-        noise: the standard deviation with which it is known, in the program's units; None for what stands for none.
+        noise: the standard deviation with which a part is known, in the program's units; None for what stands for none.
+        covariance: see `Completing`; "rows" for a denoiser that rows have calibrated, where it was.
         """
-        low, high = self.ends
-        span = (high - low).ravel()
-        name, at = self.site.name, self.arrays[self.site.name + AT]
-        y = ((self.arrays[name + VALUE] - low).ravel() / span)[at]
-        own = ROUNDED if self.whole else None
-        told = noise if noise is not None else own
-        width = jnp.full_like(y, EQUAL) if told is None else told / jnp.abs(span[at])
-        if covariance == "auto":
-            covariance = "jacobian" if len(at) <= DENSE else "variance"
         found = self.found(jnp.zeros(self.site.shape))
+        seen, volume = self._seen(noise)
+        calibration = measuring.calibration_of(self.arrays, self.site.name)
+        if covariance == "rows" and calibration is not None:
+            return Twist(found.denoiser, seen, calibration), found.variance, volume
         kind: Any = covariance
-        informed = Informed(found.denoiser, Coordinates(y, width, at), kind, TRUSTED, SLACK)
-        return informed, found.variance, -jnp.sum(jnp.log(jnp.abs(span[at])))
+        if covariance in ("auto", "rows"):
+            kind = "jacobian" if len(seen.y) <= DENSE else "variance"
+        return Informed(found.denoiser, seen, kind, wary=True), found.variance, volume
+
+    def _seen(self, noise: float | None) -> tuple[Any, Any]:
+        """What was seen in the denoiser's units, and the log of how much larger it is there."""
+        name = self.site.name
+        if self.linear:
+            seen = measuring.seen_of(self.arrays, name, name + APART in self.arrays, self.site.size)
+            return seen, self.arrays[name + measuring.VOLUME]
+        low, high = self.ends
+        span, at = (high - low).ravel(), self.arrays[name + AT]
+        y = ((self.arrays[name + VALUE] - low).ravel() / span)[at]
+        told = noise if noise is not None else ROUNDED if self.whole else None
+        width = jnp.full_like(y, EQUAL) if told is None else told / jnp.abs(span[at])
+        return Coordinates(y, width, at), -jnp.sum(jnp.log(jnp.abs(span[at])))
+
+    def told(self) -> Told:
+        name, held = self.site.name, {k: np.asarray(v, float) for k, v in self.arrays.items() if k.endswith(PARTLY)}
+        if not self.linear:
+            return Told(np.where(held[name + KNOWN] > 0, held[name + VALUE], np.nan), None, True)
+        shown = np.where(held[name + HIDDEN] > 0, np.nan, held[name + SHOWN])
+        rows = held[name + WEIGHTS]
+        itself = shown.shape == self.site.shape and rows.shape[1] == 1 and bool((rows == 1).all())
+        return Told(shown, held.get(name + TRUTH), itself)
+
+    def calibrated(self) -> Alone:
+        """The same with what rows say of the denoiser, where the fit is at hand that learned from them."""
+        name = self.site.name
+        with runtime.jax_scope(self.precision):
+            seen = self._seen(None)[0]
+            if isinstance(seen, Overlapping):
+                raise Incompatible(OVERLAP.format(measuring.ROTATED, len(seen.y)))
+            if self.calibration is None or measuring.calibration_of(self.arrays, name) is not None:
+                return self
+            found = measuring.calibrated(self.calibration(), seen)
+            found = {f"{name}{k}": jnp.asarray(v, self.precision) for k, v in found.items()}
+        other = Alone(self.structure, {**self.arrays, **found})
+        other.notes = self.notes
+        return other
 
     def settled(self, x: Any, noise: float | None) -> Any:
         """Points (particle, *event) that are what is known, where that is known without noise."""
-        if noise is not None:
+        if noise is not None or self.linear:
             return x
         low, high = self.ends
         name = self.site.name
@@ -123,14 +169,18 @@ class _Both(Completable):
         at = np.flatnonzero(np.asarray(self.arrays[f"{name}{KNOWN}"]))
         if not len(at):
             raise ValueError(f"Nothing of {name} is known: fit.sample(64) draws from the model itself.")
-        found = Alone(self.structure, {**self.arrays, f"{name}{AT}": jnp.asarray(at)})
-        found.notes = self.notes
-        _check_units(found)
-        return found
+        return _checked(self, {f"{name}{AT}": jnp.asarray(at)})
 
 
 class CompletableContinuous(NumpyroContinuous, _Both):
     """Unknowns in R^n, completable by the denoiser."""
+
+
+class CompletableAlone(NumpyroTarget, _Both):
+    """A point of which combinations were seen: of no other kind, as its own density knows nothing of them."""
+
+    def alone(self) -> Alone:
+        return _checked(self, {})
 
 
 class CompletableMixed(NumpyroMixed, _Both):
@@ -143,6 +193,8 @@ KINDS: dict[type, type] = {NumpyroContinuous: CompletableContinuous, NumpyroMixe
 def completable(target: Target) -> Any:
     """The target as one that a denoiser can complete, where its program has one of what is known in part; else as it is."""
     own: Any = target
+    if seen := sites_of(getattr(own, "arrays", {})):
+        return _alone(own, seen[0])
     if type(target) not in KINDS or site_of(own.arrays) is None or not _has_denoiser(own):
         return target
     found = KINDS[type(target)](own.structure, own.arrays)
@@ -150,9 +202,17 @@ def completable(target: Target) -> Any:
     return found
 
 
+def _alone(target: Any, site: str) -> CompletableAlone:
+    if not _has_denoiser(target):
+        raise Incompatible(f"The program has no denoiser of {site!r}: pg.Linear is for what a diffusion model draws.")
+    found = CompletableAlone(target.structure, target.arrays)
+    found.notes = target.notes
+    return found
+
+
 def _has_denoiser(target: Any) -> bool:
     name = site_of(target.arrays)
-    shape = np.shape(target.arrays[f"{name}{KNOWN}"])
+    shape = next((v.shape for v in target.structure.variables if v.name == name), ())
     seen: list[bool] = []
 
     def see() -> None:
@@ -166,16 +226,22 @@ def _has_denoiser(target: Any) -> bool:
     return seen[0]
 
 
-def _check_units(target: Alone) -> None:
-    """Raise Incompatible where the denoiser does not see the point's coordinates one by one, on a line."""
+def _checked(target: Any, own: dict[str, Any]) -> Alone:
+    """The point alone; Incompatible where the denoiser does not see its coordinates one by one, on a line."""
+    found = Alone(target.structure, {**target.arrays, **own})
+    found.notes, found.calibration = target.notes, target.calibration
     with runtime.jax_scope(target.precision):
-        at = np.random.default_rng(0).normal(size=target.site.shape)
-        low, high, point = (np.asarray(v) for v in _units(target, jnp.asarray(at, target.precision)))
-    if not np.allclose(low + (high - low) * at, point, rtol=1e-3, atol=1e-4 * np.abs(high - low).max()):
-        raise Incompatible(
-            "What is known of a point is not what the denoiser sees: the program transforms the point as a whole, or on a curve.\n"
-            "Use inference='nuts', which needs the density alone."
-        )
+        at = np.random.default_rng(0).normal(size=found.site.shape)
+        low, high, point = (np.asarray(v, float) for v in _units(found, jnp.asarray(at, target.precision)))
+        if not np.allclose(low + (high - low) * at, point, rtol=1e-3, atol=1e-4 * np.abs(high - low).max()):
+            raise Incompatible(CURVED)
+        if found.linear:
+            name, size = found.site.name, found.site.size
+            low, high = (np.broadcast_to(v, found.site.shape).reshape(size) for v in (low, high))
+            seen = measuring.measured(told(found.arrays, name), low, high - low, bool(found.whole))
+            kinds = {k: None if np.asarray(v).dtype.kind == "i" else target.precision for k, v in seen.items()}
+            found.arrays = {**found.arrays, **{f"{name}{k}": jnp.asarray(v, kinds[k]) for k, v in seen.items()}}
+    return found
 
 
 @jax.jit

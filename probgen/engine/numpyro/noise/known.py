@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from probgen.engine.numpyro.noise.combined import sites_of
 from probgen.engine.numpyro.noise.diffused import apart
 from probgen.engine.numpyro.programs.structure import parts
 from probgen.engine.numpyro.targets import draws
@@ -64,8 +65,8 @@ class Look(Messenger):
 
 
 def site_of(arrays: Any) -> str | None:
-    """The one site that is known in part."""
-    names = list(parts(arrays))
+    """The one site that is known in part, or of which combinations were seen."""
+    names = [*parts(arrays), *sites_of(arrays)]
     return names[0] if len(names) == 1 else None
 
 

@@ -14,11 +14,13 @@ import numpy as np
 from probgen import engine, runtime
 from probgen.data.checks import check_begun
 from probgen.data.grey import note
+from probgen.engine.numpyro.noise import combined
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.sums.energy import Block
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.base import NumpyroTarget
+from probgen.programs.linear import Combined
 from probgen.target import CRITIC, START, Generative, Target, Variable
 
 
@@ -204,6 +206,8 @@ class NumpyroRows(NumpyroTarget, Generative):
         data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
         data |= {k: np.asarray(given.pop(k), self.arrays[k].dtype) for k in self.inputs}
         data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)
+        for keyword in [k for k, v in given.items() if isinstance(v, Combined)]:
+            data |= combined.data_of(self.keywords[keyword], given.pop(keyword))
         for keyword, value in given.items():
             if self.variables[self.keywords[keyword]].kind == "other" and 0 < np.isnan(value).sum() < np.size(value):
                 raise ValueError(f"{keyword} is bounded; only bits, levels and unbounded reals can be known in part.")

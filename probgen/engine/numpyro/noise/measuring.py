@@ -1,0 +1,107 @@
+"""What was seen of a point, in the units of its denoiser: orthogonal combinations of length one, each with its noise.
+
+Combinations that share numbers become such by singular vectors: with A = W U s V', W the noise's standard deviations,
+U' W^-1 y is s V' x and a noise of one. What of y is noise alone, as where it has more numbers than x, has its density in `volume`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from probgen.engine.numpyro.noise.combined import Told
+from probgen.nets.diffusion.inverse import Coordinates, Gathered, Overlapping, Rotated, Seen
+from probgen.nets.diffusion.twisted import Calibration
+
+EQUAL = 0.01  # the noise that stands for none, in the denoiser's units
+ROUNDED = 12**-0.5  # the standard deviation of what rounding to whole numbers takes away
+ROTATED = 2000  # combinations that share numbers are made orthogonal up to so many
+LEAST = 1e-6  # of the largest singular value
+Y, WIDTH, ROWS, GATHERED, VOLUME = OWN = tuple(f" own {w} value" for w in ("y", "width", "rows", "gathered", "volume"))
+CALIBRATED = " calibrated {} value"
+FULL, CROSSED = 8_000_000, 4_000_000  # numbers of covariances at all levels, up to which they are kept
+SHRUNK, FLOOR = 0.1, 1e-5  # of covariances by rows: the share of their diagonal, at least, and the least variance
+
+
+def measured(told: Told, low: np.ndarray, span: np.ndarray, whole: bool) -> dict[str, np.ndarray]:
+    """By ending; low, span: what zero, and a step of one, are in the program's units: (size,)."""
+    at = None if told.at is None else np.asarray(told.at)
+    raw, y = (np.asarray(v, float) for v in (told.weights, told.y))
+    weights = raw * (span if at is None else span[at])
+    length = np.linalg.norm(weights, axis=1)
+    y = (y - (raw * (low if at is None else low[at])).sum(-1)) / length
+    if told.noise is not None:
+        width = np.asarray(told.noise, float) / length
+    else:
+        width = ROUNDED * np.linalg.norm(raw, axis=1) / length if whole else np.full_like(y, EQUAL)
+    rows, volume = weights / length[:, None], -np.log(length).sum()
+    if at is not None and (told.apart or len(y) > ROTATED):
+        return {Y: y, WIDTH: width, ROWS: rows, GATHERED: at, VOLUME: volume}
+    if at is not None:
+        rows = _whole(rows, at, len(span))
+    return _rotated(y, width, rows, volume)
+
+
+def _whole(rows: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
+    found = np.zeros((len(rows), size))
+    np.add.at(found, (np.arange(len(rows))[:, None], at), rows)
+    return found
+
+
+def _rotated(y: np.ndarray, width: np.ndarray, rows: np.ndarray, volume: Any) -> dict[str, np.ndarray]:
+    turn, sizes, rows = np.linalg.svd(rows / width[:, None], full_matrices=False)
+    sizes = np.maximum(sizes, LEAST * sizes[0])
+    seen = turn.T @ (y / width)
+    noise = np.sum((y / width) ** 2) - np.sum(seen**2) + (len(y) - len(seen)) * np.log(2 * np.pi)
+    volume = volume - np.log(width).sum() - np.log(sizes).sum() - 0.5 * noise
+    return {Y: seen / sizes, WIDTH: 1 / sizes, ROWS: rows, VOLUME: np.asarray(volume)}
+
+
+def seen_of(arrays: Mapping[str, Any], site: str, apart: bool, size: int) -> Seen:
+    """What the denoiser is told."""
+    y, width, rows = (arrays[site + k] for k in (Y, WIDTH, ROWS))
+    if site + GATHERED not in arrays:
+        return Rotated(y, width, rows)
+    at = arrays[site + GATHERED]
+    return Gathered(y, width, at, rows) if apart else Overlapping(y, width, at, rows, size)
+
+
+# ---- what rows say of the denoiser, along what was seen
+
+
+def calibrated(found: Mapping[str, np.ndarray], seen: Seen) -> dict[str, np.ndarray]:
+    """By ending, of what `calibrating` found."""
+    missed = np.asarray(found["missed"], float)
+    missed = missed.reshape(*missed.shape[:2], -1)
+    along = _along(seen, missed)
+    kept = {k: found[k] for k in ("log_snr", "gain", "slope", "offset")}
+    levels, count, size = missed.shape
+    many = along.shape[2]
+    if levels * many**2 > FULL:
+        kept["spread"] = np.mean(along**2, 1) + FLOOR
+    else:
+        share = np.clip(many / (2 * count), SHRUNK, 0.9)
+        spread = np.einsum("lri,lrj->lij", along, along) / count
+        own = np.eye(many) * (share * np.einsum("lii->li", spread)[..., None] + FLOOR)
+        kept["spread"] = (1 - share) * spread + own
+        if levels * many * size <= CROSSED:
+            kept["cross"] = np.einsum("lri,lrj->lij", missed, along) / count
+    return {CALIBRATED.format(k): v for k, v in kept.items()}
+
+
+def _along(seen: Any, missed: np.ndarray) -> np.ndarray:
+    """What is seen of (..., size): (..., seen)."""
+    if isinstance(seen, Coordinates):
+        return missed[..., np.asarray(seen.indices)]
+    if isinstance(seen, Gathered):
+        return np.sum(np.asarray(seen.weights) * missed[..., np.asarray(seen.indices)], -1)
+    return missed @ np.asarray(seen.matrix).T
+
+
+def calibration_of(arrays: Mapping[str, Any], site: str) -> Calibration | None:
+    """The same among a target's arrays."""
+    if site + CALIBRATED.format("spread") not in arrays:
+        return None
+    return Calibration(*(arrays.get(site + CALIBRATED.format(k)) for k in Calibration._fields))
