@@ -95,11 +95,16 @@ class Model:
     def named_data(self, *names: Any) -> dict[str, Any]:
         """The program's data for a named data set, or several, arrays of rows among them; TypeError for a model that learns from
         no rows, or from other arrays; ValueError for a data set without the classes that the model asks for."""
-        from probgen.datasets import labels, load
+        from probgen.datasets import is_picture, labels, load
 
         what = " and ".join(f"the data set {n!r}" if isinstance(n, str) else "an array" for n in names)
         if self.rows is None:
             return self.given_rows(np.empty(0), what=what)
+        if self.reads_rows and (one := [n for n in names if isinstance(n, str) and is_picture(n)]):
+            raise TypeError(
+                f"{one[0]!r} is one picture, and {self.program.__name__} learns from rows of {' and '.join(self.takes)}; "
+                "the model 'texture' takes one."
+            )
         found = [load(n) if isinstance(n, str) else n for n in names]
         arrays = [x for each in found for x in (each if isinstance(each, tuple) else (each,))]
         if self.takes[1:] == ("label",) and len(arrays) == 1 and isinstance(names[0], str):

@@ -15,6 +15,7 @@ BLOCKS = PAGES["README.md"]
 
 
 LONG = (
+    "colours_of_grey_pictures",
     "completed_digits",
     "experts_on_the_plane",
     "flows_in_the_plane",

@@ -230,6 +230,10 @@ def test_textures_of_scikit_image(name):
 def test_what_is_wrong_is_said_in_the_users_words():
     with pytest.raises(ValueError, match=r"shape \(1797, 8, 8\); expected one picture"):
         pg.fit("texture", "digits", "quilting", **QUIET)
+    with pytest.raises(TypeError, match="'china' is one picture, and gaussian learns from rows of x"):
+        pg.fit("gaussian", "china", "mle", **QUIET)
+    with pytest.raises(FileNotFoundError, match=r"no\.png"):
+        pg.fit("texture", "no.png", "quilting", **QUIET)
     with pytest.raises(ValueError, match="window is 4; it must be odd"):
         grown(SAMPLE, window=4)
     with pytest.raises(ValueError, match="window is 9; the sample of 6 by 20 pixels has none so large"):
@@ -253,6 +257,8 @@ def test_what_a_texture_has_not(periodic):
         periodic.log_prob(x=np.zeros((32, 30)))
     with pytest.raises(Incompatible, match="no observed site"):
         periodic.predict()
+    with pytest.raises(ValueError, match="num_samples is 0; it must be at least 1"):
+        periodic.sample(0)
     with pytest.raises(ValueError, match=r"size is 7; expected \(height, width\)"):
         periodic.sample(size=7)
 
@@ -298,3 +304,17 @@ def test_its_pictures_go_by_name(periodic):
     ]
     with pytest.raises(ValueError, match="Unknown picture 'chains'"):
         periodic.plot("chains")
+
+
+def test_in_the_shell(tmp_path, capsys, monkeypatch):
+    from probgen.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray((255 * PERIODIC).astype(np.uint8)).save("sample.png")
+    words = ["--set", "height=15", "width=15", "--out", "run", "--no-progress"]
+    assert main(["fit", "texture", "-i", "quilting", "--data", "sample.png", *words]) == 0
+    assert "largest piece" in capsys.readouterr().out
+    assert main(["sample", "run", "-n", "2", "-o", "x.npz"]) == 0
+    x = np.load("x.npz")["x"]
+    assert x.shape == (2, 15, 15)
+    assert np.array_equal(x[:, 5:], x[:, :-5])

@@ -43,6 +43,7 @@ class List:
 
 def _data_sets() -> str:
     from probgen.data.values.named import sets
+    from probgen.datasets import PICTURES
 
     found = sets()
     width, wide = max(len(s.name) for s in found), max(len(s.shape) for s in found)
@@ -57,7 +58,8 @@ def _data_sets() -> str:
         f"  {text}: {', '.join(s.name for s in found if s.licence == text)}"
         for text in dict.fromkeys(s.licence for s in found)
     ]
-    told = "probgen fit MODEL --data NAME learns from one, --data NAME,NAME from two."
+    told = "probgen fit MODEL --data NAME learns from one, --data NAME,NAME from two.\n"
+    told += f"One picture, for texture: {', '.join(PICTURES)}, or a .png or .jpg file."
     return "\n".join(["Data", *lines, "", "Licences", *licences, "", told])
 
 

@@ -38,12 +38,13 @@ def _program(word: str) -> Any:
 def _data(path: Path | None) -> Any:
     """The data of a file, a data set's name, or a tuple of names and arrays, as digits,inverted_digits says it."""
     from probgen.data.files import read_file
+    from probgen.data.values.photographs import ENDINGS
 
     if path is None:
         return None
     if "," in str(path) and not path.exists():
         return tuple(_array(word) if Path(word).suffix in ARRAYS else word for word in str(path).split(","))
-    if not path.suffix and not path.exists():
+    if path.suffix.lower() in ENDINGS or (not path.suffix and not path.exists()):
         return str(path)
     return read_file(path)
 

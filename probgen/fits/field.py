@@ -40,6 +40,8 @@ class FieldFit(Fit):
         size: (height, width) in pixels, where the program has settings of these names; by default as the fit's.
         """
         count = whole_numbers.whole("num_samples", num_samples)
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; it must be at least 1")
         data = dict(self.target.data) | self._sized(size)
         seed = self.seed + 2 if seed is None else whole_numbers.seed(seed)
         found = self.runner.fit(

@@ -13,7 +13,7 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue, as television has it (ITU-R BT.601)
 
 
-def woven(side: int = 48, cell: int = 12, seed: int = 0) -> np.ndarray:
+def woven(side: int = 48, cell: int = 8, seed: int = 0) -> np.ndarray:
     """Basket weave with noise, from 0 to 1: strands across and down by turns, each lit in its middle: (side, side)."""
     down, across = np.mgrid[:side, :side]
     turned = (down // cell + across // cell) % 2 == 0

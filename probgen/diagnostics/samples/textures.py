@@ -17,7 +17,7 @@ GARBAGE = 1.5, 3.0  # distance of grown patches to the nearest of the sample, in
 RESPONSES = (
     1.6,
     3.0,
-)  # distance of the laws of filters' responses, in that of halves of the sample; other parts of one texture: 1.5
+)  # distance of the laws of filters' responses, in that of halves of the sample; of other parts about 1
 SIDE = 9  # of patches, in pixels
 
 
@@ -69,7 +69,7 @@ def _garbage(evidence: Evidence) -> Finding | None:
 
 def _responses(evidence: Evidence) -> Finding | None:
     """Whether filters respond to the pictures as to the sample."""
-    value = _worst(evidence, lambda x, sample: textures.difference(x, sample, evidence.fit.seed))
+    value = _worst(evidence, textures.difference)
     if value is None:
         return None
     shown = beside(value, RESPONSES[0], ".2f")
