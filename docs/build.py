@@ -16,7 +16,7 @@ from docstrings import as_markdown, cell, plain  # noqa: E402
 OUT = ROOT / "build" / "pages"
 BRANCHES = {
     "bayes": "Posteriors", "density": "Tractable densities", "latent": "Latent variables", "energy": "Energies",
-    "implicit": "Programs without a density", "diffusion": "Diffusion and flows",
+    "implicit": "Programs without a density", "diffusion": "Diffusion and flows", "texture": "Textures",
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def pages() -> dict[str, str]:
     found = {"models/index.md": models_index(), "algorithms.md": algorithms(), "checks.md": checks(), "data.md": data()}
     found |= {f"models/{branch}.md": models(branch) for branch in BRANCHES}
     found |= {"examples.md": examples(), "benchmarks.md": benchmarks(), "contributing.md": copied("CONTRIBUTING.md")}
-    found |= {f"{name}.md": copied(f"docs/{name}.md") for name in ("measures", "diffusion")}
+    found |= {f"{name}.md": copied(f"docs/{name}.md") for name in ("measures", "diffusion", "textures", "colours")}
     return found | of_lectures()
 
 

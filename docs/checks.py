@@ -13,6 +13,7 @@ GROUPS = {
     "Of guides and modes": ("guides", "unbounded"),
     "Of learners": ("learners", "baselines"),
     "Of draws, where there is no density": ("samples/beside", "samples/looks"),
+    "Of grown textures": ("samples/textures",),
     "Of diffusion": ("samples/denoisers", "samples/particles"),
 }
 ELSEWHERE = {"going_on": ["pg.resume(...), or fit again without stopping it"]}  # remedies that another file makes

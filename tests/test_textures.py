@@ -197,6 +197,9 @@ def test_a_run_stopped_early_says_so():
     assert verdict["finite"].status == "fail"
     assert np.isnan(fit.draws["x"]).sum() == 400 - 9 - 2 * 64
     assert (fit.sources >= 0).sum() == 9 + 2 * 64
+    whole = pg.extend(fit, num_steps=100, progress=False)
+    assert whole.complete
+    assert np.array_equal(whole.draws["x"], grown(SAMPLE, height=20, width=20).draws["x"])
 
 
 # ---- asking for it

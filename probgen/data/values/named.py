@@ -10,10 +10,11 @@ DIGITS = "UCI's Optical Recognition of Handwritten Digits (Alpaydin, Kaynak 1998
 MNIST = "LeCun, Cortes and Burges's MNIST, from NIST's databases; its authors state no licence, copies say CC BY-SA 3.0"
 MADE = "made here, MIT"
 SHAPES = {
-    "edges_to_digits": "(8, 8) and (8, 8)", "prompted_digits": "(4,) and (8, 8)", "stacked_digits": "(8, 8, 3)",
+    "edges_to_digits": "(8, 8) and (8, 8)", "coloured_digits": "(8, 8) and (8, 8)",
+    "prompted_digits": "(4,) and (8, 8)", "stacked_digits": "(8, 8, 3)",
     "bars_and_stripes": "(4, 4)", "mnist": "(28, 28)", "mnist_grey": "(28, 28)", "stacked_mnist": "(28, 28, 3)", "ising": "(8, 8)",
 }  # fmt: skip
-PAIRS = {"edges_to_digits": 1797, "prompted_digits": 1797}
+PAIRS = {"edges_to_digits": 1797, "coloured_digits": 1797, "prompted_digits": 1797}
 
 
 class Named(NamedTuple):
