@@ -145,6 +145,7 @@ def judged(honest, x, sources=ANYWHERE):
 def test_what_grew_well_passes(honest):
     verdict = honest.diagnose()
     assert verdict.status == "pass", verdict
+    assert verdict.notes == ("Blocks of the sample are copied whole: nothing within one is new.",)
     assert {f.check for f in verdict.findings} == {"finite", "copied", "used", "garbage", "responses", "complete"}
 
 

@@ -30,9 +30,20 @@ class Growing(Learner[Field]):
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     loss_of: ClassVar[str] = "loss"
+    part: ClassVar[str]  # the setting by which `side` is said
+    told: ClassVar[str]  # what a reader of its pictures should know
 
     num_steps: int = 100_000
     num_pictures: int = 1
+
+    def prepare(self, target: Any) -> Any:
+        check_size(target.law.picture.shape, self.side(target.law), target.precision, self.part)
+        target.notes = (*target.notes, *([self.told] if self.told not in target.notes else []))
+        return target
+
+    def side(self, law: Any) -> int:
+        """Of the squares of the sample that are compared, in pixels."""
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
         super().__post_init__()

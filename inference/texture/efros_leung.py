@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import positive
-from probgen.inference.texture._growing import Growing, check_size
+from probgen.inference.texture._growing import Growing
 
 AT_ONCE = 64  # pixels of a step
 
@@ -47,7 +47,10 @@ class EfrosLeung(Growing):
     start: side of the square of the sample with which a picture begins, in pixels.
     """
 
-    bias: ClassVar[str | None] = "pixels are drawn in one order, given those before: not a draw of a stationary field"
+    part: ClassVar[str] = "window"
+    told: ClassVar[str] = (
+        "Pixels are drawn once, each given those before it: not a draw of a field that is the same everywhere."
+    )
 
     neighbours: int = 1
     start: int = 3
@@ -56,10 +59,8 @@ class EfrosLeung(Growing):
         super().__post_init__()
         positive(self, "neighbours", "start")
 
-    def prepare(self, target: Any) -> Any:
-        law = target.law
-        check_size(law.picture.shape, law.window, target.precision, "window")
-        return target
+    def side(self, law: Any) -> int:
+        return law.window
 
     def kernel(self) -> EfrosLeung:
         return replace(self, num_steps=1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import positive
-from probgen.inference.texture._growing import Growing, check_size
+from probgen.inference.texture._growing import Growing
 
 
 class State(NamedTuple):
@@ -56,7 +56,8 @@ class Quilting(Growing):
     neighbours: blocks that are drawn from at least, however much worse they fit than the best.
     """
 
-    bias: ClassVar[str | None] = "blocks are copied whole: nothing within one is new"
+    part: ClassVar[str] = "block"
+    told: ClassVar[str] = "Blocks of the sample are copied whole: nothing within one is new."
 
     block: int | None = None
     overlap: int | None = None
@@ -66,10 +67,8 @@ class Quilting(Growing):
         super().__post_init__()
         positive(self, "neighbours", *(name for name in ("block", "overlap") if getattr(self, name) is not None))
 
-    def prepare(self, target: Any) -> Any:
-        law = target.law
-        check_size(law.picture.shape, self.layout(law).block, target.precision, "block")
-        return target
+    def side(self, law: Any) -> int:
+        return self.layout(law).block
 
     def layout(self, law: Any) -> Layout:
         """Of the blocks of one picture; ValueError for blocks that the sample does not have."""
