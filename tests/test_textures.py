@@ -49,6 +49,13 @@ def test_a_periodic_texture_grows_periodic(periodic):
     assert periodic.diagnose().status == "pass", periodic.diagnose()
 
 
+def test_a_periodic_texture_grows_periodic_in_single_precision():
+    """As on an accelerator, where the distance of equal windows is nothing but rounding."""
+    x = grown(255 * PERIODIC + 1000, precision="float32", height=20, width=20).draws["x"][0, 0]
+    assert np.array_equal(x[5:], x[:-5])
+    assert np.array_equal(x[:, 7:], x[:, :-7])
+
+
 def test_more_pictures_of_any_size(periodic):
     x = periodic.sample(2, size=(17, 40))["x"]
     assert x.shape == (2, 17, 40)
