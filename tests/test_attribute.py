@@ -1,5 +1,8 @@
 """Points moved in latent spaces along the direction of a number: against linear models, of which the direction is known."""
 
+import re
+from pathlib import Path
+
 import flowjax.distributions as flowjax
 import jax.numpy as jnp
 import numpy as np
@@ -141,3 +144,16 @@ def test_thickness_and_slant_of_bars():
     flat = bar(4, 0.3)
     assert slant(flat.ravel()) == slant(flat[..., None]) == slant(255 * flat)
     assert thickness(np.zeros((8, 8))) == slant(np.zeros((8, 8))) == 0
+
+
+def test_the_page_runs(capsys):
+    names = {}
+    for block in re.findall(
+        "```python\n(.*?)```", (Path(__file__).parent.parent / "docs" / "attributes.md").read_text(), re.S
+    ):
+        exec(compile(block, "docs/attributes.md", "exec"), names)
+    slanted = names["slanted"]
+    assert "one standard deviation of the latent" in capsys.readouterr().out
+    assert slanted.slope > 4 * slanted.slope_stderr
+    assert slanted.values[0].mean() < slanted.values[1].mean() < slanted.values[2].mean()
+    assert names["right"].share > 0.3
