@@ -1,6 +1,6 @@
 """Rare events beside exact probabilities: what intervals cover over many seeds, the errors that were said and made, the cost.
 
-python benchmarks/rare.py [--seeds 200]
+python benchmarks/rare.py [--seeds 200] [--only NAME] [--method NAME]
 """
 
 from __future__ import annotations
@@ -99,14 +99,15 @@ def study(case: Case, method: str, seeds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="of events whose name has this")
+    parser.add_argument("--method", default="", help="splitting or importance; by default both")
     given = parser.parse_args()
     print(
         "| event | method | exact p | mean / p | sd / p | error said / p | covered | evaluations | ... / log(1/p) | s |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for case in cases():
-        for method in METHODS:
+        for method in [given.method] if given.method else METHODS:
             exact = method == "splitting" or not case[1].target.named("observed")
             if exact and given.only in case[0]:
                 print(study(case, method, given.seeds), flush=True)

@@ -193,6 +193,23 @@ def test_posteriors_and_what_they_predict(posterior):
     assert found.law == "the posterior"
 
 
+def counts(y=None):
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    numpyro.deterministic("log_rate", jnp.log(rate))
+    with numpyro.plate("n", 5):
+        numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def test_a_positive_unknown_and_counts_to_come():
+    fit = pg.fit(counts, {"y": np.array([2, 3, 1, 4, 2])}, progress=False)
+    known = stats.gamma(14, scale=1 / 6)
+    within(fit.probability(lambda d: d["log_rate"], above=np.log(known.isf(1e-6)), **SMALL), 1e-6)
+    within(fit.probability("rate", below=known.ppf(1e-6), **SMALL), 1e-6)
+    found = fit.probability(lambda d: d["y"][0], above=13, **SMALL)
+    within(found, stats.nbinom(14, 6 / 7).sf(13))
+    assert found.method == "splitting"
+
+
 def test_the_cost_grows_like_the_log(fit):
     costs = [fit.probability(lambda d: d["x"][0], above=a, method="splitting", **SMALL).cost for a in (4.0, 8.0)]
     ratio = stats.norm.logsf(8) / stats.norm.logsf(4)

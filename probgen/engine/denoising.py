@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen.algorithm import Incompatible
 from probgen.engine import load
 from probgen.fitted import LogProb
 from probgen.target import Arrays, Diffused
@@ -51,6 +52,16 @@ def density(target: Diffused, answer: Arrays, rows: Arrays, seed: int) -> LogPro
 def between(target: Diffused, answer: Arrays, rows: Arrays, pair: np.ndarray, num_points: int) -> dict[str, np.ndarray]:
     """Points between two, (2, *event), by way of their noise: {site: (num_points, *event)}."""
     return _of(target).between(target, answer, rows, pair, num_points)
+
+
+def moved(target: Diffused, answer: Arrays, rows: Arrays, x: np.ndarray, where: str) -> np.ndarray:
+    """Points "to noise" by the probability flow, or noise "to points": (row, *event); rows: inputs by keyword, (row, *event)."""
+    found = getattr(_of(target), "moved_rows", None)
+    if found is None:
+        raise Incompatible(
+            f"Points are moved through their noise of NumPyro programs; this is a {target.engine} program."
+        )
+    return found(target, answer, rows, x, where)
 
 
 def losses(target: Diffused, answer: Arrays, rows: Arrays, num_levels: int, seed: int) -> Mapping[str, np.ndarray]:

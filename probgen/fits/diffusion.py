@@ -14,6 +14,8 @@ from probgen.data import whole_numbers
 from probgen.data.inputs import read
 from probgen.engine import denoising
 from probgen.engine.denoising import Draw
+from probgen.evaluate.attribute import Latents
+from probgen.fits import latents
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedDenoiser, LogProb
 from probgen.programs.completable import OUTSIDE, outside
@@ -219,6 +221,9 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         self._check_seen()
         self.target.check_indices(inputs, self.answer)
         return denoising.own_draws(self.target, self.answer, inputs, count, seed)
+
+    def _latents(self, inputs: Mapping[str, Any]) -> Latents:
+        return latents.of_denoiser(self, inputs)
 
     # ---- parts
 

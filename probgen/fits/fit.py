@@ -214,8 +214,10 @@ class Fit(Fitted):
         given: inputs of a conditional model, or new data to predict on; settings of splitting: num_particles, num_runs, num_moves.
         """
         from probgen.evaluate.rare import asking
+        from probgen.fits.seal import check_seen
         from probgen.fits.tree import merged
 
+        check_seen(self.target)
         return asking.probability(
             self, event, above, below, given, lambda new: merged(self, new), method=method, num_samples=num_samples,
             seed=seed, confidence=confidence,

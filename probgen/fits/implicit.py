@@ -13,6 +13,8 @@ from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
 from probgen.engine import drawing
+from probgen.evaluate.attribute import Latents
+from probgen.fits import latents
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedImplicit, LogProb
 from probgen.target import Target
@@ -150,6 +152,9 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         """The sites of noise: their shapes, and "standard normal", or what their distribution is called."""
         inputs = {k: np.asarray(self.target.data[k])[:8] for k in self.target.inputs}
         return drawing.noise(self.target, self.answer, inputs)
+
+    def _latents(self, inputs: Mapping[str, Any]) -> Latents:
+        return latents.of_generator(self, inputs)
 
     # ---- parts
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from probgen.data.inputs import read
+from probgen.evaluate.attribute import Latents
+from probgen.fits import latents
 from probgen.fits.learned import LearnedFit
 from probgen.fitted import FittedLatents, LogProb
 from probgen.target import Bounded
@@ -105,6 +107,9 @@ class LatentFit(LearnedFit, FittedLatents):
         finite, at = {v.name for v in self.target.finite}, np.linspace(0, 1, num_points)
         line = {k: _between(v[0], v[1], np.round(at) if k in finite else at) for k, v in self.encode(**rows).items()}
         return self.decode(**line, **{k: np.repeat(rows[k][:1], num_points, 0) for k in inputs})
+
+    def _latents(self, inputs: Mapping[str, Any]) -> Latents:
+        return latents.of_codes(self, inputs)
 
     def gaps(self, x: Any = None, /, *, num_particles: int = 5000, **rows: Any) -> Mapping[str, np.ndarray]:
         """How much of log p(x) the bound misses on a few rows, in nats, each (row,).

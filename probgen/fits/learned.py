@@ -14,6 +14,8 @@ from probgen.data import whole_numbers
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
 from probgen.engine import drawing
+from probgen.evaluate.attribute import Attribute, Latents
+from probgen.fits import latents
 from probgen.fits.fit import Fit
 from probgen.fitted import FittedParameters, LogProb
 from probgen.programs.linear import Linear
@@ -133,6 +135,36 @@ class LearnedFit(Fit, FittedParameters):
         ends = [self._one(self._named(point, {})) for point in (a, b)]
         (keyword,) = ends[0]
         return interpolated(self, np.stack([end[keyword] for end in ends]), num_points, **inputs)
+
+    def attribute(
+        self, direction: Any, x: Any = None, *, amounts: Any = (-2.0, -1.0, 0.0, 1.0, 2.0), num_rows: int = 8,
+        num_draws: int = 2000, seed: int | None = None, **inputs: Any,
+    ) -> Attribute:  # fmt: skip
+        """Points moved in the latent space along the direction in which a number about them grows; see `evaluate.attribute`.
+
+        direction: a function of one point, (*event), that returns a number, such as whether it smiles; or "thickness" or "slant" of
+            a grey picture. It is found on `num_draws` of the model's own draws.
+        x: rows to move, (row, *event); by default `num_rows` draws. Of a generator none: no point tells its noise.
+        amounts: how far, in standard deviations of the latent along the direction; inputs: of a conditional model.
+        """
+        from probgen.evaluate import attribute as found
+
+        self._check_seen()
+        counts = {"num_rows": num_rows, "num_draws": num_draws}
+        least, whole = {"num_rows": 1, "num_draws": 50}, {k: whole_numbers.whole(k, v) for k, v in counts.items()}
+        if low := [k for k, v in whole.items() if v < least[k]]:
+            raise ValueError(f"{low[0]} is {whole[low[0]]}; it must be at least {least[low[0]]}")
+        space = self._latents(inputs)
+        keyword = next(iter(self.target.keywords))
+        shape = self._shapes[keyword][1]
+        rows = None if x is None else read(keyword, x).astype(float)
+        if rows is not None and (rows.ndim != len(shape) + 1 or rows.shape[1:] != shape):
+            raise ValueError(f"{keyword} has shape {rows.shape}; expected rows of shape {shape}: (row, *{shape}).")
+        return found.attribute(space, direction, rows, amounts, whole["num_rows"], whole["num_draws"], self._seed(seed))
+
+    def _latents(self, inputs: Mapping[str, Any]) -> Latents:
+        """The latent space of a model with inputs, one for all points."""
+        return latents.of_density(self, inputs)
 
     def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
         """The free energy -log sum_h exp f(x, h) of rows, in nats, up to the model's constant: (row,).

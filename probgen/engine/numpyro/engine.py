@@ -14,7 +14,7 @@ from probgen.data.checks import by_place
 from probgen.engine.numpyro import batches, codes, one_row, reading, row_data
 from probgen.engine.numpyro import probe as probing
 from probgen.engine.numpyro.batches import OfBatch
-from probgen.engine.numpyro.events import spaces
+from probgen.engine.numpyro.events import codes_of_flows, spaces
 from probgen.engine.numpyro.noise import asked as denoising
 from probgen.engine.numpyro.noise import bridged as bridging
 from probgen.engine.numpyro.noise.completing import completable
@@ -154,4 +154,4 @@ in_turns = turns.in_turns
 pruned, completed = barren.pruned, barren.completed
 forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack
 returned = running.returned
-forward_space, posterior_space = spaces.forward, spaces.posterior
+forward_space, posterior_space, inverted = spaces.forward, spaces.posterior, codes_of_flows.inverted

@@ -99,8 +99,9 @@ def _posterior(fit: Fitted, num_samples: int | None, given: Mapping[str, Any], s
         return {name: np.asarray(found[name]) for name in found.data_vars}
 
     chain = isinstance(fit.inference, Sampler)
-    law = "the posterior" if chain else "the guide"
-    found = Drawn(fit.draws, not chain, law, _about(fit), observed, predict, scope)
+    law = "the posterior" if chain else f"what {fit.inference.name} draws"
+    independent = not chain and "log_evidence" not in fit.answer
+    found = Drawn(fit.draws, independent, law, _about(fit), observed, predict, scope)
     if given and observed:
         found[observed[0]]
     elif given:
@@ -110,6 +111,8 @@ def _posterior(fit: Fitted, num_samples: int | None, given: Mapping[str, Any], s
 
 def _about(fit: Fitted) -> tuple[str, ...]:
     """What to know of draws that are no Markov chain's."""
+    if "log_evidence" in fit.answer:
+        return ("Particles of one run share ancestors: the error may be too small; see fit.log_evidence.",)
     if not {"log_q", "log_p"} <= set(fit.answer):
         return ()
     from arviz_stats.base import array_stats

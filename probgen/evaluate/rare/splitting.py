@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from probgen.evaluate.rare.result import Estimate
 from probgen.evaluate.rare.walking import ACCEPT, Population, World
@@ -145,7 +146,8 @@ def runs(world: World, rng: np.random.Generator, ladder: Ladder, settings: Setti
     count, size = settings.num_runs, settings.num_particles
     top, crowd = _above(world), begun(world, rng, size, settings.num_runs)
     shares, line = [], np.tile(np.arange(size), (count, 1))
-    for level, step in zip(ladder.levels, ladder.steps, strict=False):
+    rungs = list(zip(ladder.levels, ladder.steps, strict=False))
+    for level, step in tqdm(rungs, desc="splitting", unit="level", delay=2, disable=None):
         passing = _in(crowd.scores, level, top).reshape(count, size)
         shares.append(passing.mean(1))
         chosen = np.stack([_parents(rng, row) for row in passing])

@@ -77,7 +77,12 @@ def _fitted(points: np.ndarray) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of EM that has not converged: any guide will do
         parts = range(1, 1 + min(MOST_PARTS, len(points) // 50 or 1))
-        found = [GaussianMixture(k, covariance_type=kind, reg_covar=1e-4, random_state=0).fit(points) for k in parts]
+        found = [
+            GaussianMixture(
+                k, covariance_type=kind, reg_covar=1e-4, random_state=0, init_params="random_from_data"
+            ).fit(points)
+            for k in parts
+        ]
     best: Any = min(found, key=lambda mixture: mixture.bic(points))
     best.covariances_ = WIDER * best.covariances_
     best.precisions_cholesky_ = best.precisions_cholesky_ / np.sqrt(WIDER)

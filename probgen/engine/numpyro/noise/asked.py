@@ -147,6 +147,21 @@ def between(
     return {k: np.asarray(v) for k, v in found.items()}
 
 
+def moved_rows(target: Diffusing, answer: Arrays, rows: Arrays, x: np.ndarray, where: str) -> np.ndarray:
+    (site,) = target.visible
+    _check_line(target, answer)
+    with runtime.jax_scope(target.precision):
+        parameters, given = _ready(target, answer, rows)
+        parts = []
+        for at in _parts(target, len(x), where, 1):
+            part, each = {k: v[at] for k, v in given.items()}, jnp.asarray(x[at], target.precision)
+            if where == "to noise":
+                parts.append(np.asarray(_to_noise(target, parameters, part | {site.name: each})))
+            else:
+                parts.append(np.asarray(_from_noise(target, parameters, part, each)[site.name]))
+    return np.concatenate(parts)
+
+
 @jax.jit
 def _to_noise(target: Any, parameters: Any, rows: Any) -> Any:
     def one(row: Any) -> Any:
