@@ -115,12 +115,21 @@ def data() -> str:
         "`probgen.data.load(name)` gives the arrays. Nothing is downloaded but MNIST, where no file of yours holds it.",
         "",
     ]
-    lines += ["| name | rows | shape of one | classes | held-out rows | what they are | from where, licence |"]
-    lines += ["|---|---:|---|---|---|---|---|"]
-    for row in sets():
-        marks = ["yes" if mark else "" for mark in (row.classes, row.held_out)]
-        words = [f"`{row.name}`", f"{row.rows:,}", row.shape, *marks, cell(row.told), cell(row.licence)]
+    found = sets()
+    sources = list(dict.fromkeys(row.licence for row in found))
+    lines += ["| name | rows | shape of one | with | what they are | source |", "|---|---:|---|---|---|---:|"]
+    for row in found:
+        marks = ", ".join(word for word, there in (("classes", row.classes), ("held-out rows", row.held_out)) if there)
+        words = [
+            f"`{row.name}`",
+            f"{row.rows:,}",
+            row.shape,
+            marks,
+            cell(row.told),
+            str(sources.index(row.licence) + 1),
+        ]
         lines.append("| " + " | ".join(words) + " |")
+    lines += ["", "## Sources and licences", "", *(f"{i}. {plain(text)}." for i, text in enumerate(sources, 1))]
     return "\n".join(lines) + "\n"
 
 

@@ -89,6 +89,13 @@ def test_topics_name_what_there_is():
                 assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("name", [name for name, topic in lectures.topics().items() if " --data " in topic.command])
+def test_the_model_of_a_topic_takes_its_data(name):
+    words = lectures.topics()[name].command.split()
+    data = catalog.model(words[2]).named_data(*words[words.index("--data") + 1].split(","))
+    assert any(isinstance(array, np.ndarray) and len(array) > 10 for array in data.values())
+
+
 def test_list_shows_a_lecture(capsys):
     assert main(["list", "--lecture", "energies"]) == 0
     told = capsys.readouterr().out
