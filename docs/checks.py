@@ -15,6 +15,7 @@ GROUPS = {
     "Of draws, where there is no density": ("samples/beside", "samples/looks"),
     "Of grown textures": ("samples/textures",),
     "Of diffusion": ("samples/denoisers", "samples/particles"),
+    "Of bridges": ("samples/bridges",),
 }
 ELSEWHERE = {"going_on": ["pg.resume(...), or fit again without stopping it"]}  # remedies that another file makes
 
