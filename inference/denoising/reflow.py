@@ -44,6 +44,7 @@ class Reflow(FromNoise):
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
+    teaches: ClassVar[bool] = True
 
     learning_rate: float = 3e-4
     first: float = 0.0

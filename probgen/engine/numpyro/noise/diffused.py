@@ -43,6 +43,16 @@ class Diffusing(NumpyroLearnable, Diffused):
         """The denoiser for a row's inputs, and the row's point as the denoiser sees it: (*event)."""
         raise NotImplementedError
 
+    def first_row(self) -> dict[str, Any]:
+        """Sites and inputs of the first row: (*event)."""
+        with runtime.jax_scope(self.precision):
+            return jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1)))
+
+    def denoiser_at(self, row: Any) -> tuple[Any, Any]:
+        """`denoised` of a row before anything is learned."""
+        with runtime.jax_scope(self.precision):
+            return self.denoised(self.initial(jax.random.key(0)), row)
+
     @property
     def chained(self) -> bool:
         """Whether the program is a chain of latents."""

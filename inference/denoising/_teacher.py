@@ -1,0 +1,49 @@
+"""A fit that is given by init= to be learned from: whether the program reads in its parameters the flow that they were learned for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probgen.algorithm import Incompatible
+from probgen.target import Diffused
+
+TIMES = 0.1, 0.35, 0.65, 0.9
+CLOSE = 1e-2  # of the largest velocity, by which two may differ in single precision
+JUMPS = "init was learned by {0}: it jumps, and has no velocity to learn from.\nGive the fit that it was learned from itself."
+OTHER = (
+    "init is a fit of another program: with its parameters {0} differs between this program and its own.\n"
+    "{1} goes on from a fit of the same program, with the same schedule of noise, kind of network and units."
+)
+
+
+def taught_by(learner: Any, target: Any, fit: Any) -> None:
+    """Raise Incompatible where a target that begins at a fit's parameters has not the velocity that the fit has."""
+    own: Any = fit.target
+    if not isinstance(own, Diffused) or own.engine != target.engine:
+        raise Incompatible(f"init is {fit}; {learner.name} learns from a fit with a denoiser on the same engine.")
+    if getattr(fit.inference, "jumps", 0):
+        raise Incompatible(JUMPS.format(fit.inference.name))
+    row = target.first_row()
+    if set(row) != set(own.first_row()):
+        raise Incompatible(OTHER.format("what a row is called", learner.name))
+    pair = [found.denoiser_at(row) for found in (target, own.begun(fit.answer))]
+    seen = [np.asarray(x, float) for _, x in pair]
+    if seen[0].shape != seen[1].shape or not _close(*seen):
+        raise Incompatible(OTHER.format("what the network sees of a row", learner.name))
+    if not _close(*(_velocities(denoiser, seen[0]) for denoiser, _ in pair)):
+        raise Incompatible(OTHER.format("the velocity", learner.name))
+
+
+def _velocities(denoiser: Any, x: np.ndarray) -> np.ndarray:
+    """At a few times, of a point with noise on it: (time, *event)."""
+    import jax.numpy as jnp
+
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=x.shape))
+    at = [jnp.asarray(t) for t in TIMES]
+    return np.stack([np.asarray(denoiser.velocity(denoiser.schedule.noised(x, noise, t), t), float) for t in at])
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.all(np.abs(a - b) <= CLOSE * max(float(np.abs(b).max()), 1e-6)))

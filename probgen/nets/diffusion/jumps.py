@@ -1,0 +1,78 @@
+"""Jumps along the probability flow: from a time to an earlier one by a single evaluation of a network that has learned it.
+
+    consistency    f(z_t, t) = alpha_e D + sigma_e (z_t - alpha_t D) / sigma_t,   D = D(z_t, t),   e the earliest time
+    mean velocity  z_s = z_t - (t - s) u(z_t, s, t),   u = 1 / (t - s) int_s^t v(z_r, r) dr
+
+f is a line from z_t to the point D, left where its noise is that of the earliest time: f(z_e, e) = z_e, whatever the network says.
+Song et al. 2023 (arXiv:2303.01469); Geng et al. 2025 (arXiv:2505.13447).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from probgen.nets.diffusion.denoiser import Denoiser
+from probgen.nets.diffusion.grids import grid, time_of
+from probgen.nets.diffusion.sampling import end
+from probgen.nets.diffusion.schedules import Schedule
+
+NOISY = 0.05  # sigma / alpha that may be left at the earliest time
+
+
+def ladder(schedule: Schedule, num_levels: int) -> Any:
+    """Times that fall from 1 to the earliest, evenly in (sigma / alpha)^(1/7): (num_levels + 1,)."""
+    return jax.lax.stop_gradient(grid(schedule, num_levels + 1, kind="rho"))
+
+
+def earliest(schedule: Schedule) -> Any:
+    """The last time of every ladder: ()."""
+    return ladder(schedule, 1)[-1]
+
+
+def to_the_end(denoiser: Denoiser, z: Any, t: Any, end_time: Any) -> Any:
+    """The consistency function of a network's D, z_t itself at the end time: (*event)."""
+    (alpha, sigma), (alpha_e, sigma_e) = denoiser.schedule.scales(t), denoiser.schedule.scales(end_time)
+    x, left = denoiser(z, t).mean, sigma_e / sigma
+    return left * z + (alpha_e - left * alpha) * x
+
+
+def narrowed(schedule: Schedule, num_levels: int) -> Any:
+    """The standard deviation of draws in one step, of N(0, 1) data, after consistency training without a teacher: ().
+
+    Noise is put on a point at two neighbouring levels, and E[z_s | z_t] taken for where the flow leads: at every level cos(a - b) of
+    the deviation is left, a = arctan sigma / alpha. Evenly spaced in that angle, exp(-pi^2 / 8 num_levels) would be.
+    """
+    times = ladder(schedule, num_levels)
+    alpha, sigma = jax.vmap(schedule.scales)(times)
+    return jnp.prod(jnp.cos(jnp.diff(jnp.arctan2(sigma, alpha))))
+
+
+def by_consistency(denoiser: Denoiser, key: Any, shape: tuple[int, ...], num_steps: int) -> Any:
+    """A point (*shape) by so many evaluations: after the first, noise is put back to levels evenly spaced in arctan sigma / alpha."""
+    schedule, last = denoiser.schedule, earliest(denoiser.schedule)
+    alpha_e, sigma_e = schedule.scales(last)
+    z = to_the_end(denoiser, end(schedule, key, shape), jnp.ones(()), last)
+    for i in range(1, num_steps):
+        angle = 0.5 * math.pi * (1 - i / num_steps)
+        t = jnp.maximum(time_of(schedule, jnp.asarray(-2 * math.log(math.tan(angle)))), last)
+        alpha, sigma = schedule.scales(t)
+        more = jnp.sqrt(jnp.maximum(sigma**2 - (alpha / alpha_e * sigma_e) ** 2, 0.0))
+        noise = jax.random.normal(jax.random.fold_in(key, i), shape)
+        z = to_the_end(denoiser, alpha / alpha_e * z + more * noise, t, last)
+    return z / alpha_e
+
+
+def by_mean_velocity(denoiser: Any, key: Any, shape: tuple[int, ...], num_steps: int) -> Any:
+    """A point (*shape) by so many evaluations, at times evenly spaced from 1 to the schedule's first."""
+    schedule = denoiser.schedule
+    z, times = end(schedule, key, shape), jnp.linspace(1.0, schedule.first, num_steps + 1)
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        z = z - (t - s) * denoiser.mean_velocity(z, t, s)
+    return z / schedule.scales(schedule.first)[0]
+
+
+DRAWN = {"consistency": by_consistency, "mean_flow": by_mean_velocity}  # by the learner's word
