@@ -65,7 +65,7 @@ class Jumping(FromNoise):
         return gradient, -told, chains._replace(done=chains.done + 1)
 
     def of_pairs(self, key: Any, target: Any, parameters: Any, chains: Taught, batch: Any) -> tuple[Any, Any]:
-        """What is minimised, and the mean square that is told: (), ()."""
+        """What is minimised, and the loss that is told: (), ()."""
         import jax
         import jax.numpy as jnp
 
@@ -87,7 +87,7 @@ class Jumping(FromNoise):
         raise NotImplementedError
 
     def of_jump(self, denoiser: Any, teacher: Any, x: Any, noise: Any, *times: Any) -> tuple[Any, Any]:
-        """What is minimised for a point and its noise, and the mean square of the error a coordinate: (), ()."""
+        """What is minimised for a point and its noise, and the loss that is told of it: (), ()."""
         raise NotImplementedError
 
 

@@ -9,7 +9,7 @@
     fit = pg.fit("mean_flow", data="two_moons", inference="mean_flow", init=teacher)
     fit.sample(64); fit.sample(64, num_steps=4)
 
-Each row's loss is divided by what it is (the square plus .001), without a gradient, since the derivative has few large errors. Draws are
+Each row's loss is divided by what it is (the square plus .1), without a gradient, since the derivative has few large errors. Draws are
 those of z - u(z, 0, 1), or of so many such steps: they have no density, but v has. Geng et al. 2025 (arXiv:2505.13447).
 """
 
@@ -22,7 +22,7 @@ from probgen.algorithm import Incompatible
 from probgen.inference._times import spread_out
 from probgen.inference.denoising._jumping import Jumping, Taught
 
-SMALL = 1e-3  # square of an error below which losses are not made larger
+SMALL = 0.1  # square of an error below which losses are not made larger
 NEEDED = (
     "mean_flow learns a network that sees two times, which this program has not: use the model 'mean_flow', or a Network with `mean`."
 )
@@ -34,7 +34,7 @@ class MeanFlow(Jumping):
 
     instant: share of rows whose two times are one, where u is v.
     whole: share of the others that jump to the point itself, s = 0; the rest end anywhere before.
-    The loss is the mean square of u's error a coordinate: of a teacher it goes to zero, of rows to what flow matching leaves, or above.
+    The loss that is told is the mean of u's error, a root mean square a coordinate: of a teacher it goes to zero, of rows it does not.
     """
 
     keeps_flow: ClassVar[bool] = True
@@ -83,4 +83,4 @@ class MeanFlow(Jumping):
             v, flow = teacher.velocity(z, t), 0.0
         mean, slope = jax.jvp(lambda z, t: denoiser.mean_velocity(z, t, s), (z, t), (v, jnp.ones_like(t)))
         square = jnp.mean((mean - jax.lax.stop_gradient(v - (t - s) * slope)) ** 2)
-        return square / jax.lax.stop_gradient(square + SMALL) + flow, square
+        return square / jax.lax.stop_gradient(square + SMALL) + flow, jnp.sqrt(square)

@@ -112,14 +112,17 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
-        self._check_no_jumps("fit.log_prob")
+        flow = self._jumps and getattr(self.inference, "keeps_flow", False)
+        if not (flow and method == "ode"):
+            self._check_no_jumps(f"method={method!r} of fit.log_prob" if flow else "fit.log_prob")
         method = ("bound" if self.target.chained else "ode") if method == "auto" else method
         given, seed = self._rows(self._named(x, rows)), self.seed + 3 if seed is None else whole_numbers.seed(seed)
         if method == "bound":
             self._check_score("method='bound'")
             count = whole_numbers.whole("num_draws", num_draws)
             return denoising.bound(self.target, self.answer, given, count, seed)
-        return denoising.density(self.target, self.answer, given, seed)
+        found = denoising.density(self.target, self.answer, given, seed)
+        return found._replace(kind=f"{found.kind} of the velocity beside, no law of jumps") if flow else found
 
     def condition(self, x: Any = None, /, **given: Any) -> Target:
         """The target of a new point, of which something was seen: "twisted_smc" and "guided" draw the rest.
@@ -245,7 +248,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         steps = whole_numbers.whole("num_steps", self._jumps if num_steps is None else num_steps)
         most = getattr(self.inference, "most_jumps", None)
         if steps < 1 or (most is not None and steps > most):
-            raise ValueError(f"num_steps is {steps}; expected 1 to {most} evaluations of the network, by which it learned.")
+            upto = "or more" if most is None else f"to {most}, as many levels as it learned"
+            raise ValueError(f"num_steps is {steps}; expected 1 {upto}: evaluations of the network.")
         return denoising.jumped(self.target, self.answer, inputs, count, seed, self.inference.name, steps)
 
     # ---- parts
