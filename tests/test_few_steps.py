@@ -1,5 +1,7 @@
 """Jumps in few steps: by closed forms of normal data, whose flow is an affine map, and fits end to end."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -70,9 +72,9 @@ def test_the_consistency_function_of_a_normal_as_in_the_book():
     teacher = Normal(schedule, jnp.ones(1), jnp.full((1, 1), 0.25))
     t = jnp.log(2 / 1e-3) / jnp.log(1e4)
     z = jnp.array([3.0])
-    for at, to in zip(jnp.linspace(t, 0, 400)[:-1], jnp.linspace(t, 0, 400)[1:], strict=True):
+    for at, to in itertools.pairwise(jnp.linspace(t, 0, 200)):
         z = jumps.to_the_end(teacher, z, at, to)  # a step of DDIM's
-    assert float(z[0]) == pytest.approx(1.485071, abs=5e-3)
+    assert float(z[0]) == pytest.approx(1.485071, abs=1e-2)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
@@ -125,7 +127,7 @@ def test_draws_by_exact_jumps_are_of_the_data_s_law(kind, num_steps):
 
 
 def test_levels_without_a_teacher_narrow_normal_data():
-    """Of E[z_s | z_t] = alpha_s m + (alpha_t alpha_s + sigma_t sigma_s) / (alpha_t^2 + sigma_t^2) (z_t - alpha_t m), level by level."""
+    """E[z_s | z_t] of N(0, 1) with the same noise is (alpha_t alpha_s + sigma_t sigma_s) / (alpha_t^2 + sigma_t^2) z_t."""
     schedule = schedules.Elucidated()
     times = jumps.ladder(schedule, 16)
     alpha, sigma = (np.asarray(v, float) for v in jax.vmap(schedule.scales)(times))
@@ -235,26 +237,28 @@ def labelled(label, x=None):
     numpyro.sample("x", diffused(Network(schedules.Straight(), v, "velocity", mean=u), (1,)), obs=x)
 
 
-@pytest.mark.parametrize("learner", ["consistency", "mean_flow"])
-def test_jumps_know_labels(learner):
+def test_jumps_know_labels():
     label = np.arange(2000) % 2
     data = {"x": (2 * label - 1 + 0.3 * np.random.default_rng(4).normal(size=2000))[:, None], "label": label}
-    model = Model(labelled, by_row=True)
-    teacher = pg.fit(model, data, inference="flow_matching", **QUICK | {"num_steps": 800})
-    fit = pg.fit(model, data, inference=learner, init=teacher, **QUICK | {"num_steps": 1000})
-    for value in (0, 1):
-        x = fit.sample(1000, label=value)["x"]
-        assert x.mean() == pytest.approx(2 * value - 1, abs=0.15)
-        assert x.std() == pytest.approx(0.3, abs=0.15)
-    with pytest.raises(Incompatible, match="guidance"):
-        fit.sample(4, label=1, guidance=2.0)
+    model, quick = Model(labelled, by_row=True), QUICK | {"num_steps": 800}
+    teacher = pg.fit(model, data, inference="flow_matching", **quick)
+    for learner in ("consistency", "mean_flow"):
+        fit = pg.fit(model, data, inference=learner, init=teacher, **quick)
+        for value in (0, 1):
+            x = fit.sample(1000, label=value)["x"]
+            assert x.mean() == pytest.approx(2 * value - 1, abs=0.15)
+            assert x.std() == pytest.approx(0.3, abs=0.15)
+        with pytest.raises(Incompatible, match="guidance"):
+            fit.sample(4, label=1, guidance=2.0)
 
 
 # ---- refused
 
 
 @pytest.mark.parametrize("which", ["mean_flow", "consistency"])
-@pytest.mark.parametrize("ask", ["sampler", "start", "log_prob", "bound", "losses", "trajectory", "condition", "interpolate"])
+@pytest.mark.parametrize(
+    "ask", ["sampler", "start", "log_prob", "bound", "losses", "trajectory", "condition", "interpolate"]
+)
 def test_a_fit_of_jumps_is_no_denoiser(request, which, ask):
     fit = request.getfixturevalue(which)
     asked = {

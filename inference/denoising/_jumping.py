@@ -1,4 +1,4 @@
-"""What learners of jumps share: a teacher that is given by init=, its parameters kept beside the rows held out, and what is said."""
+"""What learners of jumps share: a teacher given by init=, whose parameters are kept beside the rows held out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from probgen.inference.denoising._noise import FromNoise
 from probgen.target import START
 
 TOLD = (
-    "Draws, and the verdict's tests of them, are made in {0} evaluation{1} of the network, the setting `jumps`; they have no density."
+    "Draws, and the verdict's tests of them, are made in {0} evaluation{1} of the network, the setting `jumps`; "
+    "they have no density."
 )
 
 

@@ -1,4 +1,4 @@
-"""A fit that is given by init= to be learned from: whether the program reads in its parameters the flow that they were learned for."""
+"""A fit that is given by init= to be learned from: whether its parameters mean here what they mean there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 from probgen.algorithm import Incompatible
 from probgen.target import Diffused
 
+UNSEEN = (
+    "init hid no labels in learning, and knows nothing of a row without its label: learn with unlabelled=0.\n"
+    "unlabelled is {0:g}."
+)
 TIMES = 0.1, 0.35, 0.65, 0.9
 CLOSE = 1e-2  # of the largest velocity, by which two may differ in single precision
 JUMPS = "init was learned by {0}: it jumps, and has no velocity to learn from.\nGive the fit that it was learned from itself."
@@ -25,10 +29,13 @@ def taught_by(learner: Any, target: Any, fit: Any) -> None:
         raise Incompatible(f"init is {fit}; {learner.name} learns from a fit with a denoiser on the same engine.")
     if getattr(fit.inference, "jumps", 0):
         raise Incompatible(JUMPS.format(fit.inference.name))
+    if learner.unlabelled and target.labels and not getattr(fit.inference, "unlabelled", 0.0):
+        raise ValueError(UNSEEN.format(learner.unlabelled))
     row = target.first_row()
     if set(row) != set(own.first_row()):
         raise Incompatible(OTHER.format("what a row is called", learner.name))
-    pair = [found.denoiser_at(row) for found in (target, own.begun(fit.answer))]
+    theirs: Any = own.begun(fit.answer)
+    pair = [found.denoiser_at(row) for found in (target, theirs)]
     seen = [np.asarray(x, float) for _, x in pair]
     if seen[0].shape != seen[1].shape or not _close(*seen):
         raise Incompatible(OTHER.format("what the network sees of a row", learner.name))

@@ -11,8 +11,9 @@
 
 f is the program's denoiser, D, taken as a line from z_t to D: no second network. Its D is then no mean of x, and the fit has no
 score, velocity or density: the teacher has. Levels are few at first, and twice as many again and again up to `num_levels`.
-d is the pseudo-Huber distance. Without a teacher draws are narrower than the data, of N(0, 1) by the product of cosines that the
-verdict tells: more levels mend it. Song et al. 2023 (arXiv:2303.01469); Song and Dhariwal 2023 (arXiv:2310.14189).
+d is the pseudo-Huber distance of a fit, and the square of rows, whose z_s is random given z_t: f(z_t, t) is to be the mean of
+f(z_s, s). So draws without a teacher are narrower than the data, of N(0, 1) by the product of cosines that the verdict tells: more
+levels mend it. Song et al. 2023 (arXiv:2303.01469); Song and Dhariwal 2023 (arXiv:2310.14189).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Consistency(Jumping):
         doubled = self.num_levels / self.first_levels if self.first_levels > 0 else 0
         if doubled not in [2**i for i in range(20)]:
             raise ValueError(
-                f"num_levels is {self.num_levels}, first_levels {self.first_levels}: expected first_levels doubled, such as 8 and 128."
+                f"num_levels is {self.num_levels}, first_levels {self.first_levels}: expected the latter doubled a few times, "
+                "such as 128 and 8."
             )
         if self.jumps > self.num_levels:
             raise ValueError(f"jumps is {self.jumps}; at most num_levels, {self.num_levels}.")
@@ -62,12 +64,12 @@ class Consistency(Jumping):
         alpha, sigma = denoiser.schedule.scales(earliest(denoiser.schedule))
         if not sigma <= NOISY * alpha:
             raise Incompatible(
-                f"At the earliest time of the schedule the noise is still {float(sigma / alpha):.2g} of the point, where consistency "
-                f"ends; at most {NOISY}: use more levels, or a smaller `low`."
+                f"Where consistency ends, at the earliest time of the schedule, noise is still {float(sigma / alpha):.2g} of a point; "
+                f"at most {NOISY}: use more levels, or a smaller `low`."
             )
         if getattr(denoiser, "kind", "") == "noise" and denoiser.schedule.scales(1.0)[0] < 0.1:
             raise Incompatible(
-                "The network says the noise, of which a point is hardly known where noise is all: one step would multiply its errors.\n"
+                "The network says the noise: where noise is nearly all, one step to the point would multiply its errors.\n"
                 "Use a program whose network says the point, v, the velocity or EDM's output, such as 'edm' or 'velocity'."
             )
         return found
@@ -111,7 +113,7 @@ class Consistency(Jumping):
             before = Heun().step(teacher, z, t, s, None, ())[0]
         aim = jax.lax.stop_gradient(to_the_end(denoiser, before, s, levels[-1]))
         square = jnp.mean((to_the_end(denoiser, z, t, levels[-1]) - aim) ** 2)
-        return jnp.sqrt(square + HUBER**2) - HUBER, square
+        return square if teacher is None else jnp.sqrt(square + HUBER**2) - HUBER, square
 
     def _neighbours(self, denoiser: Any, levels: Any, u: Any, asked: Any, wide: Any) -> tuple[Any, Any]:
         """Two times of the levels that are `wide` of the finest apart: (), ()."""

@@ -9,8 +9,9 @@
     fit = pg.fit("mean_flow", data="two_moons", inference="mean_flow", init=teacher)
     fit.sample(64); fit.sample(64, num_steps=4)
 
-Each row's loss is divided by what it is (the square plus .1), without a gradient, since the derivative has few large errors. Draws are
-those of z - u(z, 0, 1), or of so many such steps: they have no density, but v has. Geng et al. 2025 (arXiv:2505.13447).
+Of a fit each row's loss is divided by what it is, without a gradient, since the derivative has few large errors; of rows, whose v
+is random given z_t, that would make u another thing than a mean. Draws are z - u(z, 0, 1), or by more such steps: they have no
+density, but v has. Geng et al. 2025 (arXiv:2505.13447).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from probgen.inference.denoising._jumping import Jumping, Taught
 
 SMALL = 0.1  # square of an error below which losses are not made larger
 NEEDED = (
-    "mean_flow learns a network that sees two times, which this program has not: use the model 'mean_flow', or a Network with `mean`."
+    "mean_flow learns a network that sees two times, which this program has not.\n"
+    "Use the model 'mean_flow', or a Network with `mean`."
 )
 
 
@@ -34,7 +36,7 @@ class MeanFlow(Jumping):
 
     instant: share of rows whose two times are one, where u is v.
     whole: share of the others that jump to the point itself, s = 0; the rest end anywhere before.
-    The loss that is told is the mean of u's error, a root mean square a coordinate: of a teacher it goes to zero, of rows it does not.
+    The loss that is told is the mean of u's error, a root mean square a coordinate: of a teacher it goes to zero.
     """
 
     keeps_flow: ClassVar[bool] = True
@@ -78,9 +80,10 @@ class MeanFlow(Jumping):
         if teacher is None:
             up, down = schedule.slopes(t)
             v = up * x + down * noise
-            flow = jnp.mean((denoiser.velocity(z, t) - v) ** 2)
         else:
-            v, flow = teacher.velocity(z, t), 0.0
+            v = teacher.velocity(z, t)
         mean, slope = jax.jvp(lambda z, t: denoiser.mean_velocity(z, t, s), (z, t), (v, jnp.ones_like(t)))
         square = jnp.mean((mean - jax.lax.stop_gradient(v - (t - s) * slope)) ** 2)
-        return square / jax.lax.stop_gradient(square + SMALL) + flow, jnp.sqrt(square)
+        if teacher is None:
+            return square + jnp.mean((denoiser.velocity(z, t) - v) ** 2), jnp.sqrt(square)
+        return square / jax.lax.stop_gradient(square + SMALL), jnp.sqrt(square)

@@ -3,8 +3,8 @@
     y_1 ~ N(0, I),   dy / dt = v(y, t) from t = 1 to 0,   x = centre + spread y_0
     u(y_t, s, t) = 1 / (t - s) int_s^t v(y_r, r) dr,   y_s = y_t - (t - s) u(y_t, s, t)
 
-v is the network of "velocity", and the density is of its flow. u is another, which sees both times; inference="mean_flow" learns it: of
-v, where a fit of "velocity" is given by init=, or of rows with v beside it. `fit.sample` draws y_1 - u(y_1, 0, 1).
+v is the network of "velocity", and the density is of its flow. u is another, which sees both times; inference="mean_flow" learns
+it, of v, where a fit of "velocity" is given by init=, or of rows with v beside it. `fit.sample` then draws y_1 - u(y_1, 0, 1).
 Shapes: x: (dim,). Geng et al. 2025 (arXiv:2505.13447).
 """
 

@@ -115,8 +115,8 @@ def _narrow(evidence: Evidence) -> Finding | None:
         return None
     levels = fit.inference.num_levels
     message = (
-        f"learned without a teacher at {levels} levels: of N(0, 1) data draws in one step keep {left:.3g} of the standard deviation; "
-        f"at least {1 - NARROW[0]:g}"
+        f"learned without a teacher at {levels} levels: of N(0, 1) data draws in one step keep {left:.3g} of the standard "
+        f"deviation; at least {1 - NARROW[0]:g}"
     )
     remedy = f"num_levels={2 * levels}, or init= a fit by 'denoising' or 'flow_matching'"
     return Finding("narrow", _grade(1 - left, NARROW), left, 1 - NARROW[0], message, remedy)

@@ -43,8 +43,8 @@ def to_the_end(denoiser: Denoiser, z: Any, t: Any, end_time: Any) -> Any:
 def narrowed(schedule: Schedule, num_levels: int) -> Any:
     """The standard deviation of draws in one step, of N(0, 1) data, after consistency training without a teacher: ().
 
-    Noise is put on a point at two neighbouring levels, and E[z_s | z_t] taken for where the flow leads: at every level cos(a - b) of
-    the deviation is left, a = arctan sigma / alpha. Evenly spaced in that angle, exp(-pi^2 / 8 num_levels) would be.
+    The same noise is put on a point at two neighbouring levels, and E[z_s | z_t] taken for where the flow leads: cos(a - b) of the
+    deviation is left, a and b arctan sigma / alpha of both. Evenly spaced in that angle exp(-pi^2 / 8 num_levels) is left of all.
     """
     times = ladder(schedule, num_levels)
     alpha, sigma = jax.vmap(schedule.scales)(times)
@@ -52,26 +52,36 @@ def narrowed(schedule: Schedule, num_levels: int) -> Any:
 
 
 def by_consistency(denoiser: Denoiser, key: Any, shape: tuple[int, ...], num_steps: int) -> Any:
-    """A point (*shape) by so many evaluations: after the first, noise is put back to levels evenly spaced in arctan sigma / alpha."""
+    """A point (*shape) by so many evaluations: after each but the last noise is put back, to levels even in arctan sigma / alpha."""
     schedule, last = denoiser.schedule, earliest(denoiser.schedule)
     alpha_e, sigma_e = schedule.scales(last)
-    z = to_the_end(denoiser, end(schedule, key, shape), jnp.ones(()), last)
-    for i in range(1, num_steps):
-        angle = 0.5 * math.pi * (1 - i / num_steps)
-        t = jnp.maximum(time_of(schedule, jnp.asarray(-2 * math.log(math.tan(angle)))), last)
+    angles = 0.5 * math.pi * (1 - jnp.arange(1, num_steps) / num_steps)
+    times = jnp.maximum(time_of(schedule, -2 * jnp.log(jnp.tan(angles))), last)
+
+    def again(z: Any, at: Any) -> tuple[Any, None]:
+        t, key = at
         alpha, sigma = schedule.scales(t)
         more = jnp.sqrt(jnp.maximum(sigma**2 - (alpha / alpha_e * sigma_e) ** 2, 0.0))
-        noise = jax.random.normal(jax.random.fold_in(key, i), shape)
-        z = to_the_end(denoiser, alpha / alpha_e * z + more * noise, t, last)
+        noisy = alpha / alpha_e * z + more * jax.random.normal(key, shape)
+        return to_the_end(denoiser, noisy, t, last).astype(z.dtype), None
+
+    begin, *rest = jax.random.split(key, num_steps)
+    z = to_the_end(denoiser, end(schedule, begin, shape), jnp.ones(()), last)
+    if rest:
+        z, _ = jax.lax.scan(again, z, (times, jnp.stack(rest)))
     return z / alpha_e
 
 
 def by_mean_velocity(denoiser: Any, key: Any, shape: tuple[int, ...], num_steps: int) -> Any:
     """A point (*shape) by so many evaluations, at times evenly spaced from 1 to the schedule's first."""
     schedule = denoiser.schedule
-    z, times = end(schedule, key, shape), jnp.linspace(1.0, schedule.first, num_steps + 1)
-    for t, s in zip(times[:-1], times[1:], strict=True):
-        z = z - (t - s) * denoiser.mean_velocity(z, t, s)
+    times = jnp.linspace(1.0, schedule.first, num_steps + 1)
+
+    def step(z: Any, at: Any) -> tuple[Any, None]:
+        t, s = at
+        return (z - (t - s) * denoiser.mean_velocity(z, t, s)).astype(z.dtype), None
+
+    z, _ = jax.lax.scan(step, end(schedule, key, shape), (times[:-1], times[1:]))
     return z / schedule.scales(schedule.first)[0]
 
 
