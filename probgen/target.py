@@ -209,9 +209,7 @@ class Diffused(Learnable):
     labels: tuple[str, ...]  # inputs that are whole numbers, which -1 hides
     cannot_denoise: Callable[[], str]  # why nothing is learned by noise on points; empty where it is
     first_row: Callable[[], dict[str, Any]]  # sites and inputs of the first row
-    denoiser_at: Callable[
-        [Any], tuple[Any, Any]
-    ]  # the denoiser for a row before anything is learned, and what it sees of it
+    looked_at: Callable[..., Any]  # what a function of denoiser and point says of a row, before anything is learned
 
 
 class Bounded(Learnable):

@@ -257,16 +257,16 @@ def test_jumps_know_labels():
 
 @pytest.mark.parametrize("which", ["mean_flow", "consistency"])
 @pytest.mark.parametrize(
-    "ask", ["sampler", "start", "log_prob", "bound", "losses", "trajectory", "condition", "interpolate"]
+    "ask",
+    ["sampler", "start", "log_prob", "bound", "losses", "trajectory", "condition", "interpolate", "energy", "log_z"],
 )
 def test_a_fit_of_jumps_is_no_denoiser(request, which, ask):
     fit = request.getfixturevalue(which)
     asked = {
         "sampler": lambda: fit.sample(2, sampler="heun"), "start": lambda: fit.sample(2, start=ROWS[0], level=0.5),
         "log_prob": lambda: fit.log_prob(ROWS[:2]), "bound": lambda: fit.log_prob(ROWS[:2], method="bound"),
-        "losses": fit.losses, "trajectory": fit.trajectory, "condition": lambda: fit.condition(x=ROWS[0]),
-        "interpolate": lambda: fit.interpolate(ROWS[0], ROWS[1]),
-    }[ask]  # fmt: skip
+        "condition": lambda: fit.condition(x=ROWS[0]), "interpolate": lambda: fit.interpolate(ROWS[0], ROWS[1]),
+    }.get(ask, getattr(fit, ask, None))  # fmt: skip
     with pytest.raises(Incompatible, match="learned jumps"):
         asked()
 
@@ -324,6 +324,14 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, killed, velocity, learner):
         assert np.array_equal(value, resumed.state[name]), name
     assert np.array_equal(whole.sample(5, seed=1)["x"], resumed.sample(5, seed=1)["x"])
     assert np.array_equal(whole.held_out["x"], resumed.held_out["x"])
+
+
+def test_in_double_precision_of_a_teacher_in_single(velocity):
+    settings = {"progress": False, "num_steps": 10, "precision": "float64", "init": velocity}
+    fits = [
+        pg.fit(m, DATA, inference=i, **settings) for m, i in (("velocity", "consistency"), ("mean_flow", "mean_flow"))
+    ]
+    assert all(fit.sample(3, num_steps=2)["x"].dtype == np.float64 for fit in fits)
 
 
 def test_the_report_of_jumps_is_written(tmp_path, consistency):

@@ -35,21 +35,21 @@ def taught_by(learner: Any, target: Any, fit: Any) -> None:
     if set(row) != set(own.first_row()):
         raise Incompatible(OTHER.format("what a row is called", learner.name))
     theirs: Any = own.begun(fit.answer)
-    pair = [found.denoiser_at(row) for found in (target, theirs)]
-    seen = [np.asarray(x, float) for _, x in pair]
-    if seen[0].shape != seen[1].shape or not _close(*seen):
+    (seen, velocity), (other_seen, other_velocity) = (found.looked_at(_look, row) for found in (target, theirs))
+    if seen.shape != other_seen.shape or not _close(seen, other_seen):
         raise Incompatible(OTHER.format("what the network sees of a row", learner.name))
-    if not _close(*(_velocities(denoiser, seen[0]) for denoiser, _ in pair)):
+    if not _close(velocity, other_velocity):
         raise Incompatible(OTHER.format("the velocity", learner.name))
 
 
-def _velocities(denoiser: Any, x: np.ndarray) -> np.ndarray:
-    """At a few times, of a point with noise on it: (time, *event)."""
+def _look(denoiser: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The point, (*event), and velocities at a few times with noise on it: (time, *event)."""
     import jax.numpy as jnp
 
-    noise = jnp.asarray(np.random.default_rng(0).normal(size=x.shape))
-    at = [jnp.asarray(t) for t in TIMES]
-    return np.stack([np.asarray(denoiser.velocity(denoiser.schedule.noised(x, noise, t), t), float) for t in at])
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=x.shape), x.dtype)
+    at = [jnp.asarray(t, x.dtype) for t in TIMES]
+    found = [denoiser.velocity(denoiser.schedule.noised(x, noise, t), t) for t in at]
+    return np.asarray(x, float), np.stack([np.asarray(v, float) for v in found])
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:

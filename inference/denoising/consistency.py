@@ -57,14 +57,18 @@ class Consistency(Jumping):
         return self.num_levels
 
     def prepare(self, target: Any) -> Any:
+        found = super().prepare(target)
+        found.looked_at(self._check_ends)
+        return found
+
+    def _check_ends(self, denoiser: Any, x: Any) -> None:
+        """Raise Incompatible where the flow ends in noise, or begins where a network of noise hardly knows the point."""
         from probgen.nets.diffusion.jumps import NOISY, earliest
 
-        found = super().prepare(target)
-        denoiser = found.denoiser_at(found.first_row())[0]
         alpha, sigma = denoiser.schedule.scales(earliest(denoiser.schedule))
         if not sigma <= NOISY * alpha:
             raise Incompatible(
-                f"Where consistency ends, at the earliest time of the schedule, noise is still {float(sigma / alpha):.2g} of a point; "
+                f"Consistency ends at the schedule's earliest time, where noise is still {float(sigma / alpha):.2g} of a point; "
                 f"at most {NOISY}: use more levels, or a smaller `low`."
             )
         if getattr(denoiser, "kind", "") == "noise" and denoiser.schedule.scales(1.0)[0] < 0.1:
@@ -72,7 +76,6 @@ class Consistency(Jumping):
                 "The network says the noise: where noise is nearly all, one step to the point would multiply its errors.\n"
                 "Use a program whose network says the point, v, the velocity or EDM's output, such as 'edm' or 'velocity'."
             )
-        return found
 
     def narrows(self, target: Any) -> float | None:
         """By how much N(0, 1) data are narrowed for want of a teacher; None with one."""
@@ -80,7 +83,7 @@ class Consistency(Jumping):
 
         if taught(target):
             return None
-        return float(narrowed(target.denoiser_at(target.first_row())[0].schedule, self.num_levels))
+        return target.looked_at(lambda denoiser, x: float(narrowed(denoiser.schedule, self.num_levels)))
 
     # ---- the loss
 

@@ -55,7 +55,7 @@ class MeanFlow(Jumping):
 
     def prepare(self, target: Any) -> Any:
         found = super().prepare(target)
-        if getattr(found.denoiser_at(found.first_row())[0], "mean", None) is None:
+        if found.looked_at(lambda denoiser, x: getattr(denoiser, "mean", None)) is None:
             raise Incompatible(NEEDED)
         return found
 

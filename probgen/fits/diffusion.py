@@ -114,7 +114,9 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
         flow = self._jumps and getattr(self.inference, "keeps_flow", False)
         if not (flow and method == "ode"):
-            self._check_no_jumps(f"method={method!r} of fit.log_prob" if flow else "fit.log_prob")
+            self._check_no_jumps(
+                "fit.log_prob" if not flow else f"method={method!r}, unlike 'ode' of the velocity beside,"
+            )
         method = ("bound" if self.target.chained else "ode") if method == "auto" else method
         given, seed = self._rows(self._named(x, rows)), self.seed + 3 if seed is None else whole_numbers.seed(seed)
         if method == "bound":
@@ -168,6 +170,16 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise Incompatible(NO_PYRO)
         site, shape = self._shapes[keyword]
         return seen.combined(site, shape, functools.partial(denoising.columns, self.target))
+
+    def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
+        """Minus the log density of rows; see `LearnedFit.energy`."""
+        self._check_no_jumps("fit.energy")
+        return super().energy(x, **rows)
+
+    def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
+        """Zero, the log of a density's constant; see `LearnedFit.log_z`."""
+        self._check_no_jumps("fit.log_z")
+        return super().log_z(method, **settings)
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points between two, {site: (num_points, *event)}: the flow takes both to noise, and the great circle between back.

@@ -52,7 +52,7 @@ def narrowed(schedule: Schedule, num_levels: int) -> Any:
 
 
 def by_consistency(denoiser: Denoiser, key: Any, shape: tuple[int, ...], num_steps: int) -> Any:
-    """A point (*shape) by so many evaluations: after each but the last noise is put back, to levels even in arctan sigma / alpha."""
+    """A point (*shape) by so many evaluations: after each but the last noise is put back, at levels even in arctan sigma/alpha."""
     schedule, last = denoiser.schedule, earliest(denoiser.schedule)
     alpha_e, sigma_e = schedule.scales(last)
     angles = 0.5 * math.pi * (1 - jnp.arange(1, num_steps) / num_steps)

@@ -48,10 +48,14 @@ class Diffusing(NumpyroLearnable, Diffused):
         with runtime.jax_scope(self.precision):
             return jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1)))
 
-    def denoiser_at(self, row: Any) -> tuple[Any, Any]:
-        """`denoised` of a row before anything is learned."""
+    def looked_at(self, look: Callable[[Any, Any], Any], row: Any = None) -> Any:
+        """look(denoiser, what it sees) of a row, the first unless said, before anything is learned."""
         with runtime.jax_scope(self.precision):
-            return self.denoised(self.initial(jax.random.key(0)), row)
+            row = {
+                k: jnp.asarray(v, self.precision if v.dtype.kind == "f" else None)
+                for k, v in (row or self.first_row()).items()
+            }
+            return look(*self.denoised(self.initial(jax.random.key(0)), row))
 
     @property
     def chained(self) -> bool:
