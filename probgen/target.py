@@ -208,8 +208,6 @@ class Diffused(Learnable):
     chained: bool  # whether it is a chain of latents, with a bound
     labels: tuple[str, ...]  # inputs that are whole numbers, which -1 hides
     cannot_denoise: Callable[[], str]  # why nothing is learned by noise on points; empty where it is
-    first_row: Callable[[], dict[str, Any]]  # sites and inputs of the first row
-    looked_at: Callable[..., Any]  # what a function of denoiser and point says of a row, before anything is learned
 
 
 class Bounded(Learnable):

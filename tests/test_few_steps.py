@@ -14,7 +14,8 @@ from probgen.algorithm import Incompatible
 from probgen.inference.denoising.consistency import Consistency
 from probgen.inference.denoising.mean_flow import MeanFlow
 from probgen.model import Model
-from probgen.nets.diffusion import jumps, schedules
+from probgen.nets.diffusion import sampling as jumps
+from probgen.nets.diffusion import schedules
 from probgen.nets.diffusion.denoiser import Denoiser, Network, Normal, Posterior
 from probgen.nets.diffusion.networks import between_times, perceptron
 from probgen.nets.diffusion.site import diffused

@@ -63,7 +63,7 @@ class Consistency(Jumping):
 
     def _check_ends(self, denoiser: Any, x: Any) -> None:
         """Raise Incompatible where the flow ends in noise, or begins where a network of noise hardly knows the point."""
-        from probgen.nets.diffusion.jumps import NOISY, earliest
+        from probgen.nets.diffusion.sampling import NOISY, earliest
 
         alpha, sigma = denoiser.schedule.scales(earliest(denoiser.schedule))
         if not sigma <= NOISY * alpha:
@@ -79,7 +79,7 @@ class Consistency(Jumping):
 
     def narrows(self, target: Any) -> float | None:
         """By how much N(0, 1) data are narrowed for want of a teacher; None with one."""
-        from probgen.nets.diffusion.jumps import narrowed
+        from probgen.nets.diffusion.sampling import narrowed
 
         if taught(target):
             return None
@@ -102,8 +102,8 @@ class Consistency(Jumping):
         import jax
         import jax.numpy as jnp
 
-        from probgen.nets.diffusion.jumps import ladder, to_the_end
         from probgen.nets.diffusion.samplers import Heun
+        from probgen.nets.diffusion.sampling import ladder, to_the_end
 
         schedule = jax.lax.stop_gradient((denoiser if teacher is None else teacher).schedule)
         denoiser = eqx.tree_at(lambda d: d.schedule, denoiser, schedule)

@@ -24,8 +24,7 @@ from probgen.nets.diffusion.denoiser import Denoiser
 from probgen.nets.diffusion.flow import ProbabilityFlow, Solver, carried, is_exact, moved, signs
 from probgen.nets.diffusion.grids import time_of
 from probgen.nets.diffusion.guidance import Guided
-from probgen.nets.diffusion.jumps import DRAWN
-from probgen.nets.diffusion.sampling import edited, end, sample
+from probgen.nets.diffusion.sampling import DRAWN, edited, end, sample
 from probgen.target import Arrays
 
 AT_ONCE = 2_000  # rows
