@@ -32,9 +32,9 @@ def taught_by(learner: Any, target: Any, fit: Any) -> None:
     if learner.unlabelled and target.labels and not getattr(fit.inference, "unlabelled", 0.0):
         raise ValueError(UNSEEN.format(learner.unlabelled))
     row = target.first_row()
-    if set(row) != set(own.first_row()):
-        raise Incompatible(OTHER.format("what a row is called", learner.name))
     theirs: Any = own.begun(fit.answer)
+    if set(row) != set(theirs.first_row()):
+        raise Incompatible(OTHER.format("what a row is called", learner.name))
     (seen, velocity), (other_seen, other_velocity) = (found.looked_at(_look, row) for found in (target, theirs))
     if seen.shape != other_seen.shape or not _close(seen, other_seen):
         raise Incompatible(OTHER.format("what the network sees of a row", learner.name))

@@ -60,6 +60,10 @@ class Reflow(FromNoise):
     def coupled(self) -> bool:
         return True
 
+    def check_begun(self, target: Any, fit: Any) -> None:
+        if not self.first:  # else it is a start alone
+            super().check_begun(target, fit)
+
     def init(self, key: Any, target: Any) -> State:
         import jax.numpy as jnp
 

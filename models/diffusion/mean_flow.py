@@ -29,4 +29,6 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=mean_flow, data=lambda: rows(load("two_moons")), rows=rows, derived=reals_only("x"))
+model = Model(
+    program=mean_flow, data=lambda: rows(load("two_moons")), rows=rows, derived=reals_only("x"), inference="mean_flow"
+)
