@@ -68,6 +68,9 @@ class Inference(Generic[T]):
         """The target with what this algorithm must know of it before anything compiles; raises where it does not fit."""
         return target
 
+    def check_begun(self, target: Any, fit: Any) -> None:
+        """Raises where a fit whose parameters the target begins at, given by init=, is none that this algorithm can go on from."""
+
     def precision_on(self, target: Any) -> str | None:
         """The precision that suits this target, where it is not the algorithm's own; see `precision`."""
         return self.precision

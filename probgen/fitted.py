@@ -138,6 +138,12 @@ class FittedDenoiser(FittedParameters):
     target: Diffused
     held_out: Mapping[str, np.ndarray]
 
+    def drawn(
+        self, inputs: Mapping[str, np.ndarray], count: int, seed: int, num_steps: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """New points by the law that is the fit's own, for inputs (count, *shape): (count, *event)."""
+        raise NotImplementedError
+
     def sample(
         self,
         num_samples: int = 1,

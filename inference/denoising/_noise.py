@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from probgen.algorithm import Incompatible
 from probgen.inference._learner import Guard, RowLearner, State
 from probgen.inference._times import spread_out
+from probgen.inference.denoising._teacher import taught_by
 from probgen.inference.denoising._told import GRID, Held, Info
 from probgen.target import Diffused
 
@@ -37,6 +38,7 @@ class FromNoise(RowLearner[Diffused]):
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
     precision: ClassVar[str] = "float32"
     loss_of: ClassVar[str] = "noise"
+    teaches: ClassVar[bool] = False  # whether a fit that is given by init= is a teacher, and not a start alone
 
     num_steps: int = 10_000
     batch_size: int = 256
@@ -107,6 +109,10 @@ class FromNoise(RowLearner[Diffused]):
                 f"times='normal' asks for log sigma / alpha round {self.log_mean:g}, give or take {self.log_sd:g}; the schedule's "
                 f"reach from {low:.3g} to {high:.3g}.\nChoose log_mean and log_sd among them, or times='even'."
             )
+
+    def check_begun(self, target: Any, fit: Any) -> None:
+        if self.teaches:
+            taught_by(self, target, fit)
 
     # ---- the kernel
 

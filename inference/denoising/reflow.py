@@ -44,6 +44,7 @@ class Reflow(FromNoise):
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)
+    teaches: ClassVar[bool] = True
 
     learning_rate: float = 3e-4
     first: float = 0.0
@@ -58,6 +59,10 @@ class Reflow(FromNoise):
     @property
     def coupled(self) -> bool:
         return True
+
+    def check_begun(self, target: Any, fit: Any) -> None:
+        if not self.first:  # else it is a start alone
+            super().check_begun(target, fit)
 
     def init(self, key: Any, target: Any) -> State:
         import jax.numpy as jnp

@@ -39,6 +39,13 @@ def draws(
     return _of(target).draws(target, answer, rows, count, seed, draw, start)
 
 
+def jumped(
+    target: Diffused, answer: Arrays, rows: Arrays, count: int, seed: int, learner: str, num_steps: int
+) -> dict[str, np.ndarray]:
+    """Points in so many evaluations of a network that has learned to jump: {site: (count, *event)}; learner: its word."""
+    return _of(target).jumped(target, answer, rows, count, seed, learner, num_steps)
+
+
 def bound(target: Diffused, answer: Arrays, rows: Arrays, num_draws: int, seed: int) -> LogProb:
     """A lower bound on log p of rows by levels of the chain, in nats: (row,)."""
     return _of(target).bound(target, answer, rows, num_draws, seed)

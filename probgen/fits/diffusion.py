@@ -34,6 +34,10 @@ NO_PYRO = (
     "Learn a NumPyro model, such as 'ddpm'; fit.sample(64, start=x, level=0.5) draws near a point."
 )
 ROWS = 500  # to which what was seen is compared
+JUMPS = (
+    "{0} is of a denoiser; {1} has learned jumps, which have no score, velocity or density.\n"
+    "Ask the fit that it was learned from, or one of the program by 'denoising' or 'flow_matching'."
+)
 HIDDEN = "{0} is for a fit that hid its labels at times: learn with inference='denoising' or 'flow_matching', unlabelled=0.1."
 
 
@@ -65,6 +69,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         start: a point, in the units of the data, or (num_samples, *event): noise is put on it up to `level`, the share of the
             variance that is noise, in (0, 1], and points are drawn from there (SDEdit, arXiv:2108.01073), by "sde" unless said.
         inputs: of a conditional program, one for all points, or (num_samples, *shape).
+        After "consistency" and "mean_flow" there is "own" alone: `num_steps` jumps, by default the learner's setting `jumps`.
         Raises ValueError for a sampler that is not known, a level out of range, guidance where nothing was hidden.
         """
         seed, count = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
@@ -74,6 +79,9 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         rows = self._inputs(inputs, count)
         self._check_hidden(rows)
         self.target.check_indices(rows, self.answer)
+        if self._jumps:
+            self._check_jumps(sampler, guidance, start, level)
+            return self.drawn(rows, count, seed, num_steps)
         if start is None and level is not None:
             raise ValueError("level is of a start: say start=point, level=0.5.")
         if start is not None and sampler == OWN:
@@ -86,7 +94,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             own = None if num_steps is None else whole_numbers.whole("num_steps", num_steps)
             if own is not None and not self.target.cannot_denoise():
                 raise ValueError("num_steps is of a sampler: say which, such as sampler='ddim'.")
-            return denoising.own_draws(self.target, self.answer, rows, count, seed, own)
+            return self.drawn(rows, count, seed, own)
         if guidance is not None:
             self._check_guidance(guidance)
         steps = whole_numbers.whole("num_steps", 50 if num_steps is None else num_steps)
@@ -106,19 +114,26 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
+        flow = self._jumps and getattr(self.inference, "keeps_flow", False)
+        if not (flow and method == "ode"):
+            self._check_no_jumps(
+                "fit.log_prob" if not flow else f"method={method!r}, unlike 'ode' of the velocity beside,"
+            )
         method = ("bound" if self.target.chained else "ode") if method == "auto" else method
         given, seed = self._rows(self._named(x, rows)), self.seed + 3 if seed is None else whole_numbers.seed(seed)
         if method == "bound":
             self._check_score("method='bound'")
             count = whole_numbers.whole("num_draws", num_draws)
             return denoising.bound(self.target, self.answer, given, count, seed)
-        return denoising.density(self.target, self.answer, given, seed)
+        found = denoising.density(self.target, self.answer, given, seed)
+        return found._replace(kind=f"{found.kind} of the velocity beside, no law of jumps") if flow else found
 
     def condition(self, x: Any = None, /, **given: Any) -> Target:
         """The target of a new point, of which something was seen: "twisted_smc" and "guided" draw the rest.
 
         x, given: the point itself, NaN where it is not known; or `pg.Linear`: averages, grey, a point under noise, any A x + noise.
         """
+        self._check_no_jumps("fit.condition")
         found: Any = self._seen(self._named(x, given))
         found.calibration = lambda: self._calibration
         if getattr(self.inference, "coupled", False):
@@ -158,11 +173,22 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         site, shape = self._shapes[keyword]
         return seen.combined(site, shape, functools.partial(denoising.columns, self.target))
 
+    def energy(self, x: Any = None, /, **rows: Any) -> np.ndarray:
+        """Minus the log density of rows; see `LearnedFit.energy`."""
+        self._check_no_jumps("fit.energy")
+        return super().energy(x, **rows)
+
+    def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
+        """Zero, the log of a density's constant; see `LearnedFit.log_z`."""
+        self._check_no_jumps("fit.log_z")
+        return super().log_z(method, **settings)
+
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """Points between two, {site: (num_points, *event)}: the flow takes both to noise, and the great circle between back.
 
         a, b: one point each; inputs: of a conditional program, one for all points.
         """
+        self._check_no_jumps("fit.interpolate")
         num_points = whole_numbers.whole("num_points", num_points)
         if num_points < 2:
             raise ValueError(f"num_points is {num_points}; it must be at least 2")
@@ -179,6 +205,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         in units of that of the best linear denoiser of independent coordinates; nats: what the level adds to -log p(x), a
         coordinate; lost, lost_stderr: by how many of these more than by that linear denoiser. All (level,).
         """
+        self._check_no_jumps("fit.losses")
         self._check_score("fit.losses")
         held = self.held_out
         return denoising.losses(self.target, self.answer, held, num_levels, self._seed(seed))
@@ -197,6 +224,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         **inputs: Any,
     ) -> Mapping[str, np.ndarray]:
         """How points come out of noise, as the denoiser sees them: times (step,) and z (num_samples, step, *event)."""
+        self._check_no_jumps("fit.trajectory")
         if sampler in SCORED:
             self._check_score(f"sampler={sampler!r}")
         count = whole_numbers.whole("num_samples", num_samples)
@@ -220,12 +248,47 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             )
         self._check_seen()
         self.target.check_indices(inputs, self.answer)
-        return denoising.own_draws(self.target, self.answer, inputs, count, seed)
+        return self.drawn(inputs, count, seed)
+
+    def drawn(
+        self, inputs: Mapping[str, np.ndarray], count: int, seed: int, num_steps: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Points by the law that is the fit's own, for inputs (count, *shape): {site: (count, *event)}.
+
+        num_steps: jumps, where those were learned; levels of a chain of tokens.
+        """
+        if not self._jumps:
+            return denoising.own_draws(self.target, self.answer, inputs, count, seed, num_steps)
+        steps = whole_numbers.whole("num_steps", self._jumps if num_steps is None else num_steps)
+        most = getattr(self.inference, "most_jumps", None)
+        if steps < 1 or (most is not None and steps > most):
+            upto = "or more" if most is None else f"to {most}, as many levels as it learned"
+            raise ValueError(f"num_steps is {steps}; expected 1 {upto}: evaluations of the network.")
+        return denoising.jumped(self.target, self.answer, inputs, count, seed, self.inference.name, steps)
 
     def _latents(self, inputs: Mapping[str, Any]) -> Latents:
         return latents.of_denoiser(self, inputs)
 
     # ---- parts
+
+    @property
+    def _jumps(self) -> int:
+        """Evaluations by which draws are made of a network that has learned to jump; 0 for another."""
+        return getattr(self.inference, "jumps", 0)
+
+    def _check_jumps(self, sampler: str, guidance: Any, start: Any, level: Any) -> None:
+        """Raise Incompatible for what jumps cannot be asked for."""
+        if sampler != OWN:
+            raise Incompatible(JUMPS.format(f"sampler={sampler!r}", self.inference.name))
+        if guidance not in (None, 1, 1.0):
+            raise Incompatible(JUMPS.format("guidance", self.inference.name))
+        if start is not None or level is not None:
+            raise Incompatible(JUMPS.format("fit.sample(start=...)", self.inference.name))
+
+    def _check_no_jumps(self, what: str) -> None:
+        """Raise Incompatible where the network has learned jumps alone."""
+        if self._jumps:
+            raise Incompatible(JUMPS.format(what, self.inference.name))
 
     def _check_score(self, what: str) -> None:
         """Raise Incompatible where the network's velocity gives no score: noise was chosen for its points."""

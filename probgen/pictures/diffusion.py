@@ -95,7 +95,10 @@ def contours(fit: FittedDenoiser) -> Figure | None:
     rows = target.all_rows()[site.name].reshape(-1, 2)
     x, y = (np.linspace(low, high, SIDE) for low, high in range_of(rows).T)
     plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, *site.shape)
-    log_p = np.asarray(fit.log_prob(plane, method="ode").value).reshape(SIDE, SIDE)
+    try:
+        log_p = np.asarray(fit.log_prob(plane, method="ode").value).reshape(SIDE, SIDE)
+    except Incompatible:  # of jumps
+        return None
     picture = figure(height=3.6, width=5.2)
     panel = picture.add_subplot(1, 1, 1)
     top = np.nanmax(log_p)

@@ -93,7 +93,9 @@ def fit(
         )
     begin_at = None
     if init is not None and isinstance(target, Generative):
-        target = begun_at(target, _parameters(init))
+        found = _learned(init)
+        target = begun_at(target, found.answer)
+        algorithm.check_begun(target, found)
     elif init is not None:
         init = load(init) if isinstance(init, str | Path) else init
         begin_at = starts.given(init, target, algorithm, seed)
@@ -210,12 +212,12 @@ def asked(
     return algorithm, store, precision, model, target
 
 
-def _parameters(init: Any) -> Mapping[str, np.ndarray]:
-    """Learned parameters, unconstrained."""
+def _learned(init: Any) -> LearnedFit:
+    """A fit of learned parameters, or that of a directory."""
     found = init if isinstance(init, Fit) else load(init)
     if not isinstance(found, LearnedFit):
         raise TypeError(f"init is {found}; expected a fit that learned parameters from rows.")
-    return found.answer
+    return found
 
 
 RUNNER.fit = fit

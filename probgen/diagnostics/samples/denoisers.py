@@ -23,6 +23,7 @@ LEFT = 0.1, 1.0  # nats of a point of up to eight coordinates that are left at t
 ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
 APART = 0.5, 2.0  # nats a coordinate of a density above its bound
 ERROR = 0.05, 0.5  # nats a row, of a density
+NARROW = 0.03, 0.15  # of a standard deviation that levels without a teacher lose
 
 
 def _levels(evidence: Evidence) -> Finding | None:
@@ -106,6 +107,21 @@ def _density(evidence: Evidence) -> Finding | None:
     return Finding("density", _grade(typical / max(1.0, size / 32), ERROR), typical, ERROR[0], message, remedy)
 
 
+def _narrow(evidence: Evidence) -> Finding | None:
+    """How much narrower than normal data one step's draws are, for want of a teacher."""
+    fit: Any = evidence.fit
+    narrows = getattr(fit.inference, "narrows", None)
+    if narrows is None or (left := narrows(fit.target)) is None:
+        return None
+    levels = fit.inference.num_levels
+    message = (
+        f"learned without a teacher at {levels} levels: of N(0, 1) data draws in one step keep {left:.3g} of the standard "
+        f"deviation; at least {1 - NARROW[0]:g}"
+    )
+    remedy = f"num_levels={2 * levels}, or init= a fit by 'denoising' or 'flow_matching'"
+    return Finding("narrow", _grade(1 - left, NARROW), left, 1 - NARROW[0], message, remedy)
+
+
 def _grade(value: float, bars: tuple[float, float]) -> Status:
     return "pass" if value <= bars[0] else "warn" if value <= bars[1] else "fail"
 
@@ -134,4 +150,4 @@ def _asked(fit: Any, rows: Any, **how: Any) -> LogProb | None:
         return None
 
 
-CHECKS = (_levels, _end, _laws, _density)
+CHECKS = (_levels, _end, _laws, _density, _narrow)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
-from probgen.engine import denoising, drawing
+from probgen.engine import drawing
 from probgen.evaluate.samples.drawn import held_out
 from probgen.fitted import FittedDenoiser
 
@@ -102,9 +102,7 @@ def _drawn(fit: Any, inputs: dict[str, np.ndarray], count: int) -> Any:
     seed = fit.seed + 5
     if isinstance(fit, FittedDenoiser):
         tokens = bool(fit.target.cannot_denoise())  # a chain of tokens, which has as many levels as there are of them
-        return denoising.own_draws(
-            fit.target, fit.answer, inputs, count, seed, min(LEVELS, _size(fit)) if tokens else None
-        )
+        return fit.drawn(inputs, count, seed, min(LEVELS, _size(fit)) if tokens else None)
     try:
         return drawing.forward(fit.target, fit.answer, inputs, count, seed)
     except Incompatible:

@@ -68,13 +68,14 @@ class Network(Denoiser):
     """A denoiser by a network.
 
     net: (scaled z, log sigma / alpha) -> (*event); kind: what it says, see above; spread: the standard deviation of the data's
-    coordinates.
+    coordinates; mean: (scaled z, t, t - s) -> (*event), the mean velocity between t and an earlier s, where that is learned, too.
     """
 
     schedule: Schedule
     net: Callable[[Any, Any], Any]
     kind: str = eqx.field(static=True, default="noise")
     spread: float = 1.0
+    mean: Callable[[Any, Any, Any], Any] | None = None
 
     def __check_init__(self) -> None:
         if self.kind not in KINDS:
@@ -82,10 +83,17 @@ class Network(Denoiser):
 
     def said(self, z: Any, t: Any) -> Any:
         """The network's own output: (*event)."""
-        alpha, sigma = self.schedule.scales(t)
-        scale = jnp.sqrt((alpha * self.spread) ** 2 + sigma**2)
         level = jnp.clip(-0.5 * self.schedule.log_snr(t), -self.schedule.farthest, self.schedule.farthest)
-        return self.net(z / scale, level)
+        return self.net(self._scaled(z, t), level)
+
+    def mean_velocity(self, z: Any, t: Any, s: Any) -> Any:
+        """(z_t - z_s) / (t - s), z_s where the probability flow takes z_t at an earlier time: (*event)."""
+        assert self.mean is not None
+        return self.mean(self._scaled(z, t), t, t - s)
+
+    def _scaled(self, z: Any, t: Any) -> Any:
+        alpha, sigma = self.schedule.scales(t)
+        return z / jnp.sqrt((alpha * self.spread) ** 2 + sigma**2)
 
     def __call__(self, z: Any, t: Any) -> Posterior:
         return self.posterior(self.said(z, t), z, t)

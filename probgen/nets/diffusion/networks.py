@@ -13,6 +13,7 @@ from probgen.nets.flows import registered
 from probgen.nets.vae import Affine
 
 SLOWEST, FASTEST = 0.25, 8.0  # waves a unit of log sigma / alpha
+WIDER = 2.0  # units of such waves in the whole of time, where times themselves are seen
 
 
 class Waves(eqx.Module):
@@ -53,6 +54,24 @@ class Perceptron(eqx.Module):
         for block in self.blocks:
             h = block(h, e)
         return self.end(jax.nn.swish(h)).reshape(jnp.shape(z))
+
+
+class BetweenTimes(eqx.Module):
+    """A perceptron that sees a time and how far it is to an earlier one, by waves of both: smooth in them, to be differentiated.
+
+    given: what the point is given besides, such as a class: (num_given,).
+    """
+
+    net: Perceptron
+
+    def __call__(self, z: Any, t: Any, gap: Any, given: Any = None) -> Any:
+        e = self.net.waves(WIDER * gap)
+        return self.net(z, WIDER * t, e if given is None else jnp.concatenate([e, given]))
+
+
+def between_times(name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0) -> BetweenTimes:
+    """A `perceptron` of two times, registered under a name."""
+    return BetweenTimes(perceptron(name, size, width, depth, num_given + 2 * Waves().count))
 
 
 def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0) -> Perceptron:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution
@@ -20,8 +21,10 @@ def diffused(
     """x = centre + spread y, y where the probability flow of a denoiser takes noise: events of a shape.
 
     The noise is N(0, alpha(1)^2 + sigma(1)^2), right for y of variance one. centre, spread: numbers, or arrays that fill up to the
-    shape, such as (1, *shape).
+    shape, such as (1, *shape). Raises ValueError for a denoiser whose x is of another shape.
     """
+    if (found := jax.eval_shape(lambda: denoiser(jnp.zeros(shape), jnp.asarray(0.5)).mean).shape) != shape:
+        raise ValueError(f"The denoiser of points of shape {shape} says points of shape {found}.")
     flow = ContinuousFlow(ProbabilityFlow(denoiser), shape, solver=solver or Solver())
     noise = dist.Normal(0, end_scale(denoiser)).expand(shape).to_event(len(shape))
     to = lambda value: jnp.broadcast_to(fitting(value, shape), shape)  # noqa: E731

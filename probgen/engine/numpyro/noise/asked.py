@@ -24,7 +24,7 @@ from probgen.nets.diffusion.denoiser import Denoiser
 from probgen.nets.diffusion.flow import ProbabilityFlow, Solver, carried, is_exact, moved, signs
 from probgen.nets.diffusion.grids import time_of
 from probgen.nets.diffusion.guidance import Guided
-from probgen.nets.diffusion.sampling import edited, end, sample
+from probgen.nets.diffusion.sampling import DRAWN, edited, end, sample
 from probgen.target import Arrays
 
 AT_ONCE = 2_000  # rows
@@ -85,6 +85,23 @@ def _sampled(draw: Draw, begun: bool, target: Any, parameters: Any, keys: Any, r
             k_end, key = jax.random.split(key)
             y = sample(denoiser, key, end(denoiser.schedule, k_end, seen.shape), draw.num_steps, draw.sampler)
         return target.unmeasured(parameters, row, y)
+
+    return jax.vmap(one)(keys, rows)
+
+
+def jumped(
+    target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, learner: str, num_steps: int
+) -> dict[str, np.ndarray]:
+    _check_line(target, answer)
+    return _mapped(functools.partial(_jumped, learner, num_steps), target, answer, rows, count, seed, "sample")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _jumped(learner: str, num_steps: int, target: Any, parameters: Any, keys: Any, rows: Any) -> Any:
+    def one(key: Any, row: Any) -> Any:
+        row = row | _nothing(target)
+        denoiser, seen = target.denoised(parameters, row)
+        return target.unmeasured(parameters, row, DRAWN[learner](denoiser, key, seen.shape, num_steps))
 
     return jax.vmap(one)(keys, rows)
 

@@ -43,6 +43,20 @@ class Diffusing(NumpyroLearnable, Diffused):
         """The denoiser for a row's inputs, and the row's point as the denoiser sees it: (*event)."""
         raise NotImplementedError
 
+    def first_row(self) -> dict[str, Any]:
+        """Sites and inputs of the first row: (*event)."""
+        with runtime.jax_scope(self.precision):
+            return jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1)))
+
+    def looked_at(self, look: Callable[[Any, Any], Any], row: Any = None) -> Any:
+        """look(denoiser, what it sees) of a row, the first unless said, before anything is learned."""
+        with runtime.jax_scope(self.precision):
+            row = {
+                k: jnp.asarray(v, self.precision if v.dtype.kind == "f" else None)
+                for k, v in (row or self.first_row()).items()
+            }
+            return look(*self.denoised(self.initial(jax.random.key(0)), row))
+
     @property
     def chained(self) -> bool:
         """Whether the program is a chain of latents."""
