@@ -241,6 +241,21 @@ def test_programs_that_are_no_bridge_are_refused(guide, data, inference, error, 
         pg.fit(Model(pictures, guide=guide), {"p": P, "q": Q} | data, inference, progress=False)
 
 
+def beside_noise(p, q=None):
+    numpyro.sample("z", numpyro.distributions.Normal(0, 1))
+    pictures(p, q)
+
+
+def test_a_diffusion_beside_other_sites_is_refused():
+    with pytest.raises(ValueError, match="has 1 observed, 1 hidden"):
+        pg.fit(
+            Model(beside_noise, guide=pictures_back, by_row=True),
+            {"p": P, "q": Q[:31]},
+            "bridge_matching",
+            progress=False,
+        )
+
+
 @pytest.mark.parametrize("inference", ["svi", "nuts", "mle"])
 def test_algorithms_that_need_a_density_say_what_does_not(inference):
     with pytest.raises(Incompatible, match="none that is known: 'b' is where a diffusion ends"):

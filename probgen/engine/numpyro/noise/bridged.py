@@ -18,7 +18,7 @@ from probgen import runtime
 from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.targets import critics, draws
 from probgen.engine.numpyro.targets.draws import ROWS, innermost
-from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
+from probgen.engine.numpyro.targets.implicit import NumpyroImplicit, Wrong
 from probgen.engine.numpyro.targets.unpaired import NumpyroUnpaired, as_map
 from probgen.nets.bridges.drift import Driven, times
 from probgen.programs.bridging import Bridging
@@ -86,12 +86,12 @@ class NumpyroBridging(NumpyroUnpaired, Bridging):
 
 
 def as_unpaired(target: NumpyroImplicit) -> NumpyroImplicit:
-    """The target of a diffusion from row to row, or of a map, as such; another as it is."""
+    """The target of a diffusion from row to row, or of a map, as such; another as it is. Wrong for a diffusion with other sites."""
     sites = [site.distribution for site in target.row_sites]
     if Driven.__name__ not in sites:
         return as_map(target)
     if len(sites) > 1 or len(target.inputs) != 1 or target.hidden:
-        raise ValueError(
+        raise Wrong(
             f"A diffusion between two kinds of rows has one site, given one array of rows; this program has "
             f"{len(sites)} observed, {len(target.hidden)} hidden, and inputs {', '.join(target.inputs) or 'none'}."
         )
