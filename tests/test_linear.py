@@ -246,7 +246,10 @@ def test_the_verdict_fails_for_what_no_row_is_like(guided, learned):
 
 def test_what_fits_refuse(learned):
     target = learned.condition(x=pg.Linear.noisy(ROWS[0], 0.5))
-    for settings, told in (({"noise": 0.1}, "noise is of points known in part"), ({"covariance": "rows"}, "twisted_smc alone")):
+    for settings, told in (
+        ({"noise": 0.1}, "noise is of points known in part"),
+        ({"covariance": "rows"}, "twisted_smc alone"),
+    ):
         with pytest.raises(ValueError, match=told):
             pg.fit(target, inference="guided", **settings)
     with pytest.raises(Incompatible, match="Try inference='guided' or 'twisted_smc'"):
