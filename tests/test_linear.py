@@ -246,10 +246,16 @@ def test_the_verdict_fails_for_what_no_row_is_like(guided, learned):
 
 def test_what_fits_refuse(learned):
     target = learned.condition(x=pg.Linear.noisy(ROWS[0], 0.5))
-    with pytest.raises(ValueError, match="noise is of points known in part"):
-        pg.fit(target, inference="guided", noise=0.1)
-    with pytest.raises(Incompatible):
+    for settings, told in (
+        ({"noise": 0.1}, "noise is of points known in part"),
+        ({"covariance": "rows"}, "twisted_smc alone"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            pg.fit(target, inference="guided", **settings)
+    with pytest.raises(Incompatible, match="Try inference='guided' or 'twisted_smc'"):
         pg.fit(target, inference="nuts", progress=False)
+    with pytest.raises(Incompatible, match="draws forward know nothing"):
+        target.sample(3)
     other = pg.fit("gaussian", inference="mle", num_steps=2, progress=False)
     with pytest.raises(Incompatible, match="is for what a diffusion model draws"):
         other.condition(x=pg.Linear.noisy([0.0, 0.0], 1.0))

@@ -20,7 +20,8 @@ class Completing(Learner[Completable]):
         one, reals to a hundredth of the spread that the denoiser sees.
     covariance: of x given its noisy self: "jacobian", the network's derivative, one for every number that is known; "variance",
         what the denoiser says of every coordinate alone, which is cheap; "rows" of particles, what rows that were learned from say
-        of the network's error, which is cheap and the best. "auto": "rows" of particles, else "jacobian" up to 128 numbers.
+        of the network's error, which is cheap and the best. "auto": "rows" of particles, else "jacobian" up to 128 numbers,
+        and above for more than 2,000 combinations that share numbers, by conjugate gradients.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro",)

@@ -50,6 +50,8 @@ class Guided(Completing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.covariance == "rows":
+            raise ValueError("covariance is 'rows', which is of twisted_smc alone; known: auto, jacobian, variance")
         known = ("ancestral", "ddim", "euler", "heun", "dpm++", "sde")
         if self.sampler not in known:
             raise ValueError(f"Unknown sampler {self.sampler!r}. Known: {', '.join(known)}.")

@@ -87,7 +87,7 @@ class Alone(NumpyroTarget, PartlyKnown):
             return Twist(found.denoiser, seen, calibration), found.variance, volume
         kind: Any = covariance
         if covariance in ("auto", "rows"):
-            kind = "jacobian" if len(seen.y) <= DENSE else "variance"
+            kind = "jacobian" if len(seen.y) <= DENSE or isinstance(seen, Overlapping) else "variance"
         return Informed(found.denoiser, seen, kind, wary=True), found.variance, volume
 
     def _seen(self, noise: float | None) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from numpyro.infer.util import log_likelihood
 
 from probgen import engine, runtime
 from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.noise import combined
 from probgen.engine.numpyro.programs import completion, pieces, prediction
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, parts
@@ -102,6 +103,11 @@ class NumpyroTarget(Target):
 
     def _check_forward(self) -> None:
         """Raises Incompatible where the program's draws, run forward, are not of its density."""
+        if seen := combined.sites_of(self.arrays):
+            raise Incompatible(
+                f"Combinations of {seen[0]!r} were seen, of which draws forward know nothing.\n"
+                "Draw by the denoiser: pg.fit(..., inference='twisted_smc') or 'guided'."
+            )
         chain = "Draw by a Markov chain: pg.fit(..., inference='gibbs') or 'nuts'."
         before = ""
         for site in self.sites:
