@@ -27,7 +27,7 @@ def pages() -> dict[str, str]:
     found = {"models/index.md": models_index(), "algorithms.md": algorithms(), "checks.md": checks(), "data.md": data()}
     found |= {f"models/{branch}.md": models(branch) for branch in BRANCHES}
     found |= {"examples.md": examples(), "benchmarks.md": benchmarks(), "contributing.md": copied("CONTRIBUTING.md")}
-    found |= {f"{name}.md": copied(f"docs/{name}.md") for name in ("measures", "diffusion", "textures", "colours")}
+    found |= {path.name: copied(f"docs/{path.name}") for path in sorted((ROOT / "docs").glob("*.md"))}
     return found | of_lectures()
 
 

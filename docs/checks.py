@@ -11,7 +11,7 @@ GROUPS = {
     "Of every fit": ("every", "unvisited", "finite_modes"),
     "Of chains": ("chains",),
     "Of guides and modes": ("guides", "unbounded"),
-    "Of learners": ("learners", "baselines"),
+    "Of learners": ("learners", "convergence", "baselines"),
     "Of draws, where there is no density": ("samples/beside", "samples/looks"),
     "Of grown textures": ("samples/textures",),
     "Of diffusion": ("samples/denoisers", "samples/particles"),
@@ -28,7 +28,8 @@ def page() -> str:
         "Made from the checks' own source; ... stands for a number or a name of your fit.",
         "",
     ]
-    for title, names in GROUPS.items():
+    others = _others()
+    for title, names in [*GROUPS.items(), *([("Of other fits", others)] if others else [])]:
         lines += [f"## {title}", "", "| check | what it looks at | what to do |", "|---|---|---|"]
         for name in names:
             lines += [
@@ -37,6 +38,13 @@ def page() -> str:
             ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _others() -> list[str]:
+    """Files of checks that no group names."""
+    named = {name for names in GROUPS.values() for name in names}
+    files = sorted(path.relative_to(SHELF).with_suffix("").as_posix() for path in SHELF.rglob("*.py"))
+    return [name for name in files if name not in named and any(Source(SHELF / f"{name}.py").rows())]
 
 
 class Source:

@@ -30,12 +30,11 @@ class Named(NamedTuple):
 
 
 def sets() -> list[Named]:
-    """All of them, without loading any."""
+    """All of them; those of which nobody said the shape are loaded."""
     return [
         Named(
             name,
-            PAIRS[name] if name in PAIRS else datasets.SIZES[name][0],
-            SHAPES.get(name, "(8, 8)" if "digits" in name else "(2,)"),
+            *_size(name),
             name in datasets.CLASSES,
             name in datasets.HELD_OUT,
             datasets.TOLD.get(name, ""),
@@ -43,6 +42,17 @@ def sets() -> list[Named]:
         )
         for name in datasets.SETS
     ]
+
+
+def _size(name: str) -> tuple[int, str]:
+    """How many rows, and the shape of one; of pairs, both shapes."""
+    count, numbers = datasets.SIZES.get(name, (PAIRS.get(name, 0), 0))
+    shape = SHAPES.get(name, "(2,)" if numbers == 2 else "(8, 8)" if numbers == 64 else "")
+    if count and shape:
+        return count, shape
+    found = datasets.load(name)
+    arrays = found if isinstance(found, tuple) else (found,)
+    return len(arrays[0]), " and ".join(str(a.shape[1:]) for a in arrays)
 
 
 def table() -> Any:
