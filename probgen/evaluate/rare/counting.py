@@ -39,7 +39,7 @@ def proportion(hits: np.ndarray, scores: np.ndarray, drawn: Drawn, confidence: f
     notes = list(drawn.notes)
     if k == 0:
         kind, spread = "upper bound: no draw is in the event", 1 / (effective + 2)
-        notes.append(f"None of {n} draws is in the event, so it is rarer than {high:.2g}; {ASK}")
+        notes.append(f"None of {n} draws is in the event, so it is rarer than {high:.2g}.")
     elif k == n:
         kind, spread = "lower bound: all draws are in the event", 1 / (effective + 2)
         notes.append(f"All of {n} draws are in the event: ask for the probability of its contrary.")
@@ -51,9 +51,6 @@ def proportion(hits: np.ndarray, scores: np.ndarray, drawn: Drawn, confidence: f
         name="probability", value=p, stderr=float(spread), interval=(low, high), confidence=confidence, method="monte_carlo",
         kind=kind, effective=effective, cost=n, hits=k, law=drawn.law, notes=tuple(notes),
     )  # fmt: skip
-
-
-ASK = "a score with above= can be climbed by method='splitting'."
 
 
 def clopper_pearson(hits: float, count: float, confidence: float) -> tuple[float, float]:
