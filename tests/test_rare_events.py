@@ -312,3 +312,14 @@ def test_pyro_programs_are_counted():
     far = fit.probability("mu", above=20.0)
     assert far.is_bound
     assert any("numpyro" in note for note in far.notes)
+
+
+def test_draws_of_a_guide_are_counted_and_told():
+    fit = pg.fit(level, {"y": np.array([1.0, 2.0, 0.0, 1.0])}, inference="laplace", progress=False)
+    found = fit.probability("mu", above=1.0)
+    within(found, stats.norm.sf(1, MEAN, SD))
+    assert found.law == "what laplace draws"
+    assert found.kind == "estimate under a guide's law"
+    assert any("k-hat" in note for note in found.notes)
+    with pytest.raises(Incompatible, match="'nuts'"):
+        fit.probability("mu", above=9.0, method="splitting")

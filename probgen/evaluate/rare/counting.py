@@ -35,7 +35,7 @@ def proportion(hits: np.ndarray, scores: np.ndarray, drawn: Drawn, confidence: f
     effective = float(n) if drawn.independent else _effective(hits, mixed, drawn)
     p = k / n
     low, high = clopper_pearson(p * effective, effective, confidence)
-    kind = "unbiased estimate" if drawn.independent else "estimate by autocorrelated draws"
+    kind = drawn.kind
     notes = list(drawn.notes)
     if k == 0:
         kind, spread = "upper bound: no draw is in the event", 1 / (effective + 2)
@@ -80,7 +80,7 @@ def mean(function: Callable[[Any], Any], drawn: Drawn, confidence: float) -> Est
     if not spread.any():
         notes.append(f"The function was the same at all {n} draws.")
     far = norm.ppf(0.5 + confidence / 2) * stderr
-    kind = "unbiased estimate" if drawn.independent else "estimate by autocorrelated draws"
+    kind = drawn.kind
     shaped: Any = [
         a.reshape(shape) if shape else float(a[0]) for a in (value, stderr, value - far, value + far, effective)
     ]
