@@ -1,6 +1,7 @@
 """Probabilities of events, rare ones too, and expectations: against closed forms and enumeration; what cannot be had is told."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from scipy import stats
 
 import probgen as pg
 from probgen.algorithm import Incompatible
-from probgen.evaluate.rare import counting
+from probgen.evaluate.rare import asking, counting
 
 QUICK = {"progress": False, "num_samples": 20, "num_warmup": 20, "num_chains": 1}
 SMALL = {"num_runs": 12, "num_particles": 200, "num_pilot": 600}
@@ -204,8 +205,8 @@ def test_a_positive_unknown_and_counts_to_come():
     fit = pg.fit(counts, {"y": np.array([2, 3, 1, 4, 2])}, progress=False)
     known = stats.gamma(14, scale=1 / 6)
     within(fit.probability(lambda d: d["log_rate"], above=np.log(known.isf(1e-6)), **SMALL), 1e-6)
-    within(fit.probability("rate", below=known.ppf(1e-6), **SMALL), 1e-6)
-    found = fit.probability(lambda d: d["y"][0], above=13, **SMALL)
+    few = {"num_runs": 8, "num_particles": 100, "num_pilot": 300, "num_moves": 5}
+    found = fit.probability(lambda d: d["y"][0], above=13, **few)
     within(found, stats.nbinom(14, 6 / 7).sf(13))
     assert found.method == "splitting"
 
@@ -225,6 +226,21 @@ def test_what_no_point_reaches_has_a_bound(fit):
     assert found.is_bound
     assert 0 < found.interval[1] < 1e-3
     assert any("cannot happen" in note for note in found.notes)
+
+
+def test_auto_keeps_what_says_more_and_tells_where_the_two_contradict():
+    bound = counting.Estimate(name="probability", value=0.0, stderr=0.01, interval=(0.0, 0.02), confidence=0.95,
+        method="splitting", kind="upper bound: no point came into the event", effective=50, cost=10, notes=("slow",))  # fmt: skip
+    some = replace(
+        bound, value=0.001, interval=(0.0005, 0.002), method="monte_carlo", kind="unbiased estimate", notes=()
+    )
+    kept = asking._beside(bound, some)
+    assert (kept.value, kept.method, kept.cost, kept.notes) == (0.001, "monte_carlo", 20, ("slow",))
+    less = replace(some, value=1e-6, interval=(5e-7, 2e-6), method="splitting")
+    told = asking._beside(less, some)
+    assert told.value == 1e-6
+    assert any("contradicts" in note for note in told.notes)
+    assert not asking._beside(replace(some, method="splitting"), some).notes
 
 
 def test_a_constant_score_is_counted_and_cannot_be_climbed(fit):
@@ -296,3 +312,14 @@ def test_pyro_programs_are_counted():
     far = fit.probability("mu", above=20.0)
     assert far.is_bound
     assert any("numpyro" in note for note in far.notes)
+
+
+def test_draws_of_a_guide_are_counted_and_told():
+    fit = pg.fit(level, {"y": np.array([1.0, 2.0, 0.0, 1.0])}, inference="laplace", progress=False)
+    found = fit.probability("mu", above=1.0)
+    within(found, stats.norm.sf(1, MEAN, SD))
+    assert found.law == "what laplace draws"
+    assert found.kind == "estimate under a guide's law"
+    assert any("k-hat" in note for note in found.notes)
+    with pytest.raises(Incompatible, match="'nuts'"):
+        fit.probability("mu", above=9.0, method="splitting")

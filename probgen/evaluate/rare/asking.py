@@ -27,6 +27,8 @@ ENOUGH = 50  # effective draws in an event
 COUNTED = "It is counted: {0}"
 ONLY_BOOL = "a bool can only be counted; return a score, one number, and say above= or below=, to climb to it."
 
+APART = "Counting contradicts it: {0}.\nThe event may have several parts, of which the climb found one: take more num_particles."
+
 
 def probability(
     fit: Fitted, event: Any, above: Any, below: Any, given: Mapping[str, Any], data: Callable[[Mapping[str, Any]], Any], *,
@@ -47,7 +49,7 @@ def probability(
     counts, scores = counting.counted(wanted, draws, confidence)
     if method == "monte_carlo" or (method == "auto" and _enough(counts)):
         return counts
-    why = _why_not(wanted, scores) or cannot
+    why = cannot or _why_not(wanted, scores)
     if why and method != "auto":
         raise Incompatible(f"method={method!r} is not for this event: {why}")
     if why:
@@ -55,7 +57,18 @@ def probability(
     world = World(places.place(fit, wanted, given, data), wanted)
     if method == "importance":
         return tilted(world, seed, confidence, settings, draws.law)
-    return climbed(world, seed, confidence, settings, draws.law)
+    found = climbed(world, seed, confidence, settings, draws.law)
+    return _beside(found, counts) if method == "auto" else found
+
+
+def _beside(found: Estimate, counts: Estimate) -> Estimate:
+    """What climbing found, or what counting did where that says more; a note where the two contradict each other."""
+    notes, cost = (*counts.notes, *found.notes), counts.cost + found.cost
+    if found.is_bound and (counts.value > 0 or counts.interval[1] <= found.interval[1]):
+        return replace(counts, notes=notes, cost=cost)
+    apart = found.interval[1] < counts.interval[0] or (not found.is_bound and found.interval[0] > counts.interval[1])
+    told = (APART.format(counts),) if apart else ()
+    return replace(found, notes=(*found.notes, *told), cost=cost)
 
 
 def expectation(

@@ -35,11 +35,11 @@ def proportion(hits: np.ndarray, scores: np.ndarray, drawn: Drawn, confidence: f
     effective = float(n) if drawn.independent else _effective(hits, mixed, drawn)
     p = k / n
     low, high = clopper_pearson(p * effective, effective, confidence)
-    kind = "unbiased estimate" if drawn.independent else "estimate by autocorrelated draws"
+    kind = drawn.kind
     notes = list(drawn.notes)
     if k == 0:
         kind, spread = "upper bound: no draw is in the event", 1 / (effective + 2)
-        notes.append(f"None of {n} draws is in the event, so it is rarer than {high:.2g}; {ASK}")
+        notes.append(f"None of {n} draws is in the event, so it is rarer than {high:.2g}.")
     elif k == n:
         kind, spread = "lower bound: all draws are in the event", 1 / (effective + 2)
         notes.append(f"All of {n} draws are in the event: ask for the probability of its contrary.")
@@ -51,9 +51,6 @@ def proportion(hits: np.ndarray, scores: np.ndarray, drawn: Drawn, confidence: f
         name="probability", value=p, stderr=float(spread), interval=(low, high), confidence=confidence, method="monte_carlo",
         kind=kind, effective=effective, cost=n, hits=k, law=drawn.law, notes=tuple(notes),
     )  # fmt: skip
-
-
-ASK = "a score with above= can be climbed by method='splitting'."
 
 
 def clopper_pearson(hits: float, count: float, confidence: float) -> tuple[float, float]:
@@ -83,7 +80,7 @@ def mean(function: Callable[[Any], Any], drawn: Drawn, confidence: float) -> Est
     if not spread.any():
         notes.append(f"The function was the same at all {n} draws.")
     far = norm.ppf(0.5 + confidence / 2) * stderr
-    kind = "unbiased estimate" if drawn.independent else "estimate by autocorrelated draws"
+    kind = drawn.kind
     shaped: Any = [
         a.reshape(shape) if shape else float(a[0]) for a in (value, stderr, value - far, value + far, effective)
     ]

@@ -28,7 +28,15 @@ class Drawn:
     ) -> None:  # fmt: skip
         self.arrays, self._later, self._compute = dict(arrays), later, compute
         self.independent, self.law, self.notes, self.scope = independent, law, notes, scope
+        self.guided = False  # whether a guide's draws stand for the posterior's
         self.shape = next(iter(self.arrays.values())).shape[:2]
+
+    @property
+    def kind(self) -> str:
+        """What kind of number a mean over these draws is."""
+        if not self.independent:
+            return "estimate by autocorrelated draws"
+        return "unbiased estimate" if not self.guided else "estimate under a guide's law"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,6 +110,7 @@ def _posterior(fit: Fitted, num_samples: int | None, given: Mapping[str, Any], s
     law = "the posterior" if chain else f"what {fit.inference.name} draws"
     independent = not chain and "log_evidence" not in fit.answer
     found = Drawn(fit.draws, independent, law, _about(fit), observed, predict, scope)
+    found.guided = independent
     if given and observed:
         found[observed[0]]
     elif given:
