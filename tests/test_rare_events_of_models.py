@@ -108,3 +108,12 @@ def test_an_energy_is_counted_by_chains_and_not_climbed():
     assert any("Markov chain" in note for note in found.notes)
     with pytest.raises(Incompatible, match="energy"):
         fit.probability(total, above=9.0, method="splitting")
+
+
+def test_jumps_are_counted_and_move_nothing():
+    fit = pg.fit(pg.Model(denoised, by_row=True), {"x": ROWS}, inference="consistency", batch_size=10, **STILL)
+    found = fit.probability(total, above=1e3)
+    assert found.method == "monte_carlo"
+    assert any("jumps" in note for note in found.notes)
+    with pytest.raises(Incompatible, match="jumps"):
+        fit.attribute(lambda x: x[0], num_draws=50)

@@ -267,6 +267,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         return denoising.jumped(self.target, self.answer, inputs, count, seed, self.inference.name, steps)
 
     def _latents(self, inputs: Mapping[str, Any]) -> Latents:
+        self._check_no_jumps("fit.attribute")
         return latents.of_denoiser(self, inputs)
 
     # ---- parts

@@ -15,7 +15,9 @@ from probgen.target import Continuous
 def why_not(fit: Fitted) -> str:
     """Why points cannot be moved towards an event of this fit; empty where they can."""
     target: Any = fit.target
-    if getattr(engine.load(target.engine), "forward_space", None) is None:
+    if getattr(fit.inference, "jumps", 0):
+        return f"{fit.inference.name} draws by jumps of a network, in whose noise no way is written yet: its draws are counted."
+    if target.engine not in engine.KNOWN or getattr(engine.load(target.engine), "forward_space", None) is None:
         return f"splitting runs on numpyro; this is a {target.engine} program, whose draws are counted."
     if isinstance(fit, FittedParameters):
         return "" if target.proper else "the program is an energy, which is not run forward."
