@@ -265,3 +265,21 @@ def test_a_flat_curve_has_no_trend():
     rng = np.random.default_rng(0)
     found = [trend(1 + 0.1 * rng.normal(size=40)) for _ in range(300)]
     assert np.mean([abs(f.fall) > f.sure * f.error for f in found]) < 0.05
+
+
+def test_a_small_column_beside_large_ones_counts_as_much():
+    rng = np.random.default_rng(0)
+    for scale in ([1000.0, 1.0], [1000.0, 1000.0, 1.0], [1.0] * 20 + [0.01]):
+        rows = rng.normal(size=(400, len(scale))) * scale
+        wrong = rng.normal(size=(400, len(scale))) * scale
+        wrong[:, -1] += 2 * scale[-1]
+        x, y = _features(rows, wrong, np.arange(400))
+        assert y[:, -1].mean() - x[:, -1].mean() == pytest.approx(2.0, abs=0.3)
+
+
+def test_a_pixel_that_is_hardly_ever_lit_is_no_more_than_any_other():
+    rng = np.random.default_rng(0)
+    pictures = (rng.random((400, 40)) < 0.3).astype(float)
+    pictures[:, 0] = 0.05 * (rng.random(400) < 0.005)
+    x, _ = _features(pictures, pictures, np.arange(400))
+    assert np.abs(x[:, 0]).max() < 0.2

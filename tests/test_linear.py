@@ -259,3 +259,34 @@ def test_what_fits_refuse(learned):
     other = pg.fit("gaussian", inference="mle", num_steps=2, progress=False)
     with pytest.raises(Incompatible, match="is for what a diffusion model draws"):
         other.condition(x=pg.Linear.noisy([0.0, 0.0], 1.0))
+
+
+# ---- what is no combination, or none of a point ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [lambda v: jnp.minimum(v[:1], 50.0), lambda v: jnp.clip(v, -1e4, 1e4)])
+def test_functions_that_are_linear_near_zero_alone_are_refused(learned, cut):
+    value = np.ones(np.shape(cut(jnp.zeros(4))))
+    with pytest.raises(ValueError, match=r"not linear: what it says of 1,000"):
+        learned.condition(x=pg.Linear(cut, value, 1.0))
+
+
+def test_exact_observations_that_contradict_each_other_are_refused(learned):
+    twice = [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match=r"contradicts the others\. Say noise="):
+        learned.condition(x=pg.Linear(twice, [0.0, 2.0]))
+    learned.condition(x=pg.Linear(twice, [2.0, 2.0]))  # the same twice
+    learned.condition(x=pg.Linear(twice, [0.0, 2.0], 1.0))
+
+
+def test_a_number_that_is_made_of_nothing_is_named(learned):
+    with pytest.raises(ValueError, match=r"zero for number 1 of y, which says nothing of x: put NaN there"):
+        learned.condition(x=pg.Linear([[1.0, 1, 0, 0], [0.0, 0, 0, 0]], [2.0, 1.0], 0.3))
+    learned.condition(x=pg.Linear([[1.0, 1, 0, 0], [0.0, 0, 0, 0]], [2.0, np.nan], 0.3))
+
+
+def test_few_levels_of_noise_are_told(learned):
+    given = learned.condition(x=pg.Linear([[1.0, 1.0, 0.0, 0.0]], [0.0], 0.3))
+    for count, status in ((5, "fail"), (20, "warn")):
+        few = pg.fit(given, inference="twisted_smc", num_particles=50, num_steps=count, progress=False)
+        assert few.diagnose()["levels"].status == status

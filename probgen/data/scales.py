@@ -130,3 +130,13 @@ def _loses(value: Any) -> bool:
     coarse = varies & (error > FINE * spread)
     outside = varies & ((abs(rows).max(0) > FAR) | (spread < 1 / FAR))
     return bool((coarse | outside).any())
+
+
+def check_units(name: str, array: np.ndarray, rows: np.ndarray) -> None:
+    """Raise ValueError where points lie far outside of rows, whose kind they should be: by three times their range."""
+    low, high = float(rows.min()), float(rows.max())
+    room = 3 * (high - low)
+    if array.size and (array.min() < low - room or array.max() > high + room):
+        raise ValueError(
+            f"{name} reaches from {array.min():g} to {array.max():g}; the data from {low:g} to {high:g}: give it in their units."
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
+from probgen.data.scales import check_units
 from probgen.engine import bridging
 from probgen.fits.implicit import ImplicitFit
 from probgen.fitted import FittedBridge, LogProb
@@ -107,4 +108,5 @@ class BridgeFit(ImplicitFit, FittedBridge):
         array, shape = read(name, value).astype(float), self._shapes[name][1]
         if array.shape[1:] != shape or array.ndim != len(shape) + 1 or not len(array):
             raise ValueError(f"{name} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
+        check_units(name, array, np.asarray(self.target.data[name]))
         return name, array

@@ -12,6 +12,7 @@ import numpy as np
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
+from probgen.data.scales import check_units
 from probgen.engine import denoising
 from probgen.engine.denoising import Draw
 from probgen.evaluate.attribute import Latents
@@ -329,13 +330,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         array = read("start", start).astype(float)
         if array.shape not in (shape, (count, *shape)):
             raise ValueError(f"start has shape {array.shape}; expected {shape}, or ({count}, *{shape}).")
-        seen = np.asarray(self.target.all_rows()[site])
-        low, high = float(seen.min()), float(seen.max())
-        room = 3 * (high - low)
-        if array.min() < low - room or array.max() > high + room:
-            raise ValueError(
-                f"start reaches from {array.min():g} to {array.max():g}; the data from {low:g} to {high:g}: give it in their units."
-            )
+        check_units("start", array, np.asarray(self.target.all_rows()[site]))
         return np.broadcast_to(array, (count, *shape))
 
     def __repr__(self) -> str:

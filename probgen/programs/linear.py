@@ -13,6 +13,8 @@ from probgen.data.inputs import read
 from probgen.programs import gathers
 
 MOST = 50_000_000  # numbers of A that are kept
+OVERLAPPING = 2_000  # rows of A that are solved at once to see whether they contradict each other
+FAR = 1e3, 1e6  # times a point, at which a function that is cut off is no longer linear
 AT_ONCE = 4_000_000  # numbers of what A says of unit points, at once
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey: ITU-R BT.601
 
@@ -142,9 +144,27 @@ class Combined(NamedTuple):
             raise ValueError(
                 f"A of {name} is zero for number {i} of y, which is {self.y[i]:g}: no {name} gives that exactly."
             )
-        if self.noise is not None or not empty.any():
-            return self
-        return self._replace(y=self.y[~empty], at=self.at[~empty], weights=self.weights[~empty])
+        if empty.any() and self.noise is not None:
+            i = int(np.argmax(empty))
+            raise ValueError(
+                f"A of {name} is zero for number {i} of y, which says nothing of {name}: put NaN there, and leave its noise out."
+            )
+        found = self._replace(y=self.y[~empty], at=self.at[~empty], weights=self.weights[~empty])
+        found._check_one_point(name)
+        return found
+
+    def _check_one_point(self, name: str) -> None:
+        """Raise ValueError where combinations are seen exactly that no point has all of."""
+        if self.noise is not None or self.apart or len(self.y) > OVERLAPPING:
+            return
+        a = self.matrix
+        off = np.abs(a @ np.linalg.lstsq(a, self.y)[0] - self.y)
+        if off.max() > 1e-6 * max(float(np.abs(self.y).max()), 1e-30):
+            i = int(np.argmax(off))
+            raise ValueError(
+                f"No {name} gives all of y exactly: number {i}, {self.y[i]:g}, contradicts the others. "
+                "Say noise=, its standard deviation."
+            )
 
 
 def _noise(noise: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -198,7 +218,7 @@ def _asked(name: str, of: Any, event: tuple[int, ...], shape: tuple[int, ...], c
 def _check_linear(name: str, of: Any, event: tuple[int, ...], shape: tuple[int, ...], columns: Columns) -> None:
     a, b = np.random.default_rng(0).normal(size=(2, *event))
     try:
-        said = columns(of, np.stack([a, b, a + 2 * b, np.zeros(event)]))
+        said = columns(of, np.stack([a, b, a + 2 * b, np.zeros(event), *(far * a for far in FAR)]))
     except Exception as error:
         raise ValueError(
             f"of= does not run on one {name}, of shape {event}: {type(error).__name__}: {error}"
@@ -207,11 +227,16 @@ def _check_linear(name: str, of: Any, event: tuple[int, ...], shape: tuple[int, 
         raise ValueError(f"of= says {said.shape[1:]} of one {name}, of shape {event}; value has shape {shape}.")
     if not np.isfinite(said).all():
         raise ValueError(f"of= says NaN or infinities of points of {name}.")
-    one, other, both, none = said
-    scale = 1e-4 * max(float(np.abs(said).max()), 1e-30)
+    one, other, both, none, *long = said
+    scale = 1e-4 * max(float(np.abs(said[:4]).max()), 1e-30)
     if np.abs(none).max() > scale:
         raise ValueError(
             f"of= says {none.ravel()[np.abs(none).argmax()]:g} of a {name} of zeros; expected 0. Take what it adds from value."
         )
     if np.abs(both - one - 2 * other).max() > scale:
         raise ValueError("of= is not linear: what it says of a + 2 b is not what it says of a, and twice that of b.")
+    for far, found in zip(FAR, long, strict=True):
+        if np.abs(found - far * one).max() > far * scale:
+            raise ValueError(
+                f"of= is not linear: what it says of {far:,.0f} a is not {far:,.0f} times what it says of a."
+            )

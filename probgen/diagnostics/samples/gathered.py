@@ -20,6 +20,11 @@ MOST = 2000  # draws, and rows that they are held against
 ENOUGH = 200  # held-out rows that draws are held against alone
 WIDE, COMPONENTS = 64, 50
 LEVELS = 64  # of a chain of tokens, at most, by which draws are made
+PIXELS = 16  # more columns than that may be pixels of a picture
+SMALL, RARE = (
+    0.1,
+    0.1,
+)  # of the range of all, and of a pixel's own range: a spread that is large in a small range is no pixel's
 KINDS = 20  # values of an input that are taken for classes
 CLASS = 3.0  # how far apart classes are, in spreads
 
@@ -115,10 +120,7 @@ def _drawn(fit: Any, inputs: dict[str, np.ndarray], count: int) -> Any:
 
 def _features(rows: np.ndarray, draws: np.ndarray, few: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and draws (row, dim) of one site in units in which distances mean something, by a few of the rows."""
-    some = rows[few]
-    mean, spread = some.mean(0), some.std(0)
-    whole = float(np.sqrt(np.mean(spread**2))) or 1.0
-    scale = np.full(len(spread), whole) if _one_scale(some) else np.where(spread > 0, spread, whole)
+    mean, scale = rows[few].mean(0), units(rows[few])
     x, y = ((a - mean) / scale for a in (rows, draws))
     limit = 10 * max(float(abs(x[few]).max()), 1.0)
     y = np.clip(y, -limit, limit)  # a draw that is very far says no more than one that is far
@@ -128,10 +130,23 @@ def _features(rows: np.ndarray, draws: np.ndarray, few: np.ndarray) -> tuple[np.
     return x @ axes[:COMPONENTS].T, y @ axes[:COMPONENTS].T
 
 
+def units(rows: np.ndarray) -> np.ndarray:
+    """What each column of rows (row, dim) is counted in: its spread; of pixels, the spread of all.
+
+    A pixel that is hardly ever lit is no more than any other; a column that is small and no pixel counts as much as a large one.
+    """
+    spread, ranges = rows.std(0), np.ptp(rows, axis=0)
+    whole = float(np.sqrt(np.mean(spread**2))) or 1.0
+    own = np.where(spread > 0, spread, whole)
+    if not _one_scale(rows):
+        return own
+    return np.where((ranges < SMALL * np.ptp(rows)) & (spread > RARE * ranges), own, whole)
+
+
 def _one_scale(rows: np.ndarray) -> bool:
-    """Whether the columns are of one kind, as pixels are: of most of them the range is that of all."""
+    """Whether columns are of one kind, as pixels are: there are many, and of most of them the range is that of all."""
     ranges = np.ptp(rows, axis=0)
-    return bool(np.median(ranges) >= 0.5 * np.ptp(rows))
+    return bool(rows.shape[1] > PIXELS and np.median(ranges) >= 0.5 * np.ptp(rows))
 
 
 def _groups(sites: list[np.ndarray]) -> np.ndarray:
@@ -139,7 +154,7 @@ def _groups(sites: list[np.ndarray]) -> np.ndarray:
     found, start = [], 0
     for rows in sites:
         size = rows.shape[1]
-        together = size > 16 and _one_scale(rows[:MOST])
+        together = _one_scale(rows[:MOST])
         found.append(np.full(size, start) if together else start + np.arange(size))
         start = int(found[-1][-1]) + 1
     return np.concatenate(found)

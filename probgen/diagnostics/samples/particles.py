@@ -12,6 +12,7 @@ FEW = 20.0, 5.0  # effective particles of a run, at the worst time
 APART = 1.0, 3.0  # nats, the standard deviation of a run's log evidence
 R_HAT = 1.05, 1.2  # of points of equal weight, some of which are the same
 MUCH = 2.0  # ranges of the rows, by which what was seen is no longer likely to be of their kind
+LEVELS = {"twisted_smc": (50, 10), "guided": (20, 5)}  # of noise; with fewer the answer is of another law
 MISSED = 4.0, 25.0  # mean square of what is drawn less what is known, in units of the noise
 
 
@@ -78,6 +79,17 @@ def _bias(evidence: Evidence) -> Finding | None:
     return Finding("bias", "warn", None, None, text, remedy) if text else None
 
 
+def _levels(evidence: Evidence) -> Finding | None:
+    """Whether there are enough levels of noise: points of a chain of few levels, and its evidence, are not the network's law."""
+    known = LEVELS.get(evidence.fit.inference.name)
+    if known is None:
+        return None
+    count, (enough, least) = int(evidence.settings["num_steps"]), known
+    remedy = f"num_steps={2 * max(count, enough)}; what changes between the two is what levels cost"
+    message = f"{count} levels of noise; from {enough} on a chain's law is near that of the network's flow"
+    return Finding("levels", grade(-count, -enough, -least), count, enough, message, remedy)
+
+
 def _outside(evidence: Evidence) -> Finding | None:
     """Whether what was seen is far from what rows hold: the network has learned nothing there."""
     told = next((np.asarray(v) for k, v in evidence.fit.target.data.items() if k.endswith(OUTSIDE)), None)
@@ -92,4 +104,4 @@ def _outside(evidence: Evidence) -> Finding | None:
     return Finding("seen", status, far, FAR, message, "look at the units and the order of what was seen")
 
 
-CHECKS = (_outside, _effective, _evidence, _runs, _known, _bias)
+CHECKS = (_outside, _levels, _effective, _evidence, _runs, _known, _bias)
