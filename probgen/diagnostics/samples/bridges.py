@@ -2,7 +2,7 @@
 
 Which row of b belongs to a row of a is nowhere in the data. Of pairs made there, and of those made on the way back, the correlation
 
-    sum_i Cov(a_i, b_i) / sqrt(sum_i Var(a_i) sum_i Var(b_i))
+    1/D sum_i Cov(a_i, b_i) / sqrt(Var(a_i) Var(b_i)),   D coordinates,
 
 must be one number, and in few dimensions that of the pairs that Sinkhorn's algorithm finds for the rows themselves: minimise
 E |a - b|^2 / 2 + sigma^2 KL. In many dimensions so few rows say nothing of it.
@@ -131,17 +131,21 @@ def sinkhorn(a: np.ndarray, b: np.ndarray, epsilon: float) -> tuple[float, float
         if weight == epsilon and off < AT_REST:
             break
     plan = np.exp((gain + f[:, None] + g) / weight) / gain.size
-    return float((plan * gain).sum() / np.sqrt((x**2).sum(1).mean() * (y**2).sum(1).mean())), off
+    return float((plan * (_standard(a) @ _standard(b).T)).sum() / x.shape[1]), off
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Of pairs (row, dim), all coordinates together, and its standard error by the spread of the rows' parts."""
-    x, y = a - a.mean(0), b - b.mean(0)
-    u, v = (x**2).sum(1), (y**2).sum(1)
-    scale = np.sqrt(u.mean() * v.mean())
-    value = float((x * y).sum(1).mean() / scale)
-    parts = (x * y).sum(1) / scale - value * (u / u.mean() + v / v.mean()) / 2
-    return value, float(parts.std() / np.sqrt(len(parts)))
+    """Of pairs (row, dim), the mean over coordinates, and its standard error by the spread of the rows' parts."""
+    x, y = _standard(a), _standard(b)
+    each = (x * y).mean(0)
+    parts = (x * y - each * (x**2 + y**2) / 2).mean(1)
+    return float(each.mean()), float(parts.std() / np.sqrt(len(parts)))
+
+
+def _standard(a: np.ndarray) -> np.ndarray:
+    """Rows less their mean, in units of each coordinate's spread; a coordinate without one is zero."""
+    x, spread = a - a.mean(0), a.std(0)
+    return x / np.where(spread > 0, spread, 1.0)
 
 
 def _grade(gap: float, error: float) -> Status:
