@@ -12,7 +12,7 @@ from numpyro.contrib.control_flow import scan
 from scipy import stats
 
 from probgen import runtime
-from probgen.engine.numpyro.events import quantiles
+from probgen.engine.numpyro.events import normals, quantiles
 from probgen.engine.numpyro.events.spaces import counted
 from probgen.engine.numpyro.events.tape import ran
 from probgen.nets.flows import Flow
@@ -172,3 +172,28 @@ def test_quantiles_of_whole_numbers_in_both_tails():
         for n, p in ((1, 0.3), (10, 0.3), (500, 0.01)):
             found = np.asarray(quantiles.binomial(n, p, jnp.asarray(e)))
             np.testing.assert_array_equal(found, stats.binom.isf(stats.norm.sf(e), n, p))
+
+
+def least(below, beyond, far, e):
+    """The least k with below(k) >= Phi(e), by SciPy's tails."""
+    low, high = np.full(len(e), -1.0), np.full(len(e), float(far))
+    for _ in range(40):
+        k = np.floor((low + high) / 2)
+        good = np.where(e < 0, below(k.clip(0)) >= stats.norm.cdf(e), beyond(k.clip(0)) <= stats.norm.sf(e)) & (k >= 0)
+        low, high = np.where(good | (high - low <= 1), low, k), np.where(good & (high - low > 1), k, high)
+    return high
+
+
+def test_counts_in_single_precision():
+    """The lower tail, where 1 - Phi(e) rounds to 1, and counts so large that special functions have no digits left."""
+    e = np.array([-8.0, -6.5, -3.0, -0.5, 0.5, 2.0, 6.5, 8.0]) + 0.01
+    laws = [(stats.poisson(r), r, quantiles.poisson, (r,)) for r in (30.0, 499.0, 501.0, 1e5, 1e6)]
+    for n, p in ((100, 0.5), (1000, 0.9), (10**6, 1e-5), (10**6, 0.3), (20_000, 0.99)):
+        laws.append((stats.binom(n, p), n * p * (1 - p), quantiles.binomial, (float(n), p)))
+    with runtime.jax_scope("float32"):
+        for law, variance, quantile, given in laws:
+            found = np.asarray(quantile(*given, jnp.asarray(e, "float32")), float)
+            known = least(law.cdf, law.sf, law.mean() + 20 * variance**0.5 + 50 if len(given) == 1 else given[0], e)
+            np.testing.assert_allclose(found, known, atol=1.5 if variance > 1e5 else 0)
+        found = normals._category(jnp.array([1 - 1e-9, 9e-10, 1e-10]), jnp.array([5.0, 6.1, 6.5], "float32"))
+        np.testing.assert_array_equal(found, [0, 1, 2])

@@ -248,7 +248,11 @@ def _(fn: Any, shape: Shape, tape: Any) -> Any:
 
 
 def _category(probs: Any, e: Any) -> Any:
-    return jnp.sum(ndtr(e)[..., None] > jnp.cumsum(probs, -1)[..., :-1], -1)
+    """The least class of which the classes up to it have the share Phi(e); by the tail that is small, which has all digits."""
+    e = e[..., None]
+    below = jnp.cumsum(probs, -1)[..., :-1]
+    beyond = jnp.flip(jnp.cumsum(jnp.flip(probs, -1), -1), -1)[..., 1:]
+    return jnp.sum(jnp.where(e < 0, ndtr(e) > below, ndtr(-e) < beyond), -1)
 
 
 @_smooth.register(dist.DiscreteUniform)

@@ -10,6 +10,8 @@ from jax import lax
 from jax.scipy.special import betainc, gammainc, gammaincc, gammaln, ndtr, ndtri
 
 NEWTON = 16  # steps, of which a few are needed but in far tails
+LARGE = 500  # variance of counts from which expansions are exact to a count in a thousand, and special functions lose digits
+MANY = 5000  # trials, beyond which the incomplete beta function of float32 loses digits
 
 
 def gamma(concentration: Any, e: Any) -> Any:
@@ -37,22 +39,54 @@ def _positive(p: Any) -> Any:
 
 
 def poisson(rate: Any, e: Any) -> Any:
-    """The least k of which P(X > k) <= Phi(-e)."""
+    """The least k of which P(X <= k) >= Phi(e).
+
+    Large rates by Giles' expansion in 1 / sqrt(rate) (2016, doi:10.1145/2699466), where the incomplete gamma function has no digits left.
+    """
     rate, e = jnp.broadcast_arrays(jnp.asarray(rate, jnp.result_type(e)), e)
-    far = jnp.ceil(rate + 40 * jnp.sqrt(rate) + 200)
-    return _least(lambda k: gammainc(k + 1, rate), far, e)
+    large = rate > LARGE
+    far = jnp.where(large, 0.0, jnp.ceil(rate + 40 * jnp.sqrt(rate) + 200))
+    few = _least(lambda k: gammaincc(k + 1, rate), lambda k: gammainc(k + 1, rate), far, e)
+    sd = jnp.sqrt(jnp.maximum(rate, LARGE))
+    shift = sd * e + 1 / 3 + e**2 / 6 - (e / 36 + e**3 / 72) / sd + (-8 / 405 + 7 * e**2 / 810 + e**4 / 270) / sd**2
+    return jnp.where(large, jnp.maximum(jnp.floor(rate + shift), 0), few)
 
 
 def binomial(count: Any, share: Any, e: Any) -> Any:
-    """The same, of `count` trials."""
+    """The same, of `count` trials; of shares above a half by what is left."""
     n, p, e = jnp.broadcast_arrays(jnp.asarray(count, jnp.result_type(e)), jnp.asarray(share, jnp.result_type(e)), e)
-    beyond = lambda k: jnp.where(k >= n, 0.0, betainc(k + 1, jnp.maximum(n - k, 1e-6), p))  # noqa: E731
-    return _least(beyond, n, e)
+    found = _successes(n, jnp.minimum(p, 1 - p), jnp.where(p > 0.5, -e, e))
+    return jnp.where(p > 0.5, n - found, found)
 
 
-def _least(beyond: Callable[[Any], Any], far: Any, e: Any) -> Any:
-    """The least whole k in [0, far] with beyond(k) <= Phi(-e), by halving."""
-    tail = ndtr(-e)
+def _successes(n: Any, p: Any, e: Any) -> Any:
+    """Of a share of at most a half; of a large variance by Cornish and Fisher's expansion (1938), with Sheppard's correction."""
+    variance = n * p * (1 - p)
+    large = variance > LARGE
+    few = _least(*_shares_of_trials(n, p), jnp.where(large, 0.0, n), e)
+    sd, skew = jnp.sqrt(jnp.maximum(variance, LARGE)), 1 - 2 * p
+    curved = (1 - 6 * p * (1 - p)) * (e**3 - 3 * e) / 24 - skew**2 * (2 * e**3 - 5 * e) / 36 - e / 24
+    shift = 0.5 + sd * e + skew * (e**2 - 1) / 6 + curved / sd
+    return jnp.where(large, jnp.clip(jnp.floor(n * p + shift), 0, n), few)
+
+
+def _shares_of_trials(n: Any, p: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """P(X <= k) and P(X > k) of `n` trials.
+
+    Of more trials than the incomplete beta function has digits for, those of a Poisson law of rate (2 n - k) p / (2 - p)
+    (Bol'shev 1963), whose error is of the order of (k / n)^2.
+    """
+    many = n > (MANY if jnp.finfo(n.dtype).bits == 32 else jnp.inf)
+    rate = lambda k: jnp.maximum(2 * n - k, 0) * p / (2 - p)  # noqa: E731
+    less = lambda k: jnp.maximum(n - k, 1e-6)  # noqa: E731
+    below = lambda k: jnp.where(many, gammaincc(k + 1, rate(k)), betainc(less(k), k + 1, 1 - p))  # noqa: E731
+    beyond = lambda k: jnp.where(many, gammainc(k + 1, rate(k)), betainc(k + 1, less(k), p))  # noqa: E731
+    return lambda k: jnp.where(k >= n, 1.0, below(k)), lambda k: jnp.where(k >= n, 0.0, beyond(k))
+
+
+def _least(below: Callable[[Any], Any], beyond: Callable[[Any], Any], far: Any, e: Any) -> Any:
+    """The least whole k in [0, far] with below(k) >= Phi(e), by halving; by the tail that is small, which has all digits."""
+    lower, upper = ndtr(e), ndtr(-e)
 
     def going(ends: tuple[Any, Any]) -> Any:
         return jnp.any(ends[1] - ends[0] > 1)
@@ -60,7 +94,8 @@ def _least(beyond: Callable[[Any], Any], far: Any, e: Any) -> Any:
     def half(ends: tuple[Any, Any]) -> tuple[Any, Any]:
         low, high = ends
         middle = jnp.floor(0.5 * (low + high))
-        good = beyond(jnp.maximum(middle, 0)) <= tail
+        k = jnp.maximum(middle, 0)
+        good = jnp.where(e < 0, below(k) >= lower, beyond(k) <= upper)
         wide = high - low > 1
         return jnp.where(wide & ~good, middle, low), jnp.where(wide & good, middle, high)
 
