@@ -16,10 +16,11 @@ from probgen.data import whole_numbers
 from probgen.evaluate.rare import counting, places
 from probgen.evaluate.rare.draws import Drawn, drawn
 from probgen.evaluate.rare.event import Event, asked
-from probgen.evaluate.rare.result import Estimate
-from probgen.evaluate.rare.splitting import Settings, climbed
+from probgen.evaluate.rare.result import Estimate, number
+from probgen.evaluate.rare.splitting import ROUGH, Settings, climbed
 from probgen.evaluate.rare.tilting import tilted
 from probgen.evaluate.rare.walking import World
+from probgen.evaluate.rare.wide import ERRORS, searched
 from probgen.fitted import Fitted
 
 METHODS = ("auto", "monte_carlo", "importance", "splitting")
@@ -27,6 +28,11 @@ ENOUGH = 50  # effective draws in an event
 COUNTED = "It is counted: {0}"
 ONLY_BOOL = "a bool can only be counted; return a score, one number, and say above= or below=, to climb to it."
 
+SEVERAL = "estimate by points thrown wide, which found a part that the climb missed"
+MISSED = (
+    "The climb found {0} ({1} to {2}): less, for to a part of the event no level leads, as where a score jumps.\n"
+    "Return a score that rises towards all parts, or ask for each part by itself."
+)
 APART = "Counting contradicts it: {0}.\nThe event may have several parts, of which the climb found one: take more num_particles."
 
 
@@ -58,7 +64,26 @@ def probability(
     if method == "importance":
         return tilted(world, seed, confidence, settings, draws.law)
     found = climbed(world, seed, confidence, settings, draws.law)
+    found = _rough(found, counts) if found.kind == ROUGH else found
+    found = _against(found, searched(world, seed), world.cost)
     return _beside(found, counts) if method == "auto" else found
+
+
+def _rough(found: Estimate, counts: Estimate) -> Estimate:
+    """Of a climb that lost most runs: as wide as what counting leaves possible."""
+    return replace(found, interval=(found.interval[0], max(found.interval[1], counts.interval[1])))
+
+
+def _against(found: Estimate, wide: tuple[float, float, float] | None, cost: int) -> Estimate:
+    """What climbing found, or a wide search where that finds more."""
+    if wide is None or wide[1] <= (found.value if found.kind == ROUGH else found.interval[1]):
+        return replace(found, cost=cost)
+    value, low, high = wide
+    stderr, told = (value - low) / ERRORS, MISSED.format(*(number(x) for x in (found.value, *found.interval)))
+    return replace(
+        found, value=value, stderr=stderr, interval=(low, max(high, found.interval[1])), kind=SEVERAL, cost=cost,
+        effective=value * (1 - value) / max(stderr, 1e-300) ** 2, notes=(*found.notes, told),
+    )  # fmt: skip
 
 
 def _beside(found: Estimate, counts: Estimate) -> Estimate:

@@ -17,8 +17,10 @@ from probgen.evaluate.rare.draws import Drawn
 from probgen.evaluate.rare.event import Event, Row
 from probgen.evaluate.rare.result import Estimate
 
-KHAT = 0.7
+KHAT = 0.5  # from which on a variance may not exist
+FEW = 100  # draws that carry a mean, below which its law is far from normal
 RHAT = 1.05
+NO_ERROR = "the same number at all draws: no error can be told"
 
 
 def counted(event: Event, drawn: Drawn, confidence: float) -> tuple[Estimate, np.ndarray]:
@@ -69,18 +71,20 @@ def mean(function: Callable[[Any], Any], drawn: Drawn, confidence: float) -> Est
     """The mean of a function of a draw, of any shape, with its standard error."""
     from scipy.stats import norm
 
-    values = _values(function, drawn)
+    values, constant = _values(function, drawn)
     n = values.shape[0] * values.shape[1]
     flat = values.reshape(*values.shape[:2], -1)
     effective = np.array([n if drawn.independent else _ess(flat[..., i]) for i in range(flat.shape[-1])], float)
     shape = values.shape[2:]
     value, spread = flat.mean((0, 1)), flat.std((0, 1), ddof=1)
     stderr = spread / np.sqrt(effective)
-    notes = [*drawn.notes, *_heavy(flat, drawn)]
-    if not spread.any():
-        notes.append(f"The function was the same at all {n} draws.")
+    heavy, same = _heavy(flat), np.ptp(flat, (0, 1)) == 0
+    notes, kind = [*drawn.notes, *heavy], drawn.kind + (", by few draws" if heavy else "")
+    if same.any() and not constant:
+        kind = NO_ERROR if same.all() else kind
+        notes.append(_no_error(same, n))
+        stderr = np.where(same, np.inf, stderr)
     far = norm.ppf(0.5 + confidence / 2) * stderr
-    kind = drawn.kind
     shaped: Any = [
         a.reshape(shape) if shape else float(a[0]) for a in (value, stderr, value - far, value + far, effective)
     ]
@@ -90,8 +94,13 @@ def mean(function: Callable[[Any], Any], drawn: Drawn, confidence: float) -> Est
     )  # fmt: skip
 
 
-def _values(function: Callable[[Any], Any], drawn: Drawn) -> np.ndarray:
-    """The function at every draw: (chain, draw, *shape)."""
+def _no_error(same: np.ndarray, n: int) -> str:
+    what = "The same number" if same.all() else f"{int(same.sum())} of {same.size} numbers were the same"
+    return f"{what} at all {n} draws: no error can be told (inf), for what is seldom other was not seen."
+
+
+def _values(function: Callable[[Any], Any], drawn: Drawn) -> tuple[np.ndarray, bool]:
+    """The function at every draw, (chain, draw, *shape), and whether it reads nothing of them."""
     first = drawn.row()
     function(first)
     columns = drawn.columns(tuple(name for name in first.names if name in first.read))
@@ -100,7 +109,7 @@ def _values(function: Callable[[Any], Any], drawn: Drawn) -> np.ndarray:
     ]
     if len({row.shape for row in rows}) > 1:
         raise ValueError("The function returned arrays of different shapes at different draws; expected one shape.")
-    return np.stack(rows).reshape(*drawn.shape, *rows[0].shape)
+    return np.stack(rows).reshape(*drawn.shape, *rows[0].shape), not first.read
 
 
 def _count(columns: Mapping[str, np.ndarray]) -> int:
@@ -148,16 +157,27 @@ def _disagree(scores: np.ndarray) -> list[str]:
     )
 
 
-def _heavy(flat: np.ndarray, drawn: Drawn) -> list[str]:
-    """A note where a few draws carry the mean, by Pareto's shape of the tails (Vehtari et al. 2024, arXiv:1507.02646)."""
-    if flat.shape[0] * flat.shape[1] < 100:
-        return []
-    worst = max(khat(flat[..., i]) for i in range(min(flat.shape[-1], 20)))
-    if worst <= KHAT:
-        return []
-    return [
-        f"A few draws carry the mean (Pareto k-hat {worst:.2f}): its variance may not exist, and the error is not to be relied on."
-    ]
+def _heavy(flat: np.ndarray) -> list[str]:
+    """A note where few draws carry the mean: by their number, and by Pareto's shape of the tails (Vehtari et al. 2024, arXiv:1507.02646)."""
+    told, columns = [], [flat[..., i] for i in range(min(flat.shape[-1], 20))]
+    count = flat.shape[0] * flat.shape[1]
+    carrying = min(_carrying(column) for column in columns)
+    if carrying < min(FEW, count / 5):
+        told.append(
+            f"About {carrying:.0f} of {count} draws carry the mean: the interval may be too narrow; take more num_samples."
+        )
+    worst = max(khat(column) for column in columns) if count >= 100 else 0.0
+    if worst > KHAT:
+        told.append(
+            f"A few draws carry the mean (Pareto k-hat {worst:.2f}): its variance may not exist, and the error is not to be relied on."
+        )
+    return told
+
+
+def _carrying(values: np.ndarray) -> float:
+    """How many draws carry a mean: (sum a)^2 / sum a^2 of what each is away from the median (Kish 1965)."""
+    away = np.abs(values - np.median(values))
+    return float(away.sum() ** 2 / (away**2).sum()) if away.any() else float(values.size)
 
 
 def khat(values: np.ndarray, tail: str = "both") -> float:

@@ -56,6 +56,8 @@ class Estimate:
             told = f"below {number(high)} ({share})"
         elif self.kind.startswith("lower bound"):
             told = f"above {number(low)} ({share})"
+        elif np.ndim(self.value) == 0 and np.isinf(self.stderr):
+            told = f"{number(self.value)} ({share}: anything)"
         elif np.ndim(self.value):
             return f"{self.name} of shape {np.shape(self.value)}; {self.method}, {self.kind}"
         else:

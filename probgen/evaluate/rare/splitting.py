@@ -22,6 +22,9 @@ PASS = 0.25  # of the points, at each level
 MOST_LEVELS = 60
 LEAST_STEP = 1e-4
 WIDE = 0.5  # relative error beyond which the interval is not to be relied on
+CARRIED = 0.8  # relative error, which is 1 where a single run carries the mean
+LOST = 0.4  # of the runs, from which on the rest says only how rare the event may be
+ROUGH = "rough estimate: most runs were lost on the way, or one carries it"
 FEW = 3  # ancestors of a run's last population, below which its moves have lost the others
 
 
@@ -196,8 +199,11 @@ def _told(
             f"The runs differ widely (relative error {relative:.2f}): take more particles, num_particles=1000, or more num_moves."
         )
     kind = "unbiased estimate" if exact else "estimate from the posterior's draws"
+    low, high = value * np.exp(-far), min(1.0, value * np.exp(far))
+    if lost >= LOST * count or relative > CARRIED:
+        kind, low = ROUGH, 0.0
     return Estimate(
-        name="probability", value=value, stderr=stderr, interval=(value * np.exp(-far), min(1.0, value * np.exp(far))),
+        name="probability", value=value, stderr=stderr, interval=(low, high),
         confidence=confidence, method="splitting", kind=kind, effective=value * (1 - value) / max(stderr, 1e-300) ** 2,
         cost=world.cost, law=law, notes=tuple(notes), levels=tuple(world.event.sign * level for level in ladder.levels),
     )  # fmt: skip
