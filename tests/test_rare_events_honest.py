@@ -1,5 +1,6 @@
-"""What an estimate must not claim: certainty from one value, a narrow interval from few draws or lost runs, a part for the whole."""
+"""What an estimate must not claim: certainty from one value, a narrow interval from few draws or lost runs, a part as the whole."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -8,7 +9,9 @@ import pytest
 from scipy import stats
 
 import probgen as pg
+from probgen.algorithm import Incompatible
 from probgen.evaluate.rare import asking, splitting
+from probgen.evaluate.rare.indexing import by_a_draw
 
 QUICK = {"progress": False, "num_samples": 20, "num_warmup": 20, "num_chains": 1}
 SMALL = {"num_runs": 10, "num_particles": 100, "num_pilot": 300}
@@ -76,3 +79,47 @@ def test_a_part_that_a_score_jumps_into_is_found(fit, seed):
     assert found.notes
     smooth = fit.probability("x", above=5.0, seed=seed, **SMALL)
     assert smooth.kind == "unbiased estimate"
+
+
+def picked():
+    numpyro.sample("k", dist.Binomial(20, 0.3))
+    numpyro.sample("v", dist.Normal(0, 1).expand([10]).to_event(1))
+
+
+def test_an_index_out_of_range_raises_as_in_plain_python():
+    fit = pg.fit(picked, **QUICK)
+    with pytest.raises(IndexError, match="out of bounds"):
+        fit.probability(lambda d: d["v"][d["k"]] > 0)
+    inside = fit.probability(lambda d: d["v"][min(d["k"], 9)] > 0)
+    assert covers(inside, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "drawn"),
+    [
+        (lambda d: d["v"][d["k"]], True),
+        (lambda d: d["v"][jnp.array([0, 1]) + d["k"]].sum(), True),
+        (lambda d: jax.jit(lambda d: d["v"][d["k"]])(d), True),
+        (lambda d: d["v"][3] + d["v"][-1] + d["v"][1:4].sum(), False),
+        (lambda d: jnp.median(d["v"]) + jnp.interp(d["v"][0], jnp.arange(4.0), jnp.arange(4.0)), False),
+    ],
+)
+def test_which_functions_index_by_a_draw(function, drawn):
+    assert by_a_draw(function, {"v": jnp.zeros(10), "k": jnp.int32(3)}) is drawn
+
+
+def test_settings_with_a_slip_are_told(fit):
+    with pytest.raises(TypeError, match="Did you mean 'num_particles'"):
+        fit.probability("x", above=5.0, num_particle=100)
+
+
+def test_what_cannot_be_placed_is_counted(fit, monkeypatch):
+    def cannot(*_):
+        raise Incompatible("no way here")
+
+    monkeypatch.setattr(asking.places, "place", cannot)
+    found = fit.probability("x", above=5.0)
+    assert found.method == "monte_carlo"
+    assert any("no way here" in note for note in found.notes)
+    with pytest.raises(Incompatible, match="no way here"):
+        fit.probability("x", above=5.0, method="splitting")

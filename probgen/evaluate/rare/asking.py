@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen.algorithm import Incompatible
+from probgen.algorithm import Incompatible, closest
 from probgen.data import whole_numbers
 from probgen.evaluate.rare import counting, places
 from probgen.evaluate.rare.draws import Drawn, drawn
@@ -60,7 +60,12 @@ def probability(
         raise Incompatible(f"method={method!r} is not for this event: {why}")
     if why:
         return replace(counts, notes=(*counts.notes, COUNTED.format(why)))
-    world = World(places.place(fit, wanted, given, data), wanted)
+    try:
+        world = World(places.place(fit, wanted, given, data), wanted)
+    except Incompatible as error:
+        if method != "auto":
+            raise
+        return replace(counts, notes=(*counts.notes, COUNTED.format(error)))
     if method == "importance":
         return tilted(world, seed, confidence, settings, draws.law)
     found = climbed(world, seed, confidence, settings, draws.law)
@@ -135,7 +140,13 @@ def _settings(given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
 def _drawn(fit: Fitted, num_samples: int | None, seed: int, given: Mapping[str, Any]) -> Drawn:
     if num_samples is not None and (num_samples := whole_numbers.whole("num_samples", num_samples)) < 10:
         raise ValueError(f"num_samples is {num_samples}; it must be at least 10")
-    return drawn(fit, num_samples, seed, given)
+    try:
+        return drawn(fit, num_samples, seed, given)
+    except TypeError as error:
+        for name in given:
+            if hint := closest(name, [field.name for field in fields(Settings)]):
+                raise TypeError(f"{name!r} is unknown.{hint}") from error
+        raise
 
 
 def _seed(fit: Fitted, seed: int | None) -> int:

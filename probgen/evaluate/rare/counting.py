@@ -158,7 +158,10 @@ def _disagree(scores: np.ndarray) -> list[str]:
 
 
 def _heavy(flat: np.ndarray) -> list[str]:
-    """A note where few draws carry the mean: by their number, and by Pareto's shape of the tails (Vehtari et al. 2024, arXiv:1507.02646)."""
+    """Notes where few draws carry the mean: by their number, and by Pareto's shape of the tails.
+
+    The variance exists where the shape is below a half (Vehtari et al. 2024, arXiv:1507.02646).
+    """
     told, columns = [], [flat[..., i] for i in range(min(flat.shape[-1], 20))]
     count = flat.shape[0] * flat.shape[1]
     carrying = min(_carrying(column) for column in columns)
@@ -169,7 +172,8 @@ def _heavy(flat: np.ndarray) -> list[str]:
     worst = max(khat(column) for column in columns) if count >= 100 else 0.0
     if worst > KHAT:
         told.append(
-            f"A few draws carry the mean (Pareto k-hat {worst:.2f}): its variance may not exist, and the error is not to be relied on."
+            f"A few draws carry the mean (Pareto k-hat {worst:.2f}): "
+            "its variance may not exist, and the error is not to be relied on."
         )
     return told
 

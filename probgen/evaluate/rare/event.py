@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import closest
+from probgen.evaluate.rare.indexing import by_a_draw
 
-LOOKS = 3  # draws at which a compiled function is held against the plain one
+LOOKS = 3  # first draws at which a compiled function is held against the plain one; and where numbers are extreme
+EXTREMES = 16  # names whose least and greatest numbers are looked at
 
 
 class Row(Mapping[str, Any]):
@@ -94,18 +96,21 @@ class Event:
         scope: makes a context in which JAX may compile the function; None where it may not.
         """
         count = len(next(iter(columns.values())))
-        first = np.array([self._of_row(columns, i) for i in range(min(LOOKS, count))])
-        found = self._compiled(columns, scope) if scope is not None and count > LOOKS else None
-        self.traceable = found is not None and np.allclose(
-            found[: len(first)], first, rtol=1e-4, atol=1e-6, equal_nan=True
-        )
-        if not self.traceable or found is None:
-            found = np.array([*first, *(self._of_row(columns, i) for i in range(len(first), count))])
+        found = None if scope is None else self._held(columns, scope, _looks(columns, count))
+        if found is None:
+            found = np.array([self._of_row(columns, i) for i in range(count)])
         if np.isnan(found).any():
             i = int(np.argmax(np.isnan(found)))
             values = ", ".join(f"{k} = {np.array2string(v[i], threshold=6, precision=4)}" for k, v in columns.items())
             raise ValueError(f"{self.label} is NaN at draw {i}, which is neither in the event nor out of it: {values}.")
         return self.sign * found
+
+    def _held(self, columns: Mapping[str, np.ndarray], scope: Any, looks: list[int]) -> np.ndarray | None:
+        """Numbers of all draws by JAX; None where they are not those of plain Python at the draws that are looked at."""
+        plain = np.array([self._of_row(columns, i) for i in looks])
+        found = self._compiled(columns, scope)
+        self.traceable = found is not None and _alike(found[looks], plain)
+        return found if self.traceable else None
 
     def _of_row(self, columns: Mapping[str, np.ndarray], i: int) -> float:
         row = Row(tuple(columns), lambda name: columns[name][i])
@@ -118,6 +123,8 @@ class Event:
             import jax.numpy as jnp
 
             if self.compiled is None:
+                if by_a_draw(self.function, {k: jnp.asarray(v[0]) for k, v in columns.items()}):
+                    return None
                 self.compiled = jax.jit(jax.vmap(lambda row: jnp.reshape(jnp.asarray(self.function(row)), ())))
             return np.asarray(self.compiled({k: jnp.asarray(v) for k, v in columns.items()}), float)
         return None
@@ -125,6 +132,18 @@ class Event:
     def hit(self, scores: np.ndarray) -> np.ndarray:
         """Which are in the event."""
         return scores > (0.5 if self.above is None else self.above)
+
+
+def _looks(columns: Mapping[str, np.ndarray], count: int) -> list[int]:
+    """Draws at which a compiled function is held against the plain one."""
+    numbers = [v for v in columns.values() if v.ndim == 1][:EXTREMES]
+    ends = [int(i) for v in numbers for i in (v.argmin(), v.argmax())]
+    return sorted({*range(min(LOOKS, count)), *ends})
+
+
+def _alike(found: np.ndarray, plain: np.ndarray) -> bool:
+    finite = np.abs(plain[np.isfinite(plain)])
+    return np.allclose(found, plain, rtol=1e-4, atol=1e-6 * max(1.0, finite.max(initial=0.0)), equal_nan=True)
 
 
 def asked(event: Any, above: Any, below: Any) -> Event:

@@ -41,7 +41,8 @@ def _positive(p: Any) -> Any:
 def poisson(rate: Any, e: Any) -> Any:
     """The least k of which P(X <= k) >= Phi(e).
 
-    Large rates by Giles' expansion in 1 / sqrt(rate) (2016, doi:10.1145/2699466), where the incomplete gamma function has no digits left.
+    Large rates by Giles' expansion in 1 / sqrt(rate) (2016, doi:10.1145/2699466), where the incomplete gamma
+    function has no digits left.
     """
     rate, e = jnp.broadcast_arrays(jnp.asarray(rate, jnp.result_type(e)), e)
     large = rate > LARGE

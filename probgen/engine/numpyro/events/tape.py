@@ -50,7 +50,7 @@ class Tape(Messenger):
             shape = (*(msg["kwargs"].get("sample_shape") or ()), *msg["fn"].shape())
             msg["value"] = normals.value(msg["fn"], shape, self)
         elif msg["type"] == "prng_key":
-            msg["value"] = self.key("numpyro.prng_key")
+            msg["value"] = self.key("what the program draws by keys of its own")
         elif msg["type"] == "control_flow" and len(msg["args"]) == 5:
             msg["args"] = self._scanned(*msg["args"])
         elif msg["type"] == "control_flow":
