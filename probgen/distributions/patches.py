@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import Distribution, constraints
+
+from probgen.data.whole_numbers import whole
 
 NO_DENSITY = (
     "Patches says each pixel given its neighbours, which need not agree with any joint law: there is no log density, and "
@@ -30,6 +33,7 @@ class Patches(Distribution):
         self, picture: Any, height: int, width: int, window: int = 11, tolerance: float = 0.1, *, validate_args: Any = None
     ):  # fmt: skip
         shape = jnp.shape(picture)
+        height, width, window = map(_pixels, ("height", "width", "window"), (height, width, window))
         if len(shape) not in (2, 3):
             raise ValueError(f"The sample has shape {shape}; expected (height, width) or (height, width, 3).")
         if window < 1 or window % 2 == 0:
@@ -90,6 +94,11 @@ class Patches(Distribution):
         few = min(neighbours, len(distances))
         last = jnp.min(distances) if few == 1 else -jax.lax.top_k(-distances, few)[0][-1]
         return distances <= (1 + self.tolerance) * last + 100 * jnp.finfo(distances.dtype).eps
+
+
+def _pixels(name: str, value: Any) -> Any:
+    """A number of pixels, which a float may say too; ValueError for a fraction."""
+    return whole(name, value) if isinstance(value, float | np.floating | np.ndarray) else value
 
 
 class Places(NamedTuple):

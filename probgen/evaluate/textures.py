@@ -97,6 +97,8 @@ def _responses(picture: np.ndarray, side: int) -> np.ndarray:
     here, right = square[:-side, :-side], square[:-side, side:]
     below, across = square[side:, :-side], square[side:, side:]
     found = [here + right - below - across, here - right + below - across, here - right - below + across]
+    if not here.size:
+        raise ValueError(f"A picture of {picture.shape[:2]} pixels has no two squares of {side} beside each other.")
     levels = (np.arange(LEVELS) + 0.5) / LEVELS
     return np.quantile(np.concatenate(found, -1).reshape(-1, 3 * total.shape[2]), levels, axis=0) / (2 * side)
 

@@ -24,6 +24,7 @@ from probgen.programs.linear import Combined, Linear
 from probgen.target import Diffused, Target
 
 OWN = "own"
+SAMPLERS = (OWN, "ancestral", "ddim", "euler", "heun", "dpm++", "sde")
 SCORED = ("ancestral", "sde")  # samplers that put noise back, which takes a score
 METHODS = ("auto", "bound", "ode")
 NO_SCORE = (
@@ -80,6 +81,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         rows = self._inputs(inputs, count)
         self._check_hidden(rows)
         self.target.check_indices(rows, self.answer)
+        if isinstance(sampler, str) and sampler not in SAMPLERS:
+            raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join([OWN] if self._jumps else SAMPLERS)}.")
         if self._jumps:
             self._check_jumps(sampler, guidance, start, level)
             return self.drawn(rows, count, seed, num_steps)

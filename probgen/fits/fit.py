@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen.algorithm import Inference, Sampler
+from probgen.algorithm import Incompatible, Inference, Sampler
 from probgen.data import whole_numbers
 from probgen.evaluate.rare.result import Estimate
 from probgen.fitted import Fitted, LogProb
@@ -115,6 +115,13 @@ class Fit(Fitted):
         from probgen.pictures.gallery import plot
 
         return plot(self, name, var_names)
+
+    def attribute(self, *args: Any, **settings: Any) -> Any:
+        """Incompatible: this fit has no latent space of rows; see `LearnedFit.attribute`."""
+        raise Incompatible(
+            f"A fit by {self.inference.name} has no latent space in which points could be moved.\nfit.attribute is of models "
+            "learned from rows: flows, latent models such as a vae, generators such as a gan, and diffusion models by a denoiser."
+        )
 
     def report(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one self-contained HTML page, in place of an earlier one; FileExistsError for another file, unless `overwrite`."""

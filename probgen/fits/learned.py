@@ -102,6 +102,8 @@ class LearnedFit(Fit, FittedParameters):
                 "This program is an energy, which is not run forward: fit.sample(64, label=...) runs chains."
             )
         seed, num_samples = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; it must be at least 1")
         several = (
             len(target.data[target.inputs[0]]) if target.inputs else target.num_rows
         )  # of another kind, other in number

@@ -137,7 +137,7 @@ def _named(fit: Fitted, found: Sequence[Picture], name: str) -> Figure:
             drawn = picture.draw()
             if drawn is not None and not isinstance(drawn, str):
                 return drawn
-            tried = drawn or picture.note
+            tried = drawn or _missing(fit, word)
     known = list(dict.fromkeys(p.words[0] for p in found if word not in p.words and _may(fit, p.words[0])))
     told = f"Pictures of this fit: {', '.join(known)}."
     if isinstance(fit, FittedParameters):
@@ -145,6 +145,19 @@ def _named(fit: Fitted, found: Sequence[Picture], name: str) -> Figure:
     if tried:
         raise ValueError(f"This fit has no picture {name!r}: {tried}\n{told}")
     raise ValueError(f"Unknown picture {name!r}.{closest(word, [w for p in found for w in p.words])}\n{told}")
+
+
+def _missing(fit: Fitted, word: str) -> str:
+    """Why a fit lacks a picture that fits of its kind may have."""
+    name = fit.inference.name
+    if word in ("loss", "gap", "energy") and word not in fit.records:
+        return f"{name} records no {word}."
+    if word == "loss":
+        finite = int(np.isfinite(fit.records["loss"].mean(axis=0)).sum())
+        return f"the loss is finite at {finite} steps; a picture takes 10."
+    if word == "importance_weights" and "log_q" not in fit.answer:
+        return f"draws of {name} have no weights."
+    return "it has not what this picture shows, or too few draws or steps of it."
 
 
 def _may(fit: Fitted, word: str) -> bool:

@@ -19,6 +19,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from probgen.programs.lazies import defining
+
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented), range, slice)
 
 
@@ -298,7 +300,7 @@ class Contents:
                 if hasattr(value, mangled):
                     parts += [name.encode(), self.value(getattr(value, mangled))]
                     break
-        for name, part in sorted(getattr(value, "__dict__", {}).items(), key=lambda item: str(item[0])):
+        for name, part in sorted(defining(value).items(), key=lambda item: str(item[0])):
             parts += [str(name).encode(), self.value(part)]
         return _hash(*parts)
 

@@ -30,7 +30,14 @@ def either(x: Any) -> np.ndarray:
 
 def whole_numbers(x: np.ndarray) -> bool:
     """Whether all are integers of which there are at most 256, from 0."""
-    return bool(x.min() >= 0 and x.max() < MOST and (x == np.rint(x)).all())
+    return bool(x.min() >= 0 and x.max() < MOST and _whole(x))
+
+
+def _whole(x: np.ndarray, given: Any = None) -> bool:
+    """Whether all are integers that could be fractions in the type in which they were given: large floats are all integers."""
+    kind = given.dtype if isinstance(given, np.ndarray) else x.dtype
+    exact = 2 / np.finfo(kind).eps if kind.kind == "f" else np.inf
+    return bool(abs(x).max() < exact and (x == np.rint(x)).all())
 
 
 def levels_or_scales(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -46,7 +53,7 @@ def levels_or_scales(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, An
             return {}
         if whole_numbers(rows):
             return {"whole": max(2, int(rows.max()) + 1)}
-        if (rows == np.rint(rows)).all():
+        if _whole(rows, data[keyword]):
             raise ValueError(
                 f"{keyword} holds whole numbers from {rows.min():g} to {rows.max():g}; expected 0 to {MOST - 1}, or reals.\n"
                 "Shift them to begin at 0, or add noise: probgen.data.dequantise."
@@ -70,7 +77,7 @@ def reals_only(keyword: str, one: bool = False) -> Callable[[Mapping[str, Any]],
             rows is not None
             and rows.size
             and rows.ndim > 1
-            and (either(rows).dtype.kind == "i" or (rows == np.rint(rows)).all())
+            and (either(rows).dtype.kind == "i" or _whole(rows, data[keyword]))
         ):
             raise ValueError(
                 f"{keyword} holds whole numbers, or grey in equal steps: a density of reals has no largest likelihood there.\n"

@@ -28,10 +28,21 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 def picture_of(path: str | Path) -> np.ndarray:
-    """A PNG or JPEG file, from 0 to 1: (height, width), or (height, width, 3); ValueError for what is partly transparent."""
-    from PIL import Image
+    """A PNG or JPEG file, from 0 to 1: (height, width), or (height, width, 3); ValueError for what is partly transparent.
 
-    with Image.open(path) as file:
+    FileNotFoundError where there is no file, ValueError for one that is no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no file {str(path)!r} in {Path.cwd()}; expected the path of a PNG or JPEG, or {', '.join(PICTURES)}."
+        )
+    try:
+        opened = Image.open(path)
+    except UnidentifiedImageError:
+        raise ValueError(f"{str(path)!r} cannot be read as a picture; expected a PNG or JPEG.") from None
+    with opened as file:
         grey_levels = file.mode in ("1", "L", "LA") or file.mode.startswith("I;16")
         if "A" in file.mode or "transparency" in file.info:
             clear = np.asarray(file.convert("RGBA"))[..., 3] < 255

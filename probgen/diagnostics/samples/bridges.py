@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen.data import scales
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.beside import APART, FEWEST, SURE
 from probgen.diagnostics.samples.gathered import ENOUGH, units
@@ -53,6 +54,12 @@ def _ways(fit: Any) -> Ways:
     return kept["_ways"]
 
 
+def _varying(ways: Ways) -> Ways:
+    """Of the coordinates that vary in rows of both kinds: the others have no correlation."""
+    varies = (scales.moments(ways.a)[1] > 0) & (scales.moments(ways.b)[1] > 0)
+    return Ways(*(x[:, varies] for x in ways[:4]), ways.held)
+
+
 def _way_back(evidence: Evidence) -> Finding | None:
     """Whether a classifier tells where the way back ends from rows of the kind that it goes to."""
     ways, target = _ways(evidence.fit), evidence.fit.target
@@ -73,7 +80,9 @@ def _way_back(evidence: Evidence) -> Finding | None:
 
 def _one_process(evidence: Evidence) -> Finding | None:
     """Whether pairs made there and pairs made on the way back are of one correlation, as they are at the end of the iteration."""
-    ways = _ways(evidence.fit)
+    ways = _varying(_ways(evidence.fit))
+    if not ways.a.shape[1]:
+        return None
     (there, error), (back, other) = _correlation(ways.a, ways.there), _correlation(ways.back, ways.b)
     gap, error = abs(there - back), float(np.hypot(error, other))
     message = (
@@ -85,7 +94,9 @@ def _one_process(evidence: Evidence) -> Finding | None:
 
 def _pairs(evidence: Evidence) -> Finding | None:
     """Whether pairs are those of the bridge, by Sinkhorn's of the same rows; in few dimensions alone."""
-    ways, fit = _ways(evidence.fit), evidence.fit
+    ways, fit = _varying(_ways(evidence.fit)), evidence.fit
+    if not ways.a.shape[1]:
+        return None
     (there, error), (back, other) = _correlation(ways.a, ways.there), _correlation(ways.back, ways.b)
     found, error = (there + back) / 2, float(np.hypot(error, other)) / 2
     remedy = _remedy(evidence)

@@ -19,6 +19,7 @@ RESPONSES = (
     3.0,
 )  # distance of the laws of filters' responses, in that of halves of the sample; of other parts about 1
 SIDE = 9  # of patches, in pixels
+FEWEST = 4  # pixels a side of a sample, whose halves filters compare
 
 
 def _copied(evidence: Evidence) -> Finding | None:
@@ -70,6 +71,14 @@ def _garbage(evidence: Evidence) -> Finding | None:
 def _responses(evidence: Evidence) -> Finding | None:
     """Whether filters respond to the pictures as to the sample."""
     value = _worst(evidence, textures.difference)
+    fit: Any = evidence.fit
+    height, width = fit.target.picture.shape[:2]
+    if value is None and min(height, width) < FEWEST:
+        message = (
+            f"the sample has {height} by {width} pixels: whether filters respond to the pictures as to it cannot be told; at "
+            f"least {FEWEST} a side"
+        )
+        return Finding("responses", "warn", min(height, width), FEWEST, message, "pass a larger sample")
     if value is None:
         return None
     shown = beside(value, RESPONSES[0], ".2f")
