@@ -28,6 +28,7 @@ ENOUGH = 50  # effective draws in an event
 COUNTED = "It is counted: {0}"
 ONLY_BOOL = "a bool can only be counted; return a score, one number, and say above= or below=, to climb to it."
 
+MORE = 1.3  # times what the climb found: less is of chance
 SEVERAL = "estimate by points thrown wide, which found a part that the climb missed"
 MISSED = (
     "The climb found {0} ({1} to {2}): less, for to a part of the event no level leads, as where a score jumps.\n"
@@ -70,7 +71,7 @@ def probability(
         return tilted(world, seed, confidence, settings, draws.law)
     found = climbed(world, seed, confidence, settings, draws.law)
     found = _rough(found, counts) if found.kind == ROUGH else found
-    found = _against(found, searched(world, seed), world.cost)
+    found = _against(found, searched(world, seed), counts, world.cost)
     return _beside(found, counts) if method == "auto" else found
 
 
@@ -79,14 +80,18 @@ def _rough(found: Estimate, counts: Estimate) -> Estimate:
     return replace(found, interval=(found.interval[0], max(found.interval[1], counts.interval[1])))
 
 
-def _against(found: Estimate, wide: tuple[float, float, float] | None, cost: int) -> Estimate:
-    """What climbing found, or a wide search where that finds more."""
-    if wide is None or wide[1] <= (found.value if found.kind == ROUGH else found.interval[1]):
-        return replace(found, cost=cost)
+def _against(found: Estimate, wide: tuple[float, float, float] | None, counts: Estimate, cost: int) -> Estimate:
+    """What climbing found, or a wide search where that finds more: surely, or where the climb itself says little."""
+    found, trusted = replace(found, cost=cost), not found.is_bound and found.kind != ROUGH
+    beat = max(MORE * found.value, 0.0 if found.kind == ROUGH else found.interval[1])
+    if wide is None or wide[0] <= beat or (trusted and wide[1] <= beat):
+        return found
     value, low, high = wide
-    stderr, told = (value - low) / ERRORS, MISSED.format(*(number(x) for x in (found.value, *found.interval)))
+    sure = low > beat
+    interval = (low, max(high, found.interval[1])) if sure else (0.0, max(high, counts.interval[1]))
+    stderr, told = (high - value) / ERRORS, MISSED.format(*(number(x) for x in (found.value, *found.interval)))
     return replace(
-        found, value=value, stderr=stderr, interval=(low, max(high, found.interval[1])), kind=SEVERAL, cost=cost,
+        found, value=value, stderr=stderr, interval=interval, kind=SEVERAL if sure else ROUGH,
         effective=value * (1 - value) / max(stderr, 1e-300) ** 2, notes=(*found.notes, told),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 from probgen.evaluate.rare.walking import World
 
 WIDTHS = (1.5, 2.5, 4.0)
-EACH = 1000  # points of each width
+EACH = 4000  # points of each width
 MOST = 12  # dimensions, beyond which wide points are all far away
 AT_LEAST = 5  # points in the event, below which the search says nothing
 ERRORS = 3.0  # standard errors, by which it has to be above another number
