@@ -57,7 +57,8 @@ def _ways(fit: Any) -> Ways:
 def _varying(ways: Ways) -> Ways:
     """Of the coordinates that vary in rows of both kinds: the others have no correlation."""
     varies = (scales.moments(ways.a)[1] > 0) & (scales.moments(ways.b)[1] > 0)
-    return Ways(*(x[:, varies] for x in ways[:4]), ways.held)
+    a, there, b, back = (x[:, varies] for x in (ways.a, ways.there, ways.b, ways.back))
+    return Ways(a, there, b, back, ways.held)
 
 
 def _way_back(evidence: Evidence) -> Finding | None:
