@@ -79,16 +79,6 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
     return _compiled(*_asked(make, kernel, target, arguments, settings))
 
 
-def lowered(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Any:
-    """Traces and lowers what `compiled` will compile: Python's part, which XLA's part need not wait for.
-
-    Returns the shapes of what it gives back, a pytree; None where code on disk has them.
-    """
-    asked = _asked(make, kernel, target, arguments, settings)
-    file = _file(*asked)
-    return None if file and file.exists() and runtime.is_own(file) else _lowered(*asked).shapes
-
-
 def _asked(make: Callable[..., Any], kernel: Inference, target: Any, arguments: Any, settings: Any) -> tuple[Any, ...]:
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
     shapes = tuple((jnp.shape(leaf), _dtype(leaf), _spread(leaf)) for leaf in leaves)
@@ -103,15 +93,13 @@ def _own(kernel: Inference) -> Any:
 
 
 class Lowered(NamedTuple):
-    """What XLA compiles, its text, and of what it gives back the structure and the shapes."""
+    """What XLA compiles, its text, and the structure of what it gives back."""
 
     work: Any
     text: str
     tree: Any
-    shapes: Any
 
 
-@functools.lru_cache(maxsize=4)
 def _lowered(
     make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
     own: Any,
@@ -128,20 +116,19 @@ def _lowered(
     with runtime.tracing("float64" if runtime.wide() else "float32"):
         work = jax.jit(flat).lower(*_leaves(shapes))
     text = "" if runtime.accelerator() else work.as_text()
-    out = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in jax.tree.leaves(work.out_info)]
-    return Lowered(work, text, found[0], jax.tree.unflatten(found[0], out))
+    return Lowered(work, text, found[0])
 
 
 @functools.lru_cache(maxsize=128)
 def _compiled(make: Callable[..., Any], *rest: Any) -> Code:
-    mappings.relieve(_compiled.cache_clear, _lowered.cache_clear, _density.cache_clear)
+    mappings.relieve(_compiled.cache_clear, _density.cache_clear)
     kernel, *_, shapes, _, _ = rest
     file = _file(make, *rest)
     if file:
         with contextlib.suppress(Exception):  # absent, cut short, or not this user's
             return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
     low = _lowered(make, *rest)
-    if make not in (init, init_at):  # whose XLA is waited for by Python that traces the steps
+    if make not in (init, init_at):  # the longest wait for XLA
         watch.load_ahead()
     rows = pools.rows(low.text)
     asked = options(make, _leaves(shapes)) | (pools.one_by_one() if rows else {})
@@ -177,7 +164,7 @@ def _in_a_thread(job: Callable[[], Any]) -> Any:
 
 def _dtype(leaf: Any) -> Any:
     """The type that an array or number has in compiled code."""
-    return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.result_type(leaf)
+    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
 
 
 def _on_host(leaf: Any) -> Any:

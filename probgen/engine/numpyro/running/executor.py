@@ -8,7 +8,6 @@ processor.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from probgen import pools, runtime, watch
 from probgen.algorithm import Inference, Sampler
-from probgen.engine.numpyro.running.compiling import Code, _folded, _in_a_thread, compiled, lowered
+from probgen.engine.numpyro.running.compiling import Code, _folded, _in_a_thread, compiled
 from probgen.engine.numpyro.running.loops import answer, chunk, chunk_many, init, init_at, init_many, init_many_at
 
 MANY = 64  # chains that are vectorised on a CPU
@@ -100,20 +99,6 @@ class Executor:
         with runtime.in_precision(self.precision):
             return compiled(make, self.kernel, self.target, *arguments, **settings)
 
-    def _begun(self, make: Callable[..., Any], *arguments: Any) -> Code:
-        """The code of a start; where XLA must compile it, the code of the steps is made beside it."""
-        with runtime.in_precision(self.precision):
-            state = lowered(make, self.kernel, self.target, *arguments)
-        if state is None:
-            return self._code(make, *arguments)
-        span = np.int32(0), np.int32(1)
-
-        def steps() -> None:
-            with contextlib.suppress(Exception):  # raised where they are asked for
-                self._code(chunk, self.keys[0], state, *span, capacity=self.capacity)
-
-        return watch.apart([lambda: self._code(make, *arguments), steps], workers=2)[0]
-
     def init(self, begin: Any = None) -> None:
         """A state for every chain; begin: where each begins, arrays (chain, ...), by default where its kernel finds a start."""
         start = 2**31 - 1  # a step number that no run reaches
@@ -128,7 +113,7 @@ class Executor:
             keys = [jax.random.fold_in(key, start) for key in self.keys]
             at = lambda c: () if begin is None else (jax.tree.map(lambda a: jnp.asarray(a[c]), begin),)  # noqa: E731
             starts = [at(c) for c in range(self.num_chains)]
-        code = self._begun(init_at if starts[0] else init, keys[0], *starts[0])
+        code = self._code(init_at if starts[0] else init, keys[0], *starts[0])
         self.states = self._each(code, lambda c: (self.target.arrays, keys[c], *starts[c]), "the start")
 
     def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:
