@@ -141,7 +141,9 @@ LATER = ("arviz_stats",)  # a second of a first verdict
 @functools.cache
 def load_ahead() -> None:
     """Begin to load in a thread what a process will need later; an import that fails is told where it is asked for."""
-    threading.Thread(target=_load, daemon=True, name="probgen-ahead").start()
+    thread = threading.Thread(target=_load, daemon=True, name="probgen-ahead")
+    thread.start()
+    atexit.register(thread.join)  # Python cannot end in good order beside an import
 
 
 def _load() -> None:
