@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from probgen.nets.flows import registered
 from probgen.nets.vae import Affine
 
-SLOWEST, FASTEST = 0.25, 8.0  # frequencies of waves, in radians a unit: of log sigma / alpha, or of a coordinate
-FEW = 4  # coordinates of a point whose waves are shown to a perceptron
+SLOWEST, FASTEST = 0.25, 8.0  # waves a unit of log sigma / alpha
 WIDER = 2.0  # units of such waves in the whole of time, where times themselves are seen
 
 
@@ -40,22 +39,18 @@ class Block(eqx.Module):
 class Perceptron(eqx.Module):
     """A residual perceptron on the flattened point; its last layer begins at zero.
 
-    ripples: of each coordinate, where there are few: without them sharp edges are learned late (Tancik et al. 2020,
-        arXiv:2006.10739).
-    given: what the point is given besides, such as a class: (num_given,).
+    inputs: what the point is given besides, such as a class: (num_given,).
     """
 
     begin: Affine
     blocks: tuple[Block, ...]
     end: Affine
     waves: Waves
-    ripples: Waves | None = None
 
     def __call__(self, z: Any, level: Any, given: Any = None) -> Any:
         e = self.waves(level)
         e = e if given is None else jnp.concatenate([e, given])
-        x = jnp.ravel(z)
-        h = self.begin(x if self.ripples is None else jnp.concatenate([x, *map(self.ripples, x)]))
+        h = self.begin(jnp.ravel(z))
         for block in self.blocks:
             h = block(h, e)
         return self.end(jax.nn.swish(h)).reshape(jnp.shape(z))
@@ -84,15 +79,14 @@ def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given
     for label, value in {"size": size, "width": width}.items():
         if value < 1:
             raise ValueError(f"A network's {label} is {value}; it must be at least 1.")
-    waves, ripples = Waves(), Waves(8) if size <= FEW else None
+    waves = Waves()
     seen = 2 * waves.count + num_given
-    shown = size * (1 + (2 * ripples.count if ripples else 0))
 
     def make(key: Any) -> Perceptron:
         keys = iter(jax.random.split(key, 2 + 2 * depth))
         blocks = tuple(Block(_affine(next(keys), seen, width), _affine(next(keys), width, width)) for _ in range(depth))
-        begin, end = _affine(next(keys), shown, width), _affine(next(keys), width, size)
-        return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves, ripples)
+        begin, end = _affine(next(keys), size, width), _affine(next(keys), width, size)
+        return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves)
 
     return registered(name, make)
 
