@@ -180,12 +180,6 @@ def stacked(images: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     return np.moveaxis(images[pick], 1, -1)
 
 
-def stacked_classes(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """100 a + 10 b + c of the digits in the channels of `stacked` of the same n and seed: (n,)."""
-    pick = np.random.default_rng(seed).integers(len(labels), size=(n, 3))
-    return labels.astype(int)[pick] @ [100, 10, 1]
-
-
 # ---- by name -----------------------------------------------------------------------------------------------------
 
 ROWS = {"grid_25": 20_000, "ring_8": 20_000}  # of toys with many small modes

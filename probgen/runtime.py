@@ -194,32 +194,16 @@ def wide() -> bool:
 
 @contextlib.contextmanager
 def no_compile_cache() -> Iterator[None]:
-    """No persistent compilation cache: what comes out of it cannot be written down a second time.
-
-    In several threads at once the first to enter turns it off, and the last to leave on again.
-    """
-    with _cache_lock:
-        _switch(entering=True)
-    try:
-        yield
-    finally:
-        with _cache_lock:
-            _switch(entering=False)
-
-
-_cache_lock = threading.Lock()
-_without_cache: list[bool] = []  # what it was, once for every thread that is inside
-
-
-def _switch(entering: bool) -> None:
+    """No persistent compilation cache: what comes out of it cannot be written down a second time."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     config: Any = jax.config
-    now = _without_cache[0] if _without_cache else config.jax_enable_compilation_cache
-    if entering:
-        _without_cache.append(now)
-    else:
-        _without_cache.pop()
-    jax.config.update("jax_enable_compilation_cache", False if _without_cache else now)
-    compilation_cache.reset_cache()
+    before = config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()

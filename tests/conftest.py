@@ -126,7 +126,7 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
 
     before, level = compiling.options, {"xla_backend_optimization_level": 1}
     steps = (loops.chunk, loops.chunk_many)
-    monkeypatch.setattr(compiling, "options", lambda make, leaves: level if make in steps else before(make, leaves))
+    monkeypatch.setattr(compiling, "options", lambda make, *given: level if make in steps else before(make, *given))
 
 
 def python(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:

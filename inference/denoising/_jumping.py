@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from probgen.algorithm import positive
 from probgen.inference._learner import State
 from probgen.inference.denoising._noise import FromNoise
-from probgen.target import START
+from probgen.inference.denoising._teacher import begins_at_a_fit
 
 TOLD = (
     "Draws, and the verdict's tests of them, are made in {0} evaluation{1} of the network, the setting `jumps`; "
@@ -49,13 +49,13 @@ class Jumping(FromNoise):
         import jax.numpy as jnp
 
         state = super().init(key, target)
-        chains = Taught(state.parameters if taught(target) else (), jnp.int32(0), state.chains.held)
+        chains = Taught(state.parameters if begins_at_a_fit(target) else (), jnp.int32(0), state.chains.held)
         return state._replace(chains=chains, guard=state.guard._replace(chains=chains))
 
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
         import jax.numpy as jnp
 
-        teacher = state.parameters if taught(target) else ()
+        teacher = state.parameters if begins_at_a_fit(target) else ()
         return self.of_pairs(key, target, state.parameters, Taught(teacher, jnp.int32(0), ()), batch)[1]
 
     def gradient(self, key: Any, target: Any, parameters: Any, batch: Any, chains: Any) -> tuple[Any, Any, Any]:
@@ -90,8 +90,3 @@ class Jumping(FromNoise):
     def of_jump(self, denoiser: Any, teacher: Any, x: Any, noise: Any, *times: Any) -> tuple[Any, Any]:
         """What is minimised for a point and its noise, and the loss that is told of it: (), ()."""
         raise NotImplementedError
-
-
-def taught(target: Any) -> bool:
-    """Whether parameters begin at those of a fit."""
-    return any(k.endswith(START) for k in target.data)

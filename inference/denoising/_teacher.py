@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
-from probgen.target import Diffused
+from probgen.target import START, Diffused
 
 UNSEEN = (
     "init hid no labels in learning, and knows nothing of a row without its label: learn with unlabelled=0.\n"
@@ -20,6 +20,11 @@ OTHER = (
     "init is a fit of another program: with its parameters {0} differs between this program and its own.\n"
     "{1} goes on from a fit of the same program, with the same schedule of noise, kind of network and units."
 )
+
+
+def begins_at_a_fit(target: Any) -> bool:
+    """Whether parameters begin at those of a fit, given by init=."""
+    return any(k.endswith(START) for k in target.data)
 
 
 def taught_by(learner: Any, target: Any, fit: Any) -> None:

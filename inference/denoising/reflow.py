@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from probgen.algorithm import Incompatible, positive
 from probgen.inference._learner import State
 from probgen.inference.denoising._noise import FromNoise
-from probgen.target import START
+from probgen.inference.denoising._teacher import begins_at_a_fit
 
 NEEDED = (
     "reflow goes on from a fit of the same program: pg.fit(..., inference='flow_matching') first, then init=fit; or first=0.5 for "
@@ -67,7 +67,7 @@ class Reflow(FromNoise):
     def init(self, key: Any, target: Any) -> State:
         import jax.numpy as jnp
 
-        if not self.first and not any(k.endswith(START) for k in target.data):
+        if not self.first and not begins_at_a_fit(target):
             raise ValueError(NEEDED)
         self._check_straight(target)
         state = super().init(key, target)

@@ -11,7 +11,7 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,13 +76,10 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
 
     From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
     """
-    return _compiled(*_asked(make, kernel, target, arguments, settings))
-
-
-def _asked(make: Callable[..., Any], kernel: Inference, target: Any, arguments: Any, settings: Any) -> tuple[Any, ...]:
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
     shapes = tuple((jnp.shape(leaf), _dtype(leaf), _spread(leaf)) for leaf in leaves)
-    return make, kernel, type(target), target.structure, tree, shapes, tuple(sorted(settings.items())), _own(kernel)
+    settings_of = tuple(sorted(settings.items()))
+    return _compiled(make, kernel, type(target), target.structure, tree, shapes, settings_of, _own(kernel))
 
 
 def _own(kernel: Inference) -> Any:
@@ -92,63 +89,45 @@ def _own(kernel: Inference) -> Any:
     return reads_of(type(kernel)).mark or object()
 
 
-class Lowered(NamedTuple):
-    """What XLA compiles, its text, and the structure of what it gives back."""
-
-    work: Any
-    text: str
-    tree: Any
-
-
-def _lowered(
+@functools.lru_cache(maxsize=128)
+def _compiled(
     make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
     own: Any,
-) -> Lowered:  # fmt: skip
-    del own
-    found: list[Any] = []
-
-    def flat(*leaves: Any) -> tuple[Any, ...]:
-        arrays, *arguments = jax.tree.unflatten(tree, leaves)
-        out, of = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
-        found.append(of)
-        return tuple(out)
-
-    with runtime.tracing("float64" if runtime.wide() else "float32"):
-        work = jax.jit(flat).lower(*_leaves(shapes))
-    text = "" if runtime.accelerator() else work.as_text()
-    return Lowered(work, text, found[0])
-
-
-@functools.lru_cache(maxsize=128)
-def _compiled(make: Callable[..., Any], *rest: Any) -> Code:
+) -> Code:  # fmt: skip
     mappings.relieve(_compiled.cache_clear, _density.cache_clear)
-    kernel, *_, shapes, _, _ = rest
-    file = _file(make, *rest)
+    leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
+    file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
     if file:
         with contextlib.suppress(Exception):  # absent, cut short, or not this user's
             return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
-    low = _lowered(make, *rest)
+    shape: list[Any] = []
+
+    def flat(*leaves: Any) -> tuple[Any, ...]:
+        arrays, *arguments = jax.tree.unflatten(tree, leaves)
+        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
+        shape.append(found)
+        return tuple(out)
+
+    lowered = jax.jit(flat).lower(*leaves)
+    text = "" if runtime.accelerator() else lowered.as_text()
     if make not in (init, init_at):  # the longest wait for XLA
         watch.load_ahead()
-    rows = pools.rows(low.text)
-    asked = options(make, _leaves(shapes)) | (pools.one_by_one() if rows else {})
+    rows = pools.rows(text)
+    loops = "stablehlo.while" in _density_of(kind, structure, tree, leaves)
+    asked = options(make, leaves, loops) | (pools.one_by_one() if rows else {})
     with (
         runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
         watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
     ):
-        executable = _in_a_thread(lambda: low.work.compile(compiler_options=asked))
+        executable = _in_a_thread(lambda: lowered.compile(compiler_options=asked))
     kept = None
-    if file or (rows and "callback" not in low.text):
+    if file or (rows and "callback" not in text):
         with contextlib.suppress(Exception):  # code that cannot be written down
             kept = serialize_executable.serialize(executable)
     if file and kept:
         with contextlib.suppress(Exception):  # a full disk
-            _write(file, (kept, low.tree, rows))
-    return Code(executable, kept if rows else None, low.tree, rows)
-
-
-def _leaves(shapes: tuple) -> list[Any]:
-    return [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
+            _write(file, (kept, shape[0], rows))
+    return Code(executable, kept if rows else None, shape[0], rows)
 
 
 def _in_a_thread(job: Callable[[], Any]) -> Any:
@@ -187,12 +166,10 @@ def _spread(leaf: Any) -> Any:
 
 def _file(*parts: Any) -> Path | None:
     """Where an executable is kept."""
-    make, kernel, kind, structure, tree, shapes, settings, own = parts
+    make, kernel, kind, structure, tree, leaves, settings, own = parts
     if not isinstance(own, bytes | None) or not runtime.keeps_code():
         return None
-    leaves = _leaves(shapes)
-    arrays = jax.tree.unflatten(tree, leaves)[0]
-    density = _density(kind, structure, tuple(sorted(arrays.items())))
+    density = _density_of(kind, structure, tree, leaves)
     if "callback" in density:  # an address of this process
         return None
     if getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):  # constants are arguments, and not in the text
@@ -204,8 +181,12 @@ def _file(*parts: Any) -> Path | None:
 @functools.lru_cache(maxsize=128)
 def _density(kind: type, structure: Any, shapes: tuple) -> str:
     """What a target of arrays of some shapes computes, as text."""
-    with runtime.tracing("float64" if runtime.wide() else "float32"):
-        return kind(structure, dict(shapes)).lowered()
+    return kind(structure, dict(shapes)).lowered()
+
+
+def _density_of(kind: type, structure: Any, tree: Any, leaves: list[Any]) -> str:
+    """The same of leaves of a target's arrays and what goes with them."""
+    return _density(kind, structure, tuple(sorted(jax.tree.unflatten(tree, leaves)[0].items())))
 
 
 def _sources() -> list[Path]:

@@ -96,7 +96,7 @@ class Executor:
             return _in_a_thread(lambda: jax.block_until_ready(code(*arguments)))
 
     def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
-        with runtime.in_precision(self.precision):
+        with runtime.tracing(self.precision):
             return compiled(make, self.kernel, self.target, *arguments, **settings)
 
     def init(self, begin: Any = None) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 from probgen import runtime
 from probgen.engine.numpyro.running.loops import answer, chunk, init, init_at
 
-FEW = 10_000  # numbers that code reads and writes: so few that it takes no time either way
-SMALL = 3_000  # up to here plain loops are as fast as others
+SMALL = 3_000  # numbers that code reads and writes, up to which plain loops are as fast as others
+FEW = 10_000  # up to which code that runs once takes no time either way, if its density has no loop of its own
 
 
-def options(make: Callable[..., Any], leaves: list[Any]) -> dict[str, Any]:
-    """The compiler's options for a function of arrays of these shapes.
+def options(make: Callable[..., Any], leaves: list[Any], loops: bool) -> dict[str, Any]:
+    """The compiler's options for a function of arrays of these shapes; loops: whether the density has any, as a scan.
 
     `init` and `answer` run once a chain: compiling them is the longer part. Flags that the user has set hold for all.
     """
@@ -23,5 +23,5 @@ def options(make: Callable[..., Any], leaves: list[Any]) -> dict[str, Any]:
     if any(name in flags for name in runtime.ONCE):
         return {}
     if make in (init, init_at, answer):
-        return runtime.ONCE | {runtime.LEVEL: 0 if size <= FEW else 1}
-    return dict(runtime.PLAIN) if make is chunk and size <= SMALL else {}
+        return runtime.ONCE | ({runtime.LEVEL: 0} if size <= FEW and not loops else {})
+    return runtime.PLAIN if make is chunk and size <= SMALL else {}
