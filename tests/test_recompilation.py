@@ -9,10 +9,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from conftest import ENGINES, python
+from numpyro.contrib.control_flow import scan
 
 import probgen as pg
 from probgen import catalog, runtime
-from probgen.engine.numpyro.running import compiling, mappings
+from probgen.engine.numpyro.running import compiling, loops, mappings
+from probgen.engine.numpyro.running.options import options
 from probgen.engine.numpyro.targets.bounded import NumpyroBounded
 from probgen.engine.numpyro.targets.paired import NumpyroGuided
 from probgen.run import conditioned
@@ -170,3 +172,44 @@ def test_where_parameters_begin_is_traced_once(monkeypatch, program, by_row, kin
         prepared.lowered()
         prepared.lowered()
     assert len(traced) <= 1
+
+
+# ---- how hard XLA works
+
+
+def test_least_work_is_for_what_runs_once_on_little(monkeypatch):
+    few, many = [jax.ShapeDtypeStruct((n,), np.float32) for n in (100, 20_000)]
+    monkeypatch.setenv("XLA_FLAGS", "")
+    once = options(loops.init, [few], False)
+    assert once[runtime.LEVEL] == 0
+    assert options(loops.init, [few], True)[runtime.LEVEL] == 1, (
+        "a density with loops of its own is not run for nothing"
+    )
+    assert options(loops.answer, [many], False)[runtime.LEVEL] == 1
+    assert runtime.LEVEL not in options(loops.chunk, [few], False), "steps run a thousand times"
+    assert options(loops.chunk, [many], False) == {}
+    monkeypatch.setenv("XLA_FLAGS", f"--{runtime.LEVEL}=2")
+    assert options(loops.init, [few], False) == {}, "what the user asks for holds"
+
+
+@pytest.mark.parametrize(("series", "loops"), [(False, False), (True, True)])
+def test_loops_of_a_density_are_seen(monkeypatch, series, loops):
+    seen = []
+    monkeypatch.setattr(compiling, "options", lambda make, leaves, loops: seen.append(loops) or {})
+
+    def walk(y):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+
+        def step(x, y):
+            x = 0.5 * x + y
+            numpyro.sample("y", dist.Normal(x, scale), obs=y)
+            return x, None
+
+        if series:
+            scan(step, 0.0, y)
+        else:
+            numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+
+    y = np.linspace(-1, 1, 9 if series else 8)
+    pg.fit(walk, {"y": y}, inference="random_walk", num_samples=5, num_warmup=5, num_chains=1, progress=False)
+    assert set(seen) == {loops}

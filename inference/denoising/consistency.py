@@ -23,7 +23,8 @@ from typing import Any
 
 from probgen.algorithm import Incompatible
 from probgen.inference._times import spread_out
-from probgen.inference.denoising._jumping import Jumping, Taught, taught
+from probgen.inference.denoising._jumping import Jumping, Taught
+from probgen.inference.denoising._teacher import begins_at_a_fit
 
 HUBER = 0.03  # where the distance turns from a square to a length, in units of the noise
 
@@ -81,7 +82,7 @@ class Consistency(Jumping):
         """By how much N(0, 1) data are narrowed for want of a teacher; None with one."""
         from probgen.nets.diffusion.sampling import narrowed
 
-        if taught(target):
+        if begins_at_a_fit(target):
             return None
         return target.looked_at(lambda denoiser, x: float(narrowed(denoiser.schedule, self.num_levels)))
 

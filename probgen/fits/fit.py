@@ -244,7 +244,9 @@ class Fit(Fitted):
         function: of one draw, {name: array of the site's shape}; or the name of a site. The rest as in `probability`.
         """
         from probgen.evaluate.rare import asking
+        from probgen.fits.seal import check_seen
 
+        check_seen(self.target)
         return asking.expectation(self, function, given, num_samples=num_samples, seed=seed, confidence=confidence)
 
     def resample(self, num_samples: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
