@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from probgen.algorithm import Learner, positive
 from probgen.data.points import AtPoints
 from probgen.inference.mcmc import _start
+from probgen.inference.variational import _curvature
 from probgen.target import Continuous
 
 HALVINGS = 40  # of a step, before the line search gives up
@@ -45,6 +46,7 @@ class Climb(Learner[Continuous]):
     """
 
     begins_anywhere: ClassVar[bool] = True
+    needs_matrix: ClassVar[bool] = True  # the inverse Hessian, also of many unknowns
 
     num_steps: int = 1000
     tolerance: float = 1e-6
@@ -64,7 +66,11 @@ class Climb(Learner[Continuous]):
         ends = xp.concatenate([start.ends, start.z[None]])
         values = target.log_density_batch(ends)
         z = ends[xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf))]
-        inverse = start.covariance if start.covariance.ndim == 2 else xp.diag(start.covariance)
+        inverse = (
+            start.covariance
+            if start.covariance.ndim == 2
+            else _curvature.begun(xp, start.covariance, self.needs_matrix)
+        )
         return State(z, *target.value_and_grad(z), inverse, xp.int32(0), xp.bool_(False))
 
     def _at_points(self, key: Any, target: Continuous) -> State:
@@ -80,36 +86,38 @@ class Climb(Learner[Continuous]):
             u = ends[xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf))]
         z = unknowns.whole(u)
         value, gradient = target.value_and_grad(z)
-        inverse = xp.eye(target.dim, dtype=z.dtype) / (1 + xp.sqrt(gradient @ gradient))
-        return State(z, value, gradient, inverse, xp.int32(0), xp.bool_(False))
+        return State(
+            z, value, gradient, _curvature.steepest(xp, gradient, self.needs_matrix), xp.int32(0), xp.bool_(False)
+        )
 
     def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         xp = target.ops.xp
         state = target.ops.cond(state.converged, lambda s: s, lambda s: self._rise(s, target), state)
-        return state, Info(-state.value, xp.sqrt(xp.abs(_decrement(state))), state.converged)
+        return state, Info(-state.value, xp.sqrt(xp.abs(_decrement(target, state))), state.converged)
 
     def _rise(self, state: State, target: Continuous) -> State:
         """A quasi-Newton step; where none goes up steepest ascent is next, and if that fails too this is the end."""
         ops, xp = target.ops, target.ops.xp
         z, value, gradient, moved = _search(target, state)
-        steepest = xp.eye(target.dim, dtype=z.dtype) / (1 + xp.sqrt(gradient @ gradient))
-        inverse = ops.where(moved, _bfgs(ops, state, z, gradient), steepest)
+        learned = _curvature.updated(ops, state.inverse, z - state.z, state.gradient - gradient)
+        inverse = ops.where(moved, learned, _curvature.steepest(xp, gradient, self.needs_matrix))
         stuck = xp.where(moved, 0, state.stuck + 1)
         new = State(z, value, gradient, inverse, stuck, stuck == 2)
         return new._replace(
-            converged=xp.logical_or(stuck == 2, xp.logical_and(moved, _decrement(new) < self.tolerance**2))
+            converged=xp.logical_or(stuck == 2, xp.logical_and(moved, _decrement(target, new) < self.tolerance**2))
         )
 
 
-def _decrement(state: State) -> Any:
+def _decrement(target: Continuous, state: State) -> Any:
     """Newton's decrement g' H g: the squared distance to the mode, in sds."""
-    return state.gradient @ state.inverse @ state.gradient
+    return state.gradient @ _curvature.times(target.ops, state.inverse, state.gradient)
 
 
 def _search(target: Continuous, state: State) -> tuple[Any, Any, Any, Any]:
     """Halve the step until the density rises enough (Armijo); z, value, gradient, and whether it did."""
     ops, xp = target.ops, target.ops.xp
-    direction, slope = state.inverse @ state.gradient, _decrement(state)
+    direction = _curvature.times(ops, state.inverse, state.gradient)
+    slope = state.gradient @ direction
 
     def falls_short(trial: Any) -> Any:
         halvings, length, _, value, gradient = trial
@@ -127,17 +135,6 @@ def _search(target: Continuous, state: State) -> tuple[Any, Any, Any, Any]:
     moved = halvings < HALVINGS
     pick = lambda new, old: ops.where(moved, new, old)  # noqa: E731
     return pick(z, state.z), pick(value, state.value), pick(gradient, state.gradient), moved
-
-
-def _bfgs(ops: Any, state: State, z: Any, gradient: Any) -> Any:
-    """The inverse updated to map the change of the gradient to the step; unchanged where that is not convex."""
-    xp = ops.xp
-    s, y = z - state.z, state.gradient - gradient
-    sy, hy = s @ y, state.inverse @ y
-    curved = sy > 1e-10 * xp.sqrt((s @ s) * (y @ y))
-    safe = ops.where(curved, sy, sy * 0 + 1.0)
-    new = state.inverse + (1 + y @ hy / safe) * xp.outer(s, s) / safe - (xp.outer(hy, s) + xp.outer(s, hy)) / safe
-    return ops.where(curved, new, state.inverse)
 
 
 def covariance_root(target: Continuous, state: State) -> Any:

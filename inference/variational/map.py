@@ -3,7 +3,7 @@
 A mode depends on the coordinates. By default they are the unknowns themselves, as in NumPyro's and Pyro's AutoDelta: a coin with a
 Beta(10, 10) prior and 6 heads of 10 has its mode at 15 / 28. With space="unconstrained" the density is that of the unconstrained z,
 the log-Jacobian of the bijections included, of which "laplace" is the normal approximation: there it is 16 / 30, for z = logit.
-Found by BFGS with a backtracking line search (Nocedal and Wright 2006, chapter 6).
+Found by BFGS with a backtracking line search, with limited memory beyond 1000 unknowns (Nocedal and Wright 2006, chapters 6, 7).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class MAP(Climb):
     """
 
     learns_points: ClassVar[bool] = True
+    needs_matrix: ClassVar[bool] = False
     bias: ClassVar[str | None] = "a point estimate: no uncertainty"
 
     space: Literal["constrained", "unconstrained"] = "constrained"

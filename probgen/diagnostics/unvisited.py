@@ -211,8 +211,14 @@ def _is_twin(evidence: Evidence, visited: Visited, end: np.ndarray, mass: float)
 def _of_point(evidence: Evidence) -> Finding:
     """Of a point estimate: whether climbs from far apart found a higher density."""
     fit = evidence.fit
+    ends, dim = search.found(fit), fit.z.shape[-1]
+    if not len(ends.z):
+        unknown = f"not looked for: {dim} unknowns, more than {search.LARGEST}"
+        message = unknown if dim > search.LARGEST else "no climb from far apart reached a finite density"
+        return Finding(
+            "modes", "warn", None, None, message, "another seed, or init=: do they end at the same log density?"
+        )
     evaluate, point = search.evaluator(climbed(fit.inference, fit.target)), fit.z[0, 0].astype(float)
-    ends = search.found(fit)
     value = float(evaluate(point[None])[0][0])
     above = float(ends.value.max(initial=-np.inf) - value)
     message = f"{ends.told} found no higher density"

@@ -1,0 +1,1 @@
+"""What pictures are compared by: responses to filters, and which of them go together."""
