@@ -37,5 +37,5 @@ model = Model(
     rows=rows,
     derived=of_words("x"),
     inference="mle",
-    settings={"num_steps": 2000, "batch_size": 32, "learning_rate": 0.002, "validation": 0.1},
+    settings={"num_steps": 3000, "batch_size": 32, "learning_rate": 0.002, "validation": 0.1},
 )

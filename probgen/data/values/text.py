@@ -108,3 +108,22 @@ def check_tokens(keyword: str, rows: np.ndarray, num_words: Any = None) -> None:
         f"{keyword}{first(bad)} is {rows[bad][0]:g}; expected tokens, whole numbers from 0{upto}.\n"
         "Number the words from 0, as np.unique(words, return_inverse=True)[1] does; round or bin reals first."
     )
+
+
+def spelled(text: str, alphabet: str, context: int) -> np.ndarray:
+    """A text as tokens, NaN behind its end: (context,). ValueError for one that is longer, or has other characters."""
+    place = {character: i for i, character in enumerate(alphabet)}
+    if len(text) > context:
+        raise ValueError(f"The text has {len(text)} characters; expected at most {context}, a window of the context.")
+    if unknown := [(i, c) for i, c in enumerate(text) if c not in place]:
+        raise ValueError(
+            f"The text has {unknown[0][1]!r} at [{unknown[0][0]}], which the text that was learned from does not have.\n"
+            f"Its {len(alphabet)} characters: {alphabet!r}."
+        )
+    return np.array([place[c] for c in text] + [np.nan] * (context - len(text)), float)
+
+
+def read_back(tokens: np.ndarray, alphabet: str) -> list[str]:
+    """Rows of tokens (row, token) as strings."""
+    letters = np.array(list(alphabet))
+    return ["".join(row) for row in letters[np.asarray(tokens).astype(int)]]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from probgen.nets.autoregressive import check_sizes
+from probgen.nets.autoregressive import AT_ONCE, check_sizes
 from probgen.nets.flows import registered
 from probgen.nets.tokens.transformer import Block, Norm, blocks
 
@@ -53,16 +53,16 @@ class NextToken(eqx.Module):
         return np.arange(len(self.places), dtype=np.int32)[None]
 
     def logits(self, x: Any) -> Any:
-        """Of every token given those before it, in one pass: (context, num_words)."""
-        before = jnp.concatenate([jnp.full_like(x[:1], -1), x[:-1]])
-        h, nothing = self._shown(before) @ self.words + self.places, jnp.zeros(0)
-        seen = jnp.tri(len(x), dtype=bool)
+        """Of every token given those before it, in one pass, of many rows at once: (*row, context, num_words)."""
+        before = jnp.concatenate([jnp.full_like(x[..., :1], -1), x[..., :-1]], -1)
+        h, nothing = self._times(self._shown(before), self.words) + self.places, jnp.zeros(0)
+        seen = jnp.tri(len(self.places), dtype=bool)
         for block in self.blocks:
             h = block(h, nothing, seen)
-        return self.norm(h, nothing) @ self.words.T
+        return self._times(self.norm(h, nothing), self.words.T)
 
     def log_prob(self, x: Any) -> Any:
-        return (jax.nn.log_softmax(self.logits(x)) * self._shown(x)).sum()
+        return _by_rows(self, x) if AT_ONCE.get() else _of_rows(self, x)
 
     def begin(self) -> Any:
         """What is kept of the tokens before the first: keys and values of every block, (head, context, dim), all zero."""
@@ -93,9 +93,32 @@ class NextToken(eqx.Module):
         places = jnp.arange(len(self.places), dtype=jnp.int32)
         return lax.scan(step, (self.begin(), nothing), (places, uniform, value, known))[1]
 
+    def _times(self, h: Any, matrix: Any) -> Any:
+        """A product with all tokens of all rows in one axis."""
+        return (h.reshape(-1, h.shape[-1]) @ matrix).reshape(*h.shape[:-1], -1)
+
     def _shown(self, x: Any) -> Any:
         """Tokens one-hot, a token of -1 all zero: (*x, num_words)."""
         return (x[..., None] == jnp.arange(len(self.words))).astype(self.words.dtype)
+
+
+def _of_rows(net: NextToken, x: Any) -> Any:
+    """log p of rows (*row, context): (*row,)."""
+    return (jax.nn.log_softmax(net.logits(x)) * net._shown(x)).sum((-2, -1))
+
+
+@jax.custom_batching.custom_vmap
+def _by_rows(net: NextToken, x: Any) -> Any:
+    """The same of a row, many rows at once under `jax.vmap`; without it, it has no gradient."""
+    return _of_rows(net, x)
+
+
+@_by_rows.def_vmap
+def _(size: int, batched: Any, net: NextToken, x: Any) -> tuple[Any, bool]:
+    if not any(jax.tree.leaves(batched[0])):
+        return _of_rows(net, x), True
+    axes = jax.tree.map(lambda there: 0 if there else None, tuple(batched))
+    return jax.vmap(_of_rows, axes, axis_size=size)(net, x), True
 
 
 def drawn(logits: Any, uniform: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A small transformer: every token looks at all others, (token, width) -> (token, width).
+"""A small transformer: every token looks at all others, (*row, token, width) -> (*row, token, width).
 
     h = h + attention(norm(h, e)),   h = h + perceptron(norm(h, e))
 
@@ -44,7 +44,7 @@ class Norm(eqx.Module):
 
 
 class Attention(eqx.Module):
-    """softmax(q k' / sqrt(dim)) v of several heads, side by side.
+    """softmax(q k' / sqrt(dim)) v of several heads, side by side; rows may be many at once, (*row, token, width).
 
     seen: whether a token may be looked at, (token,), or by each token, (token, token).
     """
@@ -73,13 +73,14 @@ class Attention(eqx.Module):
         return self.out(self._looked(q, keys, values, seen)), (keys, values)
 
     def _parted(self, h: Any) -> Any:
-        """Queries, keys and values: (3, head, token, dim)."""
-        return jnp.moveaxis(self.into(h).reshape(len(h), 3, self.num_heads, -1), (1, 2), (0, 1))
+        """Queries, keys and values: (3, *row, head, token, dim)."""
+        return jnp.moveaxis(self.into(h).reshape(*h.shape[:-1], 3, self.num_heads, -1), (-3, -2), (0, -3))
 
     def _looked(self, q: Any, k: Any, v: Any, seen: Any) -> Any:
         scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
         scores = scores if seen is None else jnp.where(seen, scores, -1e9)
-        return jnp.moveaxis(jax.nn.softmax(scores) @ v, 0, 1).reshape(q.shape[1], -1)
+        found = jnp.moveaxis(jax.nn.softmax(scores) @ v, -3, -2)
+        return found.reshape(*found.shape[:-2], -1)
 
 
 class Perceptron(eqx.Module):
