@@ -18,8 +18,10 @@ import numpy as np
 from probgen.data.pictures import with_edges
 from probgen.data.toys import TOYS
 from probgen.data.values.colours import coloured_digits
+from probgen.data.values.grammar import sentences
 from probgen.data.values.photographs import PICTURES, is_picture, picture
 from probgen.data.values.prompts import prompted_digits
+from probgen.data.values.text import is_text, text_of
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
 
@@ -180,6 +182,16 @@ def stacked(images: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     return np.moveaxis(images[pick], 1, -1)
 
 
+# ---- tokens ------------------------------------------------------------------------------------------------------
+
+SENTENCES = 5000
+
+
+def digit_rows() -> np.ndarray:
+    """`digits`, each row of a picture one token, the number that its 8 bits are, the left pixel the largest: (1797, 8)."""
+    return digits() @ 2.0 ** np.arange(7, -1, -1)
+
+
 # ---- by name -----------------------------------------------------------------------------------------------------
 
 ROWS = {"grid_25": 20_000, "ring_8": 20_000}  # of toys with many small modes
@@ -199,6 +211,8 @@ SETS: dict[str, Callable[[], Any]] = {
     "coloured_digits": coloured_digits,
     "stacked_digits": lambda: stacked(digits_grey(), TRIPLES),
     "bars_and_stripes": bars_and_stripes,
+    "digit_rows": digit_rows,
+    "grammar": lambda: sentences(SENTENCES),
     "mnist": lambda: binarised(mnist("train"), seed=0),
     "mnist_grey": lambda: _grey("train"),
     "stacked_mnist": lambda: stacked(_grey("train"), TRIPLES),
@@ -212,6 +226,7 @@ HELD_OUT: dict[str, Callable[[], np.ndarray]] = {  # rows of the same law that a
     "stacked_digits": lambda: stacked(digits_grey(), 10_000, seed=1),
     "stacked_mnist": lambda: stacked(_grey("test"), 10_000, seed=1),
     "ising": lambda: ising_samples(8, CRITICAL, 2000, seed=1),
+    "grammar": lambda: sentences(SENTENCES, seed=1),
     **{name: functools.partial(toy, 10_000, 1) for name, toy in TOYS.items()},
 }
 
@@ -225,6 +240,8 @@ TOLD = {
     "coloured_digits": "the grey digits, and a colour for every pixel with ink, red or blue, one a picture",
     "stacked_digits": "three grey digits as the channels of a picture: up to 1000 classes",
     "bars_and_stripes": "all pictures of full rows, or of full columns, 4 x 4",
+    "digit_rows": "the same digits, each of the 8 rows a token of 256",
+    "grammar": "sentences of Reber's grammar, 32 of 7 words, whose entropy rate is known",
     "mnist": "MNIST, 28 x 28, black and white, each pixel drawn once by its grey level",
     "mnist_grey": "MNIST with its grey levels, from 0 to 1",
     "stacked_mnist": "three grey digits of MNIST as the channels of a picture: 1000 classes",
@@ -244,12 +261,15 @@ def load(name: str) -> Any:
     """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another.
 
     Of a name in `PICTURES`, and of a PNG or JPEG file, that one picture: (height, width), or (height, width, 3).
+    Of a text file its characters, (character,).
     """
     from probgen.algorithm import closest
 
     if is_picture(name):
         return picture(name)
     if name not in SETS:
+        if is_text(name):
+            return text_of(name)
         known = (*SETS, *PICTURES)
         raise ValueError(f"Unknown data set {name!r}.{closest(name, known)}\nKnown: {', '.join(known)}.")
     return SETS[name]()
@@ -276,7 +296,7 @@ def held_out(name: str) -> np.ndarray | None:
 
 SIZES = {  # rows, and numbers of a row, by which data sets are told without loading them
     "digits": (1797, 64), "digits_grey": (1797, 64), "stacked_digits": (TRIPLES, 192), "bars_and_stripes": (32, 16),
-    "inverted_digits": (898, 64),
+    "inverted_digits": (898, 64), "digit_rows": (1797, 8), "grammar": (SENTENCES, 32),
     "mnist": (60_000, 784), "mnist_grey": (60_000, 784), "stacked_mnist": (TRIPLES, 2352), "ising": (2000, 64),
     **{name: (ROWS.get(name, 5000), 2) for name in TOYS},
 }  # fmt: skip

@@ -92,10 +92,19 @@ class Model:
         known = inspect.signature(self.rows).parameters.values() if self.rows else ()
         return tuple(p.name for p in known if p.default is p.empty)
 
-    def named_data(self, *names: Any) -> dict[str, Any]:
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The names of the settings by which `rows` makes rows of what it is given, such as `context` of a text."""
+        known = inspect.signature(self.rows).parameters.values() if self.rows else ()
+        return tuple(p.name for p in known if p.default is not p.empty)
+
+    def named_data(self, *names: Any, **settings: Any) -> dict[str, Any]:
         """The program's data for a named data set, or several, arrays of rows among them; TypeError for a model that learns from
-        no rows, or from other arrays; ValueError for a data set without the classes that the model asks for."""
-        from probgen.datasets import is_picture, labels, load
+        no rows, or from other arrays; ValueError for a data set without the classes that the model asks for.
+
+        settings: those of `cuts`.
+        """
+        from probgen.datasets import is_picture, is_text, labels, load
 
         what = " and ".join(f"the data set {n!r}" if isinstance(n, str) else "an array" for n in names)
         if self.rows is None:
@@ -105,13 +114,17 @@ class Model:
                 f"{one[0]!r} is one picture, and {self.program.__name__} learns from rows of {' and '.join(self.takes)}; "
                 "the model 'texture' takes one."
             )
+        if "context" not in self.cuts and (one := [n for n in names if isinstance(n, str) and is_text(n)]):
+            raise TypeError(
+                f"{one[0]!r} is a text, and {self.program.__name__} learns from rows of numbers; 'transformer' takes a text."
+            )
         found = [load(n) if isinstance(n, str) else n for n in names]
         arrays = [x for each in found for x in (each if isinstance(each, tuple) else (each,))]
         if self.takes[1:] == ("label",) and len(arrays) == 1 and isinstance(names[0], str):
             arrays.append(labels(names[0]))
-        return self.given_rows(*arrays, what=what)
+        return self.given_rows(*arrays, what=what, **settings)
 
-    def given_rows(self, *arrays: Any, what: str = "an array") -> dict[str, Any]:
+    def given_rows(self, *arrays: Any, what: str = "an array", **settings: Any) -> dict[str, Any]:
         """The program's data for arrays of rows; TypeError for a model that does not learn from rows, or from so many arrays."""
         if self.rows is None:
             raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
@@ -120,7 +133,7 @@ class Model:
                 f"{self.program.__name__} learns from rows of {' and '.join(self.takes)}; {what} gives {len(arrays)} of "
                 f"{len(self.takes)} arrays.\nPass data=({', '.join(self.takes)}{',' * (len(self.takes) == 1)}), or a mapping."
             )
-        return dict(self.rows(*(_rows(x) for x in arrays)))
+        return dict(self.rows(*(_rows(x, "context" in self.cuts) for x in arrays), **settings))
 
     @property
     def doc(self) -> str:
@@ -132,7 +145,10 @@ class Model:
         return own or (inspect.getdoc(module) if module else None) or ""
 
 
-def _rows(x: Any) -> np.ndarray:
+def _rows(x: Any, texts: bool = False) -> np.ndarray:
+    """An array of rows; of a model that takes texts also the characters of one."""
+    if texts and isinstance(x, np.ndarray) and x.dtype.kind == "U" and x.size:
+        return x
     x = read("rows", x) if np.size(x) else np.asarray(x)
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"The rows are an array of shape {x.shape}; expected (row, ...), not empty.")

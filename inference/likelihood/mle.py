@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from probgen.algorithm import Incompatible, positive
+from probgen.data.values import series
 from probgen.inference._learner import RowLearner, State
 from probgen.inference.likelihood import _mixture
 from probgen.inference.likelihood._told import OfLikelihood, Watch
@@ -27,7 +28,8 @@ class MLE(RowLearner[Learnable]):
     """Exact maximum likelihood by Adam on minibatches.
 
     validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and
-        learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`.
+        learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`. Of windows
+        of one series that overlap the last are held out, and those that overlap them are left out.
     patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
     compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
         the first step waits, half a minute for a small convolutional net.
@@ -63,6 +65,7 @@ class MLE(RowLearner[Learnable]):
             if not target.normalised:
                 raise Incompatible("The hidden sites of a Pyro program are not integrated out.\nUse inference='svi'.")
             return target
+        self._check_held(target)
         if target.normalised:
             target = target.biased() if self.start == "data" else target
             with contextlib.suppress(Incompatible):  # then parameters begin where the program says
@@ -91,10 +94,38 @@ class MLE(RowLearner[Learnable]):
         import jax.numpy as jnp
 
         state = super().init(key, target)
-        held = min(int(self.validation * target.num_rows), target.num_rows - 1)
+        held, learned = self._apart(state.order, target)
         infinite = jnp.full((), jnp.inf, target.precision)
-        watch = Watch(state.order[:held][:2000], state.parameters, infinite, infinite, jnp.int32(0))
-        return state._replace(order=state.order[held:], chains=watch, guard=state.guard._replace(chains=watch))
+        watch = Watch(held[:2000], state.parameters, infinite, infinite, jnp.int32(0))
+        return state._replace(order=learned, chains=watch, guard=state.guard._replace(chains=watch))
+
+    def _apart(self, order: Any, target: Any) -> tuple[Any, Any]:
+        """The rows that are held out and those that are learned from, each in the order that was drawn."""
+        import jax.numpy as jnp
+
+        held, left = self._counts(target)
+        if not held or not target.structure.overlap:
+            return order[:held], order[held:]
+        first = lambda chosen, count: order[jnp.argsort(~chosen, stable=True)][:count]  # noqa: E731
+        return first(order >= target.num_rows - held, held), first(order < left, left)
+
+    def _counts(self, target: Any) -> tuple[int, int]:
+        """How many rows are held out, and how many learned from."""
+        held = min(int(self.validation * target.num_rows), target.num_rows - 1)
+        return held, target.num_rows - held - (target.structure.overlap if held else 0)
+
+    def _check_held(self, target: Any) -> None:
+        """Tell of rows that overlap, and raise ValueError where none are left to learn from."""
+        held, left = self._counts(target)
+        if not held or not target.structure.overlap:
+            return
+        if left < 1:
+            raise ValueError(
+                f"The rows are {target.num_rows} windows of one series, each overlapping {target.structure.overlap} after it: with "
+                f"validation={self.validation} none are left to learn from.\nUse validation=0, or more data."
+            )
+        notes = [series.note(keyword, target.structure.overlap) for keyword, _ in target.structure.rows]
+        target.notes = (*target.notes, *(n for n in notes if n not in target.notes))
 
     def first_parameters(self, key: Any, target: Any) -> Any:
         """With start="data" a mixture of exponential families begins at the clusters of k-means."""
@@ -138,7 +169,14 @@ class MLE(RowLearner[Learnable]):
         return watch._replace(parameters=kept, best=jnp.where(better, loss, watch.best), last=loss, age=age)
 
     def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
-        return dict(state.chains.parameters if len(state.chains.rows) else self.averaged(state))
+        import jax
+        import jax.numpy as jnp
+
+        watch: Watch = state.chains
+        if not len(watch.rows):
+            return self.averaged(state)
+        looked = jnp.isfinite(watch.best)  # a short run has no look
+        return dict(jax.tree.map(lambda a, b: jnp.where(looked, a, b), watch.parameters, self.averaged(state)))
 
     # ---- the likelihood
 
@@ -147,9 +185,9 @@ class MLE(RowLearner[Learnable]):
         import jax
         import jax.numpy as jnp
 
-        f = lambda values: target.joint(parameters, values)  # noqa: E731
         if target.normalised:
-            return -jnp.mean(jax.vmap(f)(batch))
+            return -jnp.mean(target.joints(parameters, batch))
+        f = lambda values: target.joint(parameters, values)  # noqa: E731
         from probgen.engine.numpyro.sums.exact import log_sum, marginal, split
 
         constant = 0.0 if target.proper else log_sum(f, split(target, list(target.variables.values())), {})

@@ -190,23 +190,32 @@ class Sample:
     """of a diffusion model with labels: 1 is the conditional model, above 1 exaggerates"""
     given: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """the same as a flag for each input: --given label=7"""
+    begin: str = ""
+    """of a model of a text: what each text begins with"""
+    length: int | None = None
+    """of a model of a text: characters of each, by default those of a window"""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """replace a file that is there already"""
 
     def run(self) -> int:
         import numpy as np
 
+        from probgen.fits.text import TextFit
         from probgen.run import load
 
         picture = self.out is not None and self.out.suffix in PICTURES
         count = self.num_samples if self.num_samples is not None else (64 if picture else 1)
         if count < 1:
             raise ValueError(f"num_samples is {count}; it must be above 0")
-        if self.out and not picture and self.out.suffix != ".npz":
+        if self.out and not picture and self.out.suffix not in (".npz", ".txt"):
             known = f"{self.out.with_suffix('.npz')}, or {self.out.with_suffix('.png')} for a picture"
             raise ValueError(f"{self.out} is not an .npz file; say for example -o {known}")
         _check_new(self.out, self.overwrite)
         fit = load(self.run_)
+        if isinstance(fit, TextFit) and (self.out is None or self.out.suffix == ".txt"):
+            return self._told(fit.text(count, self.seed, begin=self.begin, length=self.length))
+        if wrong := [k for k in ("begin", "length") if getattr(self, k)] or ["out"] * (str(self.out)[-4:] == ".txt"):
+            raise TypeError(f"--{wrong[0]} of a text is for models of a text, printed or written to a .txt file.")
         drawn = self._drawn(fit, count)
         if self.out and picture:
             _picture(fit, drawn).savefig(self.out, dpi=150)
@@ -217,6 +226,14 @@ class Sample:
         else:
             for key, value in drawn.items():
                 print(f"{key} {value.shape}\n{np.array2string(value, precision=4, threshold=2000)}")
+        return 0
+
+    def _told(self, texts: list[str]) -> int:
+        """Texts printed, or written to a file, parted by a line where there are several."""
+        whole = "\n---\n".join(texts)
+        if self.out:
+            self.out.write_text(whole + "\n", encoding="utf-8")
+        print(self.out or whole)
         return 0
 
     def _drawn(self, fit: Any, count: int) -> dict[str, Any]:

@@ -39,12 +39,13 @@ def _data(path: Path | None) -> Any:
     """The data of a file, a data set's name, or a tuple of names and arrays, as digits,inverted_digits says it."""
     from probgen.data.files import read_file
     from probgen.data.values.photographs import ENDINGS
+    from probgen.data.values.text import is_text
 
     if path is None:
         return None
     if "," in str(path) and not path.exists():
         return tuple(_array(word) if Path(word).suffix in ARRAYS else word for word in str(path).split(","))
-    if path.suffix.lower() in ENDINGS or (not path.suffix and not path.exists()):
+    if path.suffix.lower() in ENDINGS or is_text(str(path)) or (not path.suffix and not path.exists()):
         return str(path)
     return read_file(path)
 
@@ -91,9 +92,11 @@ def _with(program: Any, data: Any, words: tuple[str, ...]) -> Any:
     if not words:
         return data
     from probgen.run import given
+    from probgen.run.conditioning import model_of
 
-    settings = dict(_split(word, "--set", "num_latents=4") for word in words)
-    return {**given(program, data), **{k: _value(v) for k, v in settings.items()}}
+    settings = {k: _value(v) for k, v in (_split(word, "--set", "num_latents=4") for word in words)}
+    cuts = {k: v for k, v in settings.items() if isinstance(data, str) and k in model_of(program).cuts}
+    return {**given(program, data, **cuts), **settings}
 
 
 def _free_folder(program: str, inference: str, overwrite: bool) -> Path:

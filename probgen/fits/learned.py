@@ -58,6 +58,7 @@ class LearnedFit(Fit, FittedParameters):
         rows = {
             k: {"shape": "x".join(map(str, v.shape)), "mean": v.mean(), "sd": v.std(), "min": v.min(), "max": v.max()}
             for k, v in self.parameters.items()
+            if v.size
         }
         return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -7,8 +7,11 @@ A network is a pytree of parameters with the methods of `Vector`, for vectors of
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +27,17 @@ from probgen.distributions.flags import dependent_property
 
 CHUNK = 256  # points that are drawn at once
 BLOCK = 14  # of NADE's inputs, from the hidden units before the first of which those of the others are computed at once
+AT_ONCE = contextvars.ContextVar("rows at once", default=False)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """While code of one row is traced under `jax.vmap`: networks may then work on all rows in products of whole matrices."""
+    token = AT_ONCE.set(True)
+    try:
+        yield
+    finally:
+        AT_ONCE.reset(token)
 
 
 class Autoregressive(Distribution):
@@ -46,9 +60,8 @@ class Autoregressive(Distribution):
         value = jnp.asarray(value, jnp.result_type(float))
         batch = value.shape[: value.ndim - self.event_dim]
         if not batch:
-            return _log_prob(self.net, value)
-        each = jax.vmap(functools.partial(_log_prob, self.net))
-        return each(value.reshape(-1, *self.event_shape)).reshape(batch)
+            return self.net.log_prob(value) if AT_ONCE.get() else _log_prob(self.net, value)
+        return _log_probs(self.net, value.reshape(-1, *self.event_shape)).reshape(batch)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         """New points, `CHUNK` at once, with a bar where that takes long on a terminal: (*sample_shape, *event)."""
@@ -86,6 +99,12 @@ class Autoregressive(Distribution):
 @jax.jit
 def _log_prob(net: Any, value: Any) -> Any:
     return net.log_prob(value)
+
+
+@jax.jit
+def _log_probs(net: Any, values: Any) -> Any:
+    with at_once():
+        return jax.vmap(net.log_prob)(values)
 
 
 @jax.jit

@@ -25,6 +25,8 @@ class Affine(eqx.Module):
     bias: Any
 
     def __call__(self, x: Any, *, key: Any = None) -> Any:
+        if x.ndim > 2:  # rows in one axis: else the gradient's products would turn them round first
+            return self(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         return x @ self.weight.T + self.bias
 
 

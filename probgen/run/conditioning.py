@@ -119,20 +119,20 @@ def read_for(algorithm: Inference, program: Program) -> Program:
     return program if model.reads_rows is not None else dataclasses.replace(model, by_row=True)
 
 
-def given(program: Program, data: Any) -> Any:
-    """The data that a program is run on: what is given, or the model's own; see `fit`."""
-    return given_to(model_of(program), data)
+def given(program: Program, data: Any, **settings: Any) -> Any:
+    """The data that a program is run on: what is given, or the model's own; see `fit`. settings: see `Model.cuts`."""
+    return given_to(model_of(program), data, **settings)
 
 
-def given_to(model: Model, data: Any) -> Any:
+def given_to(model: Model, data: Any, **settings: Any) -> Any:
     """The program's data: a mapping; what the model makes of rows, of a data set's name, of a tuple of them, or of nothing.
 
-    With them what it derives.
+    With them what it derives. settings: those by which the model makes rows of what it is given.
     """
     if isinstance(data, str | tuple):
-        data = model.named_data(*([data] if isinstance(data, str) else data))
+        data = model.named_data(*([data] if isinstance(data, str) else data), **settings)
     elif hasattr(data, "__array__"):
-        data = model.given_rows(data)
+        data = model.given_rows(data, **settings)
     return model.whole(model.default_data() if data is None else data)
 
 

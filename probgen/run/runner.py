@@ -20,6 +20,7 @@ from probgen.fits.fit import Fit
 from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
+from probgen.fits.text import TextFit, of_a_text
 from probgen.model import Model
 from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
@@ -89,6 +90,7 @@ class Run:
             Target: Fit,
         }
         kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))
+        kind = TextFit if kind is LearnedFit and of_a_text(self.target) else kind
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),

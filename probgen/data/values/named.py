@@ -13,6 +13,7 @@ SHAPES = {
     "edges_to_digits": "(8, 8) and (8, 8)", "coloured_digits": "(8, 8) and (8, 8)",
     "prompted_digits": "(4,) and (8, 8)", "stacked_digits": "(8, 8, 3)",
     "bars_and_stripes": "(4, 4)", "mnist": "(28, 28)", "mnist_grey": "(28, 28)", "stacked_mnist": "(28, 28, 3)", "ising": "(8, 8)",
+    "digit_rows": "(8,)", "grammar": "(32,)",
 }  # fmt: skip
 PAIRS = {"edges_to_digits": 1797, "coloured_digits": 1797, "prompted_digits": 1797}
 
@@ -38,7 +39,7 @@ def sets() -> list[Named]:
             name in datasets.CLASSES,
             name in datasets.HELD_OUT,
             datasets.TOLD.get(name, ""),
-            DIGITS if "digits" in name else MNIST if "mnist" in name else MADE,
+            DIGITS if "digit" in name else MNIST if "mnist" in name else MADE,
         )
         for name in datasets.SETS
     ]

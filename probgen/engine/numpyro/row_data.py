@@ -15,6 +15,7 @@ from numpyro.infer import init_to_uniform
 
 from probgen.data.checks import check_support
 from probgen.data.grey import is_grey, loosened
+from probgen.data.values.series import overlapping
 from probgen.engine.numpyro.noise.bridged import as_unpaired
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
@@ -119,7 +120,10 @@ def rows_with(
     with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)
     rows = tuple(sorted((k, s.name) for k, s in sources.items()))
-    structure = learnable(structure, rows, parameters, tuple(inputs)).but(grey=grey, row_sites=tuple(sources.values()))
+    overlap = max(overlapping(arrays[k]) for k in sources)
+    structure = learnable(structure, rows, parameters, tuple(inputs)).but(
+        grey=grey, row_sites=tuple(sources.values()), overlap=overlap
+    )
     compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
     arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
     return NumpyroLearnable(structure, arrays)

@@ -1,4 +1,4 @@
-"""A small transformer: every token looks at all others, (token, width) -> (token, width).
+"""A small transformer: every token looks at all others, (*row, token, width) -> (*row, token, width).
 
     h = h + attention(norm(h, e)),   h = h + perceptron(norm(h, e))
 
@@ -44,7 +44,10 @@ class Norm(eqx.Module):
 
 
 class Attention(eqx.Module):
-    """softmax(q k' / sqrt(dim)) v of several heads, side by side; seen: (token,), whether a token may be looked at."""
+    """softmax(q k' / sqrt(dim)) v of several heads, side by side; rows may be many at once, (*row, token, width).
+
+    seen: whether a token may be looked at, (token,), or by each token, (token, token).
+    """
 
     into: Affine
     out: Affine
@@ -56,11 +59,28 @@ class Attention(eqx.Module):
         self.num_heads = num_heads
 
     def __call__(self, h: Any, seen: Any = None) -> Any:
-        tokens, width = h.shape
-        q, k, v = jnp.moveaxis(self.into(h).reshape(tokens, 3, self.num_heads, -1), (1, 2), (0, 1))
-        scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(width // self.num_heads)
+        q, k, v = self._parted(h)
+        return self.out(self._looked(q, k, v, seen))
+
+    def next(self, h: Any, kept: tuple[Any, Any], i: Any) -> tuple[Any, tuple[Any, Any]]:
+        """The same of token i alone, (1, width), that sees itself and those before it, whose keys and values are kept.
+
+        kept: both (head, token, dim), filled up to token i - 1; returned filled up to i.
+        """
+        q, k, v = self._parted(h)
+        keys, values = (jax.lax.dynamic_update_slice_in_dim(a, new, i, 1) for a, new in zip(kept, (k, v), strict=True))
+        seen = jnp.arange(keys.shape[1]) <= i
+        return self.out(self._looked(q, keys, values, seen)), (keys, values)
+
+    def _parted(self, h: Any) -> Any:
+        """Queries, keys and values: (3, *row, head, token, dim)."""
+        return jnp.moveaxis(self.into(h).reshape(*h.shape[:-1], 3, self.num_heads, -1), (-3, -2), (0, -3))
+
+    def _looked(self, q: Any, k: Any, v: Any, seen: Any) -> Any:
+        scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
         scores = scores if seen is None else jnp.where(seen, scores, -1e9)
-        return self.out(jnp.moveaxis(jax.nn.softmax(scores) @ v, 0, 1).reshape(tokens, width))
+        found = jnp.moveaxis(jax.nn.softmax(scores) @ v, -3, -2)
+        return found.reshape(*found.shape[:-2], -1)
 
 
 class Perceptron(eqx.Module):
@@ -84,24 +104,32 @@ class Block(eqx.Module):
     attention: Attention
     perceptron: Perceptron
 
-    def __init__(self, key: Any, width: int, num_heads: int, num_given: int, scale: float):
+    def __init__(self, key: Any, width: int, num_heads: int, num_given: int, scale: float, wider: int = 2):
         k_attention, k_perceptron = jax.random.split(key)
         self.norms = Norm(width, num_given), Norm(width, num_given)
         self.attention = Attention(k_attention, width, num_heads, scale)
-        self.perceptron = Perceptron(k_perceptron, width, 2 * width, scale)
+        self.perceptron = Perceptron(k_perceptron, width, wider * width, scale)
 
     def __call__(self, h: Any, e: Any, seen: Any = None) -> Any:
         h = h + self.attention(self.norms[0](h, e), seen)
         return h + self.perceptron(self.norms[1](h, e))
 
+    def next(self, h: Any, e: Any, kept: tuple[Any, Any], i: Any) -> tuple[Any, tuple[Any, Any]]:
+        """The same of token i alone, (1, width): see `Attention.next`."""
+        attended, kept = self.attention.next(self.norms[0](h, e), kept, i)
+        h = h + attended
+        return h + self.perceptron(self.norms[1](h, e)), kept
 
-def blocks(key: Any, width: int, depth: int, num_heads: int, num_given: int) -> tuple[Block, ...]:
-    """Blocks whose sum has about the variance of one."""
+
+def blocks(
+    key: Any, width: int, depth: int, num_heads: int, num_given: int, wider: int = 2
+) -> tuple[Block, ...]:  # fmt: skip
+    """Blocks whose sum has about the variance of one; wider: hidden units of a perceptron, over the width."""
     check_sizes(width=width, depth=depth, num_heads=num_heads)
     if width % num_heads:
         raise ValueError(f"width is {width} and num_heads {num_heads}; expected a multiple of the heads.")
     keys = jax.random.split(key, depth)
-    return tuple(Block(k, width, num_heads, num_given, (2 * depth) ** -0.5) for k in keys)
+    return tuple(Block(k, width, num_heads, num_given, (2 * depth) ** -0.5, wider) for k in keys)
 
 
 # ---- sentences -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from probgen.engine.numpyro.programs.structure import MEASURES
 from probgen.engine.numpyro.sums import blocking
 from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets.rows import NumpyroRows, first_parameters, learnable
+from probgen.nets.autoregressive import at_once
 from probgen.target import Learnable, Variable
 
 __all__ = ["NumpyroLearnable", "learnable"]
@@ -46,6 +47,11 @@ class NumpyroLearnable(NumpyroRows, Learnable):
         sites = {k: v for k, v in values.items() if k not in inputs}
         own = {k: parameters[k] for k in self.structure.parameters}  # without a guide's
         return self.structure.one.joint({**self.rest, **inputs, **own}, sites)
+
+    def joints(self, parameters: Any, rows: Any) -> Any:
+        """The log density of rows: (row,)."""
+        with at_once():
+            return jax.vmap(lambda values: self.joint(parameters, values))(rows)
 
     def lowered(self) -> str:
         with runtime.jax_scope(self.precision):

@@ -41,6 +41,7 @@ class Learning:
     row_sites: tuple[Any, ...] = ()  # the visible sites with the bounds of their data
     opponent: Any = None  # a `Learned` program that judges draws, of learners against a critic
     pack: int = 1  # rows that it judges at once
+    overlap: int = 0  # rows after each that share entries with it, of windows of one series
     by_draws: bool = False  # whether it is learned by its draws, so that compiled code is of these
 
     def but(self, **changes: Any) -> Learning:

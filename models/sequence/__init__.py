@@ -1,0 +1,1 @@
+"""Sequences: programs that say the next token given those before it."""
