@@ -17,6 +17,7 @@ OUT = ROOT / "build" / "pages"
 BRANCHES = {
     "bayes": "Posteriors", "density": "Tractable densities", "latent": "Latent variables", "energy": "Energies",
     "implicit": "Programs without a density", "diffusion": "Diffusion and flows", "texture": "Textures",
+    "sequence": "Sequences",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.fixed import is_setting
 from probgen.data.inputs import read
 
 Data = Mapping[str, Any]
@@ -120,7 +121,7 @@ class Model:
                 f"{self.program.__name__} learns from rows of {' and '.join(self.takes)}; {what} gives {len(arrays)} of "
                 f"{len(self.takes)} arrays.\nPass data=({', '.join(self.takes)}{',' * (len(self.takes) == 1)}), or a mapping."
             )
-        return dict(self.rows(*(_rows(x) for x in arrays)))
+        return dict(self.rows(*(x if i and is_setting(x) else _rows(x) for i, x in enumerate(arrays))))
 
     @property
     def doc(self) -> str:

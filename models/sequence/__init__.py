@@ -1,0 +1,1 @@
+"""Sequences: one unit after the other, each given those before it."""
