@@ -20,6 +20,7 @@ from probgen.data.toys import TOYS
 from probgen.data.values.colours import coloured_digits
 from probgen.data.values.photographs import PICTURES, is_picture, picture
 from probgen.data.values.prompts import prompted_digits
+from probgen.data.values.sounds import is_sound, sound_of
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
 
@@ -244,9 +245,12 @@ def load(name: str) -> Any:
     """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another.
 
     Of a name in `PICTURES`, and of a PNG or JPEG file, that one picture: (height, width), or (height, width, 3).
+    Of a WAV file its waveform, channels mixed, and its rate: (time,), and a number.
     """
     from probgen.algorithm import closest
 
+    if is_sound(name):
+        return sound_of(name)
     if is_picture(name):
         return picture(name)
     if name not in SETS:

@@ -53,6 +53,8 @@ class Model:
         what NumPyro makes of it on the whole data.
     derived: what the program is given besides its data and computes from them, such as the scales of rows: called with the data,
         it returns keywords, which count where the data do not have them.
+    begins: of a program with inputs, those of a point that is drawn where nobody says them, such as silence before a sound: called
+        with the data, it returns keywords.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 
@@ -68,6 +70,7 @@ class Model:
     rows: Callable[..., Data] | None = None
     by_row: bool | None = None
     derived: Callable[[Data], Data] | None = None
+    begins: Callable[[Data], Data] | None = None
     reference: str | None = None
 
     @property
@@ -96,6 +99,7 @@ class Model:
     def named_data(self, *names: Any) -> dict[str, Any]:
         """The program's data for a named data set, or several, arrays of rows among them; TypeError for a model that learns from
         no rows, or from other arrays; ValueError for a data set without the classes that the model asks for."""
+        from probgen.data.values.sounds import is_sound
         from probgen.datasets import is_picture, labels, load
 
         what = " and ".join(f"the data set {n!r}" if isinstance(n, str) else "an array" for n in names)
@@ -105,6 +109,11 @@ class Model:
             raise TypeError(
                 f"{one[0]!r} is one picture, and {self.program.__name__} learns from rows of {' and '.join(self.takes)}; "
                 "the model 'texture' takes one."
+            )
+        if self.takes[1:] != ("rate",) and (one := [n for n in names if isinstance(n, str) and is_sound(n)]):
+            raise TypeError(
+                f"{one[0]!r} is a sound, and {self.program.__name__} learns from {' and '.join(self.takes)}; "
+                "the model 'wavenet' takes one."
             )
         found = [load(n) if isinstance(n, str) else n for n in names]
         arrays = [x for each in found for x in (each if isinstance(each, tuple) else (each,))]

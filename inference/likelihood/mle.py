@@ -28,6 +28,7 @@ class MLE(RowLearner[Learnable]):
 
     validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and
         learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`.
+    held: which rows these are: some at "random", or the "last", of rows that follow each other in time.
     patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
     compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
         the first step waits, half a minute for a small convolutional net.
@@ -44,6 +45,7 @@ class MLE(RowLearner[Learnable]):
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = 0.003
     validation: float = 0.0
+    held: Literal["random", "last"] = "random"
     patience: int = 20
     compiled: bool = False
 
@@ -52,6 +54,8 @@ class MLE(RowLearner[Learnable]):
         positive(self, "patience")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is {self.validation}; it must be at least 0 and below 1")
+        if self.held not in ("random", "last"):
+            raise ValueError(f"held is {self.held!r}; known: random, last")
 
     def on(self, engine: str) -> Any:
         from probgen.inference.likelihood import _torch
@@ -92,9 +96,11 @@ class MLE(RowLearner[Learnable]):
 
         state = super().init(key, target)
         held = min(int(self.validation * target.num_rows), target.num_rows - 1)
-        infinite = jnp.full((), jnp.inf, target.precision)
-        watch = Watch(state.order[:held][:2000], state.parameters, infinite, infinite, jnp.int32(0))
-        return state._replace(order=state.order[held:], chains=watch, guard=state.guard._replace(chains=watch))
+        infinite, order = jnp.full((), jnp.inf, target.precision), state.order
+        if self.held == "last":
+            order = order[jnp.argsort(order < target.num_rows - held)]
+        watch = Watch(order[:held][:2000], state.parameters, infinite, infinite, jnp.int32(0))
+        return state._replace(order=order[held:], chains=watch, guard=state.guard._replace(chains=watch))
 
     def first_parameters(self, key: Any, target: Any) -> Any:
         """With start="data" a mixture of exponential families begins at the clusters of k-means."""

@@ -12,6 +12,7 @@ Shapes: x: (length,), context: (place,), the last R count; whole numbers from 0 
 Van den Oord et al. 2016 (arXiv:1609.03499); Salimans et al. 2017 (arXiv:1701.05517) for the mixture.
 """
 
+import numpy as np
 import numpyro
 
 from probgen.data.values import sounds
@@ -24,7 +25,7 @@ from probgen.nets.waves.wave import Wave, check_context
 
 
 def wavenet(
-    context, x=None, length=512, levels=256, num_blocks=2, num_layers=6, num_filters=32, num_skips=64, num_components=0,
+    context, x=None, length=512, levels=256, num_blocks=2, num_layers=6, num_filters=24, num_skips=32, num_components=0,
     centre=127.5, spread=64.0, law="mu", rate=16000,
 ):  # fmt: skip
     check_sizes(
@@ -37,19 +38,23 @@ def wavenet(
     numpyro.sample("x", Autoregressive(Wave(net, context, head, length, centre, spread)), obs=x)
 
 
-def rows(
-    x, rate, levels=256, law="mu", num_blocks=2, num_layers=6, length=512, num_components=0
-):  # fmt: skip
-    """The data of a waveform (time,), -1 to 1, of so many samples a second: windows and the samples before each."""
+def rows(x, rate, levels=256, law="mu", num_blocks=2, num_layers=6, length=512, num_components=10):
+    """The data of a waveform (time,), -1 to 1, of so many samples a second: windows of levels, and the samples before each."""
     found = sounds.cut(x, rate, levels, law, num_blocks, num_layers, length)
     return {**found, "num_components": num_components}
 
 
 def made():
-    """A resonance of known entropy."""
-    return rows(
-        sounds.resonance(), 8000, sounds.LEVELS, "linear", num_blocks=1, num_layers=4, length=128, num_components=3
-    ) | {"num_filters": 16, "num_skips": 16}
+    """A resonance of known entropy, in fine levels."""
+    settings = {"num_blocks": 1, "num_layers": 4, "length": 128, "num_components": 3}
+    return {**rows(sounds.resonance(), 8000, sounds.LEVELS, "linear", **settings), "num_filters": 16, "num_skips": 16}
 
 
-model = Model(program=wavenet, data=made, rows=rows, settings={"batch_size": 16, "validation": 0.1})
+def silence(data):
+    """A context without a sound."""
+    levels = sounds.levels_of(np.zeros(data["context"].shape[-1]), data["levels"], data["law"])
+    return {"context": levels}
+
+
+settings = {"batch_size": 16, "validation": 0.1, "held": "last"}
+model = Model(program=wavenet, data=made, rows=rows, begins=silence, settings=settings)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # the exit code
 ARRAYS = ".npz", ".npy"
 PICTURES = ".png", ".svg", ".pdf"
+SOUNDS = (".wav",)
 
 Folder = Annotated[Positional[Path], arg(metavar="RUN")]
 Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
@@ -39,12 +40,13 @@ def _data(path: Path | None) -> Any:
     """The data of a file, a data set's name, or a tuple of names and arrays, as digits,inverted_digits says it."""
     from probgen.data.files import read_file
     from probgen.data.values.photographs import ENDINGS
+    from probgen.data.values.sounds import is_sound
 
     if path is None:
         return None
     if "," in str(path) and not path.exists():
         return tuple(_array(word) if Path(word).suffix in ARRAYS else word for word in str(path).split(","))
-    if path.suffix.lower() in ENDINGS or (not path.suffix and not path.exists()):
+    if path.suffix.lower() in ENDINGS or is_sound(path.name) or (not path.suffix and not path.exists()):
         return str(path)
     return read_file(path)
 

@@ -8,6 +8,9 @@ A waveform is (time,) of numbers from -1 to 1, with a rate in samples a second; 
 from __future__ import annotations
 
 import math
+import struct
+import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +22,51 @@ ENDINGS = (".wav", ".wave")
 FEWEST = 10  # windows
 
 
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def is_sound(name: str) -> bool:
+    """Whether a name is that of a file of sound."""
+    return name.lower().endswith(ENDINGS)
+
+
+def sound_of(path: str | Path) -> tuple[np.ndarray, int]:
+    """A WAV file of 8, 16, 24 or 32 bits, or of floats: its waveform, the mean of its channels, (time,), and its rate.
+
+    FileNotFoundError where there is no file, ValueError for one that is no such sound, or empty.
+    """
+    from scipy.io import wavfile
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r} in {Path.cwd()}; expected the path of a WAV file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that hold no sound
+            rate, x = wavfile.read(path)
+    except (ValueError, EOFError, struct.error) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a WAV file: {error}\nSave it anew as 16-bit PCM.") from None
+    if not x.size:
+        raise ValueError(f"{str(path)!r} holds no samples.")
+    if x.dtype.kind == "f":
+        return _mixed(x), int(rate)
+    zero, full = (128.0, 128.0) if x.dtype == np.uint8 else (0.0, 2.0 ** (8 * x.dtype.itemsize - 1))
+    return _mixed((x - zero) / full), int(rate)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """The mean of channels (time, channel): (time,)."""
+    return np.asarray(x, float) if x.ndim == 1 else np.asarray(x, float).mean(1)
+
+
+def write(path: str | Path, x: Any, rate: Any) -> None:
+    """A waveform (time,), -1 to 1, as a WAV file of 16 bits; ValueError beyond that, and for a rate that is none."""
+    from scipy.io import wavfile
+
+    x = _one_channel(x)
+    _check_range(x)
+    wavfile.write(path, checked_rate(rate), np.clip(np.rint(x * 2**15), -(2**15), 2**15 - 1).astype(np.int16))
+
+
 # ---- levels ------------------------------------------------------------------------------------------------------
 
 
@@ -26,11 +74,7 @@ def levels_of(x: Any, levels: int = 256, law: Law = "mu") -> np.ndarray:
     """The level of every number from -1 to 1, in the shape of x; ValueError beyond them, for NaN, and for an unknown law."""
     x = read("x", x).astype(float)
     _check_law(levels, law)
-    if (bad := abs(x) > 1).any():
-        raise ValueError(
-            f"x goes from {x.min():g} to {x.max():g}, the first out of range at x{first(bad)}; a waveform goes from -1 to 1.\n"
-            f"Pass x / {_full_scale(x):g}."
-        )
+    _check_range(x)
     bent = np.sign(x) * np.log1p((levels - 1) * abs(x)) / math.log(levels) if law == "mu" else x
     return np.minimum(np.floor(levels * (1 + bent) / 2), levels - 1)
 
@@ -50,6 +94,14 @@ def _check_law(levels: int, law: str) -> None:
         raise ValueError(f"law is {law!r}; known: mu, linear")
     if not isinstance(levels, int) or isinstance(levels, bool) or not 2 <= levels <= 65536:
         raise ValueError(f"levels is {levels!r}; expected a whole number from 2 to 65536.")
+
+
+def _check_range(x: np.ndarray) -> None:
+    if (bad := abs(x) > 1).any():
+        raise ValueError(
+            f"x goes from {x.min():g} to {x.max():g}, the first out of range at x{first(bad)}; a waveform goes from -1 to 1.\n"
+            f"Pass x / {_full_scale(x):g}."
+        )
 
 
 def _full_scale(x: np.ndarray) -> float:
@@ -105,7 +157,7 @@ def cut(x: Any, rate: Any, levels: int, law: Law, num_blocks: int, num_layers: i
         )
     settings = {"length": length, "levels": levels, "num_blocks": num_blocks, "num_layers": num_layers, "law": law}
     known = {"centre": float(heard.mean()), "spread": float(heard.std()), "rate": rate}
-    return {**windows(heard, field, length), **settings, **known}
+    return {**windows(heard.astype(np.int32), field, length), **settings, **known}
 
 
 def _one_channel(x: Any) -> np.ndarray:

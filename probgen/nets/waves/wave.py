@@ -67,10 +67,10 @@ class Wave(eqx.Module):
 
 
 def check_context(context: Any, num_blocks: int, num_layers: int) -> None:
-    """ValueError for a context that is no series, or shorter than the field."""
-    field = field_of(num_blocks, num_layers)
-    if context.ndim != 1 or len(context) < field:
+    """ValueError for a context that is shorter than the field."""
+    field, places = field_of(num_blocks, num_layers), context.shape[-1]
+    if places < field:
         raise ValueError(
-            f"The context has shape {context.shape}; with num_blocks={num_blocks} and num_layers={num_layers} the network sees "
-            f"{field} samples.\nPass at least that many: rows(x, rate, num_blocks=..., num_layers=...) of the model cuts so."
+            f"The context has {places} samples; with num_blocks={num_blocks} and num_layers={num_layers} the network sees {field} "
+            "before each.\nPass at least that many: rows(x, rate, num_blocks=..., num_layers=...) of the model cuts windows so."
         )
