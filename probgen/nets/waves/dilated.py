@@ -23,19 +23,21 @@ from probgen.nets.pixel_networks import gate
 class Pair(eqx.Module):
     """A convolution of a sample and of the one `distance` before it: (time, in) -> (time - distance, out).
 
-    weight: (2, in, out), of the earlier first. Kept in drawing: the last `distance` inputs, the one of step t at t mod distance.
+    earlier, now: (in, out) each; arrays of their own, as a slice of one would be a copy at every step of drawing. Kept in
+    drawing: the last `distance` inputs, the one of step t at t mod distance.
     """
 
-    weight: Any
+    earlier: Any
+    now: Any
     bias: Any
     distance: int = eqx.field(static=True)
 
     def __init__(self, num_in: int, num_out: int, distance: int):
-        self.weight, self.bias = jnp.full((2, num_in, num_out), (2 * num_in) ** -0.5), jnp.zeros(num_out)
-        self.distance = distance
+        self.earlier = self.now = jnp.full((num_in, num_out), (2 * num_in) ** -0.5)
+        self.bias, self.distance = jnp.zeros(num_out), distance
 
     def __call__(self, x: Any) -> Any:
-        return x[: -self.distance] @ self.weight[0] + x[self.distance :] @ self.weight[1] + self.bias
+        return x[: -self.distance] @ self.earlier + x[self.distance :] @ self.now + self.bias
 
     def step(self, kept: Any, t: Any, x: Any) -> tuple[Any, Any]:
         """The output at one sample x (in,), and what is kept with it.
@@ -43,7 +45,7 @@ class Pair(eqx.Module):
         The place is always one of those kept; "clip" says so, and nobody has to look whether it is.
         """
         at = t % self.distance
-        out = jnp.take(kept, at, axis=0, mode="clip") @ self.weight[0] + x @ self.weight[1] + self.bias
+        out = jnp.take(kept, at, axis=0, mode="clip") @ self.earlier + x @ self.now + self.bias
         return out, kept.at[at].set(x, mode="clip")
 
 
