@@ -21,6 +21,7 @@ from probgen.data.values.colours import coloured_digits
 from probgen.data.values.grammar import sentences
 from probgen.data.values.photographs import PICTURES, is_picture, picture
 from probgen.data.values.prompts import prompted_digits
+from probgen.data.values.sounds import is_sound, sound_of
 from probgen.data.values.text import is_text, text_of
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2  # the inverse temperature at which the square lattice orders
@@ -261,10 +262,13 @@ def load(name: str) -> Any:
     """The rows of a named data set (`SETS`), of pairs a tuple of two arrays; ValueError, with the known names, for another.
 
     Of a name in `PICTURES`, and of a PNG or JPEG file, that one picture: (height, width), or (height, width, 3).
+    Of a WAV file its waveform, channels mixed, and its rate: (time,), and a number.
     Of a text file its characters, (character,).
     """
     from probgen.algorithm import closest
 
+    if is_sound(name):
+        return sound_of(name)
     if is_picture(name):
         return picture(name)
     if name not in SETS:

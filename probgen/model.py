@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.fixed import is_setting
 from probgen.data.inputs import read
 
 Data = Mapping[str, Any]
@@ -52,6 +53,8 @@ class Model:
         what NumPyro makes of it on the whole data.
     derived: what the program is given besides its data and computes from them, such as the scales of rows: called with the data,
         it returns keywords, which count where the data do not have them.
+    begins: of a program with inputs, those of a point that is drawn where nobody says them, such as silence before a sound: called
+        with the data, it returns keywords.
     reference: the name of its posterior in posteriordb, where there is one.
     """
 
@@ -67,6 +70,7 @@ class Model:
     rows: Callable[..., Data] | None = None
     by_row: bool | None = None
     derived: Callable[[Data], Data] | None = None
+    begins: Callable[[Data], Data] | None = None
     reference: str | None = None
 
     @property
@@ -104,6 +108,7 @@ class Model:
 
         settings: those of `cuts`.
         """
+        from probgen.data.values.sounds import is_sound
         from probgen.datasets import is_picture, is_text, labels, load
 
         what = " and ".join(f"the data set {n!r}" if isinstance(n, str) else "an array" for n in names)
@@ -117,6 +122,11 @@ class Model:
         if "context" not in self.cuts and (one := [n for n in names if isinstance(n, str) and is_text(n)]):
             raise TypeError(
                 f"{one[0]!r} is a text, and {self.program.__name__} learns from rows of numbers; 'transformer' takes a text."
+            )
+        if self.takes[1:] != ("rate",) and (one := [n for n in names if isinstance(n, str) and is_sound(n)]):
+            raise TypeError(
+                f"{one[0]!r} is a sound, and {self.program.__name__} learns from {' and '.join(self.takes)}; "
+                "the model 'wavenet' takes one."
             )
         found = [load(n) if isinstance(n, str) else n for n in names]
         arrays = [x for each in found for x in (each if isinstance(each, tuple) else (each,))]
@@ -133,7 +143,8 @@ class Model:
                 f"{self.program.__name__} learns from rows of {' and '.join(self.takes)}; {what} gives {len(arrays)} of "
                 f"{len(self.takes)} arrays.\nPass data=({', '.join(self.takes)}{',' * (len(self.takes) == 1)}), or a mapping."
             )
-        return dict(self.rows(*(_rows(x, "context" in self.cuts) for x in arrays), **settings))
+        made = (x if i and is_setting(x) else _rows(x, "context" in self.cuts) for i, x in enumerate(arrays))
+        return dict(self.rows(*made, **settings))
 
     @property
     def doc(self) -> str:

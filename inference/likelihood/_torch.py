@@ -164,8 +164,11 @@ class Likelihood(Kernel):
 
     def begun(self, state: State, target: Any) -> State:
         held = min(int(self.settings.validation * target.num_rows), target.num_rows - 1)
-        watch = Watch(state.order[:held][:2000].clone(), _copy(state.parameters), math.inf, math.inf, 0)
-        return state._replace(order=state.order[held:].clone(), extra=watch)
+        order = state.order
+        if self.settings.held == "last":
+            order = order[torch.argsort((order < target.num_rows - held).int(), stable=True)]
+        watch = Watch(order[:held][:2000].clone(), _copy(state.parameters), math.inf, math.inf, 0)
+        return state._replace(order=order[held:].clone(), extra=watch)
 
     def monitored(self, target: Any, rows: Any) -> float:
         return -target.joint(rows).mean().item()

@@ -30,6 +30,7 @@ class MLE(RowLearner[Learnable]):
     validation: share of the rows that is held out of learning; the answer is then the parameters that were best on them, and
         learning stops after `patience` looks that bettered nothing. 0 for none: the answer is an average, see `average`. Of windows
         of one series that overlap the last are held out, and those that overlap them are left out.
+    held: which rows these are: some at "random", or the "last", of rows that follow each other in time.
     patience: looks; one is taken every hundred steps, on at most 2000 of the held-out rows.
     compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
         the first step waits, half a minute for a small convolutional net.
@@ -46,6 +47,7 @@ class MLE(RowLearner[Learnable]):
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = 0.003
     validation: float = 0.0
+    held: Literal["random", "last"] = "random"
     patience: int = 20
     compiled: bool = False
 
@@ -54,6 +56,8 @@ class MLE(RowLearner[Learnable]):
         positive(self, "patience")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is {self.validation}; it must be at least 0 and below 1")
+        if self.held not in ("random", "last"):
+            raise ValueError(f"held is {self.held!r}; known: random, last")
 
     def on(self, engine: str) -> Any:
         from probgen.inference.likelihood import _torch
@@ -104,7 +108,7 @@ class MLE(RowLearner[Learnable]):
         import jax.numpy as jnp
 
         held, left = self._counts(target)
-        if not held or not target.structure.overlap:
+        if not held or not (target.structure.overlap or self.held == "last"):
             return order[:held], order[held:]
         first = lambda chosen, count: order[jnp.argsort(~chosen, stable=True)][:count]  # noqa: E731
         return first(order >= target.num_rows - held, held), first(order < left, left)

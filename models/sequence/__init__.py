@@ -1,1 +1,1 @@
-"""Sequences: programs that say the next token given those before it."""
+"""Sequences: one unit after the other, each given those before it."""

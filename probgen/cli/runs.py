@@ -15,6 +15,7 @@ from probgen.cli.words import (
     ARRAYS,
     INTERRUPTED,
     PICTURES,
+    SOUNDS,
     Folder,
     Output,
     _array,
@@ -175,9 +176,10 @@ class Sample:
     run_: Folder
     """the run's directory"""
     num_samples: Annotated[int | None, arg(aliases=["-n"])] = None
-    """how many data sets; by default 1, and 64 for a picture"""
+    """how many data sets, of a sound windows, each after the one before; by default 1, and 64 for a picture or a sound"""
     out: Output = None
-    """an .npz file, arrays (num_samples, *shape), or a picture of them (.png, .svg, .pdf); printed where there is none"""
+    """an .npz file, arrays (num_samples, *shape), a picture of them (.png, .svg, .pdf), or of a program of sound a .wav file;
+    printed where there is none"""
     seed: int | None = None
     """by default the run's seed decides"""
     truncation: float | None = None
@@ -203,11 +205,11 @@ class Sample:
         from probgen.fits.text import TextFit
         from probgen.run import load
 
-        picture = self.out is not None and self.out.suffix in PICTURES
-        count = self.num_samples if self.num_samples is not None else (64 if picture else 1)
+        picture, sound = (self.out is not None and self.out.suffix in known for known in (PICTURES, SOUNDS))
+        count = self.num_samples if self.num_samples is not None else (64 if picture or sound else 1)
         if count < 1:
             raise ValueError(f"num_samples is {count}; it must be above 0")
-        if self.out and not picture and self.out.suffix not in (".npz", ".txt"):
+        if self.out and not (picture or sound) and self.out.suffix not in (".npz", ".txt"):
             known = f"{self.out.with_suffix('.npz')}, or {self.out.with_suffix('.png')} for a picture"
             raise ValueError(f"{self.out} is not an .npz file; say for example -o {known}")
         _check_new(self.out, self.overwrite)
@@ -216,6 +218,9 @@ class Sample:
             return self._told(fit.text(count, self.seed, begin=self.begin, length=self.length))
         if wrong := [k for k in ("begin", "length") if getattr(self, k)] or ["out"] * (str(self.out)[-4:] == ".txt"):
             raise TypeError(f"--{wrong[0]} of a text is for models of a text, printed or written to a .txt file.")
+        if self.out and sound:
+            print(self._heard(fit, count))
+            return 0
         drawn = self._drawn(fit, count)
         if self.out and picture:
             _picture(fit, drawn).savefig(self.out, dpi=150)
@@ -236,7 +241,24 @@ class Sample:
         print(self.out or whole)
         return 0
 
+    def _heard(self, fit: Any, count: int) -> str:
+        """Write a sound; what was written."""
+        from probgen.data.values.sounds import write
+        from probgen.evaluate.sounds import heard
+
+        waveform, rate = heard(fit, count, self.seed, **self._settings(fit))
+        write(self.out, waveform, rate)
+        return f"{self.out}: {len(waveform) / rate:.2f} s, {rate} samples a second"
+
     def _drawn(self, fit: Any, count: int) -> dict[str, Any]:
+        from probgen.fitted import FittedParameters
+
+        more = self._settings(fit)
+        by_chance = isinstance(fit, FittedParameters) and fit.target.inputs and not more
+        return (fit.simulate if by_chance else fit.sample)(count, self.seed, **more)
+
+    def _settings(self, fit: Any) -> dict[str, Any]:
+        """What flags say of the draws: inputs, and settings of the kinds of fits that have them."""
         from probgen.fitted import FittedDenoiser, FittedImplicit, FittedParameters
 
         own = tuple(getattr(fit.target, "inputs", ())) if isinstance(fit, FittedParameters) else ()
@@ -254,9 +276,7 @@ class Sample:
         how = {k: v for k in ("sampler", "num_steps", "guidance") if (v := getattr(self, k)) is not None}
         if how and not isinstance(fit, FittedDenoiser):
             raise TypeError(f"--{next(iter(how)).replace('_', '-')} is for diffusion models; this run has another.")
-        more |= how
-        by_chance = own and not more
-        return (fit.simulate if by_chance else fit.sample)(count, self.seed, **more)
+        return more | how
 
 
 def _picture(fit: Fitted, drawn: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # the exit code
 ARRAYS = ".npz", ".npy"
 PICTURES = ".png", ".svg", ".pdf"
+SOUNDS = (".wav",)
 
 Folder = Annotated[Positional[Path], arg(metavar="RUN")]
 Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
@@ -39,13 +40,15 @@ def _data(path: Path | None) -> Any:
     """The data of a file, a data set's name, or a tuple of names and arrays, as digits,inverted_digits says it."""
     from probgen.data.files import read_file
     from probgen.data.values.photographs import ENDINGS
+    from probgen.data.values.sounds import is_sound
     from probgen.data.values.text import is_text
 
     if path is None:
         return None
     if "," in str(path) and not path.exists():
         return tuple(_array(word) if Path(word).suffix in ARRAYS else word for word in str(path).split(","))
-    if path.suffix.lower() in ENDINGS or is_text(str(path)) or (not path.suffix and not path.exists()):
+    named = path.suffix.lower() in ENDINGS or is_text(str(path)) or is_sound(path.name)
+    if named or (not path.suffix and not path.exists()):
         return str(path)
     return read_file(path)
 

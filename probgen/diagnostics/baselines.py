@@ -26,6 +26,7 @@ ROWS = 2000  # at most, of an energy
 STATES = 2**12  # states of an energy that are counted
 LARGEST = 1000  # coordinates of a point whose covariance is fitted, or whose draws are compared
 DRAWS = 500
+EACH = 10  # rows for each level, below which frequencies of levels would be the rows themselves
 SLACK = 0.1  # nats a row
 COARSE = 1.0  # nats a coordinate: worse than that, whatever the program may describe
 SINGULAR = ("Dirichlet", "Wishart", "WishartCholesky", "LKJ", "LKJCholesky")
@@ -182,9 +183,10 @@ def _baseline(variable: Any, rows: np.ndarray, numbers: int) -> tuple[float, str
     rows = rows.reshape(len(rows), -1).astype(float)
     if len(rows) < 10 or not np.isfinite(rows).all():
         return None
-    if variable.kind in ("bits", "levels"):
+    few = variable.kind == "levels" and len(rows) < EACH * len(np.unique(rows))
+    if variable.kind in ("bits", "levels") and not few:
         return _frequencies(rows), "independent marginals"
-    counts = variable.kind == "other" and (rows == np.round(rows)).all()
+    counts = few or (variable.kind == "other" and (rows == np.round(rows)).all())
     return (_counts(rows), "a rounded normal") if counts else _normal(rows, numbers)
 
 

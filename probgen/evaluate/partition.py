@@ -25,7 +25,8 @@ def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> L
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
     if fit.target.proper and method == "auto":
-        return LogProb(0.0, 0.0, "exact: the program is a probability")
+        given = f", given {' and '.join(fit.target.inputs)}" if fit.target.inputs else ""
+        return LogProb(0.0, 0.0, f"exact: the program is a probability{given}")
     target, rows = core(fit)
     if isinstance(target, Conditional):
         return _of_units(target, rows, method, fit.seed, settings)

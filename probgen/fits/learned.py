@@ -71,13 +71,16 @@ class LearnedFit(Fit, FittedParameters):
         return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
-        """New points: arrays (num_samples, *event). Inputs of a conditional program are among the keywords: one for all points.
+        """New points: arrays (num_samples, *event). Inputs of a conditional program are among the keywords: one for all points;
+        where none are said, those that the model begins with, if it has such.
 
         inference: by default none for a program without factors, which is run forward; else each point is the end of a Markov chain
             of its own, of 1000 steps: "gibbs" where every unknown can be drawn given the rest, else "mala".
         """
         num_samples = whole_numbers.whole("num_samples", num_samples)
         inputs = {k: settings.pop(k) for k in self.target.inputs if k in settings}
+        if not inputs and self.model.begins is not None:
+            inputs = dict(self.model.begins(self.target.data))
         target = self.condition(**inputs)
         if inference is None and self.target.proper:
             return target.sample(num_samples, self.seed + 2 if seed is None else seed)

@@ -89,17 +89,11 @@ class Logistics:
         return 2 * x / (self.levels - 1) - 1
 
     def _terms(self, outputs: Any, c: int, x: Any) -> Any:
-        """log p of channel c in every component: (..., component).
-
-        sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b - a)) between the lowest and the highest level.
-        """
+        """log p of channel c in every component: (..., component)."""
         means, inverse = self._channel(outputs, c, x)
-        level, half = x[..., c, None], 1 / (self.levels - 1)
+        level = x[..., c, None]
         away = self.inputs(level) - means
-        low, high = level <= 0, level >= self.levels - 1
-        below = jnp.where(high, 0.0, jax.nn.log_sigmoid((away + half) * inverse))
-        above = jnp.where(low, 0.0, jax.nn.log_sigmoid((half - away) * inverse))
-        return below + above + jnp.where(low | high, 0.0, jnp.log(-jnp.expm1(-2 * half * inverse)))
+        return cut_logistic(away, 1 / (self.levels - 1), inverse, level <= 0, level >= self.levels - 1)
 
     def _components(self, outputs: Any) -> Any:
         return outputs.reshape(*outputs.shape[:-1], self.num_components, -1)
@@ -120,3 +114,14 @@ class Logistics:
             x = x.at[c].set(jnp.where(known[c], value[c], jnp.sum(uniform[c] >= below)))
             weights = weights + self._terms(outputs, c, x)
         return x
+
+
+def cut_logistic(away: Any, half: float, inverse: Any, low: Any, high: Any) -> Any:
+    """log of a logistic's mass within `half` of points that are `away` from its mean; inverse: one over its scale.
+
+    low, high: whether a point is the lowest or the highest level, which has the tail beyond it.
+    sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b - a)) between the two.
+    """
+    below = jnp.where(high, 0.0, jax.nn.log_sigmoid((away + half) * inverse))
+    above = jnp.where(low, 0.0, jax.nn.log_sigmoid((half - away) * inverse))
+    return below + above + jnp.where(low | high, 0.0, jnp.log(-jnp.expm1(-2 * half * inverse)))

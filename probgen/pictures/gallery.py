@@ -10,8 +10,21 @@ import numpy as np
 
 from probgen.algorithm import closest
 from probgen.diagnostics import Scalars, looked_at
+from probgen.evaluate.sounds import is_sound
 from probgen.fitted import Fitted, FittedBridge, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
-from probgen.pictures import bridges, completed, density, diffusion, draws, implicit, latent, learned, samples, textures
+from probgen.pictures import (
+    bridges,
+    completed,
+    density,
+    diffusion,
+    draws,
+    implicit,
+    latent,
+    learned,
+    samples,
+    sounds,
+    textures,
+)
 from probgen.pictures.style import style
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
@@ -88,6 +101,7 @@ def _of_learned(fit: FittedParameters) -> Sequence[Any]:
             return (*implicit.PICTURES, *implicit.LEARNING)
         return (*implicit.PICTURES[:3], *implicit.LEARNING, *density.PICTURES[:2])
     of_program: Sequence[Any] = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
+    of_program = sounds.PICTURES if is_sound(fit) else of_program
     return (*learned.PICTURES[:-1], *of_program, *learned.PICTURES[-1:])
 
 
@@ -120,7 +134,7 @@ def _best(fit: Fitted) -> tuple[str, ...]:
     if isinstance(fit, FittedLatents) and not is_game(fit):
         return ("manifold", "new_points", "reconstructions", "samples", "loss")
     if isinstance(fit, FittedParameters):
-        return ("new_points", "draws", "density", "samples", "filters", "losses", "loss")
+        return ("sound", "new_points", "draws", "density", "samples", "filters", "losses", "loss")
     if isinstance(fit.target, Field):
         return ("pictures", "sources")
     if isinstance(fit.target, PartlyKnown):

@@ -241,7 +241,7 @@ def _inner(step: Step, known: Mapping[int, frozenset[str]], number: Iterator[int
         bodies = [body, test] if test.outputs[0] in test.known else []
         needs = {split + i for i in range(len(given) - split) if body.uses(i)} | {at + i for i in asked}
         needs |= {i for i in range(split) if test.uses(i)}
-    sources = frozenset().union(*(s for s in given if s))
+    sources = frozenset().union(*(given[i] or () for i in needs))
     taken = tuple(step.takes[i] for i in sorted(needs) if given[i] is not None)
     return [Inner(step, tuple(bodies), taken, sources)] if any(body.checks for body in bodies) else []
 

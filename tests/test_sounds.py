@@ -1,0 +1,240 @@
+"""WaveNet: its field and order, windows, draws from what is kept, a waveform of known entropy, files, and what is refused."""
+
+import wave
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.io import wavfile
+from scipy.stats import norm
+
+import probgen as pg
+from probgen.catalog import model
+from probgen.cli import main
+from probgen.data.values import sounds
+from probgen.evaluate.sounds import heard
+from probgen.nets.pixel_networks import at_random
+from probgen.nets.waves.dilated import Dilated
+from probgen.nets.waves.heads import Classes, Mixture
+from probgen.nets.waves.wave import Wave
+
+BLOCKS, LAYERS, LENGTH, LEVELS = 2, 3, 24, 32
+FIELD = sounds.field_of(BLOCKS, LAYERS)
+HEADS = {"classes": Classes(LEVELS), "mixture": Mixture(LEVELS, 3, 15.5, 6.0)}
+
+
+def series(n, seed=0):
+    return np.random.default_rng(seed).integers(0, LEVELS, n).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def stretch(request):
+    """A network of random numbers after a context of random levels."""
+    head = HEADS[request.param]
+    net = at_random(jax.random.key(1), Dilated(head.num_outputs, BLOCKS, LAYERS, 8, 8))
+    return Wave(net, jnp.asarray(series(FIELD)), head, LENGTH, 15.5, 6.0)
+
+
+def outputs(stretch, seen):
+    """What follows each sample of a series that is seen whole, from the first with a whole field on."""
+    return np.asarray(jax.jit(lambda net, x: net((x - 15.5) / 6.0))(stretch.net, jnp.asarray(seen)))
+
+
+def test_an_output_depends_on_its_field_and_on_nothing_later(stretch):
+    seen, t = series(FIELD + 2 * LENGTH), FIELD + LENGTH
+    assert FIELD == stretch.net.field == 2 + BLOCKS * (2**LAYERS - 1)
+    before = outputs(stretch, seen)
+    changed = outputs(stretch, np.where(np.arange(len(seen)) == t, (seen + 7) % LEVELS, seen))
+    differs = (before != changed).any(1)
+    at = np.arange(len(before)) + FIELD - 1  # the sample after which an output is
+    assert not differs[at < t].any()
+    assert not differs[at >= t + FIELD].any()
+    assert differs[at == t].all()
+    assert differs[at == t + FIELD - 1].all()
+
+
+def test_the_distribution_sums_to_one_and_agrees_with_its_draws():
+    x, levels = jnp.arange(float(LEVELS)), np.arange(LEVELS)
+    for head in HEADS.values():
+        outputs = 0.7 * jax.random.normal(jax.random.key(3), (head.num_outputs,))
+        p = np.exp(np.asarray(jax.vmap(lambda x, out=outputs, head=head: head.log_prob(out, x))(x), float))
+        assert abs(p.sum() - 1) < 1e-5
+        uniform = jax.random.uniform(jax.random.key(4), (40_000, head.num_uniforms))
+        drawn = np.asarray(jax.jit(jax.vmap(lambda u, out=outputs, head=head: head.draw(out, u)))(uniform))
+        shares = (drawn[:, None] == levels).mean(0)
+        assert np.abs(shares - p).max() < 5 * np.sqrt(0.25 / 40_000)
+
+
+def test_draws_from_what_is_kept_are_those_of_the_whole_field(stretch):
+    key, nothing = jax.random.key(5), jnp.zeros(LENGTH)
+    drawn = np.asarray(jax.jit(lambda w: w.complete(key, nothing, nothing > 0))(stretch))
+    uniform = jax.random.uniform(key, (LENGTH, stretch.head.num_uniforms))
+    one = jax.jit(lambda seen, u: stretch.head.draw(stretch.net((seen - 15.5) / 6.0)[0], u))
+    seen = list(np.asarray(stretch.context))
+    for t in range(LENGTH):
+        seen.append(float(one(jnp.asarray(seen[-FIELD:], jnp.float32), uniform[t])))
+    np.testing.assert_array_equal(drawn, seen[FIELD:])
+    assert len(set(drawn)) > 5
+    given = jnp.where(jnp.arange(LENGTH) < 9, 3.0, 0.0)
+    completed = stretch.complete(key, given, jnp.arange(LENGTH) < 9)
+    assert (completed[:9] == 3).all()
+
+
+@pytest.mark.parametrize("length", [1, 5, 24, 60])
+def test_the_density_of_a_series_is_the_same_however_it_is_cut(stretch, length):
+    """The sum over windows is that of the conditionals, one by one, of all samples but the first of the field."""
+    whole = series(FIELD + 120, seed=2)
+    after = outputs(stretch, whole[:-1])
+    exact = np.asarray(stretch.head.log_prob(jnp.asarray(after), jnp.asarray(whole[FIELD:])), float)
+    cut = sounds.windows(whole, FIELD, length)
+    assert cut["x"].size == 120
+    total = 0.0
+    for context, x in zip(cut["context"], cut["x"], strict=True):
+        total += float(
+            Wave(stretch.net, jnp.asarray(context), stretch.head, length, 15.5, 6.0).log_prob(jnp.asarray(x))
+        )
+    assert abs(total - exact.sum()) < 1e-4 * abs(exact.sum())
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return pg.fit("wavenet", inference="mle", num_steps=700, learning_rate=0.01, progress=False)
+
+
+def test_a_resonance_takes_the_bits_of_its_entropy_rate(fit):
+    """On fresh samples, beside the process itself, whose -log2 p has a standard error of 1 / (sqrt(2) log(2) 245) = .0042 bits."""
+    x = sounds.resonance(60_000, seed=9)
+    settings = {"num_blocks": 1, "num_layers": 4, "length": 128}
+    fresh = model("wavenet").rows(x, 8000, sounds.LEVELS, "linear", **settings)
+    found = fit.log_prob(context=fresh["context"], x=fresh["x"])
+    edges, (a, b) = np.floor((x + 1) * 512)[2:, None] / 512 - 1 + np.array([0, 2 / 1024]), sounds.COEFFICIENTS
+    below, above = norm.cdf((edges - (a * x[1:-1] + b * x[:-2])[:, None]) / (2 * 16 / 1024)).T
+    exact = -np.log2(above - below).mean()
+    assert found.stderr == 0
+    assert abs(exact - sounds.ENTROPY) < 0.013
+    assert exact - 0.005 < -found.value.mean() / 128 / np.log(2) < exact + 0.03
+
+
+def test_draws_sound_like_the_recording_and_go_on_after_a_context(fit):
+    """The spread of 12,800 drawn samples, whose standard error is about 2 %, and their correlation at the resonance's lags."""
+    found, resonance = heard(fit, 100).waveform, sounds.resonance(12_800, seed=3)
+    assert abs(np.log(found.std() / resonance.std())) < 0.1
+    for lag in (1, 2, 4):
+        ours, theirs = (np.corrcoef(x[:-lag], x[lag:])[0, 1] for x in (found, resonance))
+        assert abs(ours - theirs) < 0.06
+    (a, b), contexts = sounds.COEFFICIENTS, np.asarray(fit.target.data["context"])
+    loud = contexts[np.argmax(abs(contexts[:, -1] - 511.5))]
+    for context, next_mean in ((None, 511.5), (loud, 511.5 + a * (loud[-1] - 511.5) + b * (loud[-2] - 511.5))):
+        drawn = fit.sample(400, **({} if context is None else {"context": context}))["x"][:, 0]
+        assert abs(drawn.mean() - next_mean) < 6  # of innovations of 16 levels
+        assert abs(drawn.std() - 16) < 3
+
+
+def test_the_kind_of_number_says_what_is_given(fit):
+    assert fit.log_prob().kind == "exact: the program is a probability, given context"
+    with pytest.raises(ValueError, match=r"context holds whole numbers .* context\[0, 0\] is 0.5"):
+        fit.log_prob(x=np.full((1, 128), 5), context=np.full((1, 17), 0.5))
+    with pytest.raises(ValueError, match=r"from 0 to 1023; x.0, 0. is 1024"):
+        fit.log_prob(x=np.full((1, 128), 1024), context=np.full((1, 17), 5))
+
+
+def test_the_last_windows_are_held_out(fit):
+    """The best loss of held-out rows is that of the fit's answer on the last tenth."""
+    x, context = fit.target.all_rows()["x"], np.asarray(fit.target.data["context"])
+    last = slice(len(x) - int(0.1 * len(x)), None)
+    held = -fit.log_prob(x=x[last], context=context[last]).value.mean()
+    assert abs(held - fit.records["validation"][0][99:].min()) < 1e-3
+
+
+def test_the_picture_has_both_spectra(fit):
+    picture = fit.plot()
+    assert [panel.get_title() for panel in picture.axes] == ["recorded", "drawn", "power, dB a hertz"]
+
+
+# ---- files and levels --------------------------------------------------------------------------------------------
+
+
+def chirp(n=4000):
+    return 0.8 * np.sin(0.00005 * np.arange(n) ** 2)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "float32", "stereo", "24 bits"])
+def test_a_file_is_the_waveform_at_its_rate(tmp_path, kind):
+    x, path = chirp(), tmp_path / "sound.wav"
+    if kind == "24 bits":
+        whole = np.rint(x * 2**23).astype("<i4")
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 3, 11025, len(x), "NONE", ""))
+            file.writeframes(whole.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+    elif kind == "stereo":
+        wavfile.write(path, 11025, np.stack([2 * x, 0 * x], 1).astype(np.float32) / 2)
+    elif kind == "float32":
+        wavfile.write(path, 11025, x.astype(np.float32))
+    else:
+        shift, full = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}[kind]
+        wavfile.write(path, 11025, np.rint(x * full + shift).astype(kind))
+    found, rate = sounds.sound_of(path)
+    assert (rate, found.shape) == (11025, x.shape)
+    step = {"uint8": 2**-8, "int16": 2**-16}.get(kind, 1e-6)
+    assert abs(found - (x / 2 if kind == "stereo" else x)).max() <= step
+
+
+def test_levels_are_heard_as_they_were_cut(tmp_path):
+    x = chirp()
+    for law, levels in (("mu", 256), ("linear", 256), ("linear", 65536)):
+        found = sounds.levels_of(x, levels, law)
+        back = sounds.waveform_of(found, levels, law)
+        assert (sounds.levels_of(back, levels, law) == found).all()
+        assert abs(back - x).max() < (0.025 if law == "mu" else 1.001 / levels)
+    quiet = np.array([0.001, -0.001])
+    assert abs(sounds.waveform_of(sounds.levels_of(quiet)) - quiet).max() < 1e-4
+    sounds.write(tmp_path / "a.wav", x, 8000)
+    again, rate = sounds.sound_of(tmp_path / "a.wav")
+    assert rate == 8000
+    assert abs(again - x).max() < 2**-15
+
+
+BAD = {
+    "silence": (lambda x: (0 * x, 8000), "is silence: all 20000 samples are at level 128 of 256"),
+    "NaN": (lambda x: (np.where(np.arange(len(x)) == 7, np.nan, x), 8000), "NaN or infinite, the first at .*7"),
+    "loud": (lambda x: (2 * x, 8000), r"from -1.6 to 1.6, the first out of range at x.*\nPass x / 1.6"),
+    "integers": (lambda x: (np.rint(32767 * x), 8000), r"Pass x / 32768"),
+    "short": (lambda x: (x[:5000], 8000), r"5000 samples; windows of 512 after a context of 128, .* at least 5248"),
+    "no rate": (lambda x: x, r"gives 1 of 2 arrays"),
+    "a rate of 0": (lambda x: (x, 0), "rate is 0; expected samples a second"),
+    "stereo": (
+        lambda x: (np.stack([x, x], 1), 8000),
+        r"shape \(20000, 2\); .*\nOf 2 channels pass one, or x.mean\(1\)",
+    ),
+    "windows": (lambda x: (x.reshape(20, -1), 8000), "pass the recording whole"),
+    "no file": (lambda x: "nothing.wav", "There is no file 'nothing.wav'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_sound_is_refused(kind):
+    make, told = BAD[kind]
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=told):
+        pg.fit("wavenet", make(chirp(20_000)), "mle", progress=False)
+
+
+def test_files_that_are_no_sound_and_models_that_take_none(tmp_path):
+    (tmp_path / "a.wav").write_text("no sound")
+    with pytest.raises(ValueError, match="cannot be read as a WAV file"):
+        sounds.sound_of(tmp_path / "a.wav")
+    with pytest.raises(TypeError, match=r"is a sound, and rbm learns from .*'wavenet' takes one"):
+        pg.fit("rbm", "a.wav")
+    with pytest.raises(ValueError, match=r"The context has 17 samples; .* sees 33 before"):
+        pg.fit("wavenet", {**model("wavenet").default_data(), "num_layers": 5}, "mle", progress=False)
+
+
+def test_the_shell_reads_and_writes_sound(tmp_path, capsys):
+    sounds.write(tmp_path / "in.wav", chirp(12_000), 11025)
+    assert main(["fit", "wavenet", "-i", "mle", "--data", str(tmp_path / "in.wav"), "--out", str(tmp_path / "run"),
+                 "--set", "num_filters=8", "num_blocks=1", "num_layers=2", "--num_steps", "3", "--no-progress"]) == 0  # fmt: skip
+    out = tmp_path / "out.wav"
+    assert main(["sample", str(tmp_path / "run"), "-o", str(out), "-n", "3"]) == 0
+    assert "0.14 s, 11025 samples a second" in capsys.readouterr().out
+    found, rate = sounds.sound_of(out)
+    assert (len(found), rate) == (3 * 512, 11025)
