@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -204,8 +205,16 @@ def test_a_report_that_cannot_be_made_says_why(ask, runs):
 
 def test_a_verdict_of_another_state_counts_no_more(runs):
     assert told(runs)["schools"].verdict
-    pg.extend(runs / "schools", num_samples=5, progress=False)
+    fit = pg.extend(runs / "schools", num_samples=5, progress=False)
     assert told(runs)["schools"].verdict is None
+    pg.load(runs / "schools").diagnose()
+    assert told(runs)["schools"].verdict is None, "what is loaded is read alone"
+    fit.diagnose()
+    assert told(runs)["schools"].verdict
+    pg.extend(runs / "schools", num_samples=5, progress=False)
+    before = (runs / "schools" / verdicts.NAME).read_bytes()
+    fit.diagnose()
+    assert (runs / "schools" / verdicts.NAME).read_bytes() == before, "of a run that went on without it"
     assert main(["diagnose", str(runs / "schools")]) in (0, 1, 2)
     kept = told(runs)["schools"].verdict
     assert kept["status"] == pg.load(runs / "schools").diagnose().status
@@ -427,6 +436,38 @@ def test_it_is_bound_to_this_machine_and_loads_nothing_from_elsewhere(ask):
         assert "http:" not in words
         assert "https:" not in words
         assert "innerHTML" not in words, "words of runs are text"
+
+
+def luminance(colour):
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+
+def contrast(a, b):
+    """Of two colours, as WCAG 2.2 has it."""
+    dark, light = sorted((luminance(a), luminance(b)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_words_stand_out_in_light_and_dark():
+    style = (Path(pg.__file__).parent / "view" / "page.css").read_text()
+    themes = [
+        dict(re.findall(r"--(\w+): (#\w+)", part))
+        for part in style.split("@media (max-width")[0].split("@media (prefers-color-scheme: dark)")
+    ]
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for theme in themes:
+        full = {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in theme.items()}
+        for ground in ("paper", "card"):
+            low = {
+                k: v
+                for k in ("ink", "soft", "link", "pass", "warn", "fail", "live")
+                if (v := contrast(full[k], full[ground])) < 4.5
+            }
+            assert not low, (ground, low)
+        assert all(contrast(full["on"], full[k]) >= 4.5 for k in ("pass", "warn", "fail"))
+        assert all(contrast(full[f"c{i}"], full["paper"]) >= 3.0 for i in range(8)), "lines"
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------

@@ -135,8 +135,6 @@ class Extend:
 
 def _told(work: Callable[[], Fitted], out: Path, report: Path | None) -> int:
     """Do the work; say the verdict, the summary and where the run is, or how to go on with it."""
-    from probgen.run.verdicts import keeping
-
     try:
         fit = work()
     except KeyboardInterrupt:
@@ -146,10 +144,7 @@ def _told(work: Callable[[], Fitted], out: Path, report: Path | None) -> int:
             print("\nStopped before anything was written.", file=sys.stderr)
         return INTERRUPTED
     if fit.z.shape[1]:
-        with keeping(out) as keep:
-            verdict = fit.diagnose()
-            keep(verdict)
-        print(verdict)
+        print(fit.diagnose())
         print(_summary(fit))
         if report:
             print(f"Report: {fit.report(report, overwrite=True)}")
@@ -285,10 +280,10 @@ class Diagnose:
 
     def run(self) -> int:
         from probgen.run import load
-        from probgen.run.verdicts import keeping
+        from probgen.run.verdicts import keep
 
-        with keeping(self.run_) as keep:
-            verdict = load(self.run_).diagnose()
-            keep(verdict)
+        fit = load(self.run_)
+        verdict = fit.diagnose()
+        keep(fit, verdict)
         print(verdict)
         return verdict.exit_code

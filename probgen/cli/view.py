@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class View:
     """show it in the default browser"""
 
     def run(self) -> int:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
         with self._server() as server, contextlib.suppress(KeyboardInterrupt):
             print(f"{self.folder}: {server.url}   (Ctrl-C ends it)", flush=True)
             if self.open and not _shown(server.url):

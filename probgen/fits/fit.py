@@ -99,10 +99,16 @@ class Fit(Fitted):
         return summary(self, **keywords)
 
     def diagnose(self) -> Any:
-        """The verdict: pass, warn or fail, each finding with its number, its bar and the remedy."""
+        """The verdict: pass, warn or fail, each finding with its number, its bar and the remedy.
+
+        Of a run that this process wrote down it is kept beside it, in verdict.json.
+        """
         from probgen.diagnostics import diagnose
 
-        return diagnose(self)
+        found = vars(self)["_verdict"] = diagnose(self)
+        if self.runner is not None:
+            self.runner.judged(self, found)
+        return found
 
     def plot(self, name: str | None = None, *, var_names: Any = None) -> Any:
         """A picture of the fit, as a matplotlib Figure: `fit.plot().savefig("fit.png")`.

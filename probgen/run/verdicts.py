@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 
+from probgen.fitted import Fitted
 from probgen.run.store import Store
 
 NAME = "verdict.json"
@@ -35,26 +37,21 @@ def written(verdict: Any) -> dict[str, Any]:
     return {"findings": [dataclasses.asdict(f) for f in verdict.findings], "notes": list(verdict.notes)}
 
 
-@contextlib.contextmanager
-def keeping(directory: Path | None) -> Any:
-    """Gives a function that keeps a verdict beside the run of a directory, if the run is still what it was at the start.
-
-    Where the directory cannot be written to, or the run goes on meanwhile, nothing is kept.
-    """
-    before = _stamp(directory)
-
-    def keep(verdict: Any) -> None:
-        if directory and before and before == _stamp(directory):
-            with contextlib.suppress(OSError):
-                Store(directory).write_json(NAME, {"stamp": before, **written(verdict)})
-
-    yield keep
+def keep(fit: Fitted, verdict: Any) -> None:
+    """Keep a verdict beside the run of a fit, where the run is still that of the fit; nothing where it cannot be written."""
+    directory = fit.directory
+    with contextlib.suppress(Exception):  # whatever is wrong with the folder: the verdict itself stands
+        now = stamp(directory) if directory else {}
+        if directory and now["step"] == fit.num_steps and _is(fit, directory) and now == stamp(directory):
+            Store(directory).write_json(NAME, {"stamp": now, **written(verdict)})
 
 
-def _stamp(directory: Path | None) -> dict[str, Any] | None:
-    with contextlib.suppress(Exception):  # a run without a checkpoint, or one that cannot be read
-        return stamp(directory) if directory else None
-    return None
+def _is(fit: Fitted, directory: Path) -> bool:
+    """Whether the last checkpoint of a directory is a fit's state."""
+    state, _ = Store(directory).arrays("state.safetensors")
+    return state.keys() == fit.state.keys() and all(
+        np.array_equal(value, fit.state[key], equal_nan=value.dtype.kind == "f") for key, value in state.items()
+    )
 
 
 def kept(directory: Path, now: Mapping[str, Any]) -> dict[str, Any] | None:

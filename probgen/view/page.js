@@ -183,15 +183,16 @@ function first(name) { return name in NAMES || name.startsWith("z["); }
 function curves(run) {
   const most = run.series.filter(s => first(s.name)), more = run.series.filter(s => !first(s.name));
   if (!run.series.length) return [];
-  return [make("h2", {}, "Curves"), charts(run, most),
+  const chains = run.series[0].values.length;
+  const told = chains > 1 ? `${chains} chains, a line each${run.num_warmup ? "; the dashed line ends warm-up" : ""}. z are the first unknowns, on the real line.` : "";
+  return [make("h2", {}, "Curves"), told && make("p", {class: "soft"}, told), charts(run, most),
     more.length ? make("details", {"data-key": "more", open: !most.length}, make("summary", {}, `${more.length} more`), charts(run, more)) : ""];
 }
 
 function charts(run, series) {
-  const chains = run.series[0].values.length > 1;
   return make("div", {class: "charts"}, series.map(s => {
-    const note = [s.name.startsWith("z[") ? "an unknown on its unconstrained scale" : "", s.every > 1 ? (s.averaged ? `means of ${s.every} steps` : `one of ${s.every} steps`) : "",
-      run.num_warmup && chains ? "the line ends warm-up" : ""].filter(Boolean).join("; ");
+    const note = [s.name.startsWith("z[") ? "unconstrained" : "",
+      s.every > 1 ? (s.averaged ? `means of ${s.every} steps` : `one of ${s.every} steps`) : ""].filter(Boolean).join("; ");
     return chart(NAMES[s.name] || s.name, note, s.values.map(values => ({every: s.every, values})), run.num_warmup);
   }));
 }
@@ -221,26 +222,31 @@ function beside(a, b) {
   const rows = [...new Set([...Object.keys(left), ...Object.keys(right)])].map(k => {
     const differs = JSON.stringify(left[k]) !== JSON.stringify(right[k]);
     return [differs, make("tr", {class: differs ? "differs" : false}, make("th", {scope: "row"}, k), make("td", {}, word(left[k])), make("td", {}, word(right[k])))];
-  }).sort((x, y) => y[0] - x[0]).map(x => x[1]);
-  return make("table", {}, make("thead", {}, make("tr", {}, make("td"), make("th", {scope: "col"}, name(a)), make("th", {scope: "col"}, name(b)))), make("tbody", {}, rows));
+  });
+  const table = chosen => make("table", {class: "two"}, make("thead", {}, make("tr", {}, make("td"), make("th", {scope: "col"}, name(a)),
+    make("th", {scope: "col"}, name(b)))), make("tbody", {}, chosen.map(x => x[1])));
+  const other = rows.filter(x => x[0]), same = rows.filter(x => !x[0]);
+  return [table(other), make("details", {"data-key": "same"}, make("summary", {}, `${same.length} settings are the same`), table(same))];
 }
 
 function common(a, b) {
   const names = a.series.map(s => s.name).filter(n => b.series.some(s => s.name === n) && (!n.startsWith("z[") || a.model === b.model));
   if (!names.length) return [];
   const mean = s => s.values[0].map((_, i) => s.values.reduce((sum, row) => sum + (row[i] ?? NaN), 0) / s.values.length);
-  names.sort((x, y) => first(y) - first(x));
   const many = [a, b].some(run => run.series.some(s => s.values.length > 1));
-  return [make("h2", {}, "Curves"), key([named(a), named(b)]), make("div", {class: "charts"}, names.map(n => {
+  const draw = chosen => make("div", {class: "charts"}, chosen.map(n => {
     const two = [a, b].map(run => run.series.find(s => s.name === n));
-    return chart(NAMES[n] || n, many ? "means over chains" : "", two.filter(s => s.values.length).map((s, i) => ({every: s.every, values: mean(s), colour: i})), 0);
-  }))];
+    return chart(NAMES[n] || n, many ? "means over chains" : "", two.map((s, i) => ({every: s.every, values: mean(s), colour: i})), 0);
+  }));
+  const more = names.filter(n => !first(n));
+  return [make("h2", {}, "Curves"), key([named(a), named(b)]), draw(names.filter(first)),
+    more.length ? make("details", {"data-key": "more"}, make("summary", {}, `${more.length} more`), draw(more)) : ""];
 }
 
 function compared(a, b) {
   document.title = `${named(a)} beside ${named(b)} - probgen`;
   const half = run => make("section", {}, make("h3", {}, named(run)), judgement(run), buttons(run));
-  return [make("p", {}, make("a", {href: "#/", "data-key": "back"}, "\u2190 all runs")), make("h2", {}, "Two runs side by side"), beside(a, b), ...common(a, b),
+  return [make("p", {}, make("a", {href: "#/", "data-key": "back"}, "\u2190 all runs")), make("h2", {}, "Two runs side by side"), ...beside(a, b), ...common(a, b),
     make("h2", {}, "Verdicts"), make("div", {class: "pair"}, half(a), half(b)),
     make("p", {class: "soft"}, "Agreement of their draws, ESS a second and cost: ", make("code", {}, `probgen compare ${a.path} ${b.path}`))];
 }
@@ -248,7 +254,7 @@ function compared(a, b) {
 // ---- what is shown ----------------------------------------------------------------------------------------------------
 
 let last = null;  // the list as it was told, so that filters answer at once
-function again() { if (last && location.hash.replace(/^#\/?$/, "") === "") put(table(last)); }
+function again() { put(table(last)); }
 
 // Put anew, with the focus, the cursor and what was unfolded where they were.
 function put(parts) {
@@ -262,17 +268,18 @@ function put(parts) {
 
 async function look(moved) {
   clearTimeout(timer);
-  const mine = ++turn, [kind, ...ids] = location.hash.replace(/^#\/?/, "").split("/");
+  const [word, ...ids] = location.hash.replace(/^#\/?/, "").split("/"), kind = ids.length === {run: 1, compare: 2}[word] ? word : "";
+  const mine = ++turn;
   let busy = false;
   try {
-    const told = kind ? await Promise.all(ids.slice(0, 2).map(id => ask(`/api/run?id=${id}`))) : await ask("/api/runs");
+    const told = kind ? await Promise.all(ids.map(id => ask(`/api/run?id=${id}`))) : await ask("/api/runs");
     if (mine !== turn) return;
     busy = kind ? told.some(run => run.state === "running" || run.report) : told.runs.some(run => run.state === "running");
     const text = location.hash + JSON.stringify(told);
     if (text !== shown) {
       shown = text;
       if (!kind) { last = told; document.title = "Runs - probgen"; document.getElementById("folder").textContent = told.folder; }
-      put(kind === "compare" && told.length === 2 ? compared(...told) : kind ? page(told[0]) : table(told));
+      put(kind === "compare" ? compared(...told) : kind ? page(told[0]) : table(told));
     }
     document.getElementById("alive").textContent = busy ? "live" : "";
   } catch (error) {
@@ -285,6 +292,7 @@ async function look(moved) {
   timer = setTimeout(look, busy ? SOON : LATER);
 }
 
+document.querySelector(".skip").addEventListener("click", event => { event.preventDefault(); main.focus(); });
 addEventListener("hashchange", () => look(true));
 document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(timer) : look());
 look();
