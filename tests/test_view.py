@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -473,9 +474,8 @@ def test_words_stand_out_in_light_and_dark():
 # ---- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_says_where_and_ends_at_ctrl_c(runs):
-    import signal
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_says_where_and_ends_at_ctrl_c(runs, number):
     code = "import sys; from probgen.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "view", str(runs), "--port", "0"]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -484,7 +484,7 @@ def test_the_command_says_where_and_ends_at_ctrl_c(runs):
         port = int(line.split("127.0.0.1:")[1].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             pass
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, err = child.communicate(timeout=30)
     finally:
         child.kill()

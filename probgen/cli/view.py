@@ -6,6 +6,7 @@ import contextlib
 import errno
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from probgen.view.serving import Server
 
 PORT = 8649  # where none is said
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    """Ctrl-C ends the block in good order, and so does `kill`."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,7 @@ class View:
     """show it in the default browser"""
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
-        with self._server() as server, contextlib.suppress(KeyboardInterrupt):
+        with self._server() as server, _ended():
             print(f"{self.folder}: {server.url}   (Ctrl-C ends it)", flush=True)
             if self.open and not _shown(server.url):
                 print(f"There is no browser to show it in here. Open {server.url} in yours.", file=sys.stderr)

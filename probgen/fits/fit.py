@@ -265,6 +265,12 @@ class Fit(Fitted):
         pick = np.random.default_rng(self.seed if seed is None else seed).choice(weights.size, num_samples, p=weights)
         return {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
 
+    def _repr_html_(self) -> str:
+        """For notebooks: what was run and how far, the verdict where `diagnose` was asked for it, a small picture; see `shown`."""
+        from probgen.fits.shown import shown
+
+        return shown(self)
+
     def __repr__(self) -> str:
         name = getattr(self.model.program, "__name__", "program")
         chains, draws = self.z.shape[:2]
