@@ -78,17 +78,22 @@ def _template() -> Any:
 
 def write(fit: Fitted, path: str | Path, overwrite: bool = False) -> Path:
     """Write the page of a fit; returns its path. See `Page.write`."""
+    return page(fit).write(path, overwrite)
+
+
+def page(fit: Fitted) -> Page:
+    """The page of a fit: its verdict, its numbers and pictures, what was run."""
     verdict = fit.diagnose()
     if isinstance(fit, FittedParameters):
         subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.num_steps} steps, {fit.seconds:.1f} s"
-        return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)]).write(path, overwrite)
+        return Page(_name(fit), subtitle, verdict, [*_of_learned(fit), *_of_run(fit)])
     if isinstance(fit.target, Field):
         subtitle = f"{fit.inference.name} on {fit.target.engine}, {fit.z.shape[1]} pictures, {fit.seconds:.1f} s"
-        return Page(_name(fit), subtitle, verdict, [*_pictured(fit), *_of_run(fit)]).write(path, overwrite)
+        return Page(_name(fit), subtitle, verdict, [*_pictured(fit), *_of_run(fit)])
     chains, length = fit.z.shape[:2] if verdict.findings[0].check != "draws" else (fit.records["z"].shape[0], 0)
     subtitle = f"{fit.inference.name} on {fit.target.engine}, {chains} chains × {length} draws, {fit.seconds:.1f} s"
     sections = [*(_of_draws(fit) if length else ()), *_of_run(fit)]
-    return Page(_name(fit), subtitle, verdict, sections).write(path, overwrite)
+    return Page(_name(fit), subtitle, verdict, sections)
 
 
 def _name(fit: Fitted) -> str:

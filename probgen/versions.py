@@ -5,6 +5,13 @@ from __future__ import annotations
 import contextlib
 
 
+def own() -> str:
+    """The version of probgen itself."""
+    from importlib.metadata import version
+
+    return version("probgen")
+
+
 def versions() -> dict[str, str]:
     """Versions of probgen, Python and the packages that a result depends on."""
     import platform

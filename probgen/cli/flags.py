@@ -18,12 +18,13 @@ from probgen.cli.compare import Compare
 from probgen.cli.evaluate import Evaluate
 from probgen.cli.pages import Plot, Report
 from probgen.cli.runs import Diagnose, Extend, Fit, Resume, Sample
+from probgen.cli.view import View
 from probgen.cli.words import _data, _field_docs, _program
 
 COMMANDS: dict[str, type] = {
     "list": List, "show": Show, "matrix": Matrix, "fit": Fit, "resume": Resume, "extend": Extend,
     "sample": Sample, "diagnose": Diagnose, "evaluate": Evaluate, "compare": Compare,
-    "plot": Plot, "report": Report,
+    "plot": Plot, "report": Report, "view": View,
 }  # fmt: skip
 
 

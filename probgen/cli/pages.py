@@ -72,8 +72,12 @@ def _told(path: Path, shown: bool) -> int:
 
 
 def _opened(path: Path) -> bool:
-    """Whether the default browser took the file; without a display only one that $BROWSER names is asked."""
+    return _shown(path.resolve().as_uri())
+
+
+def _shown(url: str) -> bool:
+    """Whether the default browser took a page; without a display only one that $BROWSER names is asked."""
     import webbrowser
 
     here = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
-    return bool(here) and webbrowser.open(path.resolve().as_uri())
+    return bool(here) and webbrowser.open(url)

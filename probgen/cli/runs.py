@@ -300,7 +300,10 @@ class Diagnose:
 
     def run(self) -> int:
         from probgen.run import load
+        from probgen.run.verdicts import keep
 
-        verdict = load(self.run_).diagnose()
+        fit = load(self.run_)
+        verdict = fit.diagnose()
+        keep(fit, verdict)
         print(verdict)
         return verdict.exit_code

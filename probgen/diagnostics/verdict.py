@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,17 +71,45 @@ class Verdict:
         return "\n".join([self.headline, *map(str, self.findings), *(f"  note  {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td><b>{f.status}</b></td><td>{html.escape(f.check)}</td>"
-            f"<td style='text-align:left'>{html.escape(f.message)}{_html_remedy(f)}</td></tr>"
-            for f in self.findings
+        """For notebooks: the status coloured, a line a finding, what passed folded where something did not."""
+        open_, passed = (
+            [f for f in self.findings if f.status != "pass"],
+            [f for f in self.findings if f.status == "pass"],
         )
-        notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
-        return f"<p><b>{html.escape(self.headline)}</b></p><table>{rows}</table>{notes}"
+        count = self.headline.partition(": ")[2]
+        parts = [f"<p style='margin:.3em 0'>{badge(self.status)} {html.escape(count)}</p>", *map(_line, open_)]
+        if passed:
+            folded = "" if open_ else " open"
+            parts.append(
+                f"<details{folded}><summary>{len(passed)} passed</summary>{''.join(map(_line, passed))}</details>"
+            )
+        parts += [f"<p style='margin:.3em 0'><i>{html.escape(note)}</i></p>" for note in self.notes]
+        return f"<div style='text-align:left'>{''.join(parts)}</div>"
 
 
-def _html_remedy(finding: Finding) -> str:
-    return "" if finding.status == "pass" else f"<br><i>{html.escape(finding.remedy)}</i>"
+# White on these is 5 to 1 or more, in a notebook that is light or dark.
+COLOURS: Mapping[str, str] = {"pass": "#1c6b41", "warn": "#8a5200", "fail": "#b3261e", "none": "#515b69"}
+
+
+def badge(status: str, word: str = "") -> str:
+    """A status as a coloured word of HTML; "none" where nothing is judged."""
+    style = f"background:{COLOURS[status]};color:#fff;padding:.05em .5em;border-radius:.3em;font-weight:600"
+    return f"<span style='{style}'>{html.escape(word or status)}</span>"
+
+
+def unjudged(findings: Sequence[Finding]) -> str:
+    """HTML of what is wrong at first sight, which is no verdict, and of where to have one."""
+    status = Verdict(tuple(findings)).status if findings else "none"
+    word = "not judged yet" if status == "none" else f"not judged yet; at first sight: {status}"
+    told = f"<p style='margin:.3em 0'>{badge(status, word)} <code>fit.diagnose()</code> gives the verdict.</p>"
+    return f"<div style='text-align:left'>{told}{''.join(map(_line, findings))}</div>"
+
+
+def _line(finding: Finding) -> str:
+    remedy = "" if finding.status == "pass" else f"<br><i>&rarr; {html.escape(finding.remedy)}</i>"
+    edge = f"border-left:.25em solid {COLOURS[finding.status]};padding:.1em .6em;margin:.25em 0"
+    name = f"{badge(finding.status)} <b>{html.escape(finding.check)}</b>"
+    return f"<div style='{edge}'>{name} {html.escape(finding.message)}{remedy}</div>"
 
 
 def grade(value: float, warn: float, fail: float) -> Status:

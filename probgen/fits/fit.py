@@ -99,10 +99,16 @@ class Fit(Fitted):
         return summary(self, **keywords)
 
     def diagnose(self) -> Any:
-        """The verdict: pass, warn or fail, each finding with its number, its bar and the remedy."""
+        """The verdict: pass, warn or fail, each finding with its number, its bar and the remedy.
+
+        Of a run that this process wrote down it is kept beside it, in verdict.json.
+        """
         from probgen.diagnostics import diagnose
 
-        return diagnose(self)
+        found = vars(self)["_verdict"] = diagnose(self)
+        if self.runner is not None:
+            self.runner.judged(self, found)
+        return found
 
     def plot(self, name: str | None = None, *, var_names: Any = None) -> Any:
         """A picture of the fit, as a matplotlib Figure: `fit.plot().savefig("fit.png")`.
@@ -258,6 +264,12 @@ class Fit(Fitted):
         weights, _ = smoothed_weights(self)
         pick = np.random.default_rng(self.seed if seed is None else seed).choice(weights.size, num_samples, p=weights)
         return {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was run and how far, the verdict where `diagnose` was asked for it, a small picture; see `shown`."""
+        from probgen.fits.shown import shown
+
+        return shown(self)
 
     def __repr__(self) -> str:
         name = getattr(self.model.program, "__name__", "program")

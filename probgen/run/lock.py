@@ -42,6 +42,41 @@ class RunInUse(OSError):
     """Another process, or another fit of this one, writes to a run's directory."""
 
 
+def held(directory: Path) -> dict[str, Any] | None:
+    """Who writes to a directory, told without touching its lock: None, or pid, host, since, and `alive`, whether it runs still.
+
+    alive is None where that cannot be told: the lock is of another machine, or cannot be read.
+    """
+    try:
+        said = json.loads((directory / NAME).read_text())
+        found = {"pid": int(said["pid"]), "host": str(said["host"]), "since": str(said["since"])}
+        since = (directory / NAME).stat().st_mtime
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):  # in the moment between its making and its writing
+        return {"pid": 0, "host": "", "since": "", "alive": None}
+    return found | {"alive": _lives(found["pid"], since) if found["host"] == socket.gethostname() else None}
+
+
+def _lives(pid: int, since: float) -> bool:
+    """Whether a process of this machine runs that was there at a time, in seconds since 1970."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError):  # no Linux
+        return True
+    age = up - int(fields[18]) / os.sysconf("SC_CLK_TCK")
+    return state not in "ZX" and time.time() - age <= since + 2.0
+
+
 class Lock:
     """`with Lock(directory): ...`; raises RunInUse, naming the holder. The directory must exist."""
 

@@ -26,7 +26,7 @@ from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
 from probgen.programs.pinned import pins
-from probgen.run import starts
+from probgen.run import starts, verdicts
 from probgen.run.store import Store
 from probgen.target import Bounded, Diffused, Generative, Implicit, Target
 
@@ -104,6 +104,11 @@ class Runner:
     fit: Callable[..., Fit]
     save: Callable[..., None]
 
+    def judged(self, fit: Fit, verdict: Any) -> None:
+        """Keep the verdict on a fit beside the run that this process wrote; one that was loaded is only read."""
+        if vars(fit).get("_written"):
+            verdicts.keep(fit, verdict)
+
 
 RUNNER = Runner()
 
@@ -132,7 +137,9 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
         run.seconds = time.perf_counter() - begun
     if run.store and answer:
         run.store.put("answer", answer)
-    return settled(run.result(answer))
+    fit = settled(run.result(answer))
+    vars(fit)["_written"] = run.store is not None
+    return fit
 
 
 def settled(fit: Fit) -> Fit:

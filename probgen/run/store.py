@@ -6,6 +6,7 @@
     state.safetensors     the kernel's state after the last committed step
     starts.safetensors    where the starting paths ended
     answer.safetensors    what a learner read off its final state
+    verdict.json          what a command judged of it, and of which state
     lock                  who is writing, while somebody is
 
 A segment is on disk before the state that counts it: a kill at any moment leaves a state whose segments are all whole,
@@ -109,7 +110,11 @@ class Store:
 
     def rewrite(self, record: Mapping[str, Any]) -> None:
         """Another run.json in place of the one that is there."""
-        self._write("run.json", json.dumps(record, indent=1).encode())
+        self.write_json("run.json", record)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """A file of JSON, in place of one that is there."""
+        self._write(name, json.dumps(content, indent=1).encode())
 
     def remove(self) -> None:
         """Remove a run that could not begin."""
