@@ -137,13 +137,13 @@ def test_what_is_half_written_is_gone_on_with_and_what_changed_is_fitted_anew(sw
 # ---- workers that die ------------------------------------------------------------------------------------------------
 
 
-def killer(folder, killed):
-    """Kills the worker that writes a run, once it has made a checkpoint."""
+def killer(folder, killed, of=lambda pid: pid):
+    """Kills the worker that writes a run, or another process by its number, once there is a checkpoint."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not killed:
         for lock in folder.glob("*/lock"):
             if (lock.parent / "state.safetensors").exists():
-                killed.append(json.loads(lock.read_text())["pid"])
+                killed.append(of(json.loads(lock.read_text())["pid"]))
                 os.kill(killed[0], signal.SIGKILL)
                 return
         time.sleep(0.01)
@@ -163,14 +163,18 @@ def test_a_killed_worker_loses_nothing(tmp_path):
 
 
 def test_what_kills_two_workers_is_an_error_and_the_others_go_on(tmp_path):
-    data = {"deadly": {**DATA, "deadly": True}, "fine": DATA}
+    data = {"killing": {**DATA, "deadly": True}, "fine": DATA}
     found = pg.sweep(line, data=data, seeds=[0], out=tmp_path, num_workers=1, num_warmup=100, **QUICK)
-    assert found.data.values.tolist() == ["deadly", "fine"]
-    assert found.status.sel(data="deadly").item() == "error"
-    assert "killed by SIGKILL" in found.error.sel(data="deadly").item()
-    assert np.isnan(found.r_hat.sel(data="deadly"))
+    assert found.data.values.tolist() == ["killing", "fine"]
+    assert found.status.sel(data="killing").item() == "error"
+    assert "killed by SIGKILL" in found.error.sel(data="killing").item()
+    assert np.isnan(found.r_hat.sel(data="killing"))
     assert found.error.sel(data="fine").item() == ""
     assert found.status.sel(data="fine").item() != "error"
+
+
+def normal(x):
+    numpyro.sample("x", dist.Normal(numpyro.sample("m", dist.Normal(0.0, 1.0)), 1.0), obs=x)
 
 
 SCRIPT = """
@@ -178,10 +182,10 @@ import sys
 import probgen as pg
 import numpyro, numpyro.distributions as dist
 
-def program(x):
+def normal(x):
     numpyro.sample("x", dist.Normal(numpyro.sample("m", dist.Normal(0.0, 1.0)), 1.0), obs=x)
 
-pg.sweep(program, data={"x": 1.0}, inference="random_walk", num_samples=10**9, num_chains=1, seeds=2, out="runs", num_workers=2)
+pg.sweep(normal, data={"x": 1.0}, inference="random_walk", num_samples=10**9, num_chains=1, seeds=2, out="runs", num_workers=2)
 """
 
 
@@ -203,7 +207,7 @@ def test_ctrl_c_stops_all_workers_and_leaves_runs(tmp_path):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     for run in tmp_path.glob("runs/*/run.json"):
-        there = pg.load(run.parent)  # of a program in __main__ of another process
+        there = pg.load(run.parent, normal)  # not by its file, which would run the script again
         assert not there.complete
         assert there.num_steps > 0
         assert np.isfinite(there.records["z"]).all()
@@ -262,10 +266,23 @@ def test_data_of_the_program_are_one_data_set():
 
 
 def test_coordinates_are_as_given():
-    axes = grid(line, {"a": np.logspace(-2, 0, 3), "b": [True, False], "c": [None, 2], "d": [(1, 2), (3,)]}, DATA, "nuts", 1, {}).axes
+    axes = grid(
+        line, {"a": np.logspace(-2, 0, 3), "b": [True, False], "c": [None, 2], "d": [(1, 2), (3,)]}, DATA, "nuts", 1, {}
+    ).axes
     labels = {axis.name: axis.labels for axis in axes}
-    assert labels == {"a": (0.01, 0.1, 1.0), "b": (True, False), "c": ("None", "2"), "d": ("(1, 2)", "(3,)"), "seed": (0,)}
-    assert dict(zip("abcd", (axis.values[-1] for axis in axes), strict=False)) == {"a": 1.0, "b": False, "c": 2, "d": (3,)}
+    assert labels == {
+        "a": (0.01, 0.1, 1.0),
+        "b": (True, False),
+        "c": ("None", "2"),
+        "d": ("(1, 2)", "(3,)"),
+        "seed": (0,),
+    }
+    assert dict(zip("abcd", (axis.values[-1] for axis in axes), strict=False)) == {
+        "a": 1.0,
+        "b": False,
+        "c": 2,
+        "d": (3,),
+    }
 
 
 def test_no_figure_has_the_name_of_a_setting():

@@ -68,7 +68,11 @@ def _as_first(first: Asked, point: Point) -> Asked:
     """The same on the same target, with other settings."""
     own = {k: v for k, v in point.settings.items() if k not in READING}
     algorithm = catalog.inference(first.algorithm, own)
-    record = {**first.record, "seed": point.seed, "inference": {"name": algorithm.name, "settings": algorithm.settings()}}
+    record = {
+        **first.record,
+        "seed": point.seed,
+        "inference": {"name": algorithm.name, "settings": algorithm.settings()},
+    }
     return Asked(first.inference, algorithm, seal.resealed(record))
 
 
@@ -89,7 +93,9 @@ def differences(directory: Path, asked: Asked) -> list[str]:
         record = Store(directory).record()
     except CorruptRun:  # told where it is gone on with
         return []
-    return seal.between(record, asked.record) if "seal" in record else ["it was written by a version that kept no trace"]
+    return (
+        seal.between(record, asked.record) if "seal" in record else ["it was written by a version that kept no trace"]
+    )
 
 
 def refuse(folder: Path, changed: Mapping[Point, list[str]]) -> None:

@@ -65,6 +65,9 @@ def _work(jobs: queue.SimpleQueue[Any], outbox: Any) -> None:
     if task is None:
         return
     try:
+        wide, task = pickle.loads(task)
+        if wide is not None:
+            os.environ["JAX_ENABLE_X64"] = str(int(wide))  # read where JAX is loaded
         task = pickle.loads(task)
     except Exception as error:
         _answer(outbox, (UNREADABLE, f"{type(error).__name__}: {error}"))
@@ -79,5 +82,3 @@ def _work(jobs: queue.SimpleQueue[Any], outbox: Any) -> None:
 def _answer(outbox: Any, message: Any) -> None:
     pickle.dump(message, outbox)
     outbox.flush()
-
-

@@ -29,7 +29,7 @@ def figures(fit: Fitted, verdict: Verdict) -> dict[str, Any]:
     return {k: v if k in WORDS else float(v) for k, v in found.items() if k in MEANINGS}
 
 
-def _further(fit: Fitted) -> Iterator[tuple[str, float]]:
+def _further(fit: Fitted) -> Iterator[tuple[str, Any]]:
     records, answer = fit.records, fit.answer
     if "diverging" in records:
         yield "divergences", np.sum(records["diverging"][:, fit.num_warmup :])

@@ -161,7 +161,9 @@ def _inferences(inference: Any) -> dict[Any, Any]:
     if bad := [name for name in names if not isinstance(name, str)]:
         raise TypeError(f"inference has {bad[0]!r}; expected names or settings objects, such as 'nuts'.")
     if any(names.count(name) > 1 for name in names):
-        raise ValueError(f"inference has {', '.join(names)}: give each a name of its own, {{'short': ..., 'long': ...}}.")
+        raise ValueError(
+            f"inference has {', '.join(names)}: give each a name of its own, {{'short': ..., 'long': ...}}."
+        )
     return _named("inference", dict(zip(names, inference, strict=True)))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,11 +28,20 @@ def pickled(task: Task) -> bytes:
     task = task._replace(datas={k: _plain(v) for k, v in task.datas.items()})
     try:
         with _by_value(cloudpickle):
-            return cloudpickle.dumps(task)
+            return pickle.dumps((_wide(), cloudpickle.dumps(task)))
     except Exception as error:  # whatever an object says that cannot be pickled
         raise TypeError(
             f"The program, its data or its settings cannot be sent to worker processes: {error}.\n{REMEDY}"
         ) from error
+
+
+def _wide() -> bool | None:
+    """Whether JAX is in double precision here; None where it is not loaded. Arrays are read in the precision of their reader."""
+    if "jax" not in sys.modules:
+        return None
+    from probgen import runtime
+
+    return runtime.wide()
 
 
 @contextmanager
@@ -56,10 +66,11 @@ def _nowhere(name: str, module: Any) -> bool:
 
 def _plain(data: Any) -> Any:
     """Data with JAX's arrays as NumPy's: they are read in the precision that another process has."""
-    if isinstance(data, Mapping) and type(data) is dict:
+    if type(data) is dict:
         return {k: _plain(v) for k, v in data.items()}
     if type(data) in (list, tuple):
-        return type(data)(map(_plain, data))
+        each = [_plain(v) for v in data]
+        return each if type(data) is list else tuple(each)
     return np.asarray(data) if type(data).__module__.startswith("jaxlib") and _is_numbers(data) else data
 
 

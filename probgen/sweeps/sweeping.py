@@ -6,7 +6,7 @@ import contextlib
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from probgen import machine, watch
 from probgen.data.whole_numbers import whole
 from probgen.run import suggestions
 from probgen.run.conditioning import Program
-from probgen.sweeps import asking, sending, table
+from probgen.sweeps import asking, clusters, sending, table
 from probgen.sweeps.asking import Asked
 from probgen.sweeps.fitting import Job, Outcome, read
 from probgen.sweeps.grid import Point, grid
@@ -60,6 +60,10 @@ def sweep(
     figures of the fits; what a fit raises is an error there. Raises what is wrong with all of them before anything is fitted;
     ChangedRun where runs are there of something else. Ctrl-C stops all workers and raises; the same call again goes on.
     """
+    if client is not None:
+        clusters.check(client)
+        if num_workers is not None:
+            raise TypeError("num_workers is of this machine; a client has its own workers.")
     plan = grid(program, settings, data, inference, seeds, fixed)
     chosen, folder = _chosen(plan.points, part), Path(out)
     workers = _count("num_workers", num_workers)
@@ -74,9 +78,7 @@ def sweep(
         folder.mkdir(parents=True, exist_ok=True)
         sent = sending.pickled(asking.task(program, plan, asked, fixed))
         if client is not None:
-            from probgen.sweeps.clusters import on_dask
-
-            results = on_dask(client, sent, jobs, folder, threads or 1)
+            results = clusters.on_dask(client, sent, jobs, folder, threads or 1)
         else:
             results = _here(sent, jobs, folder, *_shares(workers, threads, len(jobs)))
         with contextlib.closing(results) as each:
@@ -124,18 +126,22 @@ def _jobs(
         if point not in changed and (found := read(where)):
             done[point] = found
         else:
-            jobs[point] = Job(str(where), point.data, point.inference, point.settings, point.seed, point in changed)
+            jobs[point] = Job(
+                str(where.absolute()), point.data, point.inference, point.settings, point.seed, point in changed
+            )
     return jobs, done
 
 
 def _as_asked(directory: Path, asked: Asked, outcome: Outcome) -> Outcome:
     """The outcome; an error where what a worker fitted is not what was asked for here, as of a module that was edited."""
-    told = asking.differences(directory, asked) if outcome.status != "error" else []
-    if told:
-        return outcome._replace(
-            status="error", error=f"The worker fitted something else than this process has: {'; '.join(told)}"
-        )
-    return outcome
+    if outcome.status == "error":
+        return outcome
+    told = f"The run is not in {directory}: is out a folder that all workers share?"
+    if (directory / "run.json").exists():
+        if not (changed := asking.differences(directory, asked)):
+            return outcome
+        told = f"The worker fitted something else than this process has: {'; '.join(changed)}"
+    return outcome._replace(status="error", error=told)
 
 
 class _Told:
@@ -160,7 +166,7 @@ class _Told:
 
 def _here(
     task: bytes, jobs: Mapping[Point, Job], folder: Path, workers: int, threads: int
-) -> Iterator[tuple[Point, Outcome]]:
+) -> Generator[tuple[Point, Outcome], None, None]:
     """The outcomes of jobs as they come, by worker processes of this machine."""
     crew, left, found = Crew(task, threads, folder / "workers.log"), queue.SimpleQueue(), queue.SimpleQueue()
     for item in jobs.items():

@@ -38,10 +38,6 @@ def environment(num_threads: int, given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a worker: so many threads for every library, memory of an accelerator taken as it is needed."""
     found = {**given, **dict.fromkeys(THREADS, str(num_threads))}
     found.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if "jax" in sys.modules:
-        from probgen import runtime
-
-        found["JAX_ENABLE_X64"] = str(int(runtime.wide()))  # arrays in what is sent keep their precision
     return found
 
 
@@ -127,6 +123,8 @@ class Crew:
         told = ""
         for _ in range(TRIES):
             worker = self._taken()
+            if worker is None:
+                return Outcome(STOPPED)
             try:
                 found = worker.run(job)
                 if found.status != STOPPED or self._over:
@@ -137,8 +135,6 @@ class Crew:
             except Died as died:
                 told = str(died)
                 self._put(worker, free=False)
-                if self._over:
-                    break
             except BaseException:
                 self._put(worker, free=False)
                 worker.stop()
@@ -146,10 +142,11 @@ class Crew:
             job = job._replace(anew=False)  # it goes on from the checkpoint
         return Outcome("error", f"{told}, {TRIES} times. What it said: {self.log}")
 
-    def _taken(self) -> Worker:
+    def _taken(self) -> Worker | None:
+        """A worker that has nothing to do, or a new one; None where all have been stopped."""
         with self._lock:
             if self._over:
-                raise KeyboardInterrupt
+                return None
             while self._free:
                 worker = self._free.pop()
                 if worker.alive:
