@@ -17,6 +17,7 @@ _WORDS = {
     "extend": "probgen.run.longer",
     "compare": "probgen.comparison",
     "sbc": "probgen.calibration",
+    "sweep": "probgen.sweeps.sweeping",
     "evaluate": "probgen.evaluate",
     "matrix": "probgen.run.offers",
     "Model": "probgen.model",
@@ -48,6 +49,7 @@ __all__ = [
     "product",
     "resume",
     "sbc",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from probgen.run import resume as resume
     from probgen.run.longer import extend as extend
     from probgen.run.offers import matrix as matrix
+    from probgen.sweeps.sweeping import sweep as sweep
 
 
 def __getattr__(name: str) -> Any:

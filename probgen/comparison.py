@@ -125,15 +125,15 @@ def compare(fits: Mapping[str, Fitted], loo: bool = False) -> Comparison:
         )
     verdicts = {name: fit.diagnose() for name, fit in fits.items()}
     found = {name: _usable(fit) for name, fit in fits.items()}
-    costs = {name: _cost(fit, found[name]) | _of_samples(verdicts[name]) for name, fit in fits.items()}
-    reference = max(fits, key=lambda name: _merit(fits[name], verdicts[name], costs[name]))
+    told = {name: costs(fit, verdicts[name], found[name]) for name, fit in fits.items()}
+    reference = max(fits, key=lambda name: _merit(fits[name], verdicts[name], told[name]))
     rows = {
         name: {
             "verdict": verdicts[name].status,
             **_agreement(found[name], found[reference], name == reference, _angles(fits[name])),
             **cost,
         }
-        for name, cost in costs.items()
+        for name, cost in told.items()
     }
     return Comparison(_table(rows), reference, fits, verdicts, _loo(fits) if loo else None)
 
@@ -200,6 +200,11 @@ def _usable(fit: Fitted) -> Scalars:
 def _merit(fit: Fitted, verdict: Verdict, cost: Mapping[str, float]) -> tuple[int, bool, float]:
     merit = cost.get("log_prob", -cost["told_apart"] if "told_apart" in cost else cost["min_ess"])
     return -SEVERITY[verdict.status], not isinstance(fit.inference, Learner), np.nan_to_num(merit, nan=-np.inf)
+
+
+def costs(fit: Fitted, verdict: Verdict, found: Scalars | None = None) -> dict[str, Any]:
+    """What a fit cost and what came of it, by the names in `COLUMNS`: what can be told without another fit."""
+    return _cost(fit, _usable(fit) if found is None else found) | _of_samples(verdict)
 
 
 def _cost(fit: Fitted, found: Scalars) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import os
 
 
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use; at most PROBGEN_CORES, where that is set."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("PROBGEN_CORES", "")
+    return min(found, int(asked)) if asked.isdecimal() and int(asked) else found
 
 
 def accelerator() -> bool:

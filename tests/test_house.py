@@ -83,7 +83,7 @@ def arrows() -> dict[str, set[str]]:
 ORDER = (
     "runtime machine pools watch versions measures target algorithm model catalog datasets data programs distributions",
     "nets", "fitted", "engine", "evaluate", "models inference", "diagnostics", "pictures", "report", "fits", "run",
-    "comparison calibration view", "cli", "probgen",
+    "comparison calibration view", "sweeps", "cli", "probgen",
 )  # fmt: skip
 IGNORED = r"# *(type|pyright): *(ignore|basic|standard|strict|report)|no_type_check"
 FLOORS = {word: floor for floor, line in enumerate(ORDER) for word in line.split()}

@@ -3,8 +3,8 @@
     log p(x) = -1/2 |G(x) - G(style)|^2 / (s |G(style)|)^2 - 1/2 |D(x) - D(content)|^2 / c^2 + log N(x; 1/2, 5) - log Z
 
 A Gibbs law. G are correlations of responses to filters on the finest `scales` scales: which go together, and not where. D is the
-picture beyond them, halved `scales` times. `style_sd` is s, a share; `content_sd` c, in units of brightness. "map" finds a mode, as the
-papers do; "mala" and "nuts" draw from the law. Pixels may leave 0 to 1 by a little.
+picture beyond them, halved `scales` times. `style_sd` is s, a share; `content_sd` c, in units of brightness. "map" finds a mode, as
+the papers do; "mala" and "nuts" draw from the law. Pixels may leave 0 to 1 by a little.
 Shapes: content, style: (height, width) or (height, width, 3), from 0 to 1, of any two sizes; x: the content's;
 filters: (side, side, channel, filter), by default 32 at random.
 Gatys, Ecker and Bethge 2015, 2016 (arXiv:1505.07376, arXiv:1508.06576); filters at random: Ustyuzhaninov, Brendel, Gatys and Bethge

@@ -67,6 +67,21 @@ def changes(record: Mapping[str, Any], target: Any, arrays: Mapping[str, np.ndar
     return found + list(_changed_density(seal, _probed(target), target.precision, record))
 
 
+def between(record: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In words, what of a run is other than in another one, from what is written of both when they begin."""
+    was, now = record["seal"], other["seal"]
+    found = [
+        f"the setting {k} (there {was['settings'].get(k, 'absent')}, now {now['settings'].get(k, 'absent')})"
+        for k in sorted({**was["settings"], **now["settings"]})
+        if was["settings"].get(k) != now["settings"].get(k)
+    ]
+    data = sorted(k for k in {**was["data"], **now["data"]} if was["data"].get(k) != now["data"].get(k))
+    found += [f"the data {', '.join(data)}"] if data else []
+    if was["sites"] != now["sites"]:
+        return [*found, f"the program's unknowns (there {', '.join(was['sites'])}, now {', '.join(now['sites'])})"]
+    return found if data else found + list(_changed_density(was, now["density"], other["precision"], record))
+
+
 def _sites(target: Any) -> dict[str, list[int]]:
     """The unknowns, whose order and shapes the draws have."""
     return {site.name: list(site.shape) for site in target.sites if site.kind == "latent"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,24 @@ def reference(program: Program, function: Callable[..., Any]) -> dict[str, str]:
     if _at(where, label) is not function:  # a partial, a callable object, a decorated function
         label = next((key for key, value in vars(where).items() if value is function), "") if where else ""
     return {"module": module, "file": str(Path(file).resolve()) if file else "", "name": label}
+
+
+_known: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar("known", default=None)
+
+
+@contextlib.contextmanager
+def known_as(found: Mapping[str, Any]) -> Iterator[None]:
+    """For the time of the block programs are found again so: in a worker process, where they lie as they were sent."""
+    token = _known.set(found)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def references(program: Program, model: Model) -> dict[str, Any]:
+    """How to find a program again, with its guide and its critic."""
+    return dict(_known.get() or reference(program, model.program) | companions(program, model))
 
 
 COMPANIONS = ("guide", "critic")

@@ -18,7 +18,7 @@ from probgen.model import Model
 from probgen.programs import arguments
 from probgen.programs.arguments import Arranged
 from probgen.run.conditioning import Program, apart, arranged_as, conditioned, declared, model_of
-from probgen.run.programs import COMPANIONS, companions, find_program, reference
+from probgen.run.programs import COMPANIONS, find_program, references
 from probgen.run.runner import Run, scope_of
 from probgen.run.store import Store
 from probgen.target import START, Generative, Target
@@ -54,7 +54,7 @@ def record_of(
     layout = arguments.written(model.program.layout) if isinstance(model.program, Arranged) else None
     record = {
         "probgen": versions()["probgen"],
-        "program": reference(program, model.program) | companions(program, model),
+        "program": references(program, model),
         "engine": target.engine,
         "by_row": model.by_row,
         "dims": {k: list(v) for k, v in model.dims.items()},

@@ -1,0 +1,124 @@
+"""What a sweep is asked for, checked before any fit: programs on their data, settings, and runs that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from probgen import catalog, run
+from probgen.algorithm import Inference
+from probgen.fits import seal
+from probgen.run.record import record_of
+from probgen.run.store import CorruptRun, Store
+from probgen.sweeps.fitting import Task
+from probgen.sweeps.grid import Grid, Point
+from probgen.target import Target
+
+READING = ("precision", "engine", "by_row", "guide")  # words of `pg.fit` that say how the program is read
+
+
+class Asked(NamedTuple):
+    """What all points of one data set, one inference and one reading of the program have in common.
+
+    inference: what `pg.fit` is given; algorithm: what that means here; record: what the first of them writes down of its run.
+    """
+
+    inference: Any
+    algorithm: Inference
+    record: Mapping[str, Any]
+
+
+def key_of(point: Point) -> tuple[Any, ...]:
+    """Which points have it in common."""
+    return (point.data, point.inference, *(repr(point.settings.get(word)) for word in READING))
+
+
+def checked(program: Any, grid: Grid, points: Sequence[Point], fixed: Mapping[str, Any]) -> dict[Point, Asked]:
+    """What every point asks for; raises what `pg.fit` would raise before it compiles, with the point that it is about."""
+    if isinstance(program, Target):
+        raise TypeError("sweep is for programs; this is a learned model with data.")
+    if "init" in fixed:
+        raise TypeError("sweep takes no init: each of its fits begins as pg.fit does by itself.")
+    found: dict[tuple[Any, ...], Asked] = {}
+    asked: dict[Point, Asked] = {}
+    for point in points:
+        try:
+            first = found.get(key_of(point))
+            one = _first(program, grid, point, fixed) if first is None else _as_first(first, point)
+        except (TypeError, ValueError, LookupError, ImportError) as error:
+            error.add_note(f"The first fit of the sweep that it is about: {point.words}.")
+            raise
+        found.setdefault(key_of(point), one)
+        asked[point] = one
+    return asked
+
+
+def _first(program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any]) -> Asked:
+    data, inference = grid.datas[point.data], grid.inferences[point.inference]
+    words = {**fixed, **point.settings}
+    if inference == "auto":
+        said = {k: words[k] for k in (*READING, "args", "kwargs") if k in words}
+        inference = run.default_algorithm(program, data, **said)
+    algorithm, _, precision, model, target = run.asked(program, data, inference, **words)
+    return Asked(inference, algorithm, record_of(program, model, algorithm, target, point.seed, precision))
+
+
+def _as_first(first: Asked, point: Point) -> Asked:
+    """The same on the same target, with other settings."""
+    own = {k: v for k, v in point.settings.items() if k not in READING}
+    algorithm = catalog.inference(first.algorithm, own)
+    record = {
+        **first.record,
+        "seed": point.seed,
+        "inference": {"name": algorithm.name, "settings": algorithm.settings()},
+    }
+    return Asked(first.inference, algorithm, seal.resealed(record))
+
+
+# ---- runs that are there already -------------------------------------------------------------------------------------
+
+
+def others(folder: Path, asked: Mapping[Point, Asked]) -> dict[Point, list[str]]:
+    """Of points whose folder holds a run of something else: what is other there."""
+    found = {point: differences(folder / point.folder, one) for point, one in asked.items()}
+    return {point: told for point, told in found.items() if told}
+
+
+def differences(directory: Path, asked: Asked) -> list[str]:
+    """What a run on disk has other than what is asked for; empty where there is none, or where it cannot be read."""
+    if not (directory / "run.json").exists():
+        return []
+    try:
+        record = Store(directory).record()
+    except CorruptRun:  # told where it is gone on with
+        return []
+    return (
+        seal.between(record, asked.record) if "seal" in record else ["it was written by a version that kept no trace"]
+    )
+
+
+def refuse(folder: Path, changed: Mapping[Point, list[str]]) -> None:
+    """Raise ChangedRun, naming runs that are of something else, and what that is."""
+    if not changed:
+        return
+    lines = list(_told(changed))
+    raise seal.ChangedRun(
+        f"{folder} holds runs of something else ({len(changed)}), by what changed since:\n" + "\n".join(lines) + "\n"
+        "Put it back, choose another out, or pass overwrite=True to fit these anew."
+    )
+
+
+def _told(changed: Mapping[Point, list[str]]) -> Iterator[str]:
+    most = 3
+    for point, told in list(changed.items())[:most]:
+        yield f"  {point.folder}: {'; '.join(told)}"
+    if len(changed) > most:
+        yield f"  and {len(changed) - most} more"
+
+
+def task(program: Any, grid: Grid, asked: Mapping[Point, Asked], fixed: Mapping[str, Any]) -> Task:
+    """What all of them share."""
+    inferences = {(point.data, point.inference): one.inference for point, one in asked.items()}
+    references = {point.data: one.record["program"] for point, one in asked.items()}
+    return Task(program, grid.datas, inferences, fixed, references)

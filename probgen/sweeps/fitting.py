@@ -1,0 +1,138 @@
+"""One fit of a sweep, where it is made: begun, gone on with or read again; judged; its figures written beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from probgen.data.fixed import LOST
+from probgen.fits.fit import Fit
+from probgen.run import fit, programs, resume
+from probgen.run.conditioning import declared
+from probgen.run.lock import RunInUse
+from probgen.run.store import Store
+from probgen.versions import versions
+
+STOPPED = "stopped"  # the status of a fit that was interrupted
+NOTE = "sweep.json"  # in a run's directory
+PATIENCE = 60.0  # seconds that a directory may be held by a worker that is ending
+
+
+class Task(NamedTuple):
+    """What all fits of a sweep share.
+
+    datas: by label; inferences: by the labels of data and inference; fixed: further words of `pg.fit`; references: how the
+    program is found again, by the label of the data.
+    """
+
+    program: Any
+    datas: Mapping[Any, Any]
+    inferences: Mapping[Any, Any]
+    fixed: Mapping[str, Any]
+    references: Mapping[Any, Mapping[str, Any]]
+
+
+class Job(NamedTuple):
+    """One fit. anew: whether a run that is there is replaced."""
+
+    path: str
+    data: Any
+    inference: Any
+    settings: Mapping[str, Any]
+    seed: int
+    anew: bool = False
+
+
+class Outcome(NamedTuple):
+    """status: pass, warn, fail, error, or stopped; error: why there is no verdict."""
+
+    status: str
+    error: str = ""
+    seconds: float = float("nan")
+    figures: Mapping[str, Any] = {}
+
+
+def outcome(task: Task, job: Job) -> Outcome:
+    """The outcome of one fit; what it raises is an outcome as well."""
+    try:
+        done = _done(task, job)
+        return judged(done) if done.complete else Outcome(STOPPED, seconds=done.seconds)
+    except (Exception, SystemExit) as error:
+        return Outcome("error", said(error))
+
+
+def said(error: BaseException) -> str:
+    """An error in words, with its kind where its words do not say it."""
+    text = str(error).strip()
+    return text if text and isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _done(task: Task, job: Job) -> Fit:
+    """The fit; waits for a worker that held its directory and is ending."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _fitted(task, job)
+        except RunInUse:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _fitted(task: Task, job: Job) -> Fit:
+    with programs.known_as(task.references[job.data]):
+        if (Path(job.path) / "run.json").exists() and not job.anew:
+            return resume(job.path, _declared(task), data=_lost(task, job), progress=False)
+        return fit(
+            task.program, task.datas[job.data], task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
+            overwrite=job.anew, progress=False, **{**task.fixed, **job.settings},
+        )  # fmt: skip
+
+
+def _declared(task: Task) -> Any:
+    """The program with its guide, which may be one that cannot be imported again."""
+    guide = task.fixed.get("guide")
+    return declared(task.program, guide if callable(guide) else None, None)
+
+
+def _lost(task: Task, job: Job) -> Any:
+    """The data, where what is on disk does not hold all of them, such as functions of a notebook."""
+    kinds = [v.get("fixed") for v in Store(job.path).record()["static"].values() if isinstance(v, dict)]
+    given = task.datas[job.data]
+    return given if LOST in kinds and isinstance(given, Mapping) else None
+
+
+def judged(done: Fit) -> Outcome:
+    """The verdict's status and the figures, written beside the run."""
+    from probgen.sweeps.figures import figures
+
+    try:
+        verdict = done.diagnose()
+        found = Outcome(verdict.status, "", done.seconds, figures(done, verdict))
+    except Exception as error:
+        return Outcome("error", f"It was fitted, but cannot be judged: {said(error)}", done.seconds)
+    if done.directory:
+        write(done.directory, found, done.num_steps)
+    return found
+
+
+def write(directory: Path, found: Outcome, num_steps: int) -> None:
+    """Beside a run what was found of it, in one move of the file system."""
+    said = {"probgen": versions()["probgen"], "num_steps": num_steps, **found._asdict()}
+    scratch = directory / f"{NOTE}.{os.getpid()}.part"
+    scratch.write_text(json.dumps(said, indent=1))
+    os.replace(scratch, directory / NOTE)
+
+
+def read(directory: Path) -> Outcome | None:
+    """What was found of a run; None where it is not there, or was told by another version."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads((directory / NOTE).read_text())
+        if told.pop("probgen") == versions()["probgen"] and told.pop("num_steps") >= 0:
+            return Outcome(**told)
+    return None

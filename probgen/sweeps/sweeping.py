@@ -1,0 +1,205 @@
+"""`pg.sweep`: fits of a grid of settings side by side, each a run on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probgen import machine, watch
+from probgen.data.whole_numbers import whole
+from probgen.run import suggestions
+from probgen.run.conditioning import Program
+from probgen.sweeps import asking, clusters, sending, table
+from probgen.sweeps.asking import Asked
+from probgen.sweeps.fitting import Job, Outcome, read
+from probgen.sweeps.grid import Point, grid
+from probgen.sweeps.workers import Crew, Unreadable
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@watch.interruptible()
+def sweep(
+    program: Program,
+    settings: Mapping[str, Sequence[Any]] | None = None,
+    data: Any = None,
+    inference: Any = suggestions.AUTO,
+    *,
+    seeds: int | Sequence[int] = range(3),
+    out: str | Path = "runs/sweep",
+    client: Any = None,
+    num_workers: int | None = None,
+    num_threads: int | None = None,
+    part: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    **fixed: Any,
+) -> xr.Dataset:
+    """Fit a program at every point of a grid, side by side, and tell what came of each.
+
+    program: as in `pg.fit`. settings: lists by the names of settings, {"num_warmup": [100, 500]}: each is a dimension.
+    data: as in `pg.fit`; a list of such, or a dictionary of them by names that are none of the program's, is a dimension.
+    inference: as in `pg.fit`; a list, or a dictionary of them by name, is a dimension.
+    seeds: how many, from 0, or a list: the last dimension.
+    out: the folder of the runs, one each. The same sweep again reuses what is done and goes on with what is not.
+    client: a client of dask.distributed, on whose workers it runs; they share the folder `out`.
+    num_workers: fits at once, each in a process of its own; by default as many as there are cores, on an accelerator 1.
+    num_threads: of each fit; by default its share of the cores, on dask 1.
+    part: (i, n), the i-th of n parts of the grid, from 1: for machines that share nothing but the folder.
+    overwrite: fit anew what is there of another program, other data or other settings.
+    progress: a line on stderr for every fit that is done.
+    fixed: what is the same for all fits, as in `pg.fit`: settings, guide, precision, args, ...
+
+    Returns an xarray.Dataset with a dimension for every axis: `status` (pass, warn, fail, error), `error`, `seconds`, `run`, and
+    figures of the fits; what a fit raises is an error there. Raises what is wrong with all of them before anything is fitted;
+    ChangedRun where runs are there of something else. Ctrl-C stops all workers and raises; the same call again goes on.
+    """
+    if client is not None:
+        clusters.check(client)
+        if num_workers is not None:
+            raise TypeError("num_workers is of this machine; a client has its own workers.")
+    plan = grid(program, settings, data, inference, seeds, fixed)
+    chosen, folder = _chosen(plan.points, part), Path(out)
+    workers = _count("num_workers", num_workers)
+    threads = _count("num_threads", num_threads)
+    asked = asking.checked(program, plan, chosen, fixed)
+    changed = asking.others(folder, asked)
+    if not overwrite:
+        asking.refuse(folder, changed)
+    jobs, done = _jobs(folder, asked, changed)
+    tell = _Told(len(asked), len(done), progress)
+    if jobs:
+        folder.mkdir(parents=True, exist_ok=True)
+        sent = sending.pickled(asking.task(program, plan, asked, fixed))
+        if client is not None:
+            results = clusters.on_dask(client, sent, jobs, folder, threads or 1)
+        else:
+            results = _here(sent, jobs, folder, *_shares(workers, threads, len(jobs)))
+        with contextlib.closing(results) as each:
+            for point, outcome in each:
+                done[point] = _as_asked(folder / point.folder, asked[point], outcome)
+                tell(point, done[point])
+    there = {p: found for p in plan.points if p not in asked and (found := read(folder / p.folder))}
+    return table.dataset(plan, folder, {**there, **done})
+
+
+def _count(name: str, value: Any) -> int | None:
+    """A number above 0, or None."""
+    if value is not None and (value := whole(name, value)) < 1:
+        raise ValueError(f"{name} is {value}; it must be above 0")
+    return value
+
+
+def _chosen(points: list[Point], part: Any) -> list[Point]:
+    """The points of a part, spread over the grid."""
+    if part is None:
+        return points
+    if not (isinstance(part, tuple | list) and len(part) == 2):
+        raise TypeError(f"part is {part!r}; expected two numbers, such as (1, 8) for the first of eight parts.")
+    i, n = (whole("part", number) for number in part)
+    if not 1 <= i <= n:
+        raise ValueError(f"part is {(i, n)}; the first of {n} parts is (1, {n}), the last ({n}, {n}).")
+    return points[i - 1 :: n]
+
+
+def _shares(workers: int | None, threads: int | None, jobs: int) -> tuple[int, int]:
+    """How many fits at once, and threads of each: together no more than there are cores, where nothing else is asked for."""
+    cores = machine.cores()
+    workers = min(workers or (1 if sending.on_accelerator() else max(1, cores // (threads or 1))), jobs)
+    return workers, threads or max(1, cores // workers)
+
+
+def _jobs(
+    folder: Path, asked: Mapping[Point, Asked], changed: Mapping[Point, list[str]]
+) -> tuple[dict[Point, Job], dict[Point, Outcome]]:
+    """What is to be fitted, and what is done already."""
+    jobs: dict[Point, Job] = {}
+    done: dict[Point, Outcome] = {}
+    for point in asked:
+        where = folder / point.folder
+        if point not in changed and (found := read(where)):
+            done[point] = found
+        else:
+            jobs[point] = Job(
+                str(where.absolute()), point.data, point.inference, point.settings, point.seed, point in changed
+            )
+    return jobs, done
+
+
+def _as_asked(directory: Path, asked: Asked, outcome: Outcome) -> Outcome:
+    """The outcome; an error where what a worker fitted is not what was asked for here, as of a module that was edited."""
+    if outcome.status == "error":
+        return outcome
+    told = f"The run is not in {directory}: is out a folder that all workers share?"
+    if (directory / "run.json").exists():
+        if not (changed := asking.differences(directory, asked)):
+            return outcome
+        told = f"The worker fitted something else than this process has: {'; '.join(changed)}"
+    return outcome._replace(status="error", error=told)
+
+
+class _Told:
+    """A line for every fit that is done."""
+
+    def __init__(self, total: int, done: int, shown: bool):
+        self.total, self.done, self.shown = total, done, shown
+        if done:
+            self._say(f"{done} of {total} fits are there already")
+
+    def __call__(self, point: Point, outcome: Outcome) -> None:
+        self.done += 1
+        why = f"  {outcome.error.splitlines()[0]}" if outcome.error else ""
+        seconds = "" if outcome.seconds != outcome.seconds else f"  {outcome.seconds:.1f} s"
+        self._say(f"{self.done}/{self.total}  {outcome.status:5}  {point.words}{seconds}{why}")
+
+    def _say(self, line: str) -> None:
+        if self.shown:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+
+def _here(
+    task: bytes, jobs: Mapping[Point, Job], folder: Path, workers: int, threads: int
+) -> Generator[tuple[Point, Outcome], None, None]:
+    """The outcomes of jobs as they come, by worker processes of this machine."""
+    crew, left, found = Crew(task, threads, folder / "workers.log"), queue.SimpleQueue(), queue.SimpleQueue()
+    for item in jobs.items():
+        left.put(item)
+    work = lambda: _until_empty(crew, left, found)  # noqa: E731
+    started = [threading.Thread(target=work, daemon=True, name="probgen-sweep") for _ in range(workers)]
+    try:
+        for thread in started:
+            thread.start()
+        for _ in jobs:
+            point, outcome = _next(found)
+            if isinstance(outcome, Unreadable):
+                raise TypeError(f"A worker process cannot read the program: {outcome}.\n{sending.REMEDY}") from outcome
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield point, outcome
+    finally:
+        crew.stop()
+
+
+def _next(found: queue.SimpleQueue[Any]) -> Any:
+    """The next item; looks up now and then, so that Ctrl-C is heard everywhere."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return found.get(timeout=1.0)
+
+
+def _until_empty(crew: Crew, left: queue.SimpleQueue[Any], found: queue.SimpleQueue[Any]) -> None:
+    point = None
+    try:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                point, job = left.get_nowait()
+                found.put((point, crew.run(job)))
+    except BaseException as error:
+        found.put((point, error))

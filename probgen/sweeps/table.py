@@ -1,0 +1,55 @@
+"""The outcome of a sweep as an xarray.Dataset: a dimension for every axis of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probgen.sweeps.fitting import Outcome
+from probgen.sweeps.grid import Axis, Grid, Point
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MISSING = "missing"  # the status of a point that is in another part, and not there yet
+MEANT = {
+    "status": f"the verdict: pass, warn or fail; error where there is none; {MISSING} where another part has not made it yet",
+    "error": "why there is no verdict",
+    "seconds": "wall time of the fit, compilation included",
+    "run": "the directory of the run: pg.load(...)",
+}
+
+
+def dataset(grid: Grid, folder: Path, outcomes: Mapping[Point, Outcome]) -> xr.Dataset:
+    """The outcomes at their places, NaN or empty where there are none."""
+    import xarray as xr
+
+    from probgen.sweeps.figures import MEANINGS, WORDS
+
+    points = grid.points
+    rows = [_row(point, folder, outcomes.get(point)) for point in points]
+    names = [*MEANT, *(k for k in MEANINGS if any(k in row for row in rows))]
+    dims, shape = [axis.name for axis in grid.axes], [len(axis.labels) for axis in grid.axes]
+    empty = {k: "" if k in WORDS else np.nan for k in names}
+    columns = {k: np.array([row.get(k, empty[k]) for row in rows]).reshape(shape) for k in names}
+    told = {**MEANT, **MEANINGS}
+    return xr.Dataset(
+        {k: (dims, v, {"long_name": told[k]}) for k, v in columns.items()},
+        {axis.name: coordinate(axis) for axis in grid.axes},
+        {"out": str(folder)},
+    )
+
+
+def coordinate(axis: Axis) -> np.ndarray:
+    """Its labels as an array."""
+    return np.array(axis.labels)
+
+
+def _row(point: Point, folder: Path, outcome: Outcome | None) -> dict[str, Any]:
+    found = outcome or Outcome(MISSING)
+    there = (folder / point.folder / "run.json").exists()
+    own = {"status": found.status, "error": found.error, "seconds": found.seconds}
+    return {**own, "run": str(folder / point.folder) if there else "", **found.figures}
