@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A ball in basket weave
-# Style transfer is the mode of a Gibbs law: the correlations of a weave's responses to filters, and a ball from afar. Two starts end
-# in different pictures of the same energy.
+# Style transfer is the mode of a Gibbs law: the correlations of a weave's responses to filters, and a ball from afar. Two starts
+# end in different pictures of the same energy.
 
 # %%
 import sys
