@@ -1,5 +1,8 @@
 """Texts learned by characters: windows, the end held out, strings given and read back, and what is refused."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,3 +198,23 @@ def test_a_run_too_short_for_a_look_at_held_out_rows_has_learned():
     rows[::3] = 1 - rows[::3]
     fit = pg.fit("transformer", {"x": rows} | SMALL, num_steps=60, learning_rate=0.01, **QUIET)
     assert fit.log_prob().value.mean() > -3 > 8 * np.log(0.5)
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    page = (Path(__file__).parent.parent / "docs" / "transformers.md").read_text()
+    for block in re.findall("```python\n(.*?)```", page, re.S):
+        exec(compile(block, "docs/transformers.md", "exec"), names)
+    assert names["fit"].text(1, begin="a")[0].startswith("a")
+
+
+def test_rows_of_tokens_are_no_pictures(learned):
+    """Sixteen characters are no picture of four by four, and the figure has the text."""
+    figure = learned.plot("samples")
+    told = [t.get_text() for t in figure.axes[0].texts]
+    assert len(told) == 12
+    assert all(len(t) >= 16 for t in told)
+    assert learned.plot("new rows").axes[0].texts
+    with pytest.raises(ValueError, match="picture"):
+        learned.plot("completions")

@@ -59,7 +59,8 @@ def _data_sets() -> str:
         for text in dict.fromkeys(s.licence for s in found)
     ]
     told = "probgen fit MODEL --data NAME learns from one, --data NAME,NAME from two.\n"
-    told += f"One picture, for texture: {', '.join(PICTURES)}, or a .png or .jpg file."
+    told += f"One picture, for texture: {', '.join(PICTURES)}, or a .png or .jpg file.\n"
+    told += "One text, for transformer: a .txt file."
     return "\n".join(["Data", *lines, "", "Licences", *licences, "", told])
 
 

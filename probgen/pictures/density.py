@@ -9,6 +9,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.fitted import FittedParameters
+from probgen.pictures.sequences import ROWS, is_tokens, tokens
 from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ def new_points(fit: FittedParameters) -> Figure | None:
     return None if drawn is None else _tiles(np.concatenate([rows, drawn[site.name]]), site)
 
 
+def new_rows(fit: FittedParameters) -> Figure | None:
+    """Rows of tokens drawn from the model, of a text as they read."""
+    target: Any = fit.target
+    names = [v.name for v in target.visible if is_tokens(fit, v.name)]
+    if len(names) != 1 or not target.proper or target.inputs:
+        return None
+    drawn = _drawn(fit, ROWS, fit.seed)
+    return None if drawn is None else tokens(fit, drawn[names[0]])
+
+
 def completions(fit: FittedParameters) -> Figure | None:
     """A row, its upper half, and four draws of the lower one; three rows in a line."""
     site = _pictured(fit)
@@ -117,7 +128,7 @@ def _pictured(fit: FittedParameters) -> Any:
     if not target.proper or target.inputs or len(target.visible) != 1:
         return None
     (site,) = target.visible
-    return site if picture_shape(site.shape) else None
+    return site if picture_shape(site.shape) and not is_tokens(fit, site.name) else None
 
 
 def _drawn(fit: FittedParameters, count: int, seed: int, *known: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -139,6 +150,7 @@ def _tiles(pictures: np.ndarray, site: Any, across: int = ACROSS) -> Figure:
 PICTURES = (
     ("Density", "The density over a histogram of the data.", curve),
     ("Density", "Contours of the log density, down to 8 nats below its top; the data in red.", contours),
+    ("New rows", "Rows of tokens drawn from the model, of a text as they read.", new_rows),
     ("New points", "Two lines of rows of the data, then two of points drawn from the model.", new_points),
     (
         "Interpolation",

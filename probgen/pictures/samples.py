@@ -9,6 +9,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.fitted import Fitted, FittedParameters
+from probgen.pictures import sequences
 from probgen.pictures.density import range_of
 from probgen.pictures.style import BAD, COLOURS, grid, picture_shape, steps, tiles
 from probgen.programs.completable import PartlyKnown
@@ -42,6 +43,8 @@ def of(fit: Fitted, new: Mapping[str, np.ndarray]) -> Figure | str:
     if site is not None:
         return side_by_side(new[site])
     for key in _shown(fit, new):
+        if sequences.is_tokens(fit, key):
+            return sequences.tokens(fit, new[key])
         size = new[key][0].size
         if size == 2:
             return _plane(fit, key, new[key].reshape(-1, 2))
@@ -64,7 +67,8 @@ def _shown(fit: Fitted, new: Mapping[str, np.ndarray]) -> list[str]:
 
 def _site(fit: Fitted, new: Mapping[str, np.ndarray]) -> str | None:
     """The largest site whose values are pictures."""
-    return next((k for k in _shown(fit, new) if picture_shape(new[k].shape[1:])), None)
+    shown = (k for k in _shown(fit, new) if not sequences.is_tokens(fit, k))
+    return next((k for k in shown if picture_shape(new[k].shape[1:])), None)
 
 
 def side_by_side(pictures: np.ndarray) -> Figure:

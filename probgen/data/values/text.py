@@ -41,6 +41,11 @@ def text_of(path: str | Path) -> np.ndarray:
     return np.array(list(found.removeprefix("\ufeff")))
 
 
+def text(path: str | Path, context: int = CONTEXT) -> dict[str, Any]:
+    """What 'transformer' learns from of a text file: windows of `context` characters as tokens, and the alphabet; see `windows`."""
+    return windows(text_of(path), context)
+
+
 def as_rows(x: Any, context: int = CONTEXT) -> dict[str, Any]:
     """A program's data for rows of tokens (row, ...), flattened, or for one text (character,), in windows of `context`."""
     x = np.asarray(x)
@@ -51,19 +56,19 @@ def as_rows(x: Any, context: int = CONTEXT) -> dict[str, Any]:
     return {"x": x.reshape(len(x), -1)}
 
 
-def windows(text: np.ndarray, context: int = CONTEXT) -> dict[str, Any]:
-    """Windows of a text (character,) as tokens, (window, context), each begun the same number of characters after the last.
+def windows(characters: np.ndarray, context: int = CONTEXT) -> dict[str, Any]:
+    """Windows of a text (character,) as tokens, (window, context), each begun as many characters after the one before.
 
-    They are as many as there are characters, or about `MOST`, and overlap by half at least. ValueError for a text too short.
+    There are as many as characters, or about `MOST`, and they overlap by half at least. ValueError for a text too short.
     """
     if isinstance(context, bool) or not isinstance(context, int) or context < 2:
         raise ValueError(f"context is {context!r}; expected a whole number of characters, 2 or more.")
-    if len(text) < 2 * context:
+    if len(characters) < 2 * context:
         raise ValueError(
-            f"The text has {len(text)} characters; expected at least {2 * context}, two windows of context={context}."
+            f"The text has {len(characters)} characters; expected at least {2 * context}, two windows of context={context}."
         )
-    alphabet, tokens = np.unique(text, return_inverse=True)
-    starts = len(text) - context + 1
+    alphabet, tokens = np.unique(characters, return_inverse=True)
+    starts = len(characters) - context + 1
     step = min(-(-starts // MOST), context // 2)
     small = tokens.astype(np.min_scalar_type(len(alphabet) - 1))
     cut = np.lib.stride_tricks.sliding_window_view(small, context)[(starts - 1) % step :: step]
@@ -110,17 +115,17 @@ def check_tokens(keyword: str, rows: np.ndarray, num_words: Any = None) -> None:
     )
 
 
-def spelled(text: str, alphabet: str, context: int) -> np.ndarray:
+def spelled(told: str, alphabet: str, context: int) -> np.ndarray:
     """A text as tokens, NaN behind its end: (context,). ValueError for one that is longer, or has other characters."""
     place = {character: i for i, character in enumerate(alphabet)}
-    if len(text) > context:
-        raise ValueError(f"The text has {len(text)} characters; expected at most {context}, a window of the context.")
-    if unknown := [(i, c) for i, c in enumerate(text) if c not in place]:
+    if len(told) > context:
+        raise ValueError(f"The text has {len(told)} characters; expected at most {context}, a window of the context.")
+    if unknown := [(i, c) for i, c in enumerate(told) if c not in place]:
         raise ValueError(
             f"The text has {unknown[0][1]!r} at [{unknown[0][0]}], which the text that was learned from does not have.\n"
             f"Its {len(alphabet)} characters: {alphabet!r}."
         )
-    return np.array([place[c] for c in text] + [np.nan] * (context - len(text)), float)
+    return np.array([place[c] for c in told] + [np.nan] * (context - len(told)), float)
 
 
 def read_back(tokens: np.ndarray, alphabet: str) -> list[str]:
