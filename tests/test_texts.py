@@ -13,6 +13,7 @@ from probgen.cli import main
 from probgen.data.values.series import overlapping, step
 from probgen.data.values.text import read_back, spelled, windows
 from probgen.nets.autoregressive import Autoregressive
+from probgen.nets.tokens import next_token
 from probgen.nets.tokens.next_token import NextToken
 
 QUIET = {"progress": False}
@@ -189,6 +190,20 @@ def test_gradients_of_many_rows_are_those_of_each():
     each = [jax.jit(jax.grad(lambda net, x: Autoregressive(net).log_prob(x)))(net, x) for x in rows]
     summed = jax.tree.map(lambda *parts: sum(parts), *each)
     for a, b in zip(jax.tree.leaves(at_once), jax.tree.leaves(summed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_rows_in_parts_are_those_at_once(monkeypatch):
+    """Where all at once would take too much memory: values and gradients, seven rows in parts of two."""
+    net = NextToken(jax.random.key(0), 5, 8, 16, 2, 2)
+    rows = jnp.asarray(np.random.default_rng(0).integers(0, 5, (7, 8)), jnp.float32)
+    of_rows = jax.value_and_grad(lambda net: (Autoregressive(net).log_prob(rows) * jnp.arange(7)).sum())
+    whole = jax.jit(of_rows)(net)
+    monkeypatch.setattr(next_token, "LARGEST", 2 * 8 * (2 * 8 + 4 * 16))
+    jax.clear_caches()
+    parts = jax.jit(of_rows)(net)
+    assert "while" in jax.jit(of_rows).lower(net).as_text()
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 

@@ -191,9 +191,19 @@ GOOD = np.array([[0, 1, 2, 1], [2, 1, 0, 0]])
         ({"x": GOOD, "width": 30, "num_heads": 4}, "width is 30 and num_heads 4; expected a multiple"),
         ({"x": GOOD, "depth": 0}, "depth is 0; expected a whole number"),
         ({"x": GOOD, "alphabet": "ab", "num_words": 3}, "alphabet has 2 characters and num_words is 3"),
+        ({"x": "a text"}, "x is a string; expected rows of tokens. Of a text pass the file"),
         (GOOD[0], r"The rows have shape \(4,\); expected \(row, token\)"),
     ],
 )
 def test_what_is_no_token_is_refused(data, told):
     with pytest.raises(ValueError, match=told):
         pg.fit("transformer", data, **QUIET)
+
+
+def test_what_is_known_of_a_row_is_checked(learned):
+    for value in (7, -1, 0.5):
+        row = np.r_[value, np.full(15, np.nan)]
+        with pytest.raises(
+            ValueError, match=rf"x\[0\] is {value}; site 'x' \(Autoregressive\) has integers from 0 to 6"
+        ):
+            learned.condition(x=row)

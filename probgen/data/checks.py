@@ -85,6 +85,22 @@ def check_support(sites: tuple[Site, ...], data: Mapping[str, Any]) -> None:
             )
 
 
+def check_known(sites: tuple[Site, ...], point: Mapping[str, np.ndarray]) -> None:
+    """ValueError for a point, known in part, NaN where not, whose known values lie outside the support of their site."""
+    for site in sites:
+        if site.bounds is None or site.source not in point:
+            continue
+        value, (low, high, _, whole) = np.asarray(point[site.source]), site.bounds
+        bad = (value < low) | (value > high)
+        if whole and high > 1:  # of bits, grey is said elsewhere
+            bad |= ~np.isnan(value) & (value != np.rint(value))
+        if bad.any():
+            raise ValueError(
+                f"{site.source}{first(bad)} is {value[bad][0]:g}; site {site.name!r} ({site.distribution}) has "
+                f"{'integers' if whole else 'numbers'} from {low:g} to {high:g}, and NaN where nothing is known."
+            )
+
+
 def taken(program: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """The data that a program has keywords for."""
     known = inspect.signature(program).parameters.values()

@@ -11,6 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
+from probgen.data.checks import check_known
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
 from probgen.engine import drawing
@@ -291,6 +292,7 @@ class LearnedFit(Fit, FittedParameters):
                     f"{keyword} has shape {value.shape}; expected one point, of shape {self._shapes[keyword][1]}, "
                     "with NaN where it is unknown."
                 )
+        check_known(self.target.row_sites, point)
         return {k: self._whole(k, v.astype(float)) for k, v in point.items()}
 
     def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:

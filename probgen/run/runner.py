@@ -84,13 +84,12 @@ class Run:
             Bounded: LatentFit,
             Bridging: BridgeFit,
             Implicit: ImplicitFit,
-            Generative: LearnedFit,
+            Generative: TextFit if of_a_text(self.target) else LearnedFit,
             PartlyKnown: CompletedFit,
             Field: FieldFit,
             Target: Fit,
         }
         kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))
-        kind = TextFit if kind is LearnedFit and of_a_text(self.target) else kind
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),

@@ -79,6 +79,11 @@ def of_words(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What a model derives of rows of tokens: `num_words`, `context`. ValueError for rows that are none, or longer than said."""
 
     def derive(data: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(data.get(keyword), str):
+            raise ValueError(
+                f"{keyword} is a string; expected rows of tokens. Of a text pass the file, data='mine.txt', or "
+                "pg.data.text('mine.txt', context=64)."
+            )
         rows, alphabet = numbers(data.get(keyword)), data.get("alphabet") or ""
         if rows is None or not rows.size:
             return {"num_words": len(alphabet)} if alphabet else {}

@@ -23,6 +23,7 @@ from probgen.nets.tokens.transformer import Block, Norm, blocks
 
 SMALL = 0.02  # standard deviation of words and places at first
 WIDER = 4  # hidden units of a perceptron, over the width
+LARGEST = 2**26  # numbers of attention and hidden units that rows have at once, in each block
 
 
 class NextToken(eqx.Module):
@@ -116,9 +117,21 @@ def _by_rows(net: NextToken, x: Any) -> Any:
 @_by_rows.def_vmap
 def _(size: int, batched: Any, net: NextToken, x: Any) -> tuple[Any, bool]:
     if not any(jax.tree.leaves(batched[0])):
-        return _of_rows(net, x), True
+        return _in_parts(net, x), True
     axes = jax.tree.map(lambda there: 0 if there else None, tuple(batched))
     return jax.vmap(_of_rows, axes, axis_size=size)(net, x), True
+
+
+def _in_parts(net: NextToken, x: Any) -> Any:
+    """log p of rows (row, context), part after part where all at once would take too much memory: (row,)."""
+    context, width = net.places.shape
+    each = context * (net.blocks[0].attention.num_heads * context + WIDER * width)
+    count = -(-len(x) * each // LARGEST)
+    if count <= 1 or len(x) < 2:
+        return _of_rows(net, x)
+    size = -(-len(x) // count)
+    parts = jnp.pad(x, ((0, -len(x) % size), (0, 0))).reshape(-1, size, context)
+    return lax.map(jax.checkpoint(lambda rows: _of_rows(net, rows)), parts).reshape(-1)[: len(x)]
 
 
 def drawn(logits: Any, uniform: Any) -> Any:

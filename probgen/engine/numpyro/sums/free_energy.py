@@ -64,7 +64,7 @@ def free(target: Any, parameters: Any, batch: Any) -> Any:
     block = hidden_block(target)
     if block is not None:
         f = lambda row: energy.collapsed(lambda x: target.joint(parameters, x), row, block)  # noqa: E731
-        return jax.vmap(f if block else lambda row: target.joint(parameters, row))(batch)
+        return jax.vmap(f)(batch) if block else target.joints(parameters, batch)
     if real := [v.name for v in target.hidden if v.kind == "reals"]:
         raise energy.NotConditional(
             f"Hidden site {real[0]!r} interacts with others and is not jointly normal with them: it has no closed integral."
