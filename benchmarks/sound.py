@@ -31,6 +31,7 @@ from probgen.nets.waves.heads import Classes, Mixture
 from probgen.nets.waves.wave import Wave
 
 SPEECH = "/usr/share/sounds/alsa"
+FINE = 2048  # levels of the made waveform
 LAWS: dict[str, Callable[..., Any]] = {
     "normal": lambda scale: stats.norm(scale=scale),
     "logistic": lambda scale: stats.logistic(scale=scale),
@@ -73,8 +74,9 @@ def linear_bits(
     weights = predictor(train, order)
     found = {}
     for name, law in LAWS.items():
-        ends = [[e - predicted(x, weights) for e in edges(x[order:])] for x in (train, test)]
-        size = float(np.std(ends[0][0]))
+        means = [predicted(x, weights) for x in (train, test)]
+        ends = [[e - mean for e in edges(x[order:])] for x, mean in zip((train, test), means, strict=True)]
+        size = float(np.std(train[order:] - means[0]))
         start = [np.log(size / 2), *([1.5] if name == "student" else [])]
         cost = lambda logs, law=law, ends=ends: _bits(law(*np.exp(np.clip(logs, -20, 20))), *(e[::5] for e in ends[0]))  # noqa: E731
         best: Any = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-2, "fatol": 1e-4, "maxiter": 80})
@@ -136,11 +138,11 @@ def compared(x: np.ndarray, test: np.ndarray, rate: int, steps: int, **settings:
 
 def regimes(n: int, seed: int) -> np.ndarray:
     """Two resonances by turns: the one for x_{t-2} > 0, the other below."""
-    scale, noise = 2 * sounds.BINS / sounds.LEVELS, np.random.default_rng(seed).normal(size=n + 1000)
+    scale, noise = 2 * sounds.BINS / FINE, np.random.default_rng(seed).normal(size=n + 1000)
     pairs = [(2 * r * np.cos(angle), -(r**2)) for r, angle in ((0.9, 0.25 * np.pi), (0.9, 0.6 * np.pi))]
     x = [0.0, 0.0]
     for e in noise:
-        a, b = pairs[x[-2] > 0]
+        a, b = pairs[int(x[-2] > 0)]
         x.append(a * x[-1] + b * x[-2] + scale * float(e))
     return np.array(x[1002:])
 
@@ -148,7 +150,7 @@ def regimes(n: int, seed: int) -> np.ndarray:
 def made(args: argparse.Namespace) -> None:
     print(f"two regimes: the entropy rate is {sounds.ENTROPY:.3f} bits a level")
     settings = {
-        "levels": sounds.LEVELS,
+        "levels": FINE,
         "law": "linear",
         "num_blocks": 1,
         "num_layers": 4,

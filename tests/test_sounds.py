@@ -1,6 +1,8 @@
 """WaveNet: its field and order, windows, draws from what is kept, a waveform of known entropy, files, and what is refused."""
 
+import re
 import wave
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import probgen as pg
 from probgen.catalog import model
 from probgen.cli import main
 from probgen.data.values import sounds
+from probgen.diagnostics.baselines import _baseline
 from probgen.evaluate.sounds import heard
 from probgen.nets.pixel_networks import at_random
 from probgen.nets.waves.dilated import Dilated
@@ -219,6 +222,28 @@ def test_what_is_no_sound_is_refused(kind):
         pg.fit("wavenet", make(chirp(20_000)), "mle", progress=False)
 
 
+def test_windows_that_are_no_levels_are_refused():
+    data = model("wavenet").default_data()
+    for name, value, told in (
+        ("context", 1024, r"context.0, 3. is 1024; levels are whole numbers from 0 to 1023"),
+        ("context", 0.25, r"context.0, 3. is 0.25; levels are"),
+        ("x", 1024, r"from 0 to 1023; x.0, 3. is 1024"),
+        ("x", np.nan, "NaN"),
+    ):
+        changed = data[name].astype(float)
+        changed[0, 3] = value
+        with pytest.raises(ValueError, match=told):
+            pg.fit("wavenet", {**data, name: changed}, "mle", progress=False)
+
+
+def test_few_windows_of_many_levels_are_not_called_worse_than_themselves(fit):
+    """Frequencies of 1024 levels in 40 rows are those rows; a rounded normal is a baseline."""
+    rows = sounds.levels_of(sounds.resonance(4000), 1024, "linear").reshape(40, 100)
+    value, name = _baseline(fit.target.variables["x"], rows, 10)
+    assert name == "a rounded normal"
+    assert value < -100 * sounds.ENTROPY * np.log(2)
+
+
 def test_files_that_are_no_sound_and_models_that_take_none(tmp_path):
     (tmp_path / "a.wav").write_text("no sound")
     with pytest.raises(ValueError, match="cannot be read as a WAV file"):
@@ -227,6 +252,17 @@ def test_files_that_are_no_sound_and_models_that_take_none(tmp_path):
         pg.fit("rbm", "a.wav")
     with pytest.raises(ValueError, match=r"The context has 17 samples; .* sees 33 before"):
         pg.fit("wavenet", {**model("wavenet").default_data(), "num_layers": 5}, "mle", progress=False)
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    """The blocks of docs/sound.md one after the other, on a chirp, with steps and layers cut."""
+    text = (Path(__file__).parent.parent / "docs" / "sound.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    sounds.write("sound.wav", chirp(12_000), 11025)
+    assert "num_steps=2000" in code
+    exec(compile(code.replace("num_steps=2000", "num_steps=100"), "sound.md", "exec"), {})
+    assert sounds.sound_of("drawn.wav")[1] == 11025
 
 
 def test_the_shell_reads_and_writes_sound(tmp_path, capsys):
