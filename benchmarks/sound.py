@@ -177,14 +177,19 @@ def recorded(args: argparse.Namespace) -> None:
 
 
 def drawing(args: argparse.Namespace) -> None:
-    """Seconds of one window, drawn from what the layers keep, and with the whole field seen anew for each sample."""
+    """One window, and sixteen at once, drawn from what the layers keep, and with the whole field seen anew for each sample."""
     del args
     for head in (Classes(256), Mixture(256, 10, 127.5, 64.0)):
         for num_layers in (7, 8):
             field = sounds.field_of(2, num_layers)
             net = at_random(jax.random.key(0), Dilated(head.num_outputs, 2, num_layers, 24, 32))
-            wave = Wave(net, jnp.full(field, 128.0), head, 512, 127.5, 64.0)
-            _timed(f"{type(head).__name__}, field {field}", wave)
+            for count, length in ((1, 1024), (16, 256)):
+                wave = Wave(net, jnp.full(field, 128.0), head, length, 127.5, 64.0)
+                _timed(
+                    f"{type(head).__name__}, field {field}, {count} at once",
+                    wave,
+                    jax.random.split(jax.random.key(1), count),
+                )
 
 
 def anew(wave: Wave, key: Any) -> Any:
@@ -199,21 +204,23 @@ def anew(wave: Wave, key: Any) -> Any:
     return jax.lax.scan(step, wave.context, uniform)[1]
 
 
-def _timed(name: str, wave: Wave) -> None:
+def _timed(name: str, wave: Wave, keys: Any) -> None:
     nothing = jnp.zeros(wave.length)
-    kept = jax.jit(lambda wave, key: wave.complete(key, nothing, nothing > 0))
     seconds, found = {}, {}
-    for label, draw in (("kept", kept), ("anew", jax.jit(anew))):
-        found[label] = np.asarray(draw(wave, jax.random.key(1)))
-        times = []
+    for label, draw in (("kept", lambda wave, key: wave.complete(key, nothing, nothing > 0)), ("anew", anew)):
+        draws = jax.jit(jax.vmap(draw, (None, 0)))
+        found[label], times = np.asarray(draws(wave, keys)), []
         for _ in range(5):
             start = time.perf_counter()
-            draw(wave, jax.random.key(1)).block_until_ready()
+            draws(wave, keys).block_until_ready()
             times.append(time.perf_counter() - start)
         seconds[label] = min(times)
-    same = (found["kept"] == found["anew"]).all()
-    told = ", ".join(f"{k} {v / wave.length * 1e6:.0f} us a sample" for k, v in seconds.items())
-    print(f"{name}: {told}, ratio {seconds['anew'] / seconds['kept']:.1f}, the same samples: {same}", flush=True)
+    told = ", ".join(f"{k} {v / wave.length / len(keys) * 1e6:.1f} us a sample" for k, v in seconds.items())
+    same = (found["kept"] == found["anew"]).all(1).sum()
+    print(
+        f"{name}: {told}, ratio {seconds['anew'] / seconds['kept']:.1f}; windows alike {same} of {len(keys)}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """WaveNet: its field and order, windows, draws from what is kept, a waveform of known entropy, files, and what is refused."""
 
+import dataclasses
 import re
 import wave
 from pathlib import Path
@@ -12,6 +13,7 @@ from scipy.io import wavfile
 from scipy.stats import norm
 
 import probgen as pg
+from probgen import runtime
 from probgen.catalog import model
 from probgen.cli import main
 from probgen.data.values import sounds
@@ -70,18 +72,20 @@ def test_the_distribution_sums_to_one_and_agrees_with_its_draws():
 
 
 def test_draws_from_what_is_kept_are_those_of_the_whole_field(stretch):
-    key, nothing = jax.random.key(5), jnp.zeros(LENGTH)
-    drawn = np.asarray(jax.jit(lambda w: w.complete(key, nothing, nothing > 0))(stretch))
-    uniform = jax.random.uniform(key, (LENGTH, stretch.head.num_uniforms))
-    one = jax.jit(lambda seen, u: stretch.head.draw(stretch.net((seen - 15.5) / 6.0)[0], u))
-    seen = list(np.asarray(stretch.context))
-    for t in range(LENGTH):
-        seen.append(float(one(jnp.asarray(seen[-FIELD:], jnp.float32), uniform[t])))
-    np.testing.assert_array_equal(drawn, seen[FIELD:])
-    assert len(set(drawn)) > 5
-    given = jnp.where(jnp.arange(LENGTH) < 9, 3.0, 0.0)
-    completed = stretch.complete(key, given, jnp.arange(LENGTH) < 9)
-    assert (completed[:9] == 3).all()
+    """In double precision, where rounding does not tell levels apart, on three windows' length."""
+    with runtime.jax_scope("float64"):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, "float64"), dataclasses.replace(stretch, length=3 * LENGTH))
+        key, nothing = jax.random.key(5), jnp.zeros(wide.length)
+        drawn = np.asarray(jax.jit(lambda w: w.complete(key, nothing, nothing > 0))(wide))
+        uniform = jax.random.uniform(key, (wide.length, wide.head.num_uniforms))
+        one = jax.jit(lambda seen, u: wide.head.draw(wide.net((seen - 15.5) / 6.0)[0], u))
+        seen = list(np.asarray(wide.context))
+        for t in range(wide.length):
+            seen.append(float(one(jnp.asarray(seen[-FIELD:]), uniform[t])))
+        np.testing.assert_array_equal(drawn, seen[FIELD:])
+        assert len(set(drawn)) > 5
+        known = jnp.arange(wide.length) < 9
+        assert (wide.complete(key, jnp.where(known, 3.0, 0.0), known)[:9] == 3).all()
 
 
 @pytest.mark.parametrize("length", [1, 5, 24, 60])
