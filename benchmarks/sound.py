@@ -31,6 +31,7 @@ from probgen.nets.waves.heads import Classes, Mixture
 from probgen.nets.waves.wave import Wave
 
 SPEECH = "/usr/share/sounds/alsa"
+FINE = 2048  # levels of the made waveform
 LAWS: dict[str, Callable[..., Any]] = {
     "normal": lambda scale: stats.norm(scale=scale),
     "logistic": lambda scale: stats.logistic(scale=scale),
@@ -73,8 +74,9 @@ def linear_bits(
     weights = predictor(train, order)
     found = {}
     for name, law in LAWS.items():
-        ends = [[e - predicted(x, weights) for e in edges(x[order:])] for x in (train, test)]
-        size = float(np.std(ends[0][0]))
+        means = [predicted(x, weights) for x in (train, test)]
+        ends = [[e - mean for e in edges(x[order:])] for x, mean in zip((train, test), means, strict=True)]
+        size = float(np.std(train[order:] - means[0]))
         start = [np.log(size / 2), *([1.5] if name == "student" else [])]
         cost = lambda logs, law=law, ends=ends: _bits(law(*np.exp(np.clip(logs, -20, 20))), *(e[::5] for e in ends[0]))  # noqa: E731
         best: Any = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-2, "fatol": 1e-4, "maxiter": 80})
@@ -136,11 +138,11 @@ def compared(x: np.ndarray, test: np.ndarray, rate: int, steps: int, **settings:
 
 def regimes(n: int, seed: int) -> np.ndarray:
     """Two resonances by turns: the one for x_{t-2} > 0, the other below."""
-    scale, noise = 2 * sounds.BINS / sounds.LEVELS, np.random.default_rng(seed).normal(size=n + 1000)
+    scale, noise = 2 * sounds.BINS / FINE, np.random.default_rng(seed).normal(size=n + 1000)
     pairs = [(2 * r * np.cos(angle), -(r**2)) for r, angle in ((0.9, 0.25 * np.pi), (0.9, 0.6 * np.pi))]
     x = [0.0, 0.0]
     for e in noise:
-        a, b = pairs[x[-2] > 0]
+        a, b = pairs[int(x[-2] > 0)]
         x.append(a * x[-1] + b * x[-2] + scale * float(e))
     return np.array(x[1002:])
 
@@ -148,7 +150,7 @@ def regimes(n: int, seed: int) -> np.ndarray:
 def made(args: argparse.Namespace) -> None:
     print(f"two regimes: the entropy rate is {sounds.ENTROPY:.3f} bits a level")
     settings = {
-        "levels": sounds.LEVELS,
+        "levels": FINE,
         "law": "linear",
         "num_blocks": 1,
         "num_layers": 4,
@@ -175,14 +177,19 @@ def recorded(args: argparse.Namespace) -> None:
 
 
 def drawing(args: argparse.Namespace) -> None:
-    """Seconds of one window, drawn from what the layers keep, and with the whole field seen anew for each sample."""
+    """One window, and sixteen at once, drawn from what the layers keep, and with the whole field seen anew for each sample."""
     del args
     for head in (Classes(256), Mixture(256, 10, 127.5, 64.0)):
         for num_layers in (7, 8):
             field = sounds.field_of(2, num_layers)
             net = at_random(jax.random.key(0), Dilated(head.num_outputs, 2, num_layers, 24, 32))
-            wave = Wave(net, jnp.full(field, 128.0), head, 512, 127.5, 64.0)
-            _timed(f"{type(head).__name__}, field {field}", wave)
+            for count, length in ((1, 1024), (16, 256)):
+                wave = Wave(net, jnp.full(field, 128.0), head, length, 127.5, 64.0)
+                _timed(
+                    f"{type(head).__name__}, field {field}, {count} at once",
+                    wave,
+                    jax.random.split(jax.random.key(1), count),
+                )
 
 
 def anew(wave: Wave, key: Any) -> Any:
@@ -197,21 +204,23 @@ def anew(wave: Wave, key: Any) -> Any:
     return jax.lax.scan(step, wave.context, uniform)[1]
 
 
-def _timed(name: str, wave: Wave) -> None:
+def _timed(name: str, wave: Wave, keys: Any) -> None:
     nothing = jnp.zeros(wave.length)
-    kept = jax.jit(lambda wave, key: wave.complete(key, nothing, nothing > 0))
     seconds, found = {}, {}
-    for label, draw in (("kept", kept), ("anew", jax.jit(anew))):
-        found[label] = np.asarray(draw(wave, jax.random.key(1)))
-        times = []
+    for label, draw in (("kept", lambda wave, key: wave.complete(key, nothing, nothing > 0)), ("anew", anew)):
+        draws = jax.jit(jax.vmap(draw, (None, 0)))
+        found[label], times = np.asarray(draws(wave, keys)), []
         for _ in range(5):
             start = time.perf_counter()
-            draw(wave, jax.random.key(1)).block_until_ready()
+            draws(wave, keys).block_until_ready()
             times.append(time.perf_counter() - start)
         seconds[label] = min(times)
-    same = (found["kept"] == found["anew"]).all()
-    told = ", ".join(f"{k} {v / wave.length * 1e6:.0f} us a sample" for k, v in seconds.items())
-    print(f"{name}: {told}, ratio {seconds['anew'] / seconds['kept']:.1f}, the same samples: {same}", flush=True)
+    told = ", ".join(f"{k} {v / wave.length / len(keys) * 1e6:.1f} us a sample" for k, v in seconds.items())
+    same = (found["kept"] == found["anew"]).all(1).sum()
+    print(
+        f"{name}: {told}, ratio {seconds['anew'] / seconds['kept']:.1f}; windows alike {same} of {len(keys)}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from numpyro.infer.util import log_density
 from scipy.stats import norm
 
 import probgen as pg
+from probgen.engine.numpyro.programs import indices
 from probgen.run import conditioned
 
 G = np.repeat(np.arange(8), 5)
@@ -321,3 +322,19 @@ def test_labels_of_rows(engine):
     with pytest.raises(ValueError, match=r"label holds whole numbers where it was learned from; label is 1.5"):
         fit.condition(label=1.5)
     assert fit.condition(label=2).sample(2)["x"].shape == (2, 4)
+
+
+def test_indices_of_a_loop_that_no_data_enter_are_looked_at_once():
+    """What else enters the loop is no reason to look row by row, as of a draw's loop over what a context of each row began."""
+
+    def loop(x, places):
+        def step(kept, at):
+            i, j = at
+            return kept.at[i].set(kept[i] + x[0]), x[j]
+
+        return jax.lax.scan(step, jnp.zeros(4) + x, (jnp.arange(3), places))[1]
+
+    for names, sources in ((("x", "places"), {"places"}), (("x",), set())):
+        body = loop if len(names) == 2 else lambda x: loop(x, jnp.arange(3))
+        closed = jax.make_jaxpr(body)(*[jnp.zeros(4), jnp.arange(3)][: len(names)])
+        assert indices.of(closed, names).sources == sources

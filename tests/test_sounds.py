@@ -1,6 +1,9 @@
 """WaveNet: its field and order, windows, draws from what is kept, a waveform of known entropy, files, and what is refused."""
 
+import dataclasses
+import re
 import wave
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +13,11 @@ from scipy.io import wavfile
 from scipy.stats import norm
 
 import probgen as pg
+from probgen import runtime
 from probgen.catalog import model
 from probgen.cli import main
 from probgen.data.values import sounds
+from probgen.diagnostics.baselines import _baseline
 from probgen.evaluate.sounds import heard
 from probgen.nets.pixel_networks import at_random
 from probgen.nets.waves.dilated import Dilated
@@ -67,18 +72,20 @@ def test_the_distribution_sums_to_one_and_agrees_with_its_draws():
 
 
 def test_draws_from_what_is_kept_are_those_of_the_whole_field(stretch):
-    key, nothing = jax.random.key(5), jnp.zeros(LENGTH)
-    drawn = np.asarray(jax.jit(lambda w: w.complete(key, nothing, nothing > 0))(stretch))
-    uniform = jax.random.uniform(key, (LENGTH, stretch.head.num_uniforms))
-    one = jax.jit(lambda seen, u: stretch.head.draw(stretch.net((seen - 15.5) / 6.0)[0], u))
-    seen = list(np.asarray(stretch.context))
-    for t in range(LENGTH):
-        seen.append(float(one(jnp.asarray(seen[-FIELD:], jnp.float32), uniform[t])))
-    np.testing.assert_array_equal(drawn, seen[FIELD:])
-    assert len(set(drawn)) > 5
-    given = jnp.where(jnp.arange(LENGTH) < 9, 3.0, 0.0)
-    completed = stretch.complete(key, given, jnp.arange(LENGTH) < 9)
-    assert (completed[:9] == 3).all()
+    """In double precision, where rounding does not tell levels apart, on three windows' length."""
+    with runtime.jax_scope("float64"):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, "float64"), dataclasses.replace(stretch, length=3 * LENGTH))
+        key, nothing = jax.random.key(5), jnp.zeros(wide.length)
+        drawn = np.asarray(jax.jit(lambda w: w.complete(key, nothing, nothing > 0))(wide))
+        uniform = jax.random.uniform(key, (wide.length, wide.head.num_uniforms))
+        one = jax.jit(lambda seen, u: wide.head.draw(wide.net((seen - 15.5) / 6.0)[0], u))
+        seen = list(np.asarray(wide.context))
+        for t in range(wide.length):
+            seen.append(float(one(jnp.asarray(seen[-FIELD:]), uniform[t])))
+        np.testing.assert_array_equal(drawn, seen[FIELD:])
+        assert len(set(drawn)) > 5
+        known = jnp.arange(wide.length) < 9
+        assert (wide.complete(key, jnp.where(known, 3.0, 0.0), known)[:9] == 3).all()
 
 
 @pytest.mark.parametrize("length", [1, 5, 24, 60])
@@ -219,6 +226,28 @@ def test_what_is_no_sound_is_refused(kind):
         pg.fit("wavenet", make(chirp(20_000)), "mle", progress=False)
 
 
+def test_windows_that_are_no_levels_are_refused():
+    data = model("wavenet").default_data()
+    for name, value, told in (
+        ("context", 1024, r"context.0, 3. is 1024; levels are whole numbers from 0 to 1023"),
+        ("context", 0.25, r"context.0, 3. is 0.25; levels are"),
+        ("x", 1024, r"from 0 to 1023; x.0, 3. is 1024"),
+        ("x", np.nan, "NaN"),
+    ):
+        changed = data[name].astype(float)
+        changed[0, 3] = value
+        with pytest.raises(ValueError, match=told):
+            pg.fit("wavenet", {**data, name: changed}, "mle", progress=False)
+
+
+def test_few_windows_of_many_levels_are_not_called_worse_than_themselves(fit):
+    """Frequencies of 1024 levels in 40 rows are those rows; a rounded normal is a baseline."""
+    rows = sounds.levels_of(sounds.resonance(4000), 1024, "linear").reshape(40, 100)
+    value, name = _baseline(fit.target.variables["x"], rows, 10)
+    assert name == "a rounded normal"
+    assert value < -100 * sounds.ENTROPY * np.log(2)
+
+
 def test_files_that_are_no_sound_and_models_that_take_none(tmp_path):
     (tmp_path / "a.wav").write_text("no sound")
     with pytest.raises(ValueError, match="cannot be read as a WAV file"):
@@ -227,6 +256,20 @@ def test_files_that_are_no_sound_and_models_that_take_none(tmp_path):
         pg.fit("rbm", "a.wav")
     with pytest.raises(ValueError, match=r"The context has 17 samples; .* sees 33 before"):
         pg.fit("wavenet", {**model("wavenet").default_data(), "num_layers": 5}, "mle", progress=False)
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    """The blocks of docs/sound.md one after the other, on a chirp, with fewer steps and layers."""
+    text = (Path(__file__).parent.parent / "docs" / "sound.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    sounds.write("sound.wav", chirp(12_000), 11025)
+    assert 'data="sound.wav"' in code
+    assert "num_steps=2000" in code
+    code = code.replace('data="sound.wav"', "data=small").replace("num_steps=2000", "num_steps=100")
+    small = model("wavenet").named_data("sound.wav") | {"num_filters": 4, "num_blocks": 1, "num_layers": 2}
+    exec(compile(code, "sound.md", "exec"), {"small": small})
+    assert sounds.sound_of("drawn.wav")[1] == 11025
 
 
 def test_the_shell_reads_and_writes_sound(tmp_path, capsys):

@@ -52,9 +52,9 @@ def made():
 
 def silence(data):
     """A context without a sound."""
-    levels = sounds.levels_of(np.zeros(data["context"].shape[-1]), data["levels"], data["law"])
-    return {"context": levels}
+    quiet = np.zeros(data["context"].shape[-1])
+    return {"context": sounds.levels_of(quiet, data.get("levels", 256), data.get("law", "mu"))}
 
 
 settings = {"batch_size": 16, "validation": 0.1, "held": "last"}
-model = Model(program=wavenet, data=made, rows=rows, begins=silence, settings=settings)
+model = Model(program=wavenet, data=made, rows=rows, derived=sounds.of_windows, begins=silence, settings=settings)

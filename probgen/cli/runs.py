@@ -219,7 +219,7 @@ class Sample:
         if wrong := [k for k in ("begin", "length") if getattr(self, k)] or ["out"] * (str(self.out)[-4:] == ".txt"):
             raise TypeError(f"--{wrong[0]} of a text is for models of a text, printed or written to a .txt file.")
         if self.out and sound:
-            print(self._heard(fit, count))
+            print(self._heard(fit, count, self.out))
             return 0
         drawn = self._drawn(fit, count)
         if self.out and picture:
@@ -241,14 +241,14 @@ class Sample:
         print(self.out or whole)
         return 0
 
-    def _heard(self, fit: Any, count: int) -> str:
+    def _heard(self, fit: Any, count: int, out: Path) -> str:
         """Write a sound; what was written."""
         from probgen.data.values.sounds import write
         from probgen.evaluate.sounds import heard
 
         waveform, rate = heard(fit, count, self.seed, **self._settings(fit))
-        write(self.out, waveform, rate)
-        return f"{self.out}: {len(waveform) / rate:.2f} s, {rate} samples a second"
+        write(out, waveform, rate)
+        return f"{out}: {len(waveform) / rate:.2f} s, {rate} samples a second"
 
     def _drawn(self, fit: Any, count: int) -> dict[str, Any]:
         from probgen.fitted import FittedParameters

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from probgen.data.inputs import first, read
+from probgen.data.scales import numbers
 
-Law = Literal["mu", "linear"]
 ENDINGS = (".wav", ".wave")
 FEWEST = 10  # windows
 
@@ -70,7 +71,7 @@ def write(path: str | Path, x: Any, rate: Any) -> None:
 # ---- levels ------------------------------------------------------------------------------------------------------
 
 
-def levels_of(x: Any, levels: int = 256, law: Law = "mu") -> np.ndarray:
+def levels_of(x: Any, levels: int = 256, law: str = "mu") -> np.ndarray:
     """The level of every number from -1 to 1, in the shape of x; ValueError beyond them, for NaN, and for an unknown law."""
     x = read("x", x).astype(float)
     _check_law(levels, law)
@@ -79,7 +80,7 @@ def levels_of(x: Any, levels: int = 256, law: Law = "mu") -> np.ndarray:
     return np.minimum(np.floor(levels * (1 + bent) / 2), levels - 1)
 
 
-def waveform_of(x: Any, levels: int = 256, law: Law = "mu") -> np.ndarray:
+def waveform_of(x: Any, levels: int = 256, law: str = "mu") -> np.ndarray:
     """The number in the middle of every level; ValueError for what is no level."""
     x = read("x", x).astype(float)
     _check_law(levels, law)
@@ -137,8 +138,8 @@ def windows(x: Any, field: int, length: int) -> dict[str, np.ndarray]:
     return {"context": x[at[:, :field]], "x": x[at[:, field:]]}
 
 
-def cut(x: Any, rate: Any, levels: int, law: Law, num_blocks: int, num_layers: int, length: int) -> dict[str, Any]:
-    """What a program of windows is given of a waveform x (time,): windows of levels, their mean and spread, and the settings.
+def cut(x: Any, rate: Any, levels: int, law: str, num_blocks: int, num_layers: int, length: int) -> dict[str, Any]:
+    """What a program of windows is given of a waveform x (time,): windows of levels, and the settings.
 
     ValueError for two channels, silence, a rate that is none, and a recording of fewer than `FEWEST` windows.
     """
@@ -156,8 +157,22 @@ def cut(x: Any, rate: Any, levels: int, law: Law, num_blocks: int, num_layers: i
             "Pass a recording with sound in it, or x / np.abs(x).max() where it is only too quiet for the levels."
         )
     settings = {"length": length, "levels": levels, "num_blocks": num_blocks, "num_layers": num_layers, "law": law}
-    known = {"centre": float(heard.mean()), "spread": float(heard.std()), "rate": rate}
-    return {**windows(heard.astype(np.int32), field, length), **settings, **known}
+    return {**windows(heard.astype(np.int32), field, length), **settings, "rate": rate}
+
+
+def of_windows(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program derives of windows of levels: `centre`, their mean, and `spread`. ValueError for a context of no levels."""
+    levels, found = int(data.get("levels", 256)), numbers(data.get("context"))
+    if found is None:
+        return {}
+    if (bad := (found < 0) | (found > levels - 1) | (found != np.rint(found))).any():
+        raise ValueError(
+            f"context{first(bad)} is {found[bad][0]:g}; levels are whole numbers from 0 to {levels - 1}.\n"
+            "Cut a waveform into levels and windows by rows(x, rate) of the model."
+        )
+    seen = [found.ravel(), *([] if (x := numbers(data.get("x"))) is None else [x.ravel()])]
+    whole = np.concatenate(seen)
+    return {"centre": float(whole.mean()), "spread": float(whole.std()) or 1.0}
 
 
 def _one_channel(x: Any) -> np.ndarray:
