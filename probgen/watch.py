@@ -71,6 +71,12 @@ def interruptible() -> Iterator[CtrlC]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def unseen() -> bool:
+    """Whether nobody watches a bar on stderr: it is no terminal, and no cell of a notebook."""
+    notebook = type(sys.stderr).__module__.startswith("ipykernel.")
+    return not (notebook or (hasattr(sys.stderr, "isatty") and sys.stderr.isatty()))
+
+
 # ---- work in threads that can be left ----------------------------------------------------------------------------------
 
 
