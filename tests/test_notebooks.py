@@ -109,7 +109,7 @@ def test_an_interrupted_run_of_a_typed_program_goes_on_bit_for_bit(cell):
 
 
 def test_an_interrupt_before_there_are_draws_leaves_the_kernel_alive(cell):
-    slow = PROGRAM.replace("slope * x", "sum((slope * x) ** k for k in range(150))").replace("line", "long")
+    slow = PROGRAM.replace("slope * x", "sum((slope * x) ** k for k in range(60))").replace("line", "long")
     _, _, error = cell(f"{slow}\nlost = pg.fit(long, data, **settings)", until=0.5)
     assert error.startswith("KeyboardInterrupt")
     assert cell("1 + 1")[1]["text/plain"] == "2"
