@@ -15,10 +15,10 @@ import probgen as pg
 from models.texture.style_transfer import shaded
 from probgen.data.values.photographs import woven
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 content, style = shaded(32), woven(32)
 
 # %%

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 import probgen as pg
 from probgen.data import load
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
 x, labels = load("digits").reshape(-1, 64), load_digits().target
@@ -55,6 +55,8 @@ for strange, panel in zip((4, 1), panels[1:], strict=True):
     print(f"{strange}, never seen: area under the ROC curve {roc_auc_score(new, score):.2f}")
     panel.hist([score[~new], score[new]], bins=30, density=True, label=["seen digits", f"{strange}, never seen"])
     panel.legend(title="minus the bound, nats")
-path = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()) / "codes_that_add_up.png"
+path = (
+    Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp()) / "codes_that_add_up.png"
+)
 figure.savefig(path)
 print(f"The figure is {path}")

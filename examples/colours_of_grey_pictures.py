@@ -14,10 +14,10 @@ import numpy as np
 import probgen as pg
 from probgen.data.values.colours import RED_AND_BLUE, coloured_digits, joined, palette_of, split, within
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 figure, axes = plt.subplots(2, 1, figsize=(8, 4.6), layout="constrained")
 
 

@@ -16,10 +16,10 @@ from sklearn.svm import SVC
 import probgen as pg
 from probgen.data import load
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'completed_digits.png'}")
 digits, labels = load("digits"), load_digits().target
 order = np.random.default_rng(0).permutation(len(digits))

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-mpl.use("agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
 import probgen as pg

@@ -17,10 +17,10 @@ import probgen as pg
 from probgen.data.toys import rings, two_moons
 from probgen.measures import reals
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'experts_on_the_plane.png'}")
 learner = pg.inference.ScoreMatching(noise=0.15, num_steps=3000, learning_rate=5e-3)
 fits = [pg.fit("neural_ebm", {"x": x, "width": 64}, learner, seed=1) for x in (rings(5000), 1.5 * two_moons(5000))]

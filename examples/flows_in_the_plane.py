@@ -16,10 +16,10 @@ import probgen as pg
 from probgen.data.toys import TOYS, two_moons
 from probgen.nets.flows import learned
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'flows_in_the_plane.png'}")
 x, test, truth = two_moons(50_000, seed=1), two_moons(20_000, seed=2), TOYS["two_moons"].log_prob
 entropy = -truth(test).mean()

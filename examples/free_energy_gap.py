@@ -16,10 +16,10 @@ import probgen as pg
 from probgen.data import load
 from probgen.measures import bits
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'free_energy_gap.png'}")
 rng = np.random.default_rng(0)
 train, test = np.split(rng.permutation(load("digits").reshape(-1, 64))[:1100], [100])

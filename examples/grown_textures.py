@@ -16,10 +16,10 @@ import numpy as np
 import probgen as pg
 from probgen.data import load
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 shipped = importlib.util.find_spec("skimage") is not None  # pip install 'probgen[pictures]'
 names = ("brick", "grass", "gravel") if shipped else ("woven",)
 side, size = (64, 128) if shipped else (36, 54)

@@ -14,10 +14,10 @@ import numpy as np
 
 import probgen as pg
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'hopfield_recall.png'}")
 rng = np.random.default_rng(0)
 UNITS, FLIPS, SWEEPS = 200, 0.1, 30

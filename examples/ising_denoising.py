@@ -16,10 +16,10 @@ from scipy.ndimage import zoom
 import probgen as pg
 from probgen.data import load
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'ising_denoising.png'}")
 rng = np.random.default_rng(0)
 large = np.pad(zoom(load("digits_grey")[100:105], (1, 3, 3), order=1) >= 0.5, ((0, 0), (1, 1), (1, 1)))

@@ -16,10 +16,10 @@ from scipy.stats import multivariate_normal
 import probgen as pg
 from probgen import catalog
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'one_mixture_four_ways.png'}")
 rng = np.random.default_rng(0)
 centres = np.array([[-2.0, 0.0], [1.0, 1.5], [2.5, -1.0]])

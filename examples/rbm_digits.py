@@ -15,10 +15,10 @@ from sklearn.metrics import roc_auc_score
 import probgen as pg
 from probgen.data import load
 
-mpl.use("Agg")
+mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+folder = Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp())
 print(f"The figure goes to {folder / 'rbm_digits.png'}")
 rng = np.random.default_rng(0)
 digits = rng.permutation(load("digits").reshape(-1, 64))

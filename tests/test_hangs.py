@@ -4,6 +4,7 @@ What could hang runs in a child process with a time limit.
 """
 
 import functools
+import gc
 import logging
 import os
 import signal
@@ -285,6 +286,43 @@ def test_the_first_ctrl_c_is_noted_where_there_are_draws_and_the_second_raises()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Pressing:
+    """Has Ctrl-C pressed while it is collected."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def pressing(phase, info, pressed=[]):  # noqa: B006  once
+    """As JAX's own callback of the garbage collector, with Ctrl-C in its midst."""
+    if not pressed:
+        pressed.append(phase)
+        signal.raise_signal(signal.SIGINT)
+
+
+def collected(way):
+    """Collect garbage with Ctrl-C in its midst, and go on for a while."""
+    if way == "a finaliser":
+        Pressing()
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", ["a finaliser", "a callback"])
+def test_ctrl_c_while_garbage_is_collected_is_not_lost(way):
+    """Python drops what is raised there: the interrupt comes a moment later."""
+    callbacks = [pressing] if way == "a callback" else []
+    gc.callbacks.extend(callbacks)
+    try:
+        with watch.interruptible(), pytest.raises(KeyboardInterrupt):
+            collected(way)
+    finally:
+        for callback in callbacks:
+            gc.callbacks.remove(callback)
 
 
 # ---- work in threads, the watchdog -----------------------------------------------------------------------------------------

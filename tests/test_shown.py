@@ -1,7 +1,9 @@
 """Fits and verdicts in a notebook: quick, whole, escaped, and no failure hidden."""
 
 import base64
+import io
 import re
+import sys
 import time
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ from test_diagnostics import chains, edited, guide
 from test_report import Page
 
 import probgen as pg
-from probgen import catalog
+from probgen import catalog, watch
 from probgen.diagnostics.verdict import COLOURS, Finding, Verdict
 from probgen.model import Model
 
@@ -143,6 +145,14 @@ def test_a_verdict_is_a_line_a_finding_with_what_passed_folded():
     good = chains().diagnose()
     assert ("<details open>" in good._repr_html_()) == (good.status == "pass")
     assert [c for c in COLOURS.values() if not re.fullmatch("#[0-9a-f]{6}", c)] == []
+
+
+def test_a_bar_is_for_terminals_and_notebooks(monkeypatch):
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+    terminal = type("Terminal", (io.StringIO,), {"isatty": lambda self: True})
+    for stream, unseen in ((io.StringIO(), True), (notebook(), False), (terminal(), False), (None, True)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert watch.unseen() == unseen
 
 
 def test_learned_programs_show_their_loss():

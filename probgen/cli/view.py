@@ -43,7 +43,7 @@ class View:
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")] = Path("runs")
     """holds runs, in folders of folders too"""
-    port: int | None = None
+    port: Annotated[int | None, arg(metavar="PORT")] = None
     """of http://127.0.0.1:PORT/; 0 takes a free one. By default 8649, or a free one where that is taken"""
     open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """show it in the default browser"""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from probgen import watch
 from probgen.algorithm import Incompatible
 from probgen.fitted import FittedLatents, LogProb
 
@@ -70,7 +71,7 @@ def by_annealing(fit: FittedLatents, rows: Rows) -> LogProb:
         raise Incompatible("Annealed importance sampling is for NumPyro programs; use method='iwae' with more draws.")
     keywords = {site: k for k, site in fit.target.keywords.items()}
     found = []
-    for i in tqdm(range(len(next(iter(rows.values())))), desc="ais", unit="row", delay=1, disable=None):
+    for i in tqdm(range(len(next(iter(rows.values())))), desc="ais", unit="row", delay=1, disable=watch.unseen()):
         target = fit.condition(**{keywords.get(k, k): v[i] for k, v in rows.items()})
         found.append(ais.log_z(target, seed=fit.seed))
     kind = next((f.kind for f in found if "not" in f.kind), found[0].kind)
@@ -100,7 +101,7 @@ def gaps(fit: FittedLatents, rows: Rows, num_particles: int) -> dict[str, np.nda
     keywords = {site: k for k, site in fit.target.keywords.items()}
     bound = by_draws(fit, rows, "elbo", num_particles, fit.seed + 4).value
     best = []
-    for i in tqdm(range(len(bound)), desc="gaps", unit="row", delay=1, disable=None):
+    for i in tqdm(range(len(bound)), desc="gaps", unit="row", delay=1, disable=watch.unseen()):
         target = fit.condition(**{keywords.get(k, k): v[i] for k, v in rows.items()})
         answer = fit.runner.fit(target, inference="mean_field", seed=fit.seed, progress=False).answer
         best.append(float(np.mean(answer["log_p"] - answer["log_q"])))
@@ -112,5 +113,5 @@ def _parts(rows: Rows, draws: int, label: str) -> Iterator[tuple[int, Rows]]:
     """So many rows that about AT_ONCE draws are made at a time, and where they begin."""
     count = len(next(iter(rows.values())))
     size = min(count, max(1, AT_ONCE // draws))
-    for start in tqdm(range(0, count, size), desc=label, unit="part", delay=1, disable=None):
+    for start in tqdm(range(0, count, size), desc=label, unit="part", delay=1, disable=watch.unseen()):
         yield start, {k: v[start : start + size] for k, v in rows.items()}

@@ -23,6 +23,7 @@ from jax.core import Tracer
 from numpyro.distributions import Distribution, constraints
 from tqdm.auto import tqdm
 
+from probgen import watch
 from probgen.distributions.flags import dependent_property
 
 CHUNK = 256  # points that are drawn at once
@@ -71,7 +72,7 @@ class Autoregressive(Distribution):
         keys = jax.random.split(key, count)
         if not isinstance(keys, Tracer) and count > CHUNK:
             keys = jnp.concatenate([keys, keys[: -count % CHUNK]])  # so that one compiled function serves
-            parts = tqdm(range(0, count, CHUNK), desc="sample", unit="chunk", delay=1, disable=None)
+            parts = tqdm(range(0, count, CHUNK), desc="sample", unit="chunk", delay=1, disable=watch.unseen())
             drawn = jnp.concatenate([_sample(self.net, keys[start : start + CHUNK]) for start in parts])[:count]
         else:
             drawn = _sample(self.net, keys)

@@ -19,6 +19,8 @@ from torch.distributions import constraints
 from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
+from probgen import watch
+
 
 class Layer(nn.Module):
     """One gated layer of both stacks: (row, filter, height, width) twice -> the same.
@@ -106,7 +108,7 @@ class Pixels(TorchDistribution):
         shape, (height, width) = (*sample_shape, *self.batch_shape), self.event_shape
         x = torch.zeros(int(torch.Size(shape).numel()), height, width)
         pixels = [(i, j) for i in range(height) for j in range(width)]
-        for i, j in tqdm(pixels, desc="sample", unit="pixel", delay=1, disable=None):
+        for i, j in tqdm(pixels, desc="sample", unit="pixel", delay=1, disable=watch.unseen()):
             top, left = max(0, i - self.reach), max(0, j - self.reach)
             logits = self.net(x[:, top : i + 1, left : j + self.reach + 1])
             x[:, i, j] = torch.bernoulli(torch.sigmoid(logits[:, i - top, j - left]))

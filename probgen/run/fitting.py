@@ -57,7 +57,7 @@ def fit(
     seed: the run is a function of program, data, settings and seed.
     out: a directory to write draws and state to, chunk by chunk, so that `pg.resume(out)` can go on after a crash.
     overwrite: replace a run that is there already.
-    progress: a bar on stderr; by default where that is a terminal.
+    progress: a bar on stderr; by default where that is a terminal or a notebook.
     precision: "float64" or "float32"; by default the algorithm's own, else "float64" on a CPU and "float32" on an accelerator;
         never "float32" where that would round away what rows of data say.
     engine: "numpyro" or "pyro", where the program leaves it in doubt.

@@ -91,6 +91,8 @@ def find_program(reference: Mapping[str, str]) -> Program:
     try:
         if not name:
             raise ImportError("no variable of its module holds it")
+        if not file and module == "__main__":
+            raise ImportError("it was typed into a notebook or a shell")
         of_a_file = module in ("__main__", "__mp_main__") or module.startswith(FILE)
         if not of_a_file and importlib.util.find_spec(module) is not None:
             return functools.reduce(getattr, name.split("."), importlib.import_module(module))

@@ -159,7 +159,7 @@ def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[
     from tqdm.auto import tqdm
 
     total, size = run.algorithm.total_steps, 16
-    disable = None if progress is None else not progress
+    disable = watch.unseen() if progress is None else not progress
     with (
         watch.interruptible() as ctrl_c,
         tqdm(total=total, initial=run.step, disable=disable, unit="step", desc=run.algorithm.name) as bar,

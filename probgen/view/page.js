@@ -165,7 +165,7 @@ function buttons(run) {
 function facts(run) {
   const seed = run.seed === null ? "-" : String(run.seed);
   const rows = [["model", run.model], ["algorithm", run.algorithm], ["engine", [run.engine, run.precision].filter(Boolean).join(", ")],
-    ["seed", seed], ["steps", steps(run)[0]], ["time", lasted(run.seconds)], ["begun", when(run.begun)],
+    ["seed", seed], ["steps", run.step ? steps(run)[0] : ""], ["time", lasted(run.seconds)], ["begun", when(run.begun)],
     ["last written", when(run.moved)], ["program", run.where], ["directory", run.path]];
   return make("dl", {}, rows.filter(([, v]) => v && v !== "-").map(([k, v]) => [make("dt", {}, k), make("dd", {}, v)]).flat());
 }

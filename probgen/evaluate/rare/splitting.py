@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm.auto import tqdm
 
+from probgen import watch
 from probgen.evaluate.rare.result import Estimate
 from probgen.evaluate.rare.walking import ACCEPT, Population, World
 
@@ -150,7 +151,7 @@ def runs(world: World, rng: np.random.Generator, ladder: Ladder, settings: Setti
     top, crowd = _above(world), begun(world, rng, size, settings.num_runs)
     shares, line = [], np.tile(np.arange(size), (count, 1))
     rungs = list(zip(ladder.levels, ladder.steps, strict=False))
-    for level, step in tqdm(rungs, desc="splitting", unit="level", delay=2, disable=None):
+    for level, step in tqdm(rungs, desc="splitting", unit="level", delay=2, disable=watch.unseen()):
         passing = _in(crowd.scores, level, top).reshape(count, size)
         shares.append(passing.mean(1))
         chosen = np.stack([_parents(rng, row) for row in passing])
