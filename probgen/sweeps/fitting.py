@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from probgen.data.fixed import LOST
 from probgen.fits.fit import Fit
-from probgen.run import fit, programs, resume
+from probgen.run import fit, given, programs, resume
 from probgen.run.conditioning import declared
 from probgen.run.lock import RunInUse
 from probgen.run.store import Store
@@ -38,11 +38,12 @@ class Task(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One fit. anew: whether a run that is there is replaced."""
+    """One fit. own: settings that are the program's; settings: the others; anew: whether a run that is there is replaced."""
 
     path: str
     data: Any
     inference: Any
+    own: Mapping[str, Any]
     settings: Mapping[str, Any]
     seed: int
     anew: bool = False
@@ -89,9 +90,15 @@ def _fitted(task: Task, job: Job) -> Fit:
         if (Path(job.path) / "run.json").exists() and not job.anew:
             return resume(job.path, _declared(task), data=_lost(task, job), progress=False)
         return fit(
-            task.program, task.datas[job.data], task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
+            task.program, _data(task, job), task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
             overwrite=job.anew, progress=False, **{**task.fixed, **job.settings},
         )  # fmt: skip
+
+
+def _data(task: Task, job: Job) -> Any:
+    """The data, with the program's settings of the grid in place of its own."""
+    data = task.datas[job.data]
+    return {**given(task.program, data), **job.own} if job.own else data
 
 
 def _declared(task: Task) -> Any:
@@ -103,8 +110,8 @@ def _declared(task: Task) -> Any:
 def _lost(task: Task, job: Job) -> Any:
     """The data, where what is on disk does not hold all of them, such as functions of a notebook."""
     kinds = [v.get("fixed") for v in Store(job.path).record()["static"].values() if isinstance(v, dict)]
-    given = task.datas[job.data]
-    return given if LOST in kinds and isinstance(given, Mapping) else None
+    data = _data(task, job)
+    return data if LOST in kinds and isinstance(data, Mapping) else None
 
 
 def judged(done: Fit) -> Outcome:
