@@ -18,8 +18,8 @@ from probgen.cli.compare import Compare
 from probgen.cli.evaluate import Evaluate
 from probgen.cli.pages import Plot, Report
 from probgen.cli.runs import Diagnose, Extend, Fit, Resume, Sample
-from probgen.cli.view import View
 from probgen.cli.sweeps import Sweep
+from probgen.cli.view import View
 from probgen.cli.words import _data, _field_docs, _program
 
 COMMANDS: dict[str, type] = {
