@@ -136,6 +136,11 @@ def test_what_is_half_written_is_gone_on_with_and_what_changed_is_fitted_anew(sw
 
 # ---- grids -----------------------------------------------------------------------------------------------------------
 
+
+def of_both(x, y=None, num_draws=1):
+    line(x, y)
+
+
 BAD = {
     "no list": ({"settings": {"num_samples": 100}}, TypeError, "num_samples=100 by itself"),
     "a word": ({"settings": {"guide": "planar"}}, TypeError, "expected a list of values"),
@@ -144,9 +149,10 @@ BAD = {
     "no mapping": ({"settings": [100, 200]}, TypeError, "expected lists by name"),
     "a seed in it": ({"settings": {"seed": [0, 1]}}, TypeError, "pass seeds"),
     "both": ({"settings": {"num_warmup": [1, 2]}, "num_warmup": 3}, TypeError, "which is meant"),
-    "unknown": ({"settings": {"num_warmups": [1, 2]}}, TypeError, "Did you mean 'num_warmup'"),
-    "unknown, fixed": ({"target_acept": 0.9}, TypeError, "Unknown setting 'target_acept'"),
-    "out of range": ({"settings": {"num_samples": [100, 0]}}, ValueError, "num_samples is 0"),
+    "unknown": ({"inference": "nuts", "settings": {"num_warmups": [1, 2]}}, TypeError, "Did you mean 'num_warmup'"),
+    "unknown, fixed": ({"inference": "nuts", "target_acept": 0.9}, TypeError, "Unknown setting 'target_acept'"),
+    "of both": ({"program": of_both, "settings": {"num_draws": [1, 2]}}, TypeError, "a parameter of the program: which"),
+    "out of range": ({"inference": "nuts", "settings": {"num_samples": [100, 0]}}, ValueError, "num_samples is 0"),
     "seeds twice": ({"seeds": [1, 1]}, ValueError, "seeds has 1 twice"),
     "no seeds": ({"seeds": []}, ValueError, "seeds is empty"),
     "a seed that is none": ({"seeds": [0.5]}, ValueError, "expected a whole number"),
@@ -164,7 +170,9 @@ def test_bad_input_is_refused_at_once(what, tmp_path, monkeypatch):
     words, kind, told = BAD[what]
     monkeypatch.setattr(workers, "Worker", None)
     with pytest.raises(kind, match=told):
-        pg.sweep(line, **{"data": DATA, "seeds": 1, "out": tmp_path / "runs", **words})
+        pg.sweep(
+            **{"program": line, "data": DATA, "seeds": 1, "out": tmp_path / "runs", "inference": "laplace", **words}
+        )
     assert not (tmp_path / "runs").exists()
 
 

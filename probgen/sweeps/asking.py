@@ -73,8 +73,18 @@ def _meant(program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any]) -> 
         words = {**fixed, **point.settings}
         said = {k: words[k] for k in (*READING, "args", "kwargs") if k in words}
         inference = run.default_algorithm(program, data, **said)
-    rest = point.settings.keys() - _settings_of(inference) - {*READING}
-    return inference, rest & _of_the_program(program, data) if rest else set()
+    named = point.settings.keys() - {*READING}
+    own = named & _of_the_program(program, data) if named else set()
+    if both := sorted(own & _settings_of(inference)):
+        raise TypeError(
+            f"{both[0]!r} is a setting of {_word(inference)} and a parameter of the program: which is meant?\n"
+            f"For the one, pass inference={{'name': settings object, ...}}; for the other, data={{'name': {{...}}, ...}}."
+        )
+    return inference, own
+
+
+def _word(inference: Any) -> str:
+    return inference if isinstance(inference, str) else getattr(inference, "name", type(inference).__name__)
 
 
 def _settings_of(inference: Any) -> set[str]:

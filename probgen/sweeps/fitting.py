@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from probgen import catalog
 from probgen.data.fixed import LOST
 from probgen.fits.fit import Fit
 from probgen.run import fit, given, programs, resume
@@ -87,11 +88,12 @@ def _done(task: Task, job: Job) -> Fit:
 
 def _fitted(task: Task, job: Job) -> Fit:
     with programs.known_as(task.references[job.data]):
-        if (Path(job.path) / "run.json").exists() and not job.anew:
+        there = (Path(job.path) / "run.json").exists()
+        if there and not job.anew and _resumable(job):
             return resume(job.path, _declared(task), data=_lost(task, job), progress=False)
         return fit(
             task.program, _data(task, job), task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
-            overwrite=job.anew, progress=False, **{**task.fixed, **job.settings},
+            overwrite=there, progress=False, **{**task.fixed, **job.settings},
         )  # fmt: skip
 
 
@@ -99,6 +101,11 @@ def _data(task: Task, job: Job) -> Any:
     """The data, with the program's settings of the grid in place of its own."""
     data = task.datas[job.data]
     return {**given(task.program, data), **job.own} if job.own else data
+
+
+def _resumable(job: Job) -> bool:
+    """Whether the algorithm of a run is found by its name: not one that is defined in a notebook, which begins again."""
+    return Store(job.path).record()["inference"]["name"] in catalog.modules("probgen.inference")
 
 
 def _declared(task: Task) -> Any:
