@@ -1,12 +1,10 @@
-"""Sweeps: the grid as a dataset, each fit the one of pg.fit, runs used again, workers that die, Ctrl-C, bad input."""
+"""Sweeps: the grid as a dataset, each fit the one of pg.fit, runs used again, bad input. See also test_sweep_stopped."""
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,8 @@ IN_A_WORKER = "PROBGEN_CORES"  # in the environment of workers alone
 
 def line(x, y=None, width=1.0, deadly=False):
     if deadly and IN_A_WORKER in os.environ:
+        if deadly == "raises":
+            raise RuntimeError("told by the program")
         os.kill(os.getpid(), signal.SIGKILL)
     slope = numpyro.sample("slope", dist.Normal(0.0, width))
     with numpyro.plate("point", len(x)):
@@ -134,86 +134,12 @@ def test_what_is_half_written_is_gone_on_with_and_what_changed_is_fitted_anew(sw
     assert again.r_hat.equals(found.r_hat)
 
 
-# ---- workers that die ------------------------------------------------------------------------------------------------
-
-
-def killer(folder, killed, of=lambda pid: pid):
-    """Kills the worker that writes a run, or another process by its number, once there is a checkpoint."""
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and not killed:
-        for lock in folder.glob("*/lock"):
-            if (lock.parent / "state.safetensors").exists():
-                killed.append(of(json.loads(lock.read_text())["pid"]))
-                os.kill(killed[0], signal.SIGKILL)
-                return
-        time.sleep(0.01)
-
-
-def test_a_killed_worker_loses_nothing(tmp_path):
-    killed = []
-    thread = threading.Thread(target=killer, args=(tmp_path, killed))
-    thread.start()
-    words = {"inference": "random_walk", "num_chains": 2, "num_samples": 10_000, "progress": False}
-    found = pg.sweep(line, data=DATA, seeds=1, out=tmp_path, num_workers=1, **words)
-    thread.join()
-    assert killed
-    assert found.error.item() == ""
-    there, here = pg.load(found.run.item()), pg.fit(line, DATA, seed=0, **words)
-    assert np.array_equal(there.records["z"], here.records["z"])
-
-
-def test_what_kills_two_workers_is_an_error_and_the_others_go_on(tmp_path):
-    data = {"killing": {**DATA, "deadly": True}, "fine": DATA}
-    found = pg.sweep(line, data=data, seeds=[0], out=tmp_path, num_workers=1, num_warmup=100, **QUICK)
-    assert found.data.values.tolist() == ["killing", "fine"]
-    assert found.status.sel(data="killing").item() == "error"
-    assert "killed by SIGKILL" in found.error.sel(data="killing").item()
-    assert np.isnan(found.r_hat.sel(data="killing"))
-    assert found.error.sel(data="fine").item() == ""
-    assert found.status.sel(data="fine").item() != "error"
-
-
-def normal(x):
-    numpyro.sample("x", dist.Normal(numpyro.sample("m", dist.Normal(0.0, 1.0)), 1.0), obs=x)
-
-
-SCRIPT = """
-import sys
-import probgen as pg
-import numpyro, numpyro.distributions as dist
-
-def normal(x):
-    numpyro.sample("x", dist.Normal(numpyro.sample("m", dist.Normal(0.0, 1.0)), 1.0), obs=x)
-
-pg.sweep(normal, data={"x": 1.0}, inference="random_walk", num_samples=10**9, num_chains=1, seeds=2, out="runs", num_workers=2)
-"""
-
-
-def test_ctrl_c_stops_all_workers_and_leaves_runs(tmp_path):
-    """The script has no guard of __main__: workers do not run it again."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    with subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("runs/*/state.safetensors"))) < 2:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        pids = [json.loads(lock.read_text())["pid"] for lock in tmp_path.glob("runs/*/lock")]
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
-    assert "KeyboardInterrupt" in said
-    assert len(pids) == 2
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-    for run in tmp_path.glob("runs/*/run.json"):
-        there = pg.load(run.parent, normal)  # not by its file, which would run the script again
-        assert not there.complete
-        assert there.num_steps > 0
-        assert np.isfinite(there.records["z"]).all()
-
-
 # ---- grids -----------------------------------------------------------------------------------------------------------
+
+
+def of_both(x, y=None, num_draws=1):
+    line(x, y)
+
 
 BAD = {
     "no list": ({"settings": {"num_samples": 100}}, TypeError, "num_samples=100 by itself"),
@@ -223,9 +149,10 @@ BAD = {
     "no mapping": ({"settings": [100, 200]}, TypeError, "expected lists by name"),
     "a seed in it": ({"settings": {"seed": [0, 1]}}, TypeError, "pass seeds"),
     "both": ({"settings": {"num_warmup": [1, 2]}, "num_warmup": 3}, TypeError, "which is meant"),
-    "unknown": ({"settings": {"num_warmups": [1, 2]}}, TypeError, "Did you mean 'num_warmup'"),
-    "unknown, fixed": ({"target_acept": 0.9}, TypeError, "Unknown setting 'target_acept'"),
-    "out of range": ({"settings": {"num_samples": [100, 0]}}, ValueError, "num_samples is 0"),
+    "unknown": ({"inference": "nuts", "settings": {"num_warmups": [1, 2]}}, TypeError, "Did you mean 'num_warmup'"),
+    "unknown, fixed": ({"inference": "nuts", "target_acept": 0.9}, TypeError, "Unknown setting 'target_acept'"),
+    "of both": ({"program": of_both, "settings": {"num_draws": [1, 2]}}, TypeError, "a parameter of the program: which"),
+    "out of range": ({"inference": "nuts", "settings": {"num_samples": [100, 0]}}, ValueError, "num_samples is 0"),
     "seeds twice": ({"seeds": [1, 1]}, ValueError, "seeds has 1 twice"),
     "no seeds": ({"seeds": []}, ValueError, "seeds is empty"),
     "a seed that is none": ({"seeds": [0.5]}, ValueError, "expected a whole number"),
@@ -243,7 +170,9 @@ def test_bad_input_is_refused_at_once(what, tmp_path, monkeypatch):
     words, kind, told = BAD[what]
     monkeypatch.setattr(workers, "Worker", None)
     with pytest.raises(kind, match=told):
-        pg.sweep(line, **{"data": DATA, "seeds": 1, "out": tmp_path / "runs", **words})
+        pg.sweep(
+            **{"program": line, "data": DATA, "seeds": 1, "out": tmp_path / "runs", "inference": "laplace", **words}
+        )
     assert not (tmp_path / "runs").exists()
 
 

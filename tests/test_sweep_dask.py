@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sweep import DATA, QUICK, killer, line
+from test_sweep import DATA, QUICK, line
+from test_sweep_stopped import killer
 
 import probgen as pg
 

@@ -18,19 +18,21 @@ from probgen.cli.compare import Compare
 from probgen.cli.evaluate import Evaluate
 from probgen.cli.pages import Plot, Report
 from probgen.cli.runs import Diagnose, Extend, Fit, Resume, Sample
+from probgen.cli.sweeps import Sweep
 from probgen.cli.view import View
 from probgen.cli.words import _data, _field_docs, _program
 
 COMMANDS: dict[str, type] = {
     "list": List, "show": Show, "matrix": Matrix, "fit": Fit, "resume": Resume, "extend": Extend,
     "sample": Sample, "diagnose": Diagnose, "evaluate": Evaluate, "compare": Compare,
-    "plot": Plot, "report": Report, "view": View,
+    "sweep": Sweep, "plot": Plot, "report": Report, "view": View,
 }  # fmt: skip
 
 
 def _parse(words: list[str]) -> Any:
     """The command that the words say; an unknown flag is a TypeError that names the known ones."""
     commands = dict(COMMANDS)
+    words = _said_once(words, "--set")
     if words[:1] == ["fit"]:
         words = [_by_its_name_now(word) for word in words]
         commands["fit"] = _with_settings(*_meant(words))
@@ -60,6 +62,24 @@ def _inputs(rest: list[str]) -> tuple[list[str], list[str]]:
             continue
         found.append(f"{flag[2:].replace('-', '_')}={value if equals else words.pop(0)}")
     return found, left
+
+
+def _said_once(words: list[str], flag: str) -> list[str]:
+    """The words with a flag of several values that is said several times said once, where it stands first."""
+    found: list[str] = []
+    given: list[str] = []
+    inside, at = False, 0
+    for word in words:
+        head, equals, value = word.partition("=")
+        if head == flag:
+            inside, at = not equals, at if given else len(found)
+            given += [value] if equals else []
+        elif inside and not word.startswith("-"):
+            given.append(word)
+        else:
+            inside = False
+            found.append(word)
+    return [*found[:at], flag, *given, *found[at:]] if given else words
 
 
 def _by_its_name_now(word: str) -> str:

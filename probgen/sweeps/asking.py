@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from probgen import catalog, run
 from probgen.algorithm import Inference
 from probgen.fits import seal
+from probgen.run import suggestions
+from probgen.run.conditioning import model_of
+from probgen.run.meaning import READINGS
 from probgen.run.record import record_of
 from probgen.run.store import CorruptRun, Store
 from probgen.sweeps.fitting import Task
@@ -21,17 +27,19 @@ READING = ("precision", "engine", "by_row", "guide")  # words of `pg.fit` that s
 class Asked(NamedTuple):
     """What all points of one data set, one inference and one reading of the program have in common.
 
-    inference: what `pg.fit` is given; algorithm: what that means here; record: what the first of them writes down of its run.
+    inference: what `pg.fit` is given; own: settings of the grid that are the program's, by name; algorithm: what the inference
+    means here; record: what the first of them writes down of its run.
     """
 
     inference: Any
+    own: Mapping[str, Any]
     algorithm: Inference
     record: Mapping[str, Any]
 
 
-def key_of(point: Point) -> tuple[Any, ...]:
+def key_of(point: Point, own: Mapping[str, Any]) -> tuple[Any, ...]:
     """Which points have it in common."""
-    return (point.data, point.inference, *(repr(point.settings.get(word)) for word in READING))
+    return (point.data, point.inference, repr(own), *(repr(point.settings.get(word)) for word in READING))
 
 
 def checked(program: Any, grid: Grid, points: Sequence[Point], fixed: Mapping[str, Any]) -> dict[Point, Asked]:
@@ -41,39 +49,81 @@ def checked(program: Any, grid: Grid, points: Sequence[Point], fixed: Mapping[st
     if "init" in fixed:
         raise TypeError("sweep takes no init: each of its fits begins as pg.fit does by itself.")
     found: dict[tuple[Any, ...], Asked] = {}
+    meant: dict[tuple[Any, Any], tuple[Any, set[str]]] = {}
     asked: dict[Point, Asked] = {}
     for point in points:
         try:
-            first = found.get(key_of(point))
-            one = _first(program, grid, point, fixed) if first is None else _as_first(first, point)
+            either = point.data, point.inference
+            inference, names = meant[either] = meant.get(either) or _meant(program, grid, point, fixed)
+            own = {k: v for k, v in point.settings.items() if k in names}
+            first = found.get(key := key_of(point, own))
+            one = _first(program, grid, point, fixed, inference, own) if first is None else _as_first(first, point)
         except (TypeError, ValueError, LookupError, ImportError) as error:
             error.add_note(f"The first fit of the sweep that it is about: {point.words}.")
             raise
-        found.setdefault(key_of(point), one)
+        found.setdefault(key, one)
         asked[point] = one
     return asked
 
 
-def _first(program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any]) -> Asked:
+def _meant(program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any]) -> tuple[Any, set[str]]:
+    """The inference, where it was left open, and which settings of the grid are the program's: those that are none of its."""
     data, inference = grid.datas[point.data], grid.inferences[point.inference]
-    words = {**fixed, **point.settings}
-    if inference == "auto":
+    if isinstance(inference, str) and inference == suggestions.AUTO:
+        words = {**fixed, **point.settings}
         said = {k: words[k] for k in (*READING, "args", "kwargs") if k in words}
         inference = run.default_algorithm(program, data, **said)
+    named = point.settings.keys() - {*READING}
+    own = named & _of_the_program(program, data) if named else set()
+    if both := sorted(own & _settings_of(inference)):
+        raise TypeError(
+            f"{both[0]!r} is a setting of {_word(inference)} and a parameter of the program: which is meant?\n"
+            f"For the one, pass inference={{'name': settings object, ...}}; for the other, data={{'name': {{...}}, ...}}."
+        )
+    return inference, own
+
+
+def _word(inference: Any) -> str:
+    return inference if isinstance(inference, str) else getattr(inference, "name", type(inference).__name__)
+
+
+def _settings_of(inference: Any) -> set[str]:
+    """Names of the settings of an inference, by every meaning that its word has."""
+    if not isinstance(inference, str):
+        return {f.name for f in fields(inference)} if is_dataclass(inference) else set()
+    words = (inference, *READINGS.get(inference, {}).values())
+    return {f.name for word in words for f in fields(catalog.algorithm(word))}
+
+
+def _of_the_program(program: Any, data: Any) -> set[str]:
+    """Names of what the program takes."""
+    held = run.given(program, data)
+    found: set[str] = {*held} if isinstance(held, Mapping) else set()
+    with contextlib.suppress(TypeError, ValueError):  # a program without a signature
+        found |= {*inspect.signature(model_of(program).program).parameters}
+    return found
+
+
+def _first(
+    program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any], inference: Any, own: Mapping[str, Any]
+) -> Asked:
+    data = grid.datas[point.data]
+    data = {**run.given(program, data), **own} if own else data
+    words = {**fixed, **{k: v for k, v in point.settings.items() if k not in own}}
     algorithm, _, precision, model, target = run.asked(program, data, inference, **words)
-    return Asked(inference, algorithm, record_of(program, model, algorithm, target, point.seed, precision))
+    return Asked(inference, own, algorithm, record_of(program, model, algorithm, target, point.seed, precision))
 
 
 def _as_first(first: Asked, point: Point) -> Asked:
     """The same on the same target, with other settings."""
-    own = {k: v for k, v in point.settings.items() if k not in READING}
-    algorithm = catalog.inference(first.algorithm, own)
+    changed = {k: v for k, v in point.settings.items() if k not in READING and k not in first.own}
+    algorithm = catalog.inference(first.algorithm, changed)
     record = {
         **first.record,
         "seed": point.seed,
         "inference": {"name": algorithm.name, "settings": algorithm.settings()},
     }
-    return Asked(first.inference, algorithm, seal.resealed(record))
+    return Asked(first.inference, first.own, algorithm, seal.resealed(record))
 
 
 # ---- runs that are there already -------------------------------------------------------------------------------------

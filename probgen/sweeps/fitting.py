@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from probgen import catalog
 from probgen.data.fixed import LOST
 from probgen.fits.fit import Fit
-from probgen.run import fit, programs, resume
+from probgen.run import fit, given, programs, resume
 from probgen.run.conditioning import declared
 from probgen.run.lock import RunInUse
 from probgen.run.store import Store
@@ -38,11 +39,12 @@ class Task(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One fit. anew: whether a run that is there is replaced."""
+    """One fit. own: settings that are the program's; settings: the others; anew: whether a run that is there is replaced."""
 
     path: str
     data: Any
     inference: Any
+    own: Mapping[str, Any]
     settings: Mapping[str, Any]
     seed: int
     anew: bool = False
@@ -86,12 +88,24 @@ def _done(task: Task, job: Job) -> Fit:
 
 def _fitted(task: Task, job: Job) -> Fit:
     with programs.known_as(task.references[job.data]):
-        if (Path(job.path) / "run.json").exists() and not job.anew:
+        there = (Path(job.path) / "run.json").exists()
+        if there and not job.anew and _resumable(job):
             return resume(job.path, _declared(task), data=_lost(task, job), progress=False)
         return fit(
-            task.program, task.datas[job.data], task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
-            overwrite=job.anew, progress=False, **{**task.fixed, **job.settings},
+            task.program, _data(task, job), task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
+            overwrite=there, progress=False, **{**task.fixed, **job.settings},
         )  # fmt: skip
+
+
+def _data(task: Task, job: Job) -> Any:
+    """The data, with the program's settings of the grid in place of its own."""
+    data = task.datas[job.data]
+    return {**given(task.program, data), **job.own} if job.own else data
+
+
+def _resumable(job: Job) -> bool:
+    """Whether the algorithm of a run is found by its name: not one that is defined in a notebook, which begins again."""
+    return Store(job.path).record()["inference"]["name"] in catalog.modules("probgen.inference")
 
 
 def _declared(task: Task) -> Any:
@@ -103,8 +117,8 @@ def _declared(task: Task) -> Any:
 def _lost(task: Task, job: Job) -> Any:
     """The data, where what is on disk does not hold all of them, such as functions of a notebook."""
     kinds = [v.get("fixed") for v in Store(job.path).record()["static"].values() if isinstance(v, dict)]
-    given = task.datas[job.data]
-    return given if LOST in kinds and isinstance(given, Mapping) else None
+    data = _data(task, job)
+    return data if LOST in kinds and isinstance(data, Mapping) else None
 
 
 def judged(done: Fit) -> Outcome:

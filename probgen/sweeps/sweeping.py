@@ -65,13 +65,14 @@ def sweep(
         if num_workers is not None:
             raise TypeError("num_workers is of this machine; a client has its own workers.")
     plan = grid(program, settings, data, inference, seeds, fixed)
-    chosen, folder = _chosen(plan.points, part), Path(out)
+    chosen, folder = _chosen(plan.points, part), _free(Path(out))
     workers = _count("num_workers", num_workers)
     threads = _count("num_threads", num_threads)
-    asked = asking.checked(program, plan, chosen, fixed)
-    changed = asking.others(folder, asked)
+    everything = asking.checked(program, plan, plan.points, fixed)
+    changed = asking.others(folder, everything)
     if not overwrite:
         asking.refuse(folder, changed)
+    asked = {point: everything[point] for point in chosen}
     jobs, done = _jobs(folder, asked, changed)
     tell = _Told(len(asked), len(done), progress)
     if jobs:
@@ -85,8 +86,9 @@ def sweep(
             for point, outcome in each:
                 done[point] = _as_asked(folder / point.folder, asked[point], outcome)
                 tell(point, done[point])
-    there = {p: found for p in plan.points if p not in asked and (found := read(folder / p.folder))}
-    return table.dataset(plan, folder, {**there, **done})
+    rest = (point for point in everything if point not in asked and point not in changed)
+    there = {point: found for point in rest if (found := read(folder / point.folder))}
+    return table.dataset(plan, folder, {**there, **done}, table.told(program, everything, fixed))
 
 
 def _count(name: str, value: Any) -> int | None:
@@ -94,6 +96,16 @@ def _count(name: str, value: Any) -> int | None:
     if value is not None and (value := whole(name, value)) < 1:
         raise ValueError(f"{name} is {value}; it must be above 0")
     return value
+
+
+def _free(folder: Path) -> Path:
+    """The folder; FileExistsError where it is something else than one of runs."""
+    if (folder / "run.json").exists() or (folder.exists() and not folder.is_dir()):
+        what = "a run" if folder.is_dir() else "a file"
+        raise FileExistsError(
+            f"out, {folder}, is {what}; choose another folder, which will hold the runs of the sweep."
+        )
+    return folder
 
 
 def _chosen(points: list[Point], part: Any) -> list[Point]:
@@ -121,13 +133,14 @@ def _jobs(
     """What is to be fitted, and what is done already."""
     jobs: dict[Point, Job] = {}
     done: dict[Point, Outcome] = {}
-    for point in asked:
+    for point, one in asked.items():
         where = folder / point.folder
         if point not in changed and (found := read(where)):
             done[point] = found
         else:
+            words = {k: v for k, v in point.settings.items() if k not in one.own}
             jobs[point] = Job(
-                str(where.absolute()), point.data, point.inference, point.settings, point.seed, point in changed
+                str(where.absolute()), point.data, point.inference, one.own, words, point.seed, point in changed
             )
     return jobs, done
 

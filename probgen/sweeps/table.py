@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen.run.conditioning import model_of
+from probgen.sweeps.asking import Asked
 from probgen.sweeps.fitting import Outcome
 from probgen.sweeps.grid import Axis, Grid, Point
+from probgen.versions import versions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,7 +26,15 @@ MEANT = {
 }
 
 
-def dataset(grid: Grid, folder: Path, outcomes: Mapping[Point, Outcome]) -> xr.Dataset:
+def told(program: Any, asked: Mapping[Point, Asked], fixed: Mapping[str, Any]) -> dict[str, str]:
+    """What the dataset says of the sweep as a whole."""
+    name = program if isinstance(program, str) else getattr(model_of(program).program, "__name__", "program")
+    words = ", ".join(dict.fromkeys(one.algorithm.name for one in asked.values()))
+    same = ", ".join(f"{k}={v!r}" for k, v in fixed.items() if isinstance(v, str | int | float | bool | tuple))
+    return {"program": name, "inference": words, "for_all": same, "probgen": versions()["probgen"]}
+
+
+def dataset(grid: Grid, folder: Path, outcomes: Mapping[Point, Outcome], attributes: Mapping[str, str]) -> xr.Dataset:
     """The outcomes at their places, NaN or empty where there are none."""
     import xarray as xr
 
@@ -31,16 +42,20 @@ def dataset(grid: Grid, folder: Path, outcomes: Mapping[Point, Outcome]) -> xr.D
 
     points = grid.points
     rows = [_row(point, folder, outcomes.get(point)) for point in points]
-    names = [*MEANT, *(k for k in MEANINGS if any(k in row for row in rows))]
+    names = [*MEANT, *(k for k in MEANINGS if any(_is_there(row.get(k)) for row in rows))]
     dims, shape = [axis.name for axis in grid.axes], [len(axis.labels) for axis in grid.axes]
     empty = {k: "" if k in WORDS else np.nan for k in names}
     columns = {k: np.array([row.get(k, empty[k]) for row in rows]).reshape(shape) for k in names}
-    told = {**MEANT, **MEANINGS}
+    meanings = {**MEANT, **MEANINGS}
     return xr.Dataset(
-        {k: (dims, v, {"long_name": told[k]}) for k, v in columns.items()},
+        {k: (dims, v, {"long_name": meanings[k]}) for k, v in columns.items()},
         {axis.name: coordinate(axis) for axis in grid.axes},
-        {"out": str(folder)},
+        {**attributes, "out": str(folder)},
     )
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and value == value  # NaN is no figure
 
 
 def coordinate(axis: Axis) -> np.ndarray:
