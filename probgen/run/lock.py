@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ except ImportError:  # Windows: only this process's own runs are told apart
     fcntl = None
 
 NAME = "lock"
+LARGEST = 4096  # bytes of a lock
 
 _ours: dict[str, str] = {}  # directories that this process writes to, and since when
 _files: set[int] = set()
@@ -48,14 +50,24 @@ def held(directory: Path) -> dict[str, Any] | None:
     alive is None where that cannot be told: the lock is of another machine, or cannot be read.
     """
     try:
-        said = json.loads((directory / NAME).read_text())
+        said, since = _said(directory / NAME)
         found = {"pid": int(said["pid"]), "host": str(said["host"]), "since": str(said["since"])}
-        since = (directory / NAME).stat().st_mtime
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):  # in the moment between its making and its writing
+    except Exception:  # in the moment between its making and its writing, or what anybody put there
         return {"pid": 0, "host": "", "since": "", "alive": None}
     return found | {"alive": _lives(found["pid"], since) if found["host"] == socket.gethostname() else None}
+
+
+def _said(path: Path) -> tuple[Any, float]:
+    """What a lock says, and since when; ValueError for what is no file: a pipe would be waited for, for ever."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if not stat.S_ISREG((now := os.fstat(file)).st_mode):
+            raise ValueError(f"{path} is no file.")
+        return json.loads(os.read(file, LARGEST)), now.st_mtime
+    finally:
+        os.close(file)
 
 
 def _lives(pid: int, since: float) -> bool:

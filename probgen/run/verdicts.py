@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from probgen.diagnostics.verdict import SEVERITY
 from probgen.fitted import Fitted
 from probgen.run.store import Store
 
 NAME = "verdict.json"
+LARGEST = 2**24  # bytes of one
 JUDGED = ("data.safetensors", "state.safetensors", "answer.safetensors")
 
 
@@ -56,8 +58,14 @@ def _is(fit: Fitted, directory: Path) -> bool:
 
 def kept(directory: Path, now: Mapping[str, Any]) -> dict[str, Any] | None:
     """The verdict that was kept, its findings and notes, where it judged the run as it is `now`; else None."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((directory / NAME).read_text())
-        if found["stamp"] == now and all(f["status"] in ("pass", "warn", "fail") for f in found["findings"]):
-            return {"findings": found["findings"], "notes": found["notes"]}
+    file = directory / NAME
+    with contextlib.suppress(Exception):  # whatever the file holds, it is no verdict then
+        if file.is_file() and file.stat().st_size <= LARGEST:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if found["stamp"] == now and found["findings"] and all(map(_is_finding, found["findings"])):
+                return {"findings": found["findings"], "notes": [str(note) for note in [*found["notes"]]]}
     return None
+
+
+def _is_finding(said: Mapping[str, Any]) -> bool:
+    return said["status"] in SEVERITY and all(isinstance(said[k], str) for k in ("check", "message", "remedy"))

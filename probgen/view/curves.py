@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from probgen.view.reading import segments
 
@@ -31,7 +31,11 @@ class Curves:
         """Series by name, thinned: `every` so many steps, `values` (chain, point); and divergences after warm-up."""
         with self._lock:
             parts = self._parts(directory)
-        names = [k for k in parts[0] if all(k in part for part in parts)] if parts else []
+        names = (
+            [k for k in parts[0] if all(k in part and len(part[k]) == len(parts[0][k]) for part in parts)]
+            if parts
+            else []
+        )
         joined = {k: np.concatenate([part[k] for part in parts], axis=1) for k in names}
         found: dict[str, Any] = {"series": [_thinned(k, joined[k]) for k in sorted(joined, key=_order) if _shown(k)]}
         if "diverging" in joined:
@@ -46,7 +50,7 @@ class Curves:
                 at = path.stat()
                 key = (path.name, at.st_mtime_ns, at.st_size)
                 now[key] = was[key] if key in was else _read(path)
-            except (OSError, SafetensorError, ValueError):  # what follows on a segment that cannot be read is not shown
+            except Exception:  # whatever is in it: what follows on a segment that cannot be read is not shown
                 break
         self._kept[directory] = now
         while len(self._kept) > RUNS:

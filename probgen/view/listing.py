@@ -57,7 +57,7 @@ class Listing:
             return
         names = {entry.name for entry in entries}
         if RECORD in names or (names <= BEGUN and names - {"draws"}):
-            yield folder.relative_to(self.root).as_posix(), folder
+            yield _words(folder.relative_to(self.root)), folder
             return
         for entry in entries:
             if depth < DEEPEST and len(seen) < MOST and (inside := self._inside(entry, seen)):
@@ -68,10 +68,18 @@ class Listing:
         """The folder that an entry is, where it lies in the root and was not seen yet."""
         if not entry.is_symlink():
             return Path(entry.path) if entry.is_dir() and not entry.name.startswith(".") else None
-        where = Path(entry.path).resolve()
+        try:
+            where = Path(entry.path).resolve()
+        except (OSError, RuntimeError):  # a link to itself
+            return None
         if not where.is_dir() or where in seen:
             return None
         if where.is_relative_to(self.root):
             return None  # it is found where it lies
-        self.left_out.append(Path(entry.path).relative_to(self.root).as_posix())
+        self.left_out.append(_words(Path(entry.path).relative_to(self.root)))
         return None
+
+
+def _words(path: Path) -> str:
+    """A path as words that a browser takes, whatever bytes its names have."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()

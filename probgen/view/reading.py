@@ -18,6 +18,7 @@ from probgen.versions import own
 RECORD, STATE, ANSWER = "run.json", "state.safetensors", "answer.safetensors"
 FILES = (RECORD, STATE, ANSWER, "data.safetensors", "starts.safetensors", "begin.safetensors", lock.NAME, verdicts.NAME)
 LARGEST = 64 * 2**20  # bytes of a run.json
+EXACT = 2**53  # the largest whole number of a browser below which there is no gap
 
 
 class Outside(ValueError):
@@ -90,13 +91,16 @@ def read(root: Path, id: str, directory: Path) -> Told:
 
 
 def check_inside(root: Path, directory: Path) -> None:
-    """Raise Outside where a file of a run is a link that leads out of the folder."""
+    """Raise Outside where a file of a run is a link that leads out of the folder, Broken where it is no file."""
     inner: list[os.DirEntry[str]] = []
     with contextlib.suppress(OSError):
-        inner = [entry for entry in os.scandir(directory / "draws") if entry.is_symlink()]
+        inner = [entry for entry in os.scandir(directory / "draws") if not entry.is_file(follow_symlinks=False)]
     for path in (directory, directory / "draws", *(directory / name for name in FILES), *inner):
         if not Path(path).resolve().is_relative_to(root):
             raise Outside(f"{path.name} is a link that leads out of the folder; it is not followed.")
+    for name in (*FILES, *(f"draws/{entry.name}" for entry in inner)):
+        if (directory / name).exists() and not (directory / name).is_file():  # a pipe would be waited for, for ever
+            raise Broken(f"{name} is no file.")
 
 
 def _read(id: str, directory: Path) -> Told:
@@ -247,7 +251,9 @@ def judged(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """What JSON of the web has: numbers that are not finite become words."""
+    """What JSON of the web has: numbers that are not finite, or too large to be told exactly there, become words."""
+    if isinstance(value, int) and abs(value) > EXACT:
+        return str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):

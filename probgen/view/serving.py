@@ -159,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
     def _report(self, asked: dict[str, str]) -> None:
         """A report that is ready; else a page that says so, and looks again by itself."""
         number = asked.get("made", "")
-        job = self.server.reports.job(int(number)) if number.isdigit() and len(number) < 10 else None
+        job = self.server.reports.job(int(number)) if number.isdecimal() and len(number) < 10 else None
         if job is None:
             run, path = self._found(asked.get("id", ""))
             if run.state == "broken":
