@@ -15,6 +15,7 @@ from probgen.inference.variational import _curvature
 from probgen.target import Continuous
 
 HALVINGS = 40  # of a step, before the line search gives up
+TINY = 1e-30  # of a squared length, so that nothing is divided by zero
 
 
 class State(NamedTuple):
@@ -66,12 +67,11 @@ class Climb(Learner[Continuous]):
         ends = xp.concatenate([start.ends, start.z[None]])
         values = target.log_density_batch(ends)
         z = ends[xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf))]
-        inverse = (
-            start.covariance
-            if start.covariance.ndim == 2
-            else _curvature.begun(xp, start.covariance, self.needs_matrix)
-        )
-        return State(z, *target.value_and_grad(z), inverse, xp.int32(0), xp.bool_(False))
+        value, gradient = target.value_and_grad(z)
+        inverse = start.covariance
+        if inverse.ndim == 1:  # of many unknowns no path was followed, and all scales are said to be 1
+            inverse = _curvature.begun(xp, inverse * _widest(target, z, gradient), self.needs_matrix)
+        return State(z, value, gradient, inverse, xp.int32(0), xp.bool_(False))
 
     def _at_points(self, key: Any, target: Continuous) -> State:
         """The start with parameters where the program says that they begin, and unknowns at their mode there."""
@@ -103,14 +103,42 @@ class Climb(Learner[Continuous]):
         inverse = ops.where(moved, learned, _curvature.steepest(xp, gradient, self.needs_matrix))
         stuck = xp.where(moved, 0, state.stuck + 1)
         new = State(z, value, gradient, inverse, stuck, stuck == 2)
-        return new._replace(
-            converged=xp.logical_or(stuck == 2, xp.logical_and(moved, _decrement(target, new) < self.tolerance**2))
-        )
+        near = lambda s: xp.logical_and(moved, _decrement(target, s) < self.tolerance**2)  # noqa: E731
+        new = ops.cond(near(new), lambda s: _looked(target, s), lambda s: s, new)
+        return new._replace(converged=xp.logical_or(stuck == 2, near(new)))
 
 
 def _decrement(target: Continuous, state: State) -> Any:
     """Newton's decrement g' H g: the squared distance to the mode, in sds."""
     return state.gradient @ _curvature.times(target.ops, state.inverse, state.gradient)
+
+
+def _looked(target: Continuous, state: State) -> State:
+    """The state whose estimate knows the curvature along the gradient, by one more gradient beside z.
+
+    An estimate that has not seen a direction says nothing of how far the mode is along it: where scales differ, steps of a
+    millionth may be all that it asks for while the mode is many sds away. Now g' H g is at least |g|^2 over that curvature.
+    """
+    spread = target.ops.xp.abs(_decrement(target, state) / (state.gradient @ state.gradient + TINY)) ** 0.5
+    s, y = _beside(target, state.z, state.gradient, 0.1 * spread)
+    return state._replace(inverse=_curvature.updated(target.ops, state.inverse, s, y))
+
+
+def _beside(target: Continuous, z: Any, gradient: Any, length: Any) -> tuple[Any, Any]:
+    """A step along the gradient, of this length and beyond rounding, and the fall of the gradient along it: (dim,) each."""
+    xp = target.ops.xp
+    least = (1e-6 if z.dtype == xp.float64 else 1e-3) * (1 + xp.abs(z).max())
+    s = gradient * xp.where(length > least, length, least) / xp.sqrt(gradient @ gradient + TINY)
+    there = target.value_and_grad(z + s)[1]
+    return s, target.ops.where(xp.all(xp.isfinite(there)), gradient - there, gradient * 0)
+
+
+def _widest(target: Continuous, z: Any, gradient: Any) -> Any:
+    """The square of the scale along the gradient, where that is above 1, else 1: what a first step may count on."""
+    xp = target.ops.xp
+    s, y = _beside(target, z, gradient, gradient @ gradient * 0)
+    found = (s @ s) / xp.where(s @ y > 0, s @ y, s @ s + TINY)
+    return xp.where(found > 1, found, found * 0 + 1)
 
 
 def _search(target: Continuous, state: State) -> tuple[Any, Any, Any, Any]:
