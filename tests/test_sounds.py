@@ -276,6 +276,8 @@ def test_the_shell_reads_and_writes_sound(tmp_path, capsys):
     sounds.write(tmp_path / "in.wav", chirp(12_000), 11025)
     assert main(["fit", "wavenet", "-i", "mle", "--data", str(tmp_path / "in.wav"), "--out", str(tmp_path / "run"),
                  "--set", "num_filters=8", "num_blocks=1", "num_layers=2", "--num_steps", "3", "--no-progress"]) == 0  # fmt: skip
+    cut = pg.load(tmp_path / "run").target.data["context"]
+    assert cut.shape == (23, 5)  # for the field of the layers that were set
     out = tmp_path / "out.wav"
     assert main(["sample", str(tmp_path / "run"), "-o", str(out), "-n", "3"]) == 0
     assert "0.14 s, 11025 samples a second" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from probgen.data.inputs import first
 from probgen.data.scales import numbers
 
 ENDING = ".txt"
-ARRAYS = (".npz", ".npy", ".json", ".csv", ".parquet")
+ARRAYS = (".npz", ".npy", ".json", ".csv", ".parquet", ".wav", ".wave")
 CONTEXT = 64  # characters of a window
 MOST = 2**15  # windows of a text, where they may overlap by less
 LARGEST = 100_000  # words
