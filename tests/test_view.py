@@ -471,6 +471,15 @@ def test_words_stand_out_in_light_and_dark():
         assert all(contrast(full[f"c{i}"], full["paper"]) >= 3.0 for i in range(8)), "lines"
 
 
+def test_verdicts_stand_out_in_reports_too():
+    style = (Path(pg.__file__).parent / "report.html").read_text()
+    for theme in style.split("@media (prefers-color-scheme: dark)")[:2]:
+        found = dict(re.findall(r"--(\w+): (#\w+)", theme))
+        full = {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in found.items()}
+        low = {k: v for k in ("ink", "soft", "pass", "warn", "fail") if (v := contrast(full[k], full["paper"])) < 4.5}
+        assert not low
+
+
 # ---- the command ------------------------------------------------------------------------------------------------------
 
 
