@@ -484,21 +484,26 @@ def test_verdicts_stand_out_in_reports_too():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_says_where_and_ends_at_ctrl_c(runs, number):
+def test_the_command_says_where_and_ends_at_ctrl_c(runs, number, tmp_path):
     code = "import sys; from probgen.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "view", str(runs), "--port", "0"]
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    made, where = tmp_path / "made", os.environ | {"TMPDIR": str(tmp_path / "made")}
+    made.mkdir()
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where)
     try:
         line = child.stdout.readline()
         port = int(line.split("127.0.0.1:")[1].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             pass
         child.send_signal(number)
+        if number == signal.SIGTERM:  # as `timeout` does
+            child.send_signal(number)
         _, err = child.communicate(timeout=30)
     finally:
         child.kill()
     assert child.returncode == 0
     assert err.strip() == "Ended."
+    assert not list(made.glob("probgen-view-*"))
 
 
 def test_bad_folders_and_ports_are_one_message(capsys, tmp_path):
