@@ -471,25 +471,39 @@ def test_words_stand_out_in_light_and_dark():
         assert all(contrast(full[f"c{i}"], full["paper"]) >= 3.0 for i in range(8)), "lines"
 
 
+def test_verdicts_stand_out_in_reports_too():
+    style = (Path(pg.__file__).parent / "report.html").read_text()
+    for theme in style.split("@media (prefers-color-scheme: dark)")[:2]:
+        found = dict(re.findall(r"--(\w+): (#\w+)", theme))
+        full = {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in found.items()}
+        low = {k: v for k in ("ink", "soft", "pass", "warn", "fail") if (v := contrast(full[k], full["paper"])) < 4.5}
+        assert not low
+
+
 # ---- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_says_where_and_ends_at_ctrl_c(runs, number):
+def test_the_command_says_where_and_ends_at_ctrl_c(runs, number, tmp_path):
     code = "import sys; from probgen.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "view", str(runs), "--port", "0"]
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    made, where = tmp_path / "made", os.environ | {"TMPDIR": str(tmp_path / "made")}
+    made.mkdir()
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where)
     try:
         line = child.stdout.readline()
         port = int(line.split("127.0.0.1:")[1].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             pass
         child.send_signal(number)
+        if number == signal.SIGTERM:  # as `timeout` does
+            child.send_signal(number)
         _, err = child.communicate(timeout=30)
     finally:
         child.kill()
     assert child.returncode == 0
     assert err.strip() == "Ended."
+    assert not list(made.glob("probgen-view-*"))
 
 
 def test_bad_folders_and_ports_are_one_message(capsys, tmp_path):

@@ -24,8 +24,13 @@ PORT = 8649  # where none is said
 
 @contextlib.contextmanager
 def _ended() -> Iterator[None]:
-    """Ctrl-C ends the block in good order, and so does `kill`."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Ctrl-C ends the block in good order, and so does `kill`, once or more often."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while what was made is removed
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             yield
@@ -49,7 +54,7 @@ class View:
     """show it in the default browser"""
 
     def run(self) -> int:
-        with self._server() as server, _ended():
+        with _ended(), self._server() as server:
             print(f"{self.folder}: {server.url}   (Ctrl-C ends it)", flush=True)
             if self.open and not _shown(server.url):
                 print(f"There is no browser to show it in here. Open {server.url} in yours.", file=sys.stderr)
