@@ -154,7 +154,7 @@ def _read_otherwise(record: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
     for word in programs.COMPANIONS:
         was, now = (_named(each["program"].get(word)) for each in (record, other))
         if was != now:
-            yield f"the {word} (there {_word(was)}, now {_word(now)})"
+            yield f"the {word} (there {_called(was)}, now {_called(now)})"
     if record.get("by_row") != other["by_row"]:
         yield f"by_row (there {record.get('by_row')}, now {other['by_row']})"
 
@@ -165,7 +165,7 @@ def _named(reference: Any) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ("module", "file")}
 
 
-def _word(named: Mapping[str, Any]) -> str:
+def _called(named: Mapping[str, Any]) -> str:
     return str(named.get("name") or named.get("auto") or named or "none")
 
 
