@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 
+@functools.cache
 def own() -> str:
     """The version of probgen itself."""
     from importlib.metadata import version

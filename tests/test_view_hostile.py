@@ -1,4 +1,4 @@
-"""`probgen view` over folders that anybody may have written: a bad run hides no other, nothing is waited for, no name breaks it."""
+"""`probgen view` over folders that anybody may have written: one bad run hides no other, nothing is waited for."""
 
 import json
 import os

@@ -21,6 +21,7 @@ from probgen.versions import versions
 
 # Relative tolerance, beside 1 nat: on the machine and with the versions of the run, and elsewhere.
 TOLERANCE = {"float64": (1e-7, 1e-5), "float32": (1e-5, 2e-3)}
+GUIDE = "the guide's "  # begins the names of what a guide draws; runs of before it was probed have none of them
 UNSEALED = (
     "This run was written by a version of probgen that kept no trace of its program: whether program, data and settings "
     "are still those that it was begun with cannot be told."
@@ -159,10 +160,15 @@ def _changed_density(seal: Mapping[str, Any], now: Any, precision: str, record: 
         return
     here = _machine({**record, "versions": versions()})
     tolerance = TOLERANCE[precision][seal["machine"] != here]
-    names = [k for k in {**was, **now} if not _same(was.get(k), now.get(k), tolerance)]
+    known = {k: v for k, v in now.items() if k in was or not _of_a_guide(k) or any(map(_of_a_guide, was))}
+    names = [k for k in {**was, **known} if not _same(was.get(k), now.get(k), tolerance)]
     if names:
         few = ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         yield f"the program (its density differs at {few}{_example(was, now, names[0])})"
+
+
+def _of_a_guide(name: str) -> bool:
+    return name.startswith(GUIDE)
 
 
 def _same(was: list[str] | None, now: list[str] | None, tolerance: float) -> bool:

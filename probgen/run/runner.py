@@ -137,7 +137,8 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
     if run.store and answer:
         run.store.put("answer", answer)
     fit = settled(run.result(answer))
-    vars(fit)["_written"] = run.store is not None
+    with contextlib.suppress(Exception):  # nothing was written that could be read
+        vars(fit)["_written"] = verdicts.stamp(run.store.path) if run.store else None
     return fit
 
 

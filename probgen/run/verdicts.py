@@ -16,6 +16,7 @@ from safetensors import safe_open
 from probgen.diagnostics.verdict import SEVERITY
 from probgen.fitted import Fitted
 from probgen.run.store import Store
+from probgen.versions import own
 
 NAME = "verdict.json"
 LARGEST = 2**24  # bytes of one
@@ -25,13 +26,15 @@ JUDGED = ("data.safetensors", "state.safetensors", "answer.safetensors")
 def stamp(directory: Path) -> dict[str, Any]:
     """What tells one state of a run from another: its last checkpoint, its record and the sizes of what was judged.
 
+    With the version that judges: another one may judge otherwise.
+
     Raises OSError or SafetensorError where there is no checkpoint that can be read.
     """
     with safe_open(str(directory / "state.safetensors"), framework="numpy") as state:
         note = json.loads((state.metadata() or {}).get("note", "{}"))
     record = hashlib.blake2b((directory / "run.json").read_bytes(), digest_size=16).hexdigest()
     sizes = {name: (directory / name).stat().st_size for name in JUDGED if (directory / name).exists()}
-    return {"step": note["step"], "seconds": note["seconds"], "record": record, "sizes": sizes}
+    return {"step": note["step"], "seconds": note["seconds"], "record": record, "sizes": sizes, "probgen": own()}
 
 
 def written(verdict: Any) -> dict[str, Any]:
@@ -44,7 +47,14 @@ def keep(fit: Fitted, verdict: Any) -> None:
     directory = fit.directory
     with contextlib.suppress(Exception):  # whatever is wrong with the folder: the verdict itself stands
         now = stamp(directory) if directory else {}
-        if directory and now["step"] == fit.num_steps and _is(fit, directory) and now == stamp(directory):
+        left = vars(fit).get("_written") or now  # of a run that this process wrote, as it left it
+        if (
+            directory
+            and now == left
+            and now["step"] == fit.num_steps
+            and _is(fit, directory)
+            and now == stamp(directory)
+        ):
             Store(directory).write_json(NAME, {"stamp": now, **written(verdict)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from probgen import catalog, run
 from probgen.algorithm import Inference
 from probgen.fits import seal
-from probgen.run import suggestions
+from probgen.run import programs, suggestions
 from probgen.run.conditioning import model_of
 from probgen.run.meaning import READINGS
 from probgen.run.record import record_of
@@ -143,9 +144,29 @@ def differences(directory: Path, asked: Asked) -> list[str]:
         record = Store(directory).record()
     except CorruptRun:  # told where it is gone on with
         return []
-    return (
-        seal.between(record, asked.record) if "seal" in record else ["it was written by a version that kept no trace"]
-    )
+    if "seal" not in record:
+        return ["it was written by a version that kept no trace"]
+    return [*seal.between(record, asked.record), *_read_otherwise(record, asked.record)]
+
+
+def _read_otherwise(record: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """What of how a program is read, its guide and its critic, is other than in another record."""
+    for word in programs.COMPANIONS:
+        was, now = (_named(each["program"].get(word)) for each in (record, other))
+        if was != now:
+            yield f"the {word} (there {_called(was)}, now {_called(now)})"
+    if record.get("by_row") != other["by_row"]:
+        yield f"by_row (there {record.get('by_row')}, now {other['by_row']})"
+
+
+def _named(reference: Any) -> dict[str, Any]:
+    """How a guide is found again, but for where: its name, or its class and settings, as JSON has them."""
+    found = json.loads(json.dumps(reference or {}, default=str))
+    return {k: v for k, v in found.items() if k not in ("module", "file")}
+
+
+def _called(named: Mapping[str, Any]) -> str:
+    return str(named.get("name") or named.get("auto") or named or "none")
 
 
 def refuse(folder: Path, changed: Mapping[Point, list[str]]) -> None:
@@ -170,5 +191,4 @@ def _told(changed: Mapping[Point, list[str]]) -> Iterator[str]:
 def task(program: Any, grid: Grid, asked: Mapping[Point, Asked], fixed: Mapping[str, Any]) -> Task:
     """What all of them share."""
     inferences = {(point.data, point.inference): one.inference for point, one in asked.items()}
-    references = {point.data: one.record["program"] for point, one in asked.items()}
-    return Task(program, grid.datas, inferences, fixed, references)
+    return Task(program, grid.datas, inferences, fixed)

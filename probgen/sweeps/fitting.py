@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from probgen import catalog
 from probgen.data.fixed import LOST
+from probgen.diagnostics import SEVERITY
 from probgen.fits.fit import Fit
-from probgen.run import fit, given, programs, resume
+from probgen.run import fit, given, programs, resume, verdicts
 from probgen.run.conditioning import declared
 from probgen.run.lock import RunInUse
 from probgen.run.store import Store
-from probgen.versions import versions
 
 STOPPED = "stopped"  # the status of a fit that was interrupted
 NOTE = "sweep.json"  # in a run's directory
@@ -27,19 +27,21 @@ PATIENCE = 60.0  # seconds that a directory may be held by a worker that is endi
 class Task(NamedTuple):
     """What all fits of a sweep share.
 
-    datas: by label; inferences: by the labels of data and inference; fixed: further words of `pg.fit`; references: how the
-    program is found again, by the label of the data.
+    datas: by label; inferences: by the labels of data and inference; fixed: further words of `pg.fit`.
     """
 
     program: Any
     datas: Mapping[Any, Any]
     inferences: Mapping[Any, Any]
     fixed: Mapping[str, Any]
-    references: Mapping[Any, Mapping[str, Any]]
 
 
 class Job(NamedTuple):
-    """One fit. own: settings that are the program's; settings: the others; anew: whether a run that is there is replaced."""
+    """One fit.
+
+    own: settings that are the program's; settings: the others; reference: how the program and its guide are found again;
+    anew: whether a run that is there is replaced.
+    """
 
     path: str
     data: Any
@@ -47,6 +49,7 @@ class Job(NamedTuple):
     own: Mapping[str, Any]
     settings: Mapping[str, Any]
     seed: int
+    reference: Mapping[str, Any]
     anew: bool = False
 
 
@@ -87,10 +90,10 @@ def _done(task: Task, job: Job) -> Fit:
 
 
 def _fitted(task: Task, job: Job) -> Fit:
-    with programs.known_as(task.references[job.data]):
+    with programs.known_as(job.reference):
         there = (Path(job.path) / "run.json").exists()
         if there and not job.anew and _resumable(job):
-            return resume(job.path, _declared(task), data=_lost(task, job), progress=False)
+            return resume(job.path, _declared(task, job), data=_lost(task, job), progress=False)
         return fit(
             task.program, _data(task, job), task.inferences[job.data, job.inference], out=job.path, seed=job.seed,
             overwrite=there, progress=False, **{**task.fixed, **job.settings},
@@ -108,9 +111,9 @@ def _resumable(job: Job) -> bool:
     return Store(job.path).record()["inference"]["name"] in catalog.modules("probgen.inference")
 
 
-def _declared(task: Task) -> Any:
+def _declared(task: Task, job: Job) -> Any:
     """The program with its guide, which may be one that cannot be imported again."""
-    guide = task.fixed.get("guide")
+    guide = {**task.fixed, **job.settings}.get("guide")
     return declared(task.program, guide if callable(guide) else None, None)
 
 
@@ -130,23 +133,23 @@ def judged(done: Fit) -> Outcome:
         found = Outcome(verdict.status, "", done.seconds, figures(done, verdict))
     except Exception as error:
         return Outcome("error", f"It was fitted, but cannot be judged: {said(error)}", done.seconds)
-    if done.directory:
-        write(done.directory, found, done.num_steps)
+    if done.directory and (stamp := vars(done).get("_written")):
+        write(done.directory, found, stamp)
     return found
 
 
-def write(directory: Path, found: Outcome, num_steps: int) -> None:
-    """Beside a run what was found of it, in one move of the file system."""
-    said = {"probgen": versions()["probgen"], "num_steps": num_steps, **found._asdict()}
+def write(directory: Path, found: Outcome, stamp: Mapping[str, Any]) -> None:
+    """Beside a run what was found of it, and of which state of it, in one move of the file system."""
+    said = {"stamp": stamp, **found._asdict()}
     scratch = directory / f"{NOTE}.{os.getpid()}.part"
     scratch.write_text(json.dumps(said, indent=1))
     os.replace(scratch, directory / NOTE)
 
 
 def read(directory: Path) -> Outcome | None:
-    """What was found of a run; None where it is not there, or was told by another version."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    """What was found of a run; None where it is not there, or was told of another state of it, or by another version."""
+    with contextlib.suppress(Exception):  # whatever is wrong there: it is gone on with, which tells
         told = json.loads((directory / NOTE).read_text())
-        if told.pop("probgen") == versions()["probgen"] and told.pop("num_steps") >= 0:
+        if told.pop("stamp") == verdicts.stamp(directory) and told["status"] in SEVERITY:
             return Outcome(**told)
     return None

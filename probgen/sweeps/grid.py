@@ -7,7 +7,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ NOT_AN_AXIS = {
     "out": "each fit has its own folder under out", "init": "fits of a sweep begin as pg.fit does",
     "overwrite": "pass overwrite=True by itself", "progress": "pass progress=False by itself",
 }  # fmt: skip
-READABLE = 80  # letters of a folder's name before its hash
+MOST = 10_000  # seeds that a number may ask for: a larger one is a seed
+READABLE = 80  # bytes of a folder's name before its hash
 
 
 class Axis(NamedTuple):
@@ -55,7 +56,7 @@ class Point:
     def folder(self) -> str:
         """A readable name, and a hash of the labels, by which points are told apart whose names are too long or the same."""
         said = "-".join(f"{k}={v}" for k, v in self.labels.items())
-        plain = re.sub(r"[^\w.=+-]+", "_", said)[:READABLE]
+        plain = re.sub(r"[^\w.=+-]+", "_", said).encode()[:READABLE].decode(errors="ignore")
         text = json.dumps({k: _hashed(v) for k, v in self.labels.items()}, sort_keys=True)
         return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -140,13 +141,25 @@ def _labels(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for kinds in (bool, int, int | float, str):
         if all(isinstance(v, kinds) and isinstance(v, bool) == (kinds is bool) for v in values):
             return values
-    return tuple(map(str, values))
+    for said in (_word, repr):
+        if len({*(words := tuple(map(said, values)))}) == len(words):
+            return words
+    return tuple(f"{value!r} ({i})" for i, value in enumerate(values))
+
+
+def _word(value: Any) -> str:
+    """A value in words; a function or a class by its name, which is the same in every process."""
+    if isinstance(value, Callable):
+        return getattr(value, "__name__", type(value).__name__)
+    return str(value)
 
 
 def _seeds(seeds: Any) -> Axis:
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
-        if seeds < 1:
-            raise ValueError(f"seeds is {seeds}; expected how many, above 0, or a list of seeds.")
+        if not 1 <= seeds <= MOST:
+            raise ValueError(
+                f"seeds is {seeds}; expected how many, 1 to {MOST}, or a list of seeds, such as [{seeds}]."
+            )
         seeds = range(int(seeds))
     found = _listed("seeds", seeds, "how many, such as seeds=3")
     return Axis("seed", *(2 * (tuple(whole_numbers.seed(seed) for seed in found),)))
@@ -170,8 +183,10 @@ def _inferences(inference: Any) -> dict[Any, Any]:
 def _named(what: str, found: Mapping[Any, Any]) -> dict[Any, Any]:
     if not found:
         raise ValueError(f"{what} is empty: the grid has no fit.")
-    if bad := [key for key in found if not isinstance(key, str | int) or key == ONE]:
+    if bad := [key for key in found if not isinstance(key, str | int) or isinstance(key, bool) or key == ONE]:
         raise TypeError(f"{what} has the name {bad[0]!r}; expected words.")
+    if len({*map(str, found)}) < len(found):
+        raise ValueError(f"{what} has a name twice, as a word and as a number: {', '.join(map(repr, found))}.")
     return dict(found)
 
 

@@ -65,6 +65,7 @@ def sweep(
         if num_workers is not None:
             raise TypeError("num_workers is of this machine; a client has its own workers.")
     plan = grid(program, settings, data, inference, seeds, fixed)
+    table.check(plan)
     chosen, folder = _chosen(plan.points, part), _free(Path(out))
     workers = _count("num_workers", num_workers)
     threads = _count("num_threads", num_threads)
@@ -140,8 +141,9 @@ def _jobs(
         else:
             words = {k: v for k, v in point.settings.items() if k not in one.own}
             jobs[point] = Job(
-                str(where.absolute()), point.data, point.inference, one.own, words, point.seed, point in changed
-            )
+                str(where.absolute()), point.data, point.inference, one.own, words, point.seed, one.record["program"],
+                point in changed,
+            )  # fmt: skip
     return jobs, done
 
 

@@ -26,6 +26,16 @@ MEANT = {
 }
 
 
+def check(grid: Grid) -> None:
+    """TypeError for an axis that has the name of something that is told of every fit."""
+    from probgen.sweeps.figures import MEANINGS
+
+    if clash := [axis.name for axis in grid.axes if axis.name in {**MEANT, **MEANINGS}]:
+        raise TypeError(
+            f"{clash[0]!r} is what a sweep tells of its fits, and can be no axis of the grid; rename that setting."
+        )
+
+
 def told(program: Any, asked: Mapping[Point, Asked], fixed: Mapping[str, Any]) -> dict[str, str]:
     """What the dataset says of the sweep as a whole."""
     name = program if isinstance(program, str) else getattr(model_of(program).program, "__name__", "program")

@@ -108,6 +108,13 @@ def _how(code: int) -> str:
     return f"its worker process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
+def _record(job: Job) -> bytes | None:
+    """run.json of a job's run, None where there is none."""
+    with contextlib.suppress(OSError):
+        return (Path(job.path) / "run.json").read_bytes()
+    return None
+
+
 class Crew:
     """Workers of one task, as many as jobs run at once; `run` may be called from several threads."""
 
@@ -120,7 +127,7 @@ class Crew:
 
     def run(self, job: Job) -> Outcome:
         """The outcome of a job; an error where two workers died of it."""
-        told = ""
+        told, was = "", _record(job)
         for _ in range(TRIES):
             worker = self._taken()
             if worker is None:
@@ -137,9 +144,9 @@ class Crew:
                 self._put(worker, free=False)
             except BaseException:
                 self._put(worker, free=False)
-                worker.stop()
+                worker.end()
                 raise
-            job = job._replace(anew=False)  # it goes on from the checkpoint
+            job = job._replace(anew=job.anew and _record(job) == was)  # once it is begun it goes on from the checkpoint
         return Outcome("error", f"{told}, {TRIES} times. What it said: {self.log}")
 
     def _taken(self) -> Worker | None:

@@ -5,6 +5,7 @@ Site by site, because a prior's change is lost in the rounding of a large likeli
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import biject
 from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
+from probgen.engine.numpyro.targets.paired import NumpyroGuided
 
 POINTS = 2
 QUICKLY = {"xla_backend_optimization_level": 0}  # it runs twice
@@ -42,7 +44,16 @@ def _of_all(target: Any, seed: Any, z: Any) -> dict[str, Any]:
     structure = target.structure
     values, _ = structure.filled(target.arrays, z)
     closed = FullPlates(structure.closed(target.arrays))
-    return _said(handlers.substitute(closed, substitute_fn=functools.partial(biject, values)), seed)
+    found = _said(handlers.substitute(closed, substitute_fn=functools.partial(biject, values)), seed)
+    return found | (_of_a_guide(target, seed) if isinstance(target, NumpyroGuided) else {})
+
+
+def _of_a_guide(target: Any, seed: Any) -> dict[str, Any]:
+    """Of the author's guide of all unknowns, at its initial parameters."""
+    with contextlib.suppress(Exception):  # a guide that is made as it learns: its name is known
+        guide = target.guide_at_start(jax.random.fold_in(jax.random.key(1), seed))
+        return {f"the guide's {k}": v for k, v in _said(guide, seed).items()}
+    return {}
 
 
 def _of_a_row(target: Any, seed: Any, z: Any) -> dict[str, Any]:

@@ -78,6 +78,10 @@ class NumpyroGuided(NumpyroContinuous):
         own, guide = ({k: named[k] for k in learned.parameters} for learned in (self._program, self._guide))
         return lambda: self._program(**data, **own), lambda: self._guide(**seen, **guide)
 
+    def guide_at_start(self, key: Any) -> Callable[[], Any]:
+        """The guide on its data, at the parameters before the first step."""
+        return self._bound(self._initial(key))[1]
+
     def guide_loss_and_gradient(self, key: Any, parameters: Any, bound: Any) -> tuple[Any, Any]:
         """Minus the ELBO by draws of the guide, and its gradient: (), (parameter,); bound: its kind, particles, and alpha."""
 
