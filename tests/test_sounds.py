@@ -216,6 +216,8 @@ BAD = {
     ),
     "windows": (lambda x: (x.reshape(20, -1), 8000), "pass the recording whole"),
     "no file": (lambda x: "nothing.wav", "There is no file 'nothing.wav'"),
+    "quiet": (lambda x: (1e-9 * x, 8000), "is silence: all 20000 samples are at levels 127 and 128 of 256"),
+    "a rate of NaN": (lambda x: (x, np.nan), "rate is nan; expected a whole number"),
 }
 
 
@@ -224,6 +226,35 @@ def test_what_is_no_sound_is_refused(kind):
     make, told = BAD[kind]
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=told):
         pg.fit("wavenet", make(chirp(20_000)), "mle", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"length": 0}, "length is 0; expected a whole number, 1 or more"),
+        ({"length": 3.5}, "length is 3.5; expected a whole number"),
+        ({"num_layers": 0}, "num_layers is 0; expected"),
+        ({"num_blocks": -1}, "num_blocks is -1; expected"),
+        ({"levels": True}, "levels is True; expected"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(sizes, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        model("wavenet").rows(chirp(20_000), 8000, **sizes)
+
+
+def test_sizes_may_be_of_numpy():
+    found = model("wavenet").rows(chirp(20_000), np.int32(8000), levels=np.int64(64), length=np.int64(100))
+    assert (found["levels"], found["length"]) == (64, 100)
+    assert found["x"].shape == ((20_000 - 128) // 100, 100)
+
+
+def test_a_file_cut_short_is_told(tmp_path):
+    """A header that promises more than there is: a download that broke off is no recording."""
+    sounds.write(tmp_path / "whole.wav", chirp(4000), 8000)
+    (tmp_path / "half.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:5001])
+    with pytest.raises(ValueError, match=r"half\.wav' is cut short"):
+        sounds.sound_of(tmp_path / "half.wav")
 
 
 def test_windows_that_are_no_levels_are_refused():

@@ -234,3 +234,19 @@ def test_rows_of_tokens_are_no_pictures(learned):
     assert learned.plot("new rows").axes[0].texts
     with pytest.raises(ValueError, match="picture"):
         learned.plot("completions")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (np.array(["the", "cat", "sat"] * 100), "x\\[0\\] is 'the'; expected characters"),
+        (np.array([list("abc")] * 9), "strings of shape \\(9, 3\\); expected the characters of one text"),
+        ({"x": np.eye(3), "alphabet": "aa"}, "alphabet has 'a' twice"),
+        ({"x": np.eye(3), "alphabet": 7}, "alphabet is 7; expected a string"),
+        ({"x": np.eye(3), "alphabet": ["a", "b"]}, "alphabet is .* expected a string"),
+        ({"x": np.eye(3), "context": "3"}, "context"),
+    ],
+)
+def test_words_and_alphabets_that_are_none_are_refused(data, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        pg.fit("transformer", data, num_steps=1, **QUIET)

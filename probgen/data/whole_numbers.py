@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ def whole(name: str, value: Any) -> int:
     if not scalar:
         raise TypeError(f"{name} is {_described(value)}; expected a whole number.")
     number: Any = value
-    if float(number) != int(number):
+    if not math.isfinite(number) or float(number) != int(number):
         raise ValueError(f"{name} is {float(number):g}; expected a whole number.")
     return int(number)
 

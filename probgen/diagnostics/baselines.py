@@ -211,8 +211,9 @@ def _frequencies(rows: np.ndarray) -> float:
         p = rows.mean(0)
         p = p[(p > 0) & (p < 1)]
         return float((p * np.log(p) + (1 - p) * np.log1p(-p)).sum())
-    shares = (np.unique(column, return_counts=True)[1] / len(rows) for column in rows.T)
-    return float(sum((p * np.log(p)).sum() for p in shares))
+    shares = [np.unique(column, return_counts=True)[1] / len(rows) for column in rows.T]
+    own = sum(len(p) - 1 for p in shares) / (2 * len(rows))  # by which frequencies flatter their own rows (Miller 1955)
+    return float(sum((p * np.log(p)).sum() for p in shares) - own)
 
 
 def _counts(rows: np.ndarray) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from probgen.data.inputs import first, read
 from probgen.data.scales import numbers
+from probgen.data.whole_numbers import whole
 
 ENDINGS = (".wav", ".wave")
 FEWEST = 10  # windows
@@ -43,7 +44,12 @@ def sound_of(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that hold no sound
+            warnings.filterwarnings("error", ".*EOF prematurely", wavfile.WavFileWarning)
             rate, x = wavfile.read(path)
+    except wavfile.WavFileWarning as warning:
+        raise ValueError(
+            f"{str(path)!r} is cut short: {warning}\nGet it anew; or save what is there as 16-bit PCM."
+        ) from None
     except (ValueError, EOFError, struct.error) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a WAV file: {error}\nSave it anew as 16-bit PCM.") from None
     if not x.size:
@@ -143,7 +149,10 @@ def cut(x: Any, rate: Any, levels: int, law: str, num_blocks: int, num_layers: i
 
     ValueError for two channels, silence, a rate that is none, and a recording of fewer than `FEWEST` windows.
     """
-    x, rate = _one_channel(x), checked_rate(rate)
+    x, rate, levels = _one_channel(x), checked_rate(rate), whole("levels", levels)
+    length, num_blocks, num_layers = (
+        _at_least_one(k, n) for k, n in (("length", length), ("num_blocks", num_blocks), ("num_layers", num_layers))
+    )
     field = field_of(num_blocks, num_layers)
     if len(x) < field + FEWEST * length:
         raise ValueError(
@@ -151,9 +160,11 @@ def cut(x: Any, rate: Any, levels: int, law: str, num_blocks: int, num_layers: i
             f"{field + FEWEST * length}.\nPass a longer recording, or fewer num_layers={num_layers}, a smaller length={length}."
         )
     heard = levels_of(x, levels, law)
-    if heard.min() == heard.max():
+    at, different = np.unique(heard), np.unique(x)
+    if len(at) == 1 or len(at) == 2 < min(levels, len(different)):
+        told = f"level {at[0]:g}" if len(at) == 1 else f"levels {at[0]:g} and {at[1]:g}"
         raise ValueError(
-            f"x is silence: all {len(x)} samples are at level {heard[0]:g} of {levels}, from {x.min():g} to {x.max():g}.\n"
+            f"x is silence: all {len(x)} samples are at {told} of {levels}, from {x.min():g} to {x.max():g}.\n"
             "Pass a recording with sound in it, or x / np.abs(x).max() where it is only too quiet for the levels."
         )
     settings = {"length": length, "levels": levels, "num_blocks": num_blocks, "num_layers": num_layers, "law": law}
@@ -191,10 +202,15 @@ def _one_channel(x: Any) -> np.ndarray:
     raise ValueError(f"{told}\nWindows are cut here: pass the recording whole.")
 
 
+def _at_least_one(name: str, value: Any) -> int:
+    """A size as a whole number; ValueError below 1."""
+    if (found := whole(name, value)) < 1:
+        raise ValueError(f"{name} is {found}; expected a whole number, 1 or more.")
+    return found
+
+
 def checked_rate(rate: Any) -> int:
     """A rate in samples a second; ValueError for what is none."""
-    from probgen.data.whole_numbers import whole
-
     found = whole("rate", rate)
     if found < 1:
         raise ValueError(f"rate is {found}; expected samples a second, such as 16000.")

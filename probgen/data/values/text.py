@@ -10,6 +10,7 @@ import numpy as np
 
 from probgen.data.inputs import first
 from probgen.data.scales import numbers
+from probgen.data.whole_numbers import whole
 
 ENDING = ".txt"
 ARRAYS = (".npz", ".npy", ".json", ".csv", ".parquet", ".wav", ".wave")
@@ -50,6 +51,7 @@ def as_rows(x: Any, context: int = CONTEXT) -> dict[str, Any]:
     """A program's data for rows of tokens (row, ...), flattened, or for one text (character,), in windows of `context`."""
     x = np.asarray(x)
     if x.dtype.kind == "U":
+        _check_characters(x)
         return windows(x, context)
     if x.ndim < 2:
         raise ValueError(f"The rows have shape {x.shape}; expected (row, token), or pictures (row, height, width).")
@@ -90,6 +92,7 @@ def of_words(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         if rows.ndim != 2:
             raise ValueError(f"{keyword} has shape {rows.shape}; expected rows of tokens, (row, token). Reshape it.")
         _check_context(keyword, rows, data.get("context"))
+        _check_alphabet(alphabet)
         said = data.get("num_words", len(alphabet) or None)
         check_tokens(keyword, rows, said)
         return {"num_words": max(2, int(rows.max()) + 1) if said is None else said, "context": rows.shape[1]}
@@ -97,8 +100,31 @@ def of_words(keyword: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return derive
 
 
+def _check_characters(x: np.ndarray) -> None:
+    """ValueError for strings that are words, or that are not one text."""
+    if x.ndim != 1:
+        raise ValueError(
+            f"x is strings of shape {x.shape}; expected the characters of one text, (character,): np.array(list(text))."
+        )
+    if (words := np.char.str_len(x) != 1).any():
+        raise ValueError(
+            f"x{first(words)} is {str(x[words][0])!r}; expected characters, np.array(list(text)).\nOf words pass rows of "
+            "their numbers, np.unique(words, return_inverse=True)[1].reshape(-1, context)."
+        )
+
+
+def _check_alphabet(alphabet: Any) -> None:
+    """ValueError for what is no string of characters that differ."""
+    if not isinstance(alphabet, str):
+        raise ValueError(f"alphabet is {alphabet!r}; expected a string, the characters by their tokens, such as 'abc'.")
+    if twice := [c for i, c in enumerate(alphabet) if c in alphabet[:i]]:
+        raise ValueError(
+            f"alphabet has {twice[0]!r} twice; expected a character for each token, none of them again: {alphabet!r}."
+        )
+
+
 def _check_context(keyword: str, rows: np.ndarray, context: Any) -> None:
-    if context is None or rows.shape[1] == context:
+    if context is None or rows.shape[1] == (context := whole("context", context)):
         return
     much = "longer" if rows.shape[1] > context else "shorter"
     raise ValueError(
