@@ -144,6 +144,11 @@ def test_the_kind_of_number_says_what_is_given(fit):
         fit.log_prob(x=np.full((1, 128), 5), context=np.full((1, 17), 0.5))
     with pytest.raises(ValueError, match=r"from 0 to 1023; x.0, 0. is 1024"):
         fit.log_prob(x=np.full((1, 128), 1024), context=np.full((1, 17), 5))
+    beyond = np.full(17, 1024)
+    assert np.isnan(fit.log_prob(x=np.full((1, 128), 5), context=beyond[None]).value).all()
+    assert np.isnan(fit.sample(1, context=beyond)["x"]).all()
+    with pytest.raises(ValueError, match="NaN"):
+        heard(fit, 1, context=beyond)
 
 
 def test_the_last_windows_are_held_out(fit):

@@ -17,6 +17,7 @@ class Wave(eqx.Module):
     """Conditionals of the samples (length,), whole numbers from 0 to levels - 1, given `net.field` samples before them.
 
     net: a `Dilated`; head: what its outputs say of the next sample. context: (place,), of which the last `net.field` are seen.
+        Where one of them is beyond the levels, densities and draws are NaN.
     centre, spread: what the network's inputs are counted from and in, in levels.
     """
 
@@ -56,11 +57,13 @@ class Wave(eqx.Module):
             return (kept, self._inputs(drawn)), drawn
 
         times = jnp.arange(self.length, dtype=jnp.int32)
-        return lax.scan(step, (self.net.begin(before[:-1]), before[-1]), (times, uniform, value, known))[1]
+        drawn = lax.scan(step, (self.net.begin(before[:-1]), before[-1]), (times, uniform, value, known))[1]
+        return jnp.where(jnp.isnan(before).any(), jnp.nan, drawn)
 
     def _before(self) -> Any:
-        """The context as the network sees it: (field,)."""
-        return self._inputs(self.context[-self.net.field :])
+        """The context as the network sees it, NaN where it is no level: (field,)."""
+        seen = self.context[-self.net.field :]
+        return self._inputs(jnp.where((seen >= 0) & (seen <= self.levels - 1), seen, jnp.nan))
 
     def _inputs(self, x: Any) -> Any:
         return (x - self.centre) / self.spread
