@@ -94,6 +94,22 @@ def test_strings_are_given_and_read_back(learned):
     assert longer[0].startswith(story()[:30])
 
 
+def test_every_stretch_of_a_long_text_has_noise_of_its_own(learned, monkeypatch):
+    """Else texts of seeds after one another go on alike: the second stretch of one was the first of the next."""
+    used = []
+    drawn = type(learned)._drawn
+    monkeypatch.setattr(type(learned), "_drawn", lambda self, *a: used.append(a[2]) or drawn(self, *a))
+    for seed in (1, 2, 3):
+        learned.text(2, seed=seed, length=40)
+    assert len(used) == 3 * (1 + 2 * 3)
+    assert len(set(used)) == len(used)
+
+
+def test_a_beginning_is_a_string(learned):
+    with pytest.raises(TypeError, match=r"begin is \['a'\]; expected a string"):
+        learned.text(begin=["a"])
+
+
 def test_a_short_text_has_the_probability_of_all_that_begin_with_it(learned):
     """log p of a prefix against the sum over what may follow, and the chain of conditionals."""
     whole = story()[:16]

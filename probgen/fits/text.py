@@ -34,6 +34,8 @@ class TextFit(LearnedFit):
 
         Beyond a window, each stretch is drawn given the half window before it.
         """
+        if not isinstance(begin, str):
+            raise TypeError(f"begin is {begin!r}; expected a string, what each text begins with.")
         context, seed = self._context, self._seed(seed)
         length = context if length is None else whole_numbers.whole("length", length)
         if length < max(1, len(begin)):
@@ -44,9 +46,13 @@ class TextFit(LearnedFit):
         half = context // 2
         tail = begin if len(begin) < context else begin[-half:]
         found = [begin.removesuffix(tail) + drawn for drawn in self._drawn(tail, num_samples, seed)]
-        while len(found[0]) < length:
-            seed += 1
-            found = [told + self._drawn(told[-half:], 1, seed + 7919 * i)[0][half:] for i, told in enumerate(found)]
+        stretch = 0
+        while len(found[0]) < length:  # seeds of their own: those after one another would be another text's
+            stretch += 1
+            seeds = np.random.SeedSequence((seed % 2**64, stretch)).generate_state(len(found))
+            found = [
+                told + self._drawn(told[-half:], 1, int(own))[0][half:] for own, told in zip(seeds, found, strict=True)
+            ]
         return [told[:length] for told in found]
 
     def _drawn(self, begin: str, count: int, seed: int) -> list[str]:
