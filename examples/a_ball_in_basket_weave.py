@@ -12,8 +12,8 @@ import matplotlib as mpl
 import numpy as np
 
 import probgen as pg
-from models.texture.style_transfer import shaded
 from probgen.data.values.photographs import woven
+from probgen.models.texture.style_transfer import shaded
 
 mpl.use("Agg" if "__file__" in globals() else mpl.get_backend())  # a notebook draws in its cells
 import matplotlib.pyplot as plt

@@ -55,8 +55,6 @@ for strange, panel in zip((4, 1), panels[1:], strict=True):
     print(f"{strange}, never seen: area under the ROC curve {roc_auc_score(new, score):.2f}")
     panel.hist([score[~new], score[new]], bins=30, density=True, label=["seen digits", f"{strange}, never seen"])
     panel.legend(title="minus the bound, nats")
-path = (
-    Path(sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp()) / "codes_that_add_up.png"
-)
-figure.savefig(path)
+folder = sys.argv[1] if len(sys.argv) > 1 and "__file__" in globals() else tempfile.mkdtemp()
+figure.savefig(path := Path(folder) / "codes_that_add_up.png")
 print(f"The figure is {path}")

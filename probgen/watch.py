@@ -77,6 +77,9 @@ def interruptible() -> Iterator[CtrlC]:
     signal.signal(signal.SIGINT, ctrl_c)
     try:
         yield ctrl_c
+    except KeyboardInterrupt:
+        _loaded()
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -154,12 +157,22 @@ def _end() -> None:
 LATER = ("arviz_stats",)  # a second of a first verdict
 
 
+_ahead: list[threading.Thread] = []
+
+
 @functools.cache
 def load_ahead() -> None:
     """Begin to load in a thread what a process will need later; an import that fails is told where it is asked for."""
     thread = threading.Thread(target=_load, daemon=True, name="probgen-ahead")
+    _ahead.append(thread)
     thread.start()
-    atexit.register(thread.join)  # Python cannot end in good order beside an import
+    atexit.register(_loaded)
+
+
+def _loaded() -> None:
+    """Wait for what is loaded: Python cannot end in good order beside an import, and forgets Ctrl-C where one ends after it."""
+    for thread in _ahead:
+        thread.join()
 
 
 def _load() -> None:

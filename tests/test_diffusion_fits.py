@@ -173,7 +173,7 @@ def test_a_fit_is_written_down_and_read(flow, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"sampler": "dimm"}, "Known: ancestral, ddim"),
+        ({"sampler": "dimm"}, "Known: own, ancestral, ddim"),
         ({"sampler": "ddim", "num_steps": 0}, "num_steps"),
         ({"num_steps": 10}, "say which"),
         ({"start": MEAN, "level": 1.5}, "level is 1.5"),

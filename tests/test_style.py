@@ -13,9 +13,9 @@ import pytest
 from conftest import needs_pyro
 
 import probgen as pg
-from models.texture.style_transfer import model, rows, shaded
 from probgen.data.values.photographs import woven
 from probgen.inference.variational import _curvature
+from probgen.models.texture.style_transfer import model, rows, shaded
 from probgen.nets.features.filters import coarse, correlations, filters_at_random
 
 MANY = 1200  # unknowns: more than have a matrix

@@ -10,21 +10,22 @@ import numpy as np
 
 from probgen.data.inputs import first
 from probgen.data.scales import numbers
+from probgen.data.values.photographs import ENDINGS as PICTURES
 from probgen.data.whole_numbers import whole
 
 ENDING = ".txt"
-ARRAYS = (".npz", ".npy", ".json", ".csv", ".parquet", ".wav", ".wave")
+OTHERS = (".npz", ".npy", ".json", ".csv", ".parquet", ".wav", ".wave", *PICTURES)
 CONTEXT = 64  # characters of a window
 MOST = 2**15  # windows of a text, where they may overlap by less
 LARGEST = 100_000  # words
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is that of a text: a file that is no array or table, or a name that ends in .txt."""
+    """Whether a name is that of a text: a file that is no array, table, sound or picture, or a name that ends in .txt."""
     if name.lower().endswith(ENDING):
         return True
     path = Path(name)
-    return bool(path.suffix) and path.suffix.lower() not in ARRAYS and path.is_file()
+    return bool(path.suffix) and path.suffix.lower() not in OTHERS and path.is_file()
 
 
 def text_of(path: str | Path) -> np.ndarray:
