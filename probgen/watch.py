@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import gc
 import importlib
 import itertools
 import logging
@@ -28,7 +27,7 @@ class CtrlC:
     """The handler of SIGINT while a program is fitted.
 
     Before there are draws, KeyboardInterrupt is raised at once; but not within XLA's compiler, which makes Python crash at its
-    end, nor where Python would drop it. While it `keeps` draws, the first Ctrl-C is noted, so that draws and state belong
+    end. Where Python drops it, it comes again. While it `keeps` draws, the first Ctrl-C is noted, so that draws and state belong
     together; a second one raises.
     """
 
@@ -38,26 +37,45 @@ class CtrlC:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.keeps and not self.pressed:
             self.pressed = True
-        elif _deaf(frame):
-            again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-            again.daemon = True
-            again.start()
+        elif _compiles(frame):
+            _press_again()
         else:
             raise KeyboardInterrupt
 
 
-def _deaf(frame: FrameType | None) -> bool:
-    """Whether a frame is inside of XLA's compiler, or of what Python calls to collect garbage, which drops exceptions.
-
-    JAX has such a callback: a sixth of the interrupts while it traced a long program came to nothing.
-    """
-    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+def _compiles(frame: FrameType | None) -> bool:
+    """Whether a frame is inside of XLA's compiler."""
     while frame is not None:
-        code = frame.f_code
-        if code.co_filename.endswith(COMPILER) or code in collecting or code.co_name == "__del__":
+        if frame.f_code.co_filename.endswith(COMPILER):
             return True
         frame = frame.f_back
     return False
+
+
+def _press_again() -> None:
+    """Ctrl-C a moment later."""
+    again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    again.daemon = True
+    again.start()
+
+
+@contextlib.contextmanager
+def _undropped() -> Iterator[None]:
+    """Where Python drops a KeyboardInterrupt, Ctrl-C is pressed again: in finalisers and in what collects garbage.
+
+    JAX has such a callback: a sixth of the interrupts while it traced a long program came to nothing.
+    """
+    before = sys.unraisablehook
+
+    def hook(told: Any) -> None:
+        _press_again() if told.exc_type is KeyboardInterrupt else before(told)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
 
 
 COMPILER = os.path.join("jax", "_src", "compiler.py")
@@ -76,7 +94,8 @@ def interruptible() -> Iterator[CtrlC]:
         return
     signal.signal(signal.SIGINT, ctrl_c)
     try:
-        yield ctrl_c
+        with _undropped():
+            yield ctrl_c
     except KeyboardInterrupt:
         _loaded()
         raise

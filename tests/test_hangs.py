@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -295,6 +296,10 @@ class Pressing:
         signal.raise_signal(signal.SIGINT)
 
 
+class Pressed:
+    """What a weak reference knows of, whose callback has Ctrl-C pressed."""
+
+
 def pressing(phase, info, pressed=[]):  # noqa: B006  once
     """As JAX's own callback of the garbage collector, with Ctrl-C in its midst."""
     if not pressed:
@@ -306,13 +311,18 @@ def collected(way):
     """Collect garbage with Ctrl-C in its midst, and go on for a while."""
     if way == "a finaliser":
         Pressing()
+    if way == "a weak reference":
+        watched = Pressed()
+        kept = weakref.ref(watched, lambda _: signal.raise_signal(signal.SIGINT))
+        del watched
+        assert kept() is None
     gc.collect()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("way", ["a finaliser", "a callback"])
+@pytest.mark.parametrize("way", ["a finaliser", "a callback", "a weak reference"])
 def test_ctrl_c_while_garbage_is_collected_is_not_lost(way):
     """Python drops what is raised there: the interrupt comes a moment later."""
     callbacks = [pressing] if way == "a callback" else []
