@@ -74,6 +74,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+MOST = float(os.environ.get("PROBGEN_TEST_GIB", "4"))  # of a worker's memory, before what JAX keeps is dropped
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_memory() -> Iterator[None]:
+    """After a file what JAX has compiled is dropped where it is much: a worker would hold 8 GiB of it at the end."""
+    yield
+    statm = Path("/proc/self/statm")
+    if "jax" in sys.modules and statm.exists() and int(statm.read_text().split()[1]) * 4096 > MOST * 2**30:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+
+
 CACHE = pytest.StashKey[str]()
 
 
