@@ -11,6 +11,7 @@ import numpyro
 import numpyro.distributions as nd
 import pytest
 from conftest import needs_pyro
+from numpyro.infer.util import log_density
 
 import probgen as pg
 from probgen.data.values.photographs import woven
@@ -34,6 +35,17 @@ def test_correlations_equal_their_definition_in_colour():
             near = np.array([[y[(i + a) % h, (j + b) % w] for b in (-1, 0, 1)] for a in (-1, 0, 1)])
             f[i, j] = np.maximum(np.einsum("abc,abcf->f", near, k), 0)
         np.testing.assert_allclose(g, np.einsum("hwf,hwg->fg", f, f) / (h * w), rtol=1e-10)
+
+
+def test_the_density_is_scipys():
+    """Up to one constant; with other numbers than the defaults as well."""
+    data = model.whole(model.default_data()) | {"style_sd": 0.05, "content_sd": 0.2}
+    points = np.random.default_rng(1).random((3, *data["content"].shape))
+    with jax.enable_x64(True):
+        ours = [float(log_density(model.program, (), data, {"x": jnp.asarray(x)})[0]) for x in points]
+    exact = [model.oracle.log_density({"x": x}, data) for x in points]
+    assert np.ptp(exact) > 1
+    np.testing.assert_allclose(np.subtract(ours, ours[0]), np.subtract(exact, exact[0]), rtol=1e-9, atol=1e-6)
 
 
 def test_a_shift_keeps_the_style_and_an_even_light_has_none():

@@ -1,13 +1,12 @@
 """Sweeps on dask's workers: the same fits, and a worker of dask that is killed."""
 
 import importlib.util
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_sweep import DATA, QUICK, line
-from test_sweep_stopped import killer
+from test_sweep_stopped import killed_and_gone_on_with
 
 import probgen as pg
 
@@ -58,20 +57,7 @@ def test_on_dask_it_is_the_same(client, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_killed_worker_of_dask_loses_nothing(client, tmp_path):
-    killed = []
-
-    def kill():
-        killer(tmp_path, killed, of=parent)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    words = {"inference": "random_walk", "num_chains": 2, "num_samples": 10_000, "progress": False}
-    found = pg.sweep(line, data=DATA, seeds=1, out=tmp_path, client=client, **words)
-    thread.join()
-    assert killed
-    assert found.error.item() == ""
-    there, here = pg.load(found.run.item()), pg.fit(line, DATA, seed=0, **words)
-    assert np.array_equal(there.records["z"], here.records["z"])
+    killed_and_gone_on_with(tmp_path, of=parent, client=client)
 
 
 def test_what_is_no_client_is_refused(tmp_path):

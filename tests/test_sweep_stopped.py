@@ -30,17 +30,22 @@ def killer(folder, killed, of=lambda pid: pid):
         time.sleep(0.01)
 
 
-def test_a_killed_worker_loses_nothing(tmp_path):
+def killed_and_gone_on_with(folder, of=lambda pid: pid, **where):
+    """A sweep whose worker is killed in the midst of its fit: the draws are those of one that nobody killed."""
     killed = []
-    thread = threading.Thread(target=killer, args=(tmp_path, killed))
+    thread = threading.Thread(target=killer, args=(folder, killed, of))
     thread.start()
     words = {"inference": "random_walk", "num_chains": 2, "num_samples": 10_000, "progress": False}
-    found = pg.sweep(line, data=DATA, seeds=1, out=tmp_path, num_workers=1, **words)
+    found = pg.sweep(line, data=DATA, seeds=1, out=folder, **where, **words)
     thread.join()
     assert killed
     assert found.error.item() == ""
     there, here = pg.load(found.run.item()), pg.fit(line, DATA, seed=0, **words)
     assert np.array_equal(there.records["z"], here.records["z"])
+
+
+def test_a_killed_worker_loses_nothing(tmp_path):
+    killed_and_gone_on_with(tmp_path, num_workers=1)
 
 
 def test_what_kills_two_workers_is_an_error_and_the_others_go_on(tmp_path):

@@ -59,7 +59,8 @@ def log_density(values, data):
     from scipy.ndimage import correlate
     from scipy.stats import norm
 
-    filters, scales = data["filters"], 2
+    filters, scales = data["filters"], data.get("scales", 2)
+    style_sd, content_sd = data.get("style_sd", 0.02), data.get("content_sd", 0.1)
 
     def summary(x):
         grams, x = [], x[..., None]
@@ -72,7 +73,7 @@ def log_density(values, data):
 
     (g, far), (style, _), (_, content) = (summary(np.asarray(v)) for v in (values["x"], data["style"], data["content"]))
     of_style, of_content = ((g - style) ** 2).sum() / (style**2).sum(), ((far - content) ** 2).sum()
-    return norm.logpdf(values["x"], 0.5, 5.0).sum() - 0.5 * (of_style / 0.02**2 + of_content / 0.1**2)
+    return norm.logpdf(values["x"], 0.5, 5.0).sum() - 0.5 * (of_style / style_sd**2 + of_content / content_sd**2)
 
 
 model = Model(

@@ -21,7 +21,7 @@ class Sound(NamedTuple):
     rate: int
 
 
-def is_sound(fit: Any) -> bool:
+def says_sound(fit: Any) -> bool:
     """Whether a fit's program says windows of sound: it has an input `context`, and a `law`, `levels` and `rate`."""
     target = fit.target
     return isinstance(target, Generative) and isinstance(fit, FittedParameters) and set(SETTINGS) <= set(target.data)
@@ -33,7 +33,7 @@ def heard(fit: Any, num_windows: int = 16, seed: int | None = None, context: Any
     context: the levels before the first window, (place,); by default those of a random window of the recording.
     TypeError for a program that says no sound.
     """
-    if not is_sound(fit):
+    if not says_sound(fit):
         raise TypeError("This program says no sound: it has no context, law, levels and rate, as 'wavenet' has.")
     count, seed = whole("num_windows", num_windows), fit.seed + 2 if seed is None else whole("seed", seed)
     if count < 1:

@@ -65,17 +65,17 @@ class TextFit(LearnedFit):
         return next(iter(self._shapes.values()))[1][0]
 
     def _one(self, given: Mapping[str, Any], unknown: bool = False) -> dict[str, np.ndarray]:
-        return super()._one({k: self._spelled(v)[0] if is_text(v) else v for k, v in given.items()}, unknown)
+        return super()._one({k: self._spelled(v)[0] if are_strings(v) else v for k, v in given.items()}, unknown)
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        texts = {self._shapes[k][0]: self._spelled(v) for k, v in given.items() if k in self._shapes and is_text(v)}
+        texts = {self._shapes[k][0]: self._spelled(v) for k, v in given.items() if k in self._shapes and are_strings(v)}
         if not texts:
             return super()._rows(given)
         self._check_seen()
         return texts
 
     def _told(self, found: Any, given: Mapping[str, Any]) -> Any:
-        return found if any(is_text(v) for v in given.values()) else super()._told(found, given)
+        return found if any(are_strings(v) for v in given.values()) else super()._told(found, given)
 
     def _spelled(self, value: Any) -> np.ndarray:
         each = [value] if isinstance(value, str) else [str(v) for v in value]
@@ -85,7 +85,7 @@ class TextFit(LearnedFit):
         return self._counted()
 
 
-def is_text(value: Any) -> bool:
+def are_strings(value: Any) -> bool:
     """Whether a value is a string, or several."""
     if isinstance(value, list | tuple | np.ndarray):
         return len(value) > 0 and isinstance(value[0], str)

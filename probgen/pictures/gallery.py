@@ -10,7 +10,7 @@ import numpy as np
 
 from probgen.algorithm import closest
 from probgen.diagnostics import Scalars, looked_at
-from probgen.evaluate.sounds import is_sound
+from probgen.evaluate.sounds import says_sound
 from probgen.fitted import Fitted, FittedBridge, FittedDenoiser, FittedImplicit, FittedLatents, FittedParameters
 from probgen.pictures import (
     bridges,
@@ -101,7 +101,7 @@ def _of_learned(fit: FittedParameters) -> Sequence[Any]:
             return (*implicit.PICTURES, *implicit.LEARNING)
         return (*implicit.PICTURES[:3], *implicit.LEARNING, *density.PICTURES[:2])
     of_program: Sequence[Any] = latent.PICTURES if isinstance(fit, FittedLatents) else density.PICTURES
-    of_program = sounds.PICTURES if is_sound(fit) else of_program
+    of_program = sounds.PICTURES if says_sound(fit) else of_program
     return (*learned.PICTURES[:-1], *of_program, *learned.PICTURES[-1:])
 
 

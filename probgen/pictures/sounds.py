@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probgen.evaluate.sounds import decoded, heard, is_sound
+from probgen.evaluate.sounds import decoded, heard, says_sound
 from probgen.pictures.style import BAD, COLOURS, figure
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ LEAST, WINDOWS = 4096, 64  # samples that are drawn, and windows at most
 
 def sound(fit: Any) -> Figure | None:
     """A stretch of the recording and of a drawn sound at one scale, and both power spectra, by Welch's method."""
-    if not is_sound(fit):
+    if not says_sound(fit):
         return None
     rows = fit.target.all_rows()["x"]
     count = min(WINDOWS, max(4, -(-LEAST // rows.shape[1])))
