@@ -64,12 +64,17 @@ def runs(made, tmp_path):
 
 @pytest.fixture
 def ask(runs):
-    """Ask a server over the copy: (status, what it answers, headers)."""
-    server = Server(runs)
+    """Ask a server over the copy, as who knows its token: (status, what it answers, headers)."""
+    yield from asking(runs)
+
+
+def asking(folder, **options):
+    server = Server(folder, **options)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
     def of(path, method="GET", **headers):
+        headers.setdefault("Cookie", server.token.cookie(server.server_port).split(";")[0])
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
         connection.putrequest(method, path, skip_host="Host" in headers)
         for key, value in headers.items():
@@ -271,7 +276,10 @@ def test_locks_are_told_without_touching_them(tmp_path):
     (tmp_path / "lock").write_text(json.dumps(said | {"host": "elsewhere"}))
     assert lock.held(tmp_path)["alive"] is None
     (tmp_path / "lock").write_text("")
-    assert lock.held(tmp_path)["alive"] is None
+    assert lock.held(tmp_path)["alive"] is None, "it may be being written"
+    for when in (-11, 1e6):
+        os.utime(tmp_path / "lock", (time.time() + when,) * 2)
+        assert lock.held(tmp_path)["alive"] is False
 
 
 # ---- runs that are broken ---------------------------------------------------------------------------------------------
@@ -323,6 +331,20 @@ def test_a_run_that_is_stopped_and_one_that_is_removed(ask, runs, killed):
     status, answer, _ = ask("/api/run?id=stopped")
     assert (status, "none any more" in answer["error"]) == (404, True)
     assert "stopped" not in rows(ask)
+
+
+def test_folders_in_folders_are_looked_into_or_named(ask, runs, monkeypatch):
+    deep = runs.joinpath(*"abcdefgh", "run")
+    shutil.copytree(runs / "schools", deep)
+    assert rows(ask)["a/b/c/d/e/f/g/h/run"]["state"] == "finished"
+    monkeypatch.setattr("probgen.view.listing.DEEPEST", 8)
+    told = ask("/api/runs")[1]
+    assert ("a/b/c/d/e/f/g/h/run" in {row["id"] for row in told["runs"]}, told["not_looked"]) == (
+        False,
+        ["a/b/c/d/e/f/g/h/run"],
+    )
+    monkeypatch.setattr("probgen.view.listing.MOST", 3)
+    assert ask("/api/runs")[1]["not_looked"] == ["a/b/c", "deep", "schools"]
 
 
 def test_an_empty_folder_and_a_run_itself(runs, tmp_path):
@@ -399,6 +421,47 @@ def test_other_names_of_this_machine_are_refused(ask, host):
         assert ask(path, Host=host)[0] == 403
     assert ask("/", Host=f"localhost:{ask.server.server_port}")[0] == 200
     assert ask("/", Host="localhost:9000")[0] == 200, "through a tunnel"
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/api/runs", "/api/run?id=schools", "/report?id=schools"])
+def test_other_users_of_the_machine_are_refused(ask, path):
+    """As Jupyter does it: the word of the printed address, then a cookie that this port's pages alone are given."""
+    server, joint = ask.server, "&" if "?" in path else "?"
+    port, wrong = server.server_port, server.token.value[:-1] + "~"
+    for cookie in (
+        None,
+        f"probgen-view-{port}={wrong}",
+        f"probgen-view-{port + 1}={server.token.value}",
+        "=;=",
+        "x=\x01;" * 9,
+    ):
+        status, told, headers = ask(path, Cookie=cookie)
+        assert status == 403
+        said = told["error"] if isinstance(told, dict) else told.decode()
+        assert "Open the address that" in said
+        assert server.token.value not in said + str(headers)
+    for token in (wrong, "", "%00", "%ff", server.token.value + "x"):
+        assert ask(f"{path}{joint}token={token}")[0] == 403, "a wrong one, though the cookie is right"
+    assert ask(path)[0] == 200
+    assert ask(f"{path}{joint}token={server.token.value}", Cookie=None)[0] == (303 if path == "/" else 200)
+
+
+def test_the_printed_address_opens_it_and_the_token_leaves_the_address(ask):
+    status, _, headers = ask(
+        ask.server.url.split(str(ask.server.server_port))[1], Cookie=None, Sec_Fetch_Site="cross-site"
+    )
+    assert (status, headers["Location"]) == (303, "/")
+    word, *kind = headers["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} == set(kind)
+    assert ask("/", Cookie=word, Sec_Fetch_Site="cross-site")[0] == 200
+    assert ask("/api/runs", Cookie=f"other=1; {word}")[0] == 200
+
+
+def test_without_a_token_all_may_ask(runs):
+    for ask in asking(runs, token=False):
+        assert ask.server.url.endswith(f":{ask.server.server_port}/")
+        assert ask("/api/runs", Cookie=None)[0] == ask("/?token=any", Cookie=None)[0] - 103 == 200
+        assert ask("/api/runs", Cookie=None, Host="evil.example")[0] == 403
 
 
 def test_other_sites_cannot_have_it_read(ask):
@@ -492,6 +555,7 @@ def test_the_command_says_where_and_ends_at_ctrl_c(runs, number, tmp_path):
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where)
     try:
         line = child.stdout.readline()
+        assert "/?token=" in line
         port = int(line.split("127.0.0.1:")[1].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             pass
@@ -504,6 +568,27 @@ def test_the_command_says_where_and_ends_at_ctrl_c(runs, number, tmp_path):
     assert child.returncode == 0
     assert err.strip() == "Ended."
     assert not list(made.glob("probgen-view-*"))
+
+
+def test_what_a_browser_is_started_with_does_not_tell_the_token(runs, monkeypatch, capsys):
+    """Every user of the machine reads the words that a process was started with."""
+    seen = []
+    monkeypatch.setattr("probgen.cli.view._shown", lambda url: seen.append(url) or keep(url))
+    monkeypatch.setattr(Server, "serve_forever", lambda server: None)
+    doors = []
+
+    def keep(url):
+        door = Path(url.removeprefix("file://"))
+        doors.append((door.read_text(), door.stat().st_mode & 0o777) if door.is_file() else None)
+        return True
+
+    assert main(["view", str(runs), "--port", "0", "--open"]) == 0
+    token = capsys.readouterr().out.split("token=")[1].split()[0]
+    assert (token in seen[0], token in doors[0][0], doors[0][1]) == (False, True, 0o600)
+    assert not Path(seen[0].removeprefix("file://")).exists()
+    assert main(["view", str(runs), "--port", "0", "--open", "--no-token"]) == 0
+    assert seen[1].startswith("http://127.0.0.1:")
+    assert "token" not in seen[1]
 
 
 def test_bad_folders_and_ports_are_one_message(capsys, tmp_path):

@@ -58,7 +58,12 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder, name):
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"pid": Infinity, "host": "a", "since": "b"}', "", '{"pid": {}}'])
 def test_a_lock_may_hold_anything(folder, content):
     (folder / "bad" / lock.NAME).write_text(content)
-    assert told(folder)["bad"].state == "running"
+    assert told(folder)["bad"].state == "running", "for a moment: it may be being written"
+    os.utime(folder / "bad" / lock.NAME, (1.5e9, 1.5e9))
+    run = told(folder)["bad"]
+    assert (run.state, "cannot be read" in run.reason) == ("finished", True)
+    Store(folder / "bad").rewrite({**RECORD, "inference": {"name": "em", "settings": {"num_steps": 9}}})
+    assert told(folder)["bad"].state == "stopped"
 
 
 def test_no_more_than_its_first_bytes_are_read_of_a_lock(folder):

@@ -22,6 +22,7 @@ except ImportError:  # Windows: only this process's own runs are told apart
 
 NAME = "lock"
 LARGEST = 4096  # bytes of a lock
+MOMENT = 10.0  # seconds between the making of a lock and its writing, at most
 
 _ours: dict[str, str] = {}  # directories that this process writes to, and since when
 _files: set[int] = set()
@@ -47,7 +48,8 @@ class RunInUse(OSError):
 def held(directory: Path) -> dict[str, Any] | None:
     """Who writes to a directory, told without touching its lock: None, or pid, host, since, and `alive`, whether it runs still.
 
-    alive is None where that cannot be told: the lock is of another machine, or cannot be read.
+    alive is None where that cannot be told: the lock is of another machine, or is being written. What has been there for longer
+    than a moment and cannot be read is no lock: alive is False, and host is empty.
     """
     try:
         said, since = _said(directory / NAME)
@@ -55,8 +57,16 @@ def held(directory: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except Exception:  # in the moment between its making and its writing, or what anybody put there
-        return {"pid": 0, "host": "", "since": "", "alive": None}
+        return {"pid": 0, "host": "", "since": "", "alive": None if _young(directory / NAME) else False}
     return found | {"alive": _lives(found["pid"], since) if found["host"] == socket.gethostname() else None}
+
+
+def _young(path: Path) -> bool:
+    """Whether a file was written within the moment that a lock takes to be; one of the future was not."""
+    try:
+        return abs(time.time() - path.stat().st_mtime) < MOMENT
+    except OSError:
+        return False
 
 
 def _said(path: Path) -> tuple[Any, float]:

@@ -2,5 +2,6 @@
 
 listing  the runs of a folder          curves  losses and traces, while a run goes on
 reading  one run, of its files alone   making  reports and verdicts, by a process of their own
-serving  who may ask, and the answers  child   that process
+serving  questions and answers          child   that process
+admission  who may ask
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 from probgen.run.store import BEGUN
 from probgen.view.reading import RECORD, Marks, Told, marks, read
 
-DEEPEST = 6  # folders within folders
+DEEPEST = 32  # folders within folders
 MOST = 20_000  # folders that are looked into
 
 
@@ -20,6 +20,7 @@ class Listing:
     def __init__(self, root: Path):
         self.root = root.resolve()
         self.left_out: list[str] = []  # links that lead out of the folder
+        self.not_looked: list[str] = []  # folders too deep, or after too many others
         self._known: dict[str, tuple[Marks, Told]] = {}
         self._found: dict[str, Path] = {}
         self._lock = threading.Lock()
@@ -27,7 +28,7 @@ class Listing:
     def runs(self) -> list[Told]:
         """All of them, the last written first."""
         with self._lock:
-            self.left_out = []
+            self.left_out, self.not_looked = [], []
             self._found = dict(self._look(self.root, 0, {self.root}))
             told = [self._told(id, path) for id, path in self._found.items()]
             self._known = {run.id: self._known[run.id] for run in told}
@@ -60,9 +61,12 @@ class Listing:
             yield _words(folder.relative_to(self.root)), folder
             return
         for entry in entries:
-            if depth < DEEPEST and len(seen) < MOST and (inside := self._inside(entry, seen)):
-                seen.add(inside)
-                yield from self._look(folder / entry.name, depth + 1, seen)
+            if inside := self._inside(entry, seen):
+                if depth < DEEPEST and len(seen) < MOST:
+                    seen.add(inside)
+                    yield from self._look(folder / entry.name, depth + 1, seen)
+                else:
+                    self.not_looked.append(_words(Path(entry.path).relative_to(self.root)))
 
     def _inside(self, entry: os.DirEntry[str], seen: set[Path]) -> Path | None:
         """The folder that an entry is, where it lies in the root and was not seen yet."""

@@ -125,11 +125,15 @@ function row(run) {
     make("td", {class: "number when"}, when(run.moved || run.begun)), make("td", {class: "pick"}, box));
 }
 
+function few(names) { return names.length > 3 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", "); }
+
 function table(told) {
   const runs = kept(told.runs);
   for (const id of picked) if (!told.runs.some(run => run.id === id)) picked.delete(id);
   const count = runs.length === told.runs.length ? `${runs.length} runs` : `${runs.length} of ${told.runs.length} runs`;
-  const left = told.left_out.length ? `Not followed, for they lead out of the folder: ${told.left_out.join(", ")}.` : "";
+  const left = [told.left_out.length ? `Not followed, for they lead out of the folder: ${few(told.left_out)}.` : "",
+    told.not_looked.length ? `Not looked into, too deep or too many: ${few(told.not_looked)}. Say a folder nearer to them: probgen view FOLDER` : ""]
+    .filter(Boolean).join(" ");
   if (!told.runs.length) {
     return [make("p", {}, "There are no runs in this folder yet. This one makes one, and the page shows it while it goes on:"),
       make("p", {}, make("code", {}, `probgen fit eight_schools --out ${told.folder}/first`)), left && make("p", {class: "soft"}, left)];

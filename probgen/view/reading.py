@@ -18,6 +18,7 @@ from probgen.versions import own
 RECORD, STATE, ANSWER = "run.json", "state.safetensors", "answer.safetensors"
 FILES = (RECORD, STATE, ANSWER, "data.safetensors", "starts.safetensors", "begin.safetensors", lock.NAME, verdicts.NAME)
 LARGEST = 64 * 2**20  # bytes of a run.json
+UNREADABLE = "Its file `lock` cannot be read: nobody who writes here is known of."
 EXACT = 2**53  # the largest whole number of a browser below which there is no gap
 
 
@@ -205,6 +206,8 @@ def _state(writer: Mapping[str, Any] | None, over: bool) -> tuple[str, str]:
     if writer is None:
         return ("finished", "") if over else ("stopped", "")
     who = f"process {writer['pid']} on {writer['host']}, since {writer['since']}"
+    if writer["alive"] is False and not writer["host"]:
+        return ("finished", UNREADABLE) if over else ("stopped", UNREADABLE)
     if writer["alive"] is None:
         return "running", f"Its lock says so ({who}); that cannot be checked from here." if writer["host"] else ""
     if writer["alive"]:

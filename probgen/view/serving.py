@@ -7,12 +7,14 @@ import hashlib
 import html
 import json
 import socketserver
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
+from probgen.view.admission import Token, told
 from probgen.view.curves import Curves
 from probgen.view.listing import Listing
 from probgen.view.making import Job, Reports
@@ -33,14 +35,18 @@ JSON, PAGE = "application/json; charset=utf-8", "text/html; charset=utf-8"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one folder on 127.0.0.1; port 0 takes a free one. OSError where the port is taken."""
+    """Serves one folder on 127.0.0.1; port 0 takes a free one. OSError where the port is taken.
+
+    token: whether who asks must know the word in `url`, which other users of the machine do not.
+    """
 
     daemon_threads = True
 
-    def __init__(self, folder: str | Path, port: int = 0):
+    def __init__(self, folder: str | Path, port: int = 0, token: bool = True):
         root = Path(folder)
         if not root.is_dir():
             raise NotADirectoryError(f"There is no folder {folder}. Say which holds your runs: probgen view runs/")
+        self.token = Token(token)
         self.listing, self.curves, self.reports = Listing(root), Curves(), Reports()
         super().__init__((HERE, port), Handler)  # closes them where it fails
 
@@ -50,7 +56,12 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """Where a browser finds it; the whole key to it where it has a token."""
+        return f"{self.home}?token={self.token.value}" if self.token.value else self.home
+
+    @property
+    def home(self) -> str:
+        """Its page, as anybody may know it."""
         return f"http://{HERE}:{self.server_port}/"
 
     def server_close(self) -> None:
@@ -62,11 +73,11 @@ class Server(ThreadingHTTPServer):
 
 
 class Refused(Exception):
-    """A request that is not answered: a status and the reason."""
+    """A request that is not answered: a status and the reason, as a page where a browser shows it."""
 
-    def __init__(self, status: int, reason: str):
+    def __init__(self, status: int, reason: str, page: bool = False):
         super().__init__(reason)
-        self.status = status
+        self.status, self.page = status, page
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -78,10 +89,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._check()
             self._answer()
         except Refused as refused:
-            self._send(refused.status, JSON, _json({"error": str(refused)}))
+            if refused.page:
+                self._send(refused.status, PAGE, told(str(refused)), STATIC)
+            else:
+                self._send(refused.status, JSON, _json({"error": str(refused)}))
         except (BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # told on the page, whatever a run's files made happen
@@ -97,21 +110,27 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the terminal is the user's."""
 
-    def _check(self) -> None:
-        """Refuse names that are not this machine's, and questions that another site has a browser ask."""
+    def _check(self, url: SplitResult, token: str | None) -> None:
+        """Refuse names that are not this machine's, what another site has a browser ask, and who does not know the token."""
         name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
         if name.lower() not in NAMES:
-            raise Refused(403, f"This page is for {self.server.url} alone; the request was for {name or 'no host'!r}.")
-        if self.path != "/" and self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise Refused(403, f"This page is for {self.server.home} alone; the request was for {name or 'no host'!r}.")
+        if url.path != "/" and self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             raise Refused(403, "Another site asked for this. Open it from the page itself.")
+        if reason := self.server.token.refused(token, self.headers.get("Cookie"), self.server.server_port):
+            raise Refused(403, reason, page=url.path in ("/", "/report"))
 
     def _answer(self) -> None:
         url = urlsplit(self.path)
+        asked = {key: values[0] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
+        self._check(url, asked.get("token"))
+        if "token" in asked and url.path == "/":  # the word leaves the address, for the history of the browser
+            self._send(303, PAGE, b"", STATIC, {"Location": "/", **self._remembered()})
+            return
         if url.path in FILES:
             name, kind = FILES[url.path]
             self._send(200, kind, (resources.files("probgen.view") / name).read_bytes(), OWN)
             return
-        asked = {key: values[0] for key, values in parse_qs(url.query).items()}
         if url.path == "/api/runs":
             self._send(200, JSON, _json(self._list()))
         elif url.path == "/api/run":
@@ -124,7 +143,13 @@ class Handler(BaseHTTPRequestHandler):
     def _list(self) -> dict[str, Any]:
         runs = self.server.listing.runs()
         shown = [self._row(run) for run in runs]
-        return {"folder": str(self.server.listing.root), "left_out": self.server.listing.left_out, "runs": shown}
+        listing = self.server.listing
+        return {
+            "folder": str(listing.root),
+            "left_out": listing.left_out,
+            "not_looked": listing.not_looked,
+            "runs": shown,
+        }
 
     def _row(self, run: Told) -> dict[str, Any]:
         """A run without what only its own page shows."""
@@ -170,7 +195,19 @@ class Handler(BaseHTTPRequestHandler):
             job = self.server.reports.ask(run, path)
         self._send(200, PAGE, job.page or _waiting(job), STATIC)
 
-    def _send(self, status: int, kind: str, body: bytes, policy: str = "default-src 'none'") -> None:
+    def _remembered(self) -> dict[str, str]:
+        """What has the browser keep the token."""
+        token = self.server.token
+        return {"Set-Cookie": token.cookie(self.server.server_port)} if token.value else {}
+
+    def _send(
+        self,
+        status: int,
+        kind: str,
+        body: bytes,
+        policy: str = "default-src 'none'",
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         status = 304 if status == 200 and self.headers.get("If-None-Match") == tag else status
         self.send_response(status)
@@ -178,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
             "Content-Type": kind, "Content-Length": str(len(body) if status != 304 else 0), "ETag": tag,
             "Cache-Control": "no-cache", "Content-Security-Policy": policy + EVERYWHERE, "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
-            **({"Allow": "GET, HEAD"} if status == 405 else {}),
+            **({"Allow": "GET, HEAD"} if status == 405 else {}), **(more or {}),
         }.items():  # fmt: skip
             self.send_header(name, value)
         self.end_headers()
