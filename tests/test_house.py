@@ -81,7 +81,7 @@ def arrows() -> dict[str, set[str]]:
 
 # From the ground up: who stands on a line imports from that line and those above it.
 ORDER = (
-    "runtime machine pools watch versions measures target algorithm model catalog datasets data programs distributions",
+    "runtime machine pools watch versions measures target algorithm model catalog datasets data programs distributions processes",
     "nets", "fitted", "engine", "evaluate", "models inference", "diagnostics", "pictures", "report", "fits", "run",
     "comparison calibration view", "sweeps", "cli", "probgen",
 )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 import probgen as pg
 from probgen.fits.seal import ChangedRun
-from probgen.sweeps import workers
+from probgen.processes import crews
 from probgen.sweeps.figures import MEANINGS
 from probgen.sweeps.grid import grid
 from probgen.sweeps.table import MEANT
@@ -88,7 +88,7 @@ def test_it_is_written_as_netcdf(swept, tmp_path):
 
 def test_what_is_done_is_used_again(swept, monkeypatch):
     out, found, _ = swept
-    monkeypatch.setattr(workers, "Worker", None)  # none is started
+    monkeypatch.setattr(crews, "Worker", None)  # none is started
     again = pg.sweep(line, {"num_warmup": [100, 200]}, DATA, seeds=[3, 0], out=out, **QUICK)
     assert again.identical(found)
     part = pg.sweep(line, {"num_warmup": [100, 200]}, DATA, seeds=[3, 0], out=out, part=(2, 3), **QUICK)
@@ -168,7 +168,7 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_refused_at_once(what, tmp_path, monkeypatch):
     words, kind, told = BAD[what]
-    monkeypatch.setattr(workers, "Worker", None)
+    monkeypatch.setattr(crews, "Worker", None)
     with pytest.raises(kind, match=told):
         pg.sweep(
             **{"program": line, "data": DATA, "seeds": 1, "out": tmp_path / "runs", "inference": "laplace", **words}
@@ -225,15 +225,15 @@ def test_no_figure_has_the_name_of_a_setting():
 
 
 def test_workers_share_the_cores():
-    from probgen.sweeps.sweeping import _shares
+    from probgen.processes.pool import _shares
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("probgen.machine.cores", lambda: 16)
-        patch.setattr("probgen.sweeps.sending.on_accelerator", lambda: False)
+        patch.setattr("probgen.processes.sending.on_accelerator", lambda: False)
         assert _shares(None, None, 100) == (16, 1)
         assert _shares(None, None, 4) == (4, 4)
         assert _shares(None, 4, 100) == (4, 4)
         assert _shares(3, None, 100) == (3, 5)
         assert _shares(32, None, 100) == (32, 1)
-    found = workers.environment(2, {"OMP_NUM_THREADS": "8"})
+    found = crews.environment(2, {"OMP_NUM_THREADS": "8"})
     assert {found[k] for k in ("OMP_NUM_THREADS", "NPROC", "PROBGEN_CORES")} == {"2"}

@@ -33,7 +33,7 @@ def parent(pid):
 
 
 def _crews():
-    from probgen.sweeps import clusters
+    from probgen.processes import clusters
 
     return len(clusters._crews)
 

@@ -8,9 +8,10 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 
 import probgen as pg
 from probgen.fits.seal import ChangedRun
+from probgen.processes import crews
 from probgen.run import verdicts
 from probgen.run.store import Store
-from probgen.sweeps import asking, fitting, workers
+from probgen.sweeps import asking, fitting
 from probgen.sweeps.fitting import Job, Outcome
 from probgen.sweeps.grid import grid
 
@@ -51,7 +52,7 @@ def begun(tmp_path_factory):
     ("guide", "told"), [(narrow, "there wide, now narrow"), (edited, "the guide's mean"), (AutoDelta, "now AutoDelta")]
 )
 def test_another_guide_is_another_sweep(begun, guide, told, monkeypatch):
-    monkeypatch.setattr(workers, "Worker", None)  # none is started
+    monkeypatch.setattr(crews, "Worker", None)  # none is started
     with pytest.raises(ChangedRun, match=told):
         pg.sweep(normal, None, DATA, "svi", guide=guide, num_steps=20, seeds=1, out=begun, progress=False)
 
@@ -162,9 +163,9 @@ def test_a_worker_that_dies_before_it_begins_anew_is_followed_by_one_that_begins
             jobs.append(job)
             if begins:
                 found.rewrite({"program": {}, "inference": {}, "seed": 1})
-            raise workers.Died("it was killed")
+            raise crews.Died("it was killed")
 
-    monkeypatch.setattr(workers, "Worker", Dying)
+    monkeypatch.setattr(crews, "Worker", Dying)
     job = Job(str(found.path), "", "", {}, {}, 0, {}, anew=True)
-    assert workers.Crew(b"", 1, found.path / "log").run(job).status == "error"
+    assert crews.Crew(b"", 1, found.path / "log").run(job).status == "died"
     assert [job.anew for job in jobs] == [True, not begins]

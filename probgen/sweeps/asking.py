@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from probgen import catalog, run
 from probgen.algorithm import Inference
 from probgen.fits import seal
+from probgen.processes.sending import plain
 from probgen.run import programs, suggestions
 from probgen.run.conditioning import model_of
 from probgen.run.meaning import READINGS
@@ -191,4 +192,4 @@ def _told(changed: Mapping[Point, list[str]]) -> Iterator[str]:
 def task(program: Any, grid: Grid, asked: Mapping[Point, Asked], fixed: Mapping[str, Any]) -> Task:
     """What all of them share."""
     inferences = {(point.data, point.inference): one.inference for point, one in asked.items()}
-    return Task(program, grid.datas, inferences, fixed)
+    return Task(program, {k: plain(v) for k, v in grid.datas.items()}, inferences, fixed)

@@ -14,12 +14,12 @@ from probgen import catalog
 from probgen.data.fixed import LOST
 from probgen.diagnostics import SEVERITY
 from probgen.fits.fit import Fit
+from probgen.processes.outcomes import STOPPED, Outcome, said
 from probgen.run import fit, given, programs, resume, verdicts
 from probgen.run.conditioning import declared
 from probgen.run.lock import RunInUse
 from probgen.run.store import Store
 
-STOPPED = "stopped"  # the status of a fit that was interrupted
 NOTE = "sweep.json"  # in a run's directory
 PATIENCE = 60.0  # seconds that a directory may be held by a worker that is ending
 
@@ -34,6 +34,10 @@ class Task(NamedTuple):
     datas: Mapping[Any, Any]
     inferences: Mapping[Any, Any]
     fixed: Mapping[str, Any]
+
+    def outcome(self, job: Job) -> Outcome:
+        """What came of one fit. status: pass, warn, fail or error, where there is no verdict."""
+        return outcome(self, job)
 
 
 class Job(NamedTuple):
@@ -53,15 +57,6 @@ class Job(NamedTuple):
     anew: bool = False
 
 
-class Outcome(NamedTuple):
-    """status: pass, warn, fail, error, or stopped; error: why there is no verdict."""
-
-    status: str
-    error: str = ""
-    seconds: float = float("nan")
-    figures: Mapping[str, Any] = {}
-
-
 def outcome(task: Task, job: Job) -> Outcome:
     """The outcome of one fit; what it raises is an outcome as well."""
     try:
@@ -69,12 +64,6 @@ def outcome(task: Task, job: Job) -> Outcome:
         return judged(done) if done.complete else Outcome(STOPPED, seconds=done.seconds)
     except (Exception, SystemExit) as error:
         return Outcome("error", said(error))
-
-
-def said(error: BaseException) -> str:
-    """An error in words, with its kind where its words do not say it."""
-    text = str(error).strip()
-    return text if text and isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {text}"
 
 
 def _done(task: Task, job: Job) -> Fit:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import sys
-import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probgen import machine, watch
+from probgen import watch
 from probgen.data.whole_numbers import whole
+from probgen.processes import pool, sending
+from probgen.processes.outcomes import DIED, Outcome
 from probgen.run import suggestions
 from probgen.run.conditioning import Program
-from probgen.sweeps import asking, clusters, sending, table
+from probgen.sweeps import asking, table
 from probgen.sweeps.asking import Asked
-from probgen.sweeps.fitting import Job, Outcome, read
+from probgen.sweeps.fitting import Job, read
 from probgen.sweeps.grid import Point, grid
-from probgen.sweeps.workers import Crew, Unreadable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,15 +59,10 @@ def sweep(
     figures of the fits; what a fit raises is an error there. Raises what is wrong with all of them before anything is fitted;
     ChangedRun where runs are there of something else. Ctrl-C stops all workers and raises; the same call again goes on.
     """
-    if client is not None:
-        clusters.check(client)
-        if num_workers is not None:
-            raise TypeError("num_workers is of this machine; a client has its own workers.")
+    workers, threads = pool.asked(client, num_workers, num_threads)
     plan = grid(program, settings, data, inference, seeds, fixed)
     table.check(plan)
     chosen, folder = _chosen(plan.points, part), _free(Path(out))
-    workers = _count("num_workers", num_workers)
-    threads = _count("num_threads", num_threads)
     everything = asking.checked(program, plan, plan.points, fixed)
     changed = asking.others(folder, everything)
     if not overwrite:
@@ -79,24 +73,13 @@ def sweep(
     if jobs:
         folder.mkdir(parents=True, exist_ok=True)
         sent = sending.pickled(asking.task(program, plan, asked, fixed))
-        if client is not None:
-            results = clusters.on_dask(client, sent, jobs, folder, threads or 1)
-        else:
-            results = _here(sent, jobs, folder, *_shares(workers, threads, len(jobs)))
-        with contextlib.closing(results) as each:
+        with contextlib.closing(pool.outcomes(sent, jobs, folder, client, workers, threads)) as each:
             for point, outcome in each:
                 done[point] = _as_asked(folder / point.folder, asked[point], outcome)
                 tell(point, done[point])
     rest = (point for point in everything if point not in asked and point not in changed)
     there = {point: found for point in rest if (found := read(folder / point.folder))}
     return table.dataset(plan, folder, {**there, **done}, table.told(program, everything, fixed))
-
-
-def _count(name: str, value: Any) -> int | None:
-    """A number above 0, or None."""
-    if value is not None and (value := whole(name, value)) < 1:
-        raise ValueError(f"{name} is {value}; it must be above 0")
-    return value
 
 
 def _free(folder: Path) -> Path:
@@ -121,13 +104,6 @@ def _chosen(points: list[Point], part: Any) -> list[Point]:
     return points[i - 1 :: n]
 
 
-def _shares(workers: int | None, threads: int | None, jobs: int) -> tuple[int, int]:
-    """How many fits at once, and threads of each: together no more than there are cores, where nothing else is asked for."""
-    cores = machine.cores()
-    workers = min(workers or (1 if sending.on_accelerator() else max(1, cores // (threads or 1))), jobs)
-    return workers, threads or max(1, cores // workers)
-
-
 def _jobs(
     folder: Path, asked: Mapping[Point, Asked], changed: Mapping[Point, list[str]]
 ) -> tuple[dict[Point, Job], dict[Point, Outcome]]:
@@ -149,8 +125,8 @@ def _jobs(
 
 def _as_asked(directory: Path, asked: Asked, outcome: Outcome) -> Outcome:
     """The outcome; an error where what a worker fitted is not what was asked for here, as of a module that was edited."""
-    if outcome.status == "error":
-        return outcome
+    if outcome.status in ("error", DIED):
+        return outcome._replace(status="error")
     told = f"The run is not in {directory}: is out a folder that all workers share?"
     if (directory / "run.json").exists():
         if not (changed := asking.differences(directory, asked)):
@@ -177,44 +153,3 @@ class _Told:
         if self.shown:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
-
-
-def _here(
-    task: bytes, jobs: Mapping[Point, Job], folder: Path, workers: int, threads: int
-) -> Generator[tuple[Point, Outcome], None, None]:
-    """The outcomes of jobs as they come, by worker processes of this machine."""
-    crew, left, found = Crew(task, threads, folder / "workers.log"), queue.SimpleQueue(), queue.SimpleQueue()
-    for item in jobs.items():
-        left.put(item)
-    work = lambda: _until_empty(crew, left, found)  # noqa: E731
-    started = [threading.Thread(target=work, daemon=True, name="probgen-sweep") for _ in range(workers)]
-    try:
-        for thread in started:
-            thread.start()
-        for _ in jobs:
-            point, outcome = _next(found)
-            if isinstance(outcome, Unreadable):
-                raise TypeError(f"A worker process cannot read the program: {outcome}.\n{sending.REMEDY}") from outcome
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield point, outcome
-    finally:
-        crew.stop()
-
-
-def _next(found: queue.SimpleQueue[Any]) -> Any:
-    """The next item; looks up now and then, so that Ctrl-C is heard everywhere."""
-    while True:
-        with contextlib.suppress(queue.Empty):
-            return found.get(timeout=1.0)
-
-
-def _until_empty(crew: Crew, left: queue.SimpleQueue[Any], found: queue.SimpleQueue[Any]) -> None:
-    point = None
-    try:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                point, job = left.get_nowait()
-                found.put((point, crew.run(job)))
-    except BaseException as error:
-        found.put((point, error))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen.processes.outcomes import Outcome
 from probgen.run.conditioning import model_of
 from probgen.sweeps.asking import Asked
-from probgen.sweeps.fitting import Outcome
 from probgen.sweeps.grid import Axis, Grid, Point
 from probgen.versions import versions
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probgen.sweeps.child import READY, UNREADABLE
-from probgen.sweeps.fitting import STOPPED, Job, Outcome
+from probgen.processes.child import READY, UNREADABLE
+from probgen.processes.outcomes import DIED, STOPPED, Job, Outcome
 
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from probgen.sweeps.child import main; main()"
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from probgen.processes.child import main; main()"
 THREADS = ("PROBGEN_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # NPROC: XLA's
 TRIES = 2  # workers that one job may take with it
 GRACE = 15.0  # seconds in which a worker ends its chunk
@@ -42,7 +42,7 @@ def environment(num_threads: int, given: Mapping[str, str]) -> dict[str, str]:
 
 
 class Worker:
-    """A worker process. task: a pickled `Task`; log: a file that what it says is appended to."""
+    """A worker process. task: a pickled `Work`; log: a file that what it says is appended to."""
 
     def __init__(self, task: bytes, num_threads: int, log: Path):
         path = [os.path.abspath(entry) for entry in sys.path]
@@ -147,7 +147,7 @@ class Crew:
                 worker.end()
                 raise
             job = job._replace(anew=job.anew and _record(job) == was)  # once it is begun it goes on from the checkpoint
-        return Outcome("error", f"{told}, {TRIES} times. What it said: {self.log}")
+        return Outcome(DIED, f"{told}, {TRIES} times. What it said: {self.log}")
 
     def _taken(self) -> Worker | None:
         """A worker that has nothing to do, or a new one; None where all have been stopped."""

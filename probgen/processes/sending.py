@@ -13,19 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from probgen.sweeps.fitting import Task
-
 REMEDY = "Put it into a module that can be imported, or a file: what it reads must be there in another process."
 
 
-def pickled(task: Task) -> bytes:
+def pickled(task: Any) -> bytes:
     """The task as bytes; TypeError for a program that cannot be sent.
 
     What is defined in a notebook, in __main__ or in a file that no other process could import goes as a whole.
     """
     import cloudpickle
 
-    task = task._replace(datas={k: _plain(v) for k, v in task.datas.items()})
     try:
         with _by_value(cloudpickle):
             return pickle.dumps((_wide(), cloudpickle.dumps(task)))
@@ -64,12 +61,12 @@ def _nowhere(name: str, module: Any) -> bool:
     return name.startswith("probgen_file_") and getattr(module, "__name__", None) == name
 
 
-def _plain(data: Any) -> Any:
+def plain(data: Any) -> Any:
     """Data with JAX's arrays as NumPy's: they are read in the precision that another process has."""
     if type(data) is dict:
-        return {k: _plain(v) for k, v in data.items()}
+        return {k: plain(v) for k, v in data.items()}
     if type(data) in (list, tuple):
-        each = [_plain(v) for v in data]
+        each = [plain(v) for v in data]
         return each if type(data) is list else tuple(each)
     return np.asarray(data) if type(data).__module__.startswith("jaxlib") and _is_numbers(data) else data
 

@@ -73,10 +73,8 @@ def _work(jobs: queue.SimpleQueue[Any], outbox: Any) -> None:
         _answer(outbox, (UNREADABLE, f"{type(error).__name__}: {error}"))
         return
     _answer(outbox, (READY, ""))
-    from probgen.sweeps.fitting import outcome
-
     while (job := jobs.get()) is not None:
-        _answer(outbox, outcome(task, pickle.loads(job)))
+        _answer(outbox, task.outcome(pickle.loads(job)))
 
 
 def _answer(outbox: Any, message: Any) -> None:
