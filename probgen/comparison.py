@@ -16,10 +16,12 @@ from probgen.fits.pointwise import of_one_site
 from probgen.fits.tables import quiet
 from probgen.fitted import Fitted, FittedParameters
 from probgen.programs.pinned import Changed
+from probgen.run import load
 from probgen.target import Generative
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 
 COLUMNS = {
@@ -107,17 +109,24 @@ class Comparison:
             return svg(picture) if picture is not None else ""
 
 
-def compare(fits: Mapping[str, Fitted], loo: bool = False) -> Comparison:
+def compare(fits: Mapping[str, Fitted] | xr.Dataset, loo: bool = False) -> Comparison:
     """Compare fits: one row each on agreement, cost and verdict.
 
-    fits: by the name to show. The reference is, of those with the best verdict, the Markov chains with the largest
-        smallest ESS, else the first; agreement with it is over the scalars that both have.
+    fits: by the name to show; or what `pg.sweep` returns, whose fits have the names of their points. The reference is, of those
+        with the best verdict, the Markov chains with the largest smallest ESS, else the first; agreement with it is over the
+        scalars that both have.
     loo: also rank by leave-one-out predictive accuracy (arviz_stats.compare) different programs on the same data.
-    Raises ValueError without fits, where what they observe differs, and for `loo` of models that were learned from rows.
+    Raises ValueError without fits, of a sweep where one ended in an error, where what they observe differs, and for `loo` of
+    models that were learned from rows.
     """
+    given: Any = fits
+    of_a_sweep = hasattr(given, "data_vars") or not isinstance(given, Mapping)
+    return _compared(swept(given) if of_a_sweep else dict(given), loo)
+
+
+def _compared(fits: dict[str, Fitted], loo: bool) -> Comparison:
     if not fits:
         raise ValueError("There is nothing to compare: pass {'name': fit, ...}.")
-    fits = dict(fits)
     same_data(fits)
     if loo and (learned := [name for name, fit in fits.items() if isinstance(fit, FittedParameters)]):
         raise ValueError(
@@ -136,6 +145,25 @@ def compare(fits: Mapping[str, Fitted], loo: bool = False) -> Comparison:
         for name, cost in told.items()
     }
     return Comparison(_table(rows), reference, fits, verdicts, _loo(fits) if loo else None)
+
+
+def swept(found: Any) -> dict[str, Fitted]:
+    """The fits of a sweep, read from their directories, by what tells them apart."""
+    if not {"run", "status", "error"} <= {*getattr(found, "data_vars", ())}:
+        raise TypeError(f"fits is a {type(found).__name__}; expected {{'name': fit, ...}}, or what pg.sweep returns.")
+    apart = [name for name, size in found.run.sizes.items() if size > 1]
+    fits: dict[str, Fitted] = {}
+    for index in np.ndindex(*found.run.shape):
+        one = found.isel(dict(zip(found.run.dims, index, strict=True)))
+        name = " ".join(f"{axis}={one[axis].item()}" for axis in apart) or Path(one.run.item()).name
+        name = one[apart[0]].item() if apart == ["inference"] else name
+        if one.status.item() not in SEVERITY:
+            raise ValueError(
+                f"The sweep has no fit {name}: {one.error.item() or one.status.item()}.\n"
+                "Compare those that it has: pg.compare({'name': pg.load(run), ...})."
+            )
+        fits[name] = load(one.run.item())
+    return fits
 
 
 def same_data(fits: Mapping[str, Fitted]) -> None:

@@ -248,6 +248,21 @@ def test_compare_runs_and_compare_algorithms(say, run_folder, tmp_path):
     assert (tmp_path / "c.html").exists()
 
 
+@pytest.mark.slow
+def test_compare_fits_side_by_side(say, tmp_path):
+    words = ("compare", "eight_schools", "--inference", "laplace", "random_walk", "--out", "both", "--num-workers", "2")
+    code, out, _ = say(*words, "--no-progress")
+    assert code == 0, out
+    assert {line.split()[0] for line in out.splitlines()[1:3]} == {"laplace", "random_walk"}
+    assert len(list(tmp_path.glob("both/*/run.json"))) == 2
+    assert say(*words, "--no-progress")[1] == out
+
+
+def test_compare_side_by_side_needs_fits_and_a_folder(say, run_folder):
+    assert "needs --out DIR" in say("compare", "eight_schools", "--inference", "laplace", "--num-workers", "2")[2]
+    assert "is of fits, with --inference" in say("compare", str(run_folder), str(run_folder), "--num-workers", "2")[2]
+
+
 def test_list_names_everything_with_a_line_each(say):
     code, out, _ = say("list")
     assert code == 0

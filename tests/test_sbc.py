@@ -12,8 +12,9 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
-from probgen import calibration
 from probgen.algorithm import Sampler
+from probgen.calibration import SBC, ranking
+from probgen.calibration.result import _shape, uniformity
 from probgen.engine.numpyro.running import compiling
 from probgen.target import Continuous
 
@@ -90,7 +91,7 @@ def test_the_wrong_algorithm_fails_and_the_verdict_says_how(word):
     result = study(**settings)
     finding = result.verdict["uniform"]
     assert finding.status == "fail"
-    slope = calibration._shape(result._uniforms()[:, 0])
+    slope = _shape(result._uniforms()[:, 0])
     assert told in slope
     assert not result
 
@@ -117,10 +118,10 @@ def test_the_study_is_a_function_of_its_seed():
 
 def test_uniformity_has_the_right_size_and_power():
     rng = np.random.default_rng(0)
-    p = calibration.uniformity(rng.uniform(size=(100, 4000)))
+    p = uniformity(rng.uniform(size=(100, 4000)))
     for level in (0.1, 0.05, 0.01):
         assert (p <= level).mean() == pytest.approx(level, abs=4 * (level / 4000) ** 0.5)
-    assert (calibration.uniformity(rng.beta(0.6, 0.6, size=(100, 200))) < 0.01).mean() > 0.5
+    assert (uniformity(rng.beta(0.6, 0.6, size=(100, 200))) < 0.01).mean() > 0.5
 
 
 def test_the_plot_leaves_matplotlib_alone():
@@ -167,7 +168,7 @@ def test_an_argument_of_another_name_is_found():
     from probgen.run import conditioned
 
     _, target = conditioned(renamed, {"outcome": np.array([1.0, 2.0, 3.0])})
-    assert calibration._observed_keywords(target) == {"y": "outcome"}
+    assert ranking._observed_keywords(target) == {"y": "outcome"}
 
 
 def test_too_few_simulations_are_refused():
@@ -177,8 +178,6 @@ def test_too_few_simulations_are_refused():
 
 def test_simulations_that_cannot_be_fitted_are_told():
     fine = study()
-    failed = calibration.SBC(
-        fine.names, fine.ranks, 100, fine.p_values, fine.ess, ("the simulated 'y' is not finite",) * 20
-    )
+    failed = SBC(fine.names, fine.ranks, 100, fine.p_values, fine.ess, ("the simulated 'y' is not finite",) * 20)
     assert failed.verdict["failed"].status == "fail"
     assert "not finite" in failed.verdict["failed"].message

@@ -70,6 +70,24 @@ def test_a_fit_is_that_of_pg_fit(swept):
     assert json.loads((there.directory / "run.json").read_text())["program"]["name"] == "line"
 
 
+def test_its_fits_are_compared(swept):
+    _, found, _ = swept
+    compared = pg.compare(found.sel(seed=[3]))
+    assert list(compared.table.index) == ["num_warmup=100", "num_warmup=200"]
+    ours = pg.compare({f"num_warmup={n}": pg.load(found.run.sel(num_warmup=n, seed=3).item()) for n in (100, 200)})
+    assert compared.table.equals(ours.table)
+    assert compared.reference == ours.reference
+    assert next(iter(pg.compare(found).table.index)) == "num_warmup=100 seed=3"
+    failed = found.sel(seed=3).assign(
+        status=found.status.sel(seed=3).astype(object), error=found.error.sel(seed=3).astype(object)
+    )
+    failed["status"][1], failed["error"][1] = "error", "ValueError: no start"
+    with pytest.raises(ValueError, match="has no fit num_warmup=200: ValueError: no start"):
+        pg.compare(failed)
+    with pytest.raises(TypeError, match=r"or what pg\.sweep returns"):
+        pg.compare(found.run)
+
+
 def test_a_line_is_said_of_every_fit(swept):
     _, found, said = swept
     assert [text.split()[0] for text in said] == ["1/4", "2/4", "3/4", "4/4"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -30,6 +30,8 @@ class Compare:
     """of every fit"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """keep the fits here, one directory each"""
+    num_workers: Annotated[int | None, arg(metavar="N")] = None
+    """with --inference and --out: fits at once, each in a process of its own; the same command again uses what is done"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
     """also write a self-contained HTML page"""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -50,6 +52,8 @@ class Compare:
     def _loaded(self) -> dict[str, Fitted]:
         from probgen.run import load
 
+        if self.num_workers is not None:
+            raise ValueError("--num-workers is of fits, with --inference; runs are there already")
         if len(self.runs) < 2:
             raise ValueError("Compare needs two or more runs, or one model with --inference nuts hmc ...")
         labels = [Path(run).name for run in self.runs]
@@ -64,9 +68,23 @@ class Compare:
         for word in self.inference:
             catalog.algorithm(word)
         program, data, fits = _program(self.runs[0]), _data(self.data), {}
+        if self.num_workers is not None:
+            return self._side_by_side(program, data)
         outs = {word: self.out / word if self.out else None for word in self.inference}
         for word, out in outs.items():  # all of them, before any is fitted
             run.asked(program, data, word, out=out)
         for word, out in outs.items():
             fits[word] = run.fit(program, data, word, seed=self.seed, out=out, progress=self.progress)
         return fits
+
+    def _side_by_side(self, program: Any, data: Any) -> dict[str, Fitted]:
+        from probgen.comparison import swept
+        from probgen.sweeps.sweeping import sweep
+
+        if self.out is None:
+            raise ValueError("--num-workers needs --out DIR, where the fits are kept")
+        found = sweep(
+            program, data=data, inference=list(self.inference), seeds=[self.seed], out=self.out, num_workers=self.num_workers,
+            progress=self.progress,
+        )  # fmt: skip
+        return swept(found)
