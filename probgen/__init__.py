@@ -28,6 +28,7 @@ _WORDS = {
     "Incompatible": "probgen.algorithm",
     "data": "probgen.data",
     "inference": "probgen.inference",
+    "loggers": "probgen.loggers",
     "models": "probgen.models",
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "fit",
     "inference",
     "load",
+    "loggers",
     "matrix",
     "models",
     "product",
@@ -55,6 +57,7 @@ __all__ = [
 if TYPE_CHECKING:
     from probgen import data as data
     from probgen import inference as inference
+    from probgen import loggers as loggers
     from probgen import models as models
     from probgen.algorithm import Incompatible as Incompatible
     from probgen.calibration import sbc as sbc

@@ -82,7 +82,7 @@ def arrows() -> dict[str, set[str]]:
 # From the ground up: who stands on a line imports from that line and those above it.
 ORDER = (
     "runtime machine pools watch versions measures target algorithm model catalog datasets data programs distributions processes",
-    "nets", "fitted", "engine", "evaluate", "models inference", "diagnostics", "pictures", "report", "fits", "run",
+    "nets", "fitted", "engine", "evaluate", "models inference", "diagnostics", "pictures", "report", "fits", "loggers run",
     "comparison calibration view", "sweeps", "cli", "probgen",
 )  # fmt: skip
 IGNORED = r"# *(type|pyright): *(ignore|basic|standard|strict|report)|no_type_check"

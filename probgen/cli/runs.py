@@ -61,6 +61,8 @@ class Fit:
     """the directory of a run at whose learned parameters learning begins"""
     progress: bool = field(default_factory=sys.stderr.isatty)
     """a bar on stderr; by default where that is a terminal"""
+    logger: Annotated[tuple[str, ...], arg(metavar="WORD ...")] = ()
+    """tensorboard (event files in the run's directory), mlflow, or both: the loss as it goes, the verdict at the end"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
     """also write a self-contained HTML page"""
 
@@ -76,7 +78,7 @@ class Fit:
         data = _with(program, _data(self.data), self.set)
         work = lambda: run.fit(  # noqa: E731
             program, data, self.inference, seed=self.seed, out=out, progress=self.progress, overwrite=self.overwrite,
-            precision=self.precision, engine=self.engine, init=self.init, **settings,
+            precision=self.precision, engine=self.engine, init=self.init, loggers=self.logger or None, **settings,
         )  # fmt: skip
         return _told(work, out, self.report)
 
@@ -91,6 +93,8 @@ class Resume:
     """only where the program cannot be found again"""
     progress: bool = field(default_factory=sys.stderr.isatty)
     """a bar on stderr; by default where that is a terminal"""
+    logger: Annotated[tuple[str, ...], arg(metavar="WORD ...")] = ()
+    """tensorboard, mlflow or none; by default those that the run was begun with"""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
     """also write a self-contained HTML page"""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -101,7 +105,8 @@ class Resume:
 
         _check_new(self.report, self.overwrite)
         program = _program(self.program) if self.program else None
-        return _told(lambda: run.resume(self.out, program, progress=self.progress), self.out, self.report)
+        work = lambda: run.resume(self.out, program, progress=self.progress, loggers=self.logger or None)  # noqa: E731
+        return _told(work, self.out, self.report)
 
 
 @dataclass(frozen=True)

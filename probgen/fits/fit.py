@@ -47,7 +47,7 @@ class Fit(Fitted):
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know of how the program was read and what was used of it; the verdict shows them."""
-        return self.target.notes
+        return (*self.target.notes, *vars(self).get("_said", ()))
 
     @property
     def num_steps(self) -> int:

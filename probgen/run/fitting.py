@@ -15,6 +15,8 @@ from probgen.data import missing, whole_numbers
 from probgen.data.missing import NotFinite
 from probgen.fits.fit import Fit
 from probgen.fits.learned import LearnedFit
+from probgen.loggers.telling import Telling, written
+from probgen.loggers.telling import asked as asked_for
 from probgen.model import Model
 from probgen.run import pairs, starts, suggestions
 from probgen.run.conditioning import Program, apart, conditioned, declared, given_to, model_of, read_for
@@ -43,6 +45,7 @@ def fit(
     guide: Callable[..., Any] | str | None = None,
     by_row: bool | None = None,
     init: Mapping[str, Any] | Fit | str | Path | None = None,
+    loggers: Any = None,
     **settings: Any,
 ) -> Fit:
     """Fit a program to data by any algorithm that its structure allows.
@@ -67,11 +70,14 @@ def fit(
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
     init: where it begins. Of a sampler: values by site, {"theta": 10.0}, of the site's shape or one for each chain; or a fit, or
         its directory, whose draws chains go on from. Of a learner from rows: a learned fit, whose parameters count by name.
+    loggers: "tensorboard", "mlflow", an object of `pg.loggers` or one of your own, or a list of them: they are told the loss as it
+        goes and the verdict at the end, for which the fit is judged. One that fails is left out, and the fit's notes say so.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
     seed = whole_numbers.seed(seed)
+    telling = Telling(asked_for(loggers, out))
     if auto := inference == suggestions.AUTO:
         said = {
             "args": args,
@@ -102,13 +108,15 @@ def fit(
 
     def begin() -> None:
         if store:
-            store.create(record_of(program, model, algorithm, target, seed, precision), arrays_of(target), overwrite)
+            record = record_of(program, model, algorithm, target, seed, precision)
+            told = {"loggers": written(telling.loggers)} if telling.loggers else {}
+            store.create(record | told, arrays_of(target), overwrite)
             if begin_at:
                 store.put("begin", begin_at)
 
     with store.writing() if store else contextlib.nullcontext():
         run = Run(model, target, algorithm, seed, precision, store)
-        run.begin_at = begin_at
+        run.begin_at, run.telling = begin_at, telling
         return drive(run, progress, begin)
 
 

@@ -12,6 +12,7 @@ from probgen.algorithm import Incompatible, Inference, Learner, Sampler
 from probgen.data.whole_numbers import whole
 from probgen.fits import seal
 from probgen.fits.fit import Fit
+from probgen.loggers.telling import going_on
 from probgen.run.record import changes
 from probgen.run.resuming import load
 from probgen.run.runner import Run, drive
@@ -21,14 +22,14 @@ from probgen.run.store import Store
 @watch.interruptible()
 def extend(
     fit: Fit | str | Path, num_samples: int | None = None, *, num_steps: int | None = None, program: Any = None,
-    progress: bool | None = None,
+    progress: bool | None = None, loggers: Any = None,
 ) -> Fit:  # fmt: skip
     """Go on with a run that is done: the result is bit for bit that of one run of the whole length.
 
     fit: a fit, or the directory of one. A fit with a directory goes on there; killed on the way, `pg.resume` ends it.
     num_samples: how many more draws of each chain; nothing adapts any more. num_steps: how many more steps of a learner.
     program: as in `pg.resume`, for a directory whose program cannot be imported again.
-    progress: as in `pg.fit`.
+    progress, loggers: as in `pg.resume`.
 
     Returns a new fit; the old one stays. Raises Incompatible where the steps depend on how many there are, as in a schedule.
     """
@@ -41,7 +42,9 @@ def extend(
     with store.writing() if store else contextlib.nullcontext():
         if store:
             _rewrite(store, fit, longer)
-        return drive(_at_its_end(fit, longer, store), progress)
+        run = _at_its_end(fit, longer, store)
+        run.telling = going_on(loggers, store.record() if store else {}, store.path if store else None)
+        return drive(run, progress)
 
 
 def _longer(fit: Fit, num_samples: int | None, num_steps: int | None) -> Inference:

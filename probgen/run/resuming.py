@@ -14,6 +14,7 @@ from probgen import engine, watch
 from probgen.algorithm import Learner
 from probgen.fits import seal
 from probgen.fits.fit import Fit
+from probgen.loggers.telling import going_on
 from probgen.run.conditioning import Program
 from probgen.run.record import arrays_of, changes, record_of, restored_run
 from probgen.run.runner import RUNNER, Run, drive, scope_of, settled
@@ -22,18 +23,22 @@ from probgen.run.store import CorruptRun, Store
 
 @watch.interruptible()
 def resume(
-    out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None, progress: bool | None = None
+    out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None, progress: bool | None = None,
+    loggers: Any = None,
 ) -> Fit:  # fmt: skip
     """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
 
     program: only for a program that cannot be imported again, such as one typed into a notebook.
     data: only for data that cannot be kept on disk, such as functions made in a notebook.
+    loggers: as in `pg.fit`; by default those of words that it was begun with, which go on where they were. "none" for none.
     Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
     """
     store = Store(out)
-    store.record()  # there is one
+    telling = going_on(loggers, store.record(), store.path)
     with store.writing():
-        return drive(_where_it_was(store, program, data), progress)
+        run = _where_it_was(store, program, data)
+        run.telling = telling
+        return drive(run, progress)
 
 
 def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any] | None) -> Run:

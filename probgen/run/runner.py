@@ -21,6 +21,7 @@ from probgen.fits.implicit import ImplicitFit
 from probgen.fits.latent import LatentFit
 from probgen.fits.learned import LearnedFit
 from probgen.fits.text import TextFit, of_a_text
+from probgen.loggers.telling import Telling
 from probgen.model import Model
 from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
@@ -29,6 +30,7 @@ from probgen.programs.pinned import pins
 from probgen.run import starts, verdicts
 from probgen.run.store import Store
 from probgen.target import Bounded, Diffused, Generative, Implicit, Target
+from probgen.versions import versions
 
 
 def scope_of(run: Run) -> contextlib.AbstractContextManager[None]:
@@ -48,6 +50,7 @@ class Run:
         self.state: Mapping[str, np.ndarray] | None = None
         self.starts: Mapping[str, np.ndarray] = {}
         self.begin_at: starts.Chains | None = None
+        self.telling = Telling()
 
     @property
     def num_chains(self) -> int:
@@ -124,22 +127,43 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
             run.find_starts(executor)
         else:
             executor.restore(run.state)
-        for records in _chunks(run, executor, progress):
-            run.add(records)
-            run.seconds = time.perf_counter() - begun
-            if run.store:
-                run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
-        answer: dict[str, np.ndarray] = {}
-        if isinstance(run.algorithm, Learner):
-            answer = executor.answer()
-        run.state = executor.state()
+        run.telling.begin(run, facts(run))
+        try:
+            tick = time.perf_counter()
+            for records in _chunks(run, executor, progress):
+                took = time.perf_counter() - tick
+                run.add(records)
+                run.seconds = time.perf_counter() - begun
+                if run.store:
+                    run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
+                run.telling.log(run, took)
+                tick = time.perf_counter()
+            answer: dict[str, np.ndarray] = {}
+            if isinstance(run.algorithm, Learner):
+                answer = executor.answer()
+            run.state = executor.state()
+        except BaseException as error:
+            run.telling.end("stopped" if isinstance(error, KeyboardInterrupt) else "failed", run.step)
+            raise
         run.seconds = time.perf_counter() - begun
     if run.store and answer:
         run.store.put("answer", answer)
     fit = settled(run.result(answer))
     with contextlib.suppress(Exception):  # nothing was written that could be read
         vars(fit)["_written"] = verdicts.stamp(run.store.path) if run.store else None
+    vars(fit)["_said"] = run.telling.notes
+    run.telling.end("finished" if run.over else "stopped", run.step, fit.diagnose if run.over else None)
     return fit
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What a logger is told of a run beside its settings."""
+    names = {
+        "model": getattr(run.model.program, "__name__", "program"),
+        "algorithm": run.algorithm.name,
+        "engine": run.target.engine,
+    }
+    return {**names, "precision": run.precision, "seed": run.seed, **versions()}
 
 
 def settled(fit: Fit) -> Fit:
