@@ -46,7 +46,9 @@ def built(tmp_path_factory):
 
 def test_both_hold_every_file_of_the_package(built):
     code = [p for folder in ("probgen", "models", "inference") for p in (ROOT / folder).rglob("*")]
-    code = [p.relative_to(ROOT).as_posix() for p in code if p.suffix in (".py", ".html", ".css", ".js", ".toml", ".typed")]
+    code = [
+        p.relative_to(ROOT).as_posix() for p in code if p.suffix in (".py", ".html", ".css", ".js", ".toml", ".typed")
+    ]
     with zipfile.ZipFile(built[0]) as wheel, tarfile.open(built[1]) as sdist:
         packed, source = set(wheel.namelist()), {name.partition("/")[2] for name in sdist.getnames()}
     assert {p if p.startswith("probgen") else f"probgen/{p}" for p in code} <= packed
