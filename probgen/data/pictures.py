@@ -66,11 +66,7 @@ def shown(found: Mapping[str, Any]) -> str:
 
 def sizes(keyword: str, rows: np.ndarray, most: int) -> dict[str, int]:
     """Sides, channels and halvings of pictures; ValueError for other arrays, and for odd sides."""
-    if rows.ndim not in (3, 4):
-        raise ValueError(
-            f"{keyword} has shape {rows.shape}; expected pictures (row, height, width) or (row, height, width, channel). "
-            "Reshape them."
-        )
+    _check_pictures(keyword, rows)
     height, width = rows.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(
@@ -79,6 +75,14 @@ def sizes(keyword: str, rows: np.ndarray, most: int) -> dict[str, int]:
         )
     channels = rows.shape[3] if rows.ndim == 4 else 0
     return {"height": height, "width": width, "channels": channels, "halvings": halvings(height, width, most)}
+
+
+def _check_pictures(keyword: str, rows: np.ndarray) -> None:
+    if rows.ndim not in (3, 4):
+        raise ValueError(
+            f"{keyword} has shape {rows.shape}; expected pictures (row, height, width) or (row, height, width, channel). "
+            "Reshape them."
+        )
 
 
 def halvings(height: int, width: int, most: int) -> int:
@@ -128,6 +132,23 @@ def with_classes(derive: Derive, label: str = "label") -> Derive:
         codes = numbers(data.get(label))
         found = {} if codes is None else {"num_classes": num_classes(label, codes, data.get("num_classes"))}
         return derive(data) | found
+
+    return derived
+
+
+def with_sides(derive: Derive, keyword: str = "x") -> Derive:
+    """What a model derives of its pictures, and their `height`, `width`, `channels` (0 where there is no axis of them), any sides.
+
+    ValueError for what is no picture.
+    """
+
+    def derived(data: Mapping[str, Any]) -> dict[str, Any]:
+        rows = numbers(data.get(keyword))
+        if rows is None:
+            return derive(data)
+        _check_pictures(keyword, rows)
+        channels = rows.shape[3] if rows.ndim == 4 else 0
+        return derive(data) | {"height": rows.shape[1], "width": rows.shape[2], "channels": channels}
 
     return derived
 

@@ -25,6 +25,7 @@ from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
+from probgen.engine.numpyro.programs.parameters import moved
 from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.bounded import NumpyroBounded, Terms, site_log_prob
@@ -73,17 +74,18 @@ class Diffusing(NumpyroLearnable, Diffused):
     def label_that_wraps(self) -> str:
         """The first of `labels` of which -1 is what its largest value is, and not what another is; empty where there is none."""
         with runtime.jax_scope(self.precision):
-            key = jax.random.key(0)
-            parameters = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape, x.dtype), self.initial(key))
+            parameters = moved(self.initial(jax.random.key(0)))
             row = jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1)))
 
-            def said(name: str, value: Any) -> Any:
-                denoiser, x = self.denoised(parameters, row | {name: jnp.full_like(row[name], value)})
+            @jax.jit
+            def said(parameters: Any, row: Any) -> Any:
+                denoiser, x = self.denoised(parameters, row)
                 return denoiser(x, jnp.full((), 0.5, x.dtype)).mean
 
             for name in self.labels:
                 low, high = int(self.arrays[name].min()), int(self.arrays[name].max())
-                hidden, last, first = (said(name, value) for value in (-1, high, low))
+                shown = (row | {name: jnp.full_like(row[name], value)} for value in (-1, high, low))
+                hidden, last, first = (said(parameters, row) for row in shown)
                 if low >= 0 and bool(jnp.all(hidden == last)) and not bool(jnp.all(first == last)):
                     return name
         return ""

@@ -140,3 +140,9 @@ def initial_arrays(program: Any, arrays: Mapping[str, Any], static: Mapping[str,
         leaves, tree = jax.tree.flatten(value)
         found |= {k: biject_to(constraint).inv(x) for k, x in zip(labels(site, tree), leaves, strict=True)}
     return found
+
+
+def moved(parameters: Any, by: float = 0.1) -> Any:
+    """Parameters a bit off, by normal noise: in general position, where they begin at 0 or at 1. The same at every call."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: np.asarray(x) + by * rng.standard_normal(x.shape).astype(x.dtype), parameters)

@@ -18,7 +18,7 @@ from probgen import runtime
 from probgen.data.checks import taken
 from probgen.engine import drawable
 from probgen.engine.numpyro import moves
-from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, wrapped
+from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, moved, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.draws import ROWS
 
@@ -76,12 +76,8 @@ def is_steep(say: Callable[[Any, Any], Any], parameters: Any, points: Any) -> bo
 
     What a program's operations tell is not enough: 0 * x + c depends on x by them. Parameters may begin at 0.
     """
-    leaves, tree = jax.tree.flatten(parameters)
-    keys = jax.random.split(jax.random.key(0), max(len(leaves), 1))
-    moved = [v + 0.1 * jax.random.normal(k, v.shape, v.dtype) for k, v in zip(keys, leaves, strict=False)]
     slope = jax.jit(jax.grad(lambda points, parameters: say(parameters, points).sum()))
-    trials = (parameters, jax.tree.unflatten(tree, moved))
-    return any(bool(jnp.any(s != 0)) for p in trials for s in slope(points, p).values())
+    return any(bool(jnp.any(s != 0)) for p in (parameters, moved(parameters)) for s in slope(points, p).values())
 
 
 def _learned(target: Any, critic: Callable[..., Any], row: Any) -> Learned:
