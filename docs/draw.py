@@ -22,7 +22,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 import kept  # noqa: E402
 from good_and_bad import CHECKS  # noqa: E402
 
-WIDTH, COLOURS = 560, 48  # of a picture of the site
+WIDTH, COLOURS = 560, 64  # of a picture of the site
 LINES = 60  # of what an example printed, at most
 LONGEST = 1800  # seconds of one
 
@@ -73,7 +73,7 @@ def small(path: Path) -> bytes:
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.quantize(COLOURS).save(buffer, "png", optimize=True)
+    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 

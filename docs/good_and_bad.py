@@ -255,7 +255,7 @@ def draw(name: str, folder: Path) -> dict[str, Any]:
     findings = [verdict[check.finding] for verdict in check.draw(panels)]
     colours = {"pass": "tab:green", "warn": "chocolate", "fail": "tab:red"}
     for panel, finding in zip(panels, findings, strict=True):
-        value = f" {finding.value:.3g}" if check.finding in NUMBERS and np.isfinite(finding.value) else ""
+        value = f" {finding.value:.4g}" if check.finding in NUMBERS and np.isfinite(finding.value) else ""
         panel.set_title(f"{check.finding}{value}: {finding.status}", color=colours[finding.status], fontweight="bold")
     figure.savefig(folder / "picture.png", dpi=100)
     told = [{"status": f.status, "message": f.message, "remedy": f.remedy} for f in findings]

@@ -237,7 +237,7 @@ def test_checks_that_are_pictured_are_told_whole(made):
     import draw
 
     build = import_module("build")
-    named = made["checks.md"] + (ROOT / "probgen" / "calibration.py").read_text()
+    named = made["checks.md"] + "".join(path.read_text() for path in (ROOT / "probgen" / "calibration").glob("*.py"))
     page = build.good_and_bad()
     for name, check in draw.CHECKS.items():
         assert f"`{check.finding}`" in named or f'Finding("{check.finding}"' in named, name
