@@ -1,5 +1,5 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
-# `make docs` builds the site into build/site, without the network.
+# `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example.
 # On two cores the tests take half an hour; `make test-slow` runs those that are left out of them, an hour more.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
@@ -31,6 +31,7 @@ lint: $(READY)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY)
+	$(BIN)/python docs/draw.py $(if $(FRESH),--fresh)
 	$(BIN)/python docs/build.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/mkdocs.yml
 	@echo "The site is in build/site: open build/site/index.html, or $(BIN)/python -m http.server -d build/site"

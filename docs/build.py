@@ -10,8 +10,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import draw  # noqa: E402
+import kept  # noqa: E402
 from checks import page as checks  # noqa: E402
 from docstrings import as_markdown, cell, plain  # noqa: E402
+from good_and_bad import CHECKS  # noqa: E402
 
 OUT = ROOT / "build" / "pages"
 BRANCHES = {
@@ -135,19 +138,60 @@ def data() -> str:
 
 
 def examples() -> str:
-    """The pages of examples/, as they are run by the tests."""
+    """The pages of examples/, as they are run by the tests, with what they print and draw where they were run for the site."""
     lines = [
         "# Examples",
         "",
-        "Each is a page of `examples/` that the tests run: `python examples/NAME.py` draws its picture.",
+        "Each is a page of `examples/` that the tests run: `python examples/NAME.py` draws its picture, and",
+        "`jupytext --to notebook examples/NAME.py` makes it a notebook.",
         "",
     ]
-    for path in _files("examples"):
-        head = re.match(r"# %% \[markdown\]\n((?:#.*\n)+)", path.read_text())
-        title, *rest = [line.removeprefix("#").strip() for line in head.group(1).splitlines()] if head else [path.stem]
-        lines += [f"## {title.removeprefix('# ')}", "", plain(" ".join(rest)), ""]
+    total = 0.0
+    for name, path in draw.examples().items():
+        title, told, head = _head(path)
+        lines += [f"## {title}", "", told, ""]
+        if made := kept.found(name, draw.sources()[name]):
+            total += made["seconds"]
+            lines += [
+                _picture(f"made/{name}/{picture.name}", f"What the example draws: {title}")
+                for picture in kept.pictures(name)
+            ]
+            lines += ["", "```text", *made["printed"].splitlines(), "```", "", _made(made), ""]
         lines += ["<details markdown><summary>" + f"<code>examples/{path.name}</code></summary>", ""]
-        lines += ["```py", path.read_text()[head.end() if head else 0 :].strip(), "```", "", "</details>", ""]
+        lines += ["```py", path.read_text()[head:].strip(), "```", "", "</details>", ""]
+    lines += [f"All of them together ran for {total / 60:.0f} minutes.", ""] if total else []
+    return "\n".join(lines)
+
+
+def _head(path: Path) -> tuple[str, str, int]:
+    """Title and words of an example, and where its code begins."""
+    found = re.match(r"# %% \[markdown\]\n((?:#.*\n)+)", path.read_text())
+    title, *rest = [line.removeprefix("#").strip() for line in found.group(1).splitlines()] if found else [path.stem]
+    return title.removeprefix("# "), plain(" ".join(rest)), found.end() if found else 0
+
+
+def _picture(path: str, words: str) -> str:
+    return f"![{words.replace('[', '(').replace(']', ')')}]({path}){{ loading=lazy }}"
+
+
+def _made(made: dict) -> str:
+    """How long it ran, and whether the package is another by now."""
+    older = " The package has changed since; `make docs FRESH=1` runs it anew." if made["older"] else ""
+    return f"<small>Ran for {made['seconds']:.0f} s.{older}</small>"
+
+
+def good_and_bad() -> str:
+    """Main checks, what they mean and what to do, with the picture of a fit that passes and one that does not."""
+    lines = []
+    for name, check in CHECKS.items():
+        lines += [f"### {check.title} {{#{name}}}", "", check.means, "", f"**What to do**: {check.do}", ""]
+        if made := kept.found(f"check-{name}", draw.sources()[f"check-{name}"]):
+            lines += [_picture(f"made/check-{name}/picture.png", check.seen), ""]
+            lines += [
+                f"- {side}: {f['status']}, {plain(f['message'])}"
+                for side, f in zip(("left", "right"), made["findings"], strict=True)
+            ]
+            lines += ["", _made(made), ""]
     return "\n".join(lines)
 
 
@@ -167,6 +211,11 @@ def lay() -> None:
     shutil.copytree(ROOT / "docs" / "pages", OUT)
     if (ROOT / "build" / "pictures").is_dir():
         shutil.copytree(ROOT / "build" / "pictures", OUT / "pictures")
+    for name, key in draw.sources().items():
+        if kept.found(name, key):
+            shutil.copytree(kept.MADE / name, OUT / "made" / name, ignore=shutil.ignore_patterns("*.json"))
+    verdict = OUT / "verdict.md"
+    verdict.write_text(verdict.read_text().replace("<!-- good and bad -->", good_and_bad()))
     for name, text in pages().items():
         (OUT / name).parent.mkdir(parents=True, exist_ok=True)
         (OUT / name).write_text(text, encoding="utf-8")

@@ -1,16 +1,23 @@
 """The site: its code runs, its commands are understood, what is made of the code is whole, links lead somewhere, it is light."""
 
+import html
 import html.parser
+import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import needs_pyro
+from conftest import needs_pyro, python
 
 import probgen as pg
 from probgen import catalog, datasets
@@ -168,6 +175,88 @@ def test_docstrings_become_markdown():
     ]  # fmt: skip
 
 
+# ---- what is run for the site: not by these tests ------------------------------------------------------------------------
+
+
+def test_what_was_run_is_kept_until_its_source_changes(tmp_path, monkeypatch):
+    import kept
+
+    monkeypatch.setattr(kept, "MADE", tmp_path)
+    made = []
+
+    def work(folder):
+        made.append(folder)
+        (folder / "1.png").write_bytes(b"drawn")
+        return {"printed": "pass"}
+
+    kept.make("one", kept.digest("a"), work)
+    told = kept.found("one", kept.digest("a"))
+    assert (told["printed"], told["older"], [p.name for p in kept.pictures("one")]) == ("pass", False, ["1.png"])
+    assert kept.found("one", kept.digest("b")) is None, "another source"
+    assert kept.found("two", kept.digest("a")) is None
+    assert kept.digest("a", "b") != kept.digest("ab")
+    monkeypatch.setattr(kept, "package", lambda: "another")
+    assert kept.found("one", kept.digest("a"))["older"]
+
+    def fails(folder):
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        kept.make("one", kept.digest("b"), fails)
+    assert kept.found("one", kept.digest("a")), "what was there stays"
+    (tmp_path / "one" / "made.json").write_text("{")
+    assert kept.found("one", kept.digest("a")) is None
+
+
+def test_examples_are_shown_with_what_they_print_and_draw(tmp_path, monkeypatch):
+    import draw
+    import kept
+
+    build = import_module("build")
+    monkeypatch.setattr(kept, "MADE", tmp_path)
+    assert "made/" not in build.examples(), "nothing was run"
+
+    def work(folder):
+        (folder / "1.png").write_bytes(b"drawn")
+        return {"printed": draw.shown(f"4 | 5\n{tmp_path.anchor}tmp/x1\n" + "line\n" * 70)}
+
+    sources = draw.sources()
+    assert len(sources) == len(list((ROOT / "examples").glob("*.py"))) + len(draw.CHECKS)
+    kept.make("example-demo", sources["example-demo"], work)
+    page = build.examples()
+    assert "](made/example-demo/1.png){ loading=lazy }" in page
+    assert "```text\n4 | 5\n" in page
+    assert "/x1" not in page
+    assert "... 11 lines more" in page
+    assert "FRESH=1" not in page
+    monkeypatch.setattr(kept, "package", lambda: "another")
+    assert "`make docs FRESH=1` runs it anew" in build.examples()
+
+
+def test_checks_that_are_pictured_are_told_whole(made):
+    import draw
+
+    build = import_module("build")
+    named = made["checks.md"] + "".join(path.read_text() for path in (ROOT / "probgen" / "calibration").glob("*.py"))
+    page = build.good_and_bad()
+    for name, check in draw.CHECKS.items():
+        assert f"`{check.finding}`" in named or f'Finding("{check.finding}"' in named, name
+        assert min(map(len, (check.title, check.means, check.do, check.seen))) > 15
+        assert f"{{#{name}}}" in page
+        assert check.means in page
+
+
+def test_an_example_is_run_with_its_pictures_kept(tmp_path):
+    (tmp_path / "one.py").write_text(
+        "import io\nimport matplotlib.pyplot as plt\nfigure, _ = plt.subplots()\nfigure.savefig('own.png')\n"
+        "figure.savefig(io.BytesIO(), format='svg')\nprint('said')\n"
+    )
+    (tmp_path / "out").mkdir()
+    done = python(str(ROOT / "docs" / "example.py"), "one.py", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "said\n"), done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["1.png"]
+
+
 # ---- the site as it is built -------------------------------------------------------------------------------------
 
 
@@ -231,3 +320,40 @@ def test_pages_are_light_and_pictures_have_words(site):
         assert (out / name).stat().st_size + sum(s.st_size for s in sizes) <= MOST, name
         assert not page.without_words, name
         assert "fonts.g" not in (out / name).read_text(encoding="utf-8")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, *told):
+        pass
+
+
+LOOKED_AT = [
+    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "howto/loggers", "howto/choose",
+    "lectures/energies", "api/words", "benchmarks",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_texts_of_the_site_stand_out(site):
+    """In a browser, in light and in dark: the theme's colours come from more style sheets than a test could read."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("there is no Chromium: contrasts of the site are not looked at")
+    out, _ = site
+    pages = json.dumps([f"/{name}.html" for name in LOOKED_AT])
+    script = f"<script>const PAGES = {pages};\n{(ROOT / 'tests' / 'contrast.js').read_text()}</script>"
+    (out / "contrast.html").write_text(f'<!doctype html><meta charset="utf-8"><pre id="found"></pre>{script}')
+    handler = partial(Quiet, directory=str(out))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={out / 'profile'}"]
+        words += ["--virtual-time-budget=120000", "--dump-dom", f"http://127.0.0.1:{server.server_port}/contrast.html"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+        server.shutdown()
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL).group(1)))
+    assert {(page["path"], page["scheme"]) for page in found if page["count"] > 50} == {
+        (f"/{name}.html", scheme) for name in LOOKED_AT for scheme in ("default", "slate")
+    }
+    assert not [page for page in found if page["short"]]

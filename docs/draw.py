@@ -1,0 +1,105 @@
+"""Run the examples, and the fits of the pictures of "Read a verdict", for the next build of the site.
+
+    python docs/draw.py [--fresh] [NAME ...]    what has not changed since it was run last is left; --fresh runs it anew
+
+What fails is named at the end, and is the exit code. `make docs` does this.
+"""
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+
+import kept  # noqa: E402
+from good_and_bad import CHECKS  # noqa: E402
+
+WIDTH, COLOURS = 560, 64  # of a picture of the site
+LINES = 60  # of what an example printed, at most
+LONGEST = 1800  # seconds of one
+
+
+def examples() -> dict[str, Path]:
+    """Every example, by the name under which it is kept."""
+    return {f"example-{path.stem}": path for path in sorted((DOCS.parent / "examples").glob("*.py"))}
+
+
+def sources() -> dict[str, str]:
+    """What is made, and of what."""
+    checks = {f"check-{name}": kept.digest(check.source()) for name, check in CHECKS.items()}
+    return checks | {name: kept.digest(path.read_text()) for name, path in examples().items()}
+
+
+def work(name: str, folder: Path) -> dict[str, Any]:
+    """Make one thing in a process of its own; what is told of it."""
+    path = examples().get(name)
+    words = [DOCS / "example.py", path] if path else [DOCS / "good_and_bad.py", name.removeprefix("check-")]
+    words += [folder]
+    environment = os.environ | {
+        "MPLBACKEND": "agg",
+        "PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    with tempfile.TemporaryDirectory() as away:
+        done = subprocess.run(
+            [sys.executable, *map(str, words)], cwd=away, env=environment, capture_output=True, text=True, timeout=LONGEST
+        )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    for picture in folder.glob("*.png"):
+        picture.write_bytes(small(picture))
+    told = folder / "told.json"
+    return json.loads(told.read_text()) if told.exists() else {"printed": shown(done.stdout)}
+
+
+def shown(text: str) -> str:
+    """What was printed, without what is of this machine alone, and not all of it where it is long."""
+    lines = [line.rstrip() for line in text.strip().splitlines() if tempfile.gettempdir() not in line]
+    return "\n".join([*lines[:LINES], *([f"... {len(lines) - LINES} lines more"] if len(lines) > LINES else [])])
+
+
+def small(path: Path) -> bytes:
+    """A picture at the page's width, in few colours."""
+    from PIL import Image
+
+    image = Image.open(path).convert("RGB")
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def main(names: list[str], fresh: bool) -> int:
+    """Make what is not there; the number of things that failed."""
+    began, failed, made = time.perf_counter(), [], 0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for name, key in sources().items():
+        if names and not any(word in name for word in names):
+            continue
+        if not fresh and kept.found(name, key):
+            continue
+        try:
+            told = kept.make(name, key, lambda folder, name=name: work(name, folder))
+            made += 1
+            print(f"{name}: {told['seconds']:.0f} s", flush=True)
+        except Exception as error:
+            failed.append(name)
+            print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(
+        f"{made} run, {time.perf_counter() - began:.0f} s in all, {busy:.0f} s of CPU; failed: {', '.join(failed) or 'none'}"
+    )
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main([word for word in sys.argv[1:] if word != "--fresh"], "--fresh" in sys.argv))
