@@ -24,7 +24,7 @@ ERROR = "error "  # begins the name of what a process could not do
 SMALLEST = 1024  # bytes of a message: one compiled program serves all that are shorter
 
 
-class PeerFailed(RuntimeError):
+class PeerFailed(ConnectionError):
     """Another process of the same fit raised an error, or is gone."""
 
 
@@ -67,20 +67,23 @@ class Team:
         from safetensors.numpy import load, save
 
         said = save({k: np.ascontiguousarray(v) if np.ndim(v) else np.asarray(v) for k, v in own.items()})
-        with watch.doing("waiting for the other processes of the fit"):
-            try:
-                each = watch.apart([lambda: _gathered(said)])[0]
-            except BaseException as error:
-                self.over = True
-                if not isinstance(error, Exception):
-                    raise
-                raise PeerFailed(f"Another process of the fit is gone: {error}\n{GO_ON}") from error
-        found = [load(message) for message in each]
+        try:
+            found = [load(message) for message in self.messages(said)]
+        except BaseException as error:
+            self.over = True
+            if not isinstance(error, Exception):
+                raise
+            raise PeerFailed(f"Another process of the fit is gone: {error}\n{GO_ON}") from error
         errors = [(i, k.removeprefix(ERROR)) for i, one in enumerate(found) for k in one if k.startswith(ERROR)]
         self.over = 0 < len(errors) < self.num  # where all of them failed in the same way, they go on in step
         if errors and self.index not in [i for i, _ in errors]:
             raise PeerFailed(f"Process {errors[0][0]} of the fit ended: {errors[0][1]}")
         return found
+
+    def messages(self, own: bytes) -> list[bytes]:
+        """The message of every process; in a thread, which Ctrl-C can leave."""
+        with watch.doing("waiting for the other processes of the fit"):
+            return watch.apart([lambda: _gathered(own)])[0]
 
     def agreed(self, size: int, stops: bool) -> tuple[int, bool]:
         """How many steps come next, by the first process, and whether any of them stops."""
@@ -181,7 +184,7 @@ def refuse_torchrun() -> None:
     count = os.environ.get("WORLD_SIZE", "")
     by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "MASTER_ADDR"} <= os.environ.keys()
     if by_torchrun and count.isdecimal() and int(count) > 1:
-        raise RuntimeError(
+        raise ValueError(
             f"torchrun started {count} processes, and each would make this whole fit by itself. For chains over processes pass "
             "coordinator='HOST:PORT', num_processes=int(os.environ['WORLD_SIZE']), process_id=int(os.environ['RANK']).\n"
             "Learners run in one process. If each is to fit something else, unset WORLD_SIZE in it."
