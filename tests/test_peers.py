@@ -241,10 +241,13 @@ def test_what_torchrun_starts_is_refused(monkeypatch, tmp_path):
 # ---- where they meet ---------------------------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def free_port(ports=(0,)):
+    """A port that nobody has, of some; 0: any."""
+    for port in ports:
+        with contextlib.suppress(OSError), socket.socket() as found:
+            found.bind(("127.0.0.1", port))
+            return found.getsockname()[1]
+    raise AssertionError("all ports are taken")
 
 
 def meet(*who, patience=20.0, port=None):
@@ -371,3 +374,62 @@ def test_two_processes_make_what_one_makes(tmp_path):
     there, here = pg.load(tmp_path / "run", line), pg.fit(line, DATA, "random_walk", progress=False, **words)
     assert there.complete
     assert all(np.array_equal(there.records[k], v) for k, v in here.records.items())
+
+
+# ---- as a job of SLURM -------------------------------------------------------------------------------------------------
+
+SRUN = """#!/bin/bash
+for i in $(seq 0 $((SLURM_NTASKS - 1))); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & done
+wait
+"""
+SAYS = '#!/bin/bash\necho "$SLURM_PROCID $*" >> said\n'
+RUNS = f"""#!/bin/bash
+PYTHONPATH={Path(pg.__file__).parent.parent} exec {sys.executable} -c 'from probgen.cli import main; raise SystemExit(main())' "$@"
+"""
+
+
+def job(folder, probgen, **given):
+    """Run the page's script of a fit as SLURM would, on this machine: what it said."""
+    page = (Path(pg.__file__).parent.parent / "docs/pages/howto/cluster.md").read_text()
+    (script,) = [block for block in page.split("```")[1::2] if "srun" in block]
+    for name, text in {
+        "srun": SRUN,
+        "scontrol": "#!/bin/bash\necho 127.0.0.1\necho other\n",
+        "probgen": probgen,
+    }.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    slurm = {"JOB_ID": "4711", "JOB_NODELIST": "node[1-2]", "NTASKS": "2", "CPUS_PER_TASK": "1", **given}
+    named = {f"SLURM_{k}": v for k, v in slurm.items()}
+    path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script.removeprefix("sh\n")], cwd=folder, env={**os.environ, **path, **named, "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_a_job_of_slurm_says_who_is_who(tmp_path):
+    from probgen.cli.flags import _parse
+
+    job(tmp_path, SAYS)
+    (tmp_path / "runs" / "schools").mkdir(parents=True)
+    (tmp_path / "runs" / "schools" / "run.json").touch()
+    job(tmp_path, SAYS)
+    said = [line.split() for line in (tmp_path / "said").read_text().splitlines()]
+    asked = [(words[0], _parse(words[1:])) for words in said]
+    assert [type(each).__name__ for _, each in asked[2:]] == ["Resume", "Resume"]
+    for each in (asked[:2], asked[2:]):
+        assert sorted(number for number, _ in each) == ["0", "1"]
+        for number, found in each:
+            assert (found.process_id, found.num_processes) == (int(number), 2)
+            assert meeting.address(found.coordinator) == ("127.0.0.1", 24711)
+            assert str(found.out) == "runs/schools"
+
+
+@pytest.mark.slow
+def test_a_job_of_slurm_runs(tmp_path):
+    told = job(tmp_path, RUNS, JOB_ID=str(free_port(range(24_000, 25_000))))
+    assert "Run: runs/schools" in told, told
+    assert pg.load(tmp_path / "runs" / "schools").complete
+    assert pg.load(tmp_path / "runs" / "schools").z.shape[0] == 8

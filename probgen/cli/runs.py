@@ -83,8 +83,12 @@ class Fit:
                 )
             _check_new(self.report, self.overwrite)
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
-        program = _program(self.program)
-        data = _with(program, _data(self.data), self.set)
+        program, data = _program(self.program), _data(self.data)
+        if self.coordinator is not None and self.set:  # looking at a model's own data starts JAX
+            from probgen.processes.peers import connected
+
+            connected(self.coordinator, self.num_processes, self.process_id)
+        data = _with(program, data, self.set)
         work = lambda: run.fit(  # noqa: E731
             program, data, self.inference, seed=self.seed, out=out, progress=self.progress, overwrite=self.overwrite,
             precision=self.precision, engine=self.engine, init=self.init, coordinator=self.coordinator,

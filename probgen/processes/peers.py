@@ -131,6 +131,17 @@ def joined(coordinator: str | None, num_processes: int | None, process_id: int |
         refuse_torchrun()
         yield None
         return
+    team = connected(coordinator, num_processes, process_id)
+    try:
+        yield team
+    except BaseException as error:
+        team.leave(error)
+        raise
+    team.leave(None)
+
+
+def connected(coordinator: str, num_processes: int | None, process_id: int | None) -> Team:
+    """Connect this process with the others, if it is not: before JAX runs in it."""
     if num_processes is None or process_id is None:
         raise TypeError("coordinator needs num_processes and process_id, the number of this one, from 0.")
     num, index = whole("num_processes", num_processes), whole("process_id", process_id)
@@ -139,13 +150,7 @@ def joined(coordinator: str | None, num_processes: int | None, process_id: int |
     if not 0 <= index < num:
         raise ValueError(f"process_id is {index}; with {num} processes it is 0 to {num - 1}.")
     _initialised(coordinator, num, index)
-    team = Team(num, index)
-    try:
-        yield team
-    except BaseException as error:
-        team.leave(error)
-        raise
-    team.leave(None)
+    return Team(num, index)
 
 
 def _initialised(coordinator: str, num: int, index: int) -> None:
