@@ -120,10 +120,10 @@ CASES = {
 }
 
 
-MARKS = {"pyro": needs_pyro, "many": pytest.mark.slow, "nuts": pytest.mark.slow}
+MARKS = {case: [] if case == "gibbs" else [pytest.mark.slow] for case in CASES} | {"pyro": [needs_pyro, pytest.mark.slow]}
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS.get(case, ())) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS[case]) for case in CASES])
 def test_draws_and_what_is_on_disk_are_those_of_one_process(case, together, tmp_path):
     program, data, inference, words = CASES[case]
     alone = pg.fit(program, data, inference, out=tmp_path / "alone", **SHORT, **words)
