@@ -24,6 +24,12 @@ from probgen.machine import cores as cores
 _FLAG = "xla_cpu_scheduler_type"
 
 
+def started() -> bool:
+    """Whether JAX has begun to run in this process, which settles its devices."""
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bridge is not None and bridge.backends_are_initialized()
+
+
 def _ordered() -> bool:
     """Whether XLA runs one operation after the other in this process; asks for it where that is not too late."""
     if _FLAG in os.environ.get("XLA_FLAGS", ""):
@@ -32,8 +38,7 @@ def _ordered() -> bool:
         if cores() < 8:
             os.environ.setdefault("NPROC", "8")
         return cores() >= 8
-    bridge = sys.modules.get("jax._src.xla_bridge")
-    late = bridge is not None and bridge.backends_are_initialized()
+    late = started()
     if cores() < 8 and not late:
         flag = f"--{_FLAG}=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
@@ -53,14 +58,14 @@ ONCE: dict[str, Any] = {LEVEL: 1} | PLAIN  # XLA's options for code that runs fo
 
 
 def spread(count: int) -> Any:
-    """How arrays with a leading axis of `count` chains lie on all devices, evenly, as a JAX sharding.
+    """How arrays with a leading axis of `count` chains lie on all devices of this process, evenly, as a JAX sharding.
 
     None where there is one device, or where the chains do not divide among them.
     """
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    devices = jax.devices()
+    devices = jax.local_devices()
     if len(devices) == 1 or count % len(devices):
         return None
     return NamedSharding(Mesh(devices, ("chain",)), PartitionSpec("chain"))

@@ -59,6 +59,12 @@ class Fit:
     """only where the program leaves it in doubt"""
     init: Annotated[Path | None, arg(metavar="RUN")] = None
     """the directory of a run at whose learned parameters learning begins"""
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    """chains over processes: where they meet, at the first; each runs the same command, with a --process-id of its own"""
+    num_processes: Annotated[int | None, arg(metavar="N")] = None
+    """with --coordinator: how many"""
+    process_id: Annotated[int | None, arg(metavar="I")] = None
+    """with --coordinator: which one this is, from 0; process 0 writes the run and prints"""
     progress: bool = field(default_factory=sys.stderr.isatty)
     """a bar on stderr; by default where that is a terminal"""
     logger: Annotated[tuple[str, ...], arg(metavar="WORD ...")] = ()
@@ -70,17 +76,25 @@ class Fit:
         from probgen import run
 
         out = self.out or _free_folder(self.program, self.inference, self.overwrite)
-        if (out / "run.json").exists() and not self.overwrite:
-            raise FileExistsError(f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite.")
-        _check_new(self.report, self.overwrite)
+        if not self.process_id:
+            if (out / "run.json").exists() and not self.overwrite:
+                raise FileExistsError(
+                    f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite."
+                )
+            _check_new(self.report, self.overwrite)
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {f.name for f in fields(Fit)}}
-        program = _program(self.program)
-        data = _with(program, _data(self.data), self.set)
+        program, data = _program(self.program), _data(self.data)
+        if self.coordinator is not None and self.set:  # looking at a model's own data starts JAX
+            from probgen.processes.peers import connected
+
+            connected(self.coordinator, self.num_processes, self.process_id)
+        data = _with(program, data, self.set)
         work = lambda: run.fit(  # noqa: E731
             program, data, self.inference, seed=self.seed, out=out, progress=self.progress, overwrite=self.overwrite,
-            precision=self.precision, engine=self.engine, init=self.init, loggers=self.logger or None, **settings,
+            precision=self.precision, engine=self.engine, init=self.init, coordinator=self.coordinator,
+            num_processes=self.num_processes, process_id=self.process_id, loggers=self.logger or None, **settings,
         )  # fmt: skip
-        return _told(work, out, self.report)
+        return _silent(work) if self.process_id else _told(work, out, self.report)
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,12 @@ class Resume:
     """the run's directory"""
     program: Annotated[str | None, arg(metavar="FILE.py:FUNCTION")] = None
     """only where the program cannot be found again"""
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    """as of `probgen fit`, with any number of processes, which all read the run's directory"""
+    num_processes: Annotated[int | None, arg(metavar="N")] = None
+    """with --coordinator: how many"""
+    process_id: Annotated[int | None, arg(metavar="I")] = None
+    """with --coordinator: which one this is, from 0"""
     progress: bool = field(default_factory=sys.stderr.isatty)
     """a bar on stderr; by default where that is a terminal"""
     logger: Annotated[tuple[str, ...], arg(metavar="WORD ...")] = ()
@@ -103,10 +123,14 @@ class Resume:
     def run(self) -> int:
         from probgen import run
 
-        _check_new(self.report, self.overwrite)
+        if not self.process_id:
+            _check_new(self.report, self.overwrite)
         program = _program(self.program) if self.program else None
-        work = lambda: run.resume(self.out, program, progress=self.progress, loggers=self.logger or None)  # noqa: E731
-        return _told(work, self.out, self.report)
+        work = lambda: run.resume(  # noqa: E731
+            self.out, program, progress=self.progress, coordinator=self.coordinator, num_processes=self.num_processes,
+            process_id=self.process_id, loggers=self.logger or None,
+        )  # fmt: skip
+        return _silent(work) if self.process_id else _told(work, self.out, self.report)
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,14 @@ def _told(work: Callable[[], Fitted], out: Path, report: Path | None) -> int:
     steps = f"step {fit.num_steps} of {fit.inference.total_steps}"
     print(f"Stopped at {steps}; what is there is in {out}. Go on with: probgen resume {out}", file=sys.stderr)
     return INTERRUPTED
+
+
+def _silent(work: Callable[[], Fitted]) -> int:
+    """Do the work of a process that is not the first, which says what came of it."""
+    try:
+        return 0 if work().complete else INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _summary(fit: Fitted) -> str:

@@ -18,12 +18,13 @@ from probgen.fits.learned import LearnedFit
 from probgen.loggers.telling import Telling, written
 from probgen.loggers.telling import asked as asked_for
 from probgen.model import Model
+from probgen.processes import peers
 from probgen.run import pairs, starts, suggestions
 from probgen.run.conditioning import Program, apart, conditioned, declared, given_to, model_of, read_for
 from probgen.run.meaning import WHOLE, WHOLE_DATA, default_precision, held_precision, meant, precision_on
 from probgen.run.record import arrays_of, begun_at, record_of
 from probgen.run.resuming import load
-from probgen.run.runner import RUNNER, Run, drive
+from probgen.run.runner import RUNNER, Run, check_together, drive
 from probgen.run.store import Store
 from probgen.target import Generative, Target, Variable
 
@@ -46,6 +47,9 @@ def fit(
     by_row: bool | None = None,
     init: Mapping[str, Any] | Fit | str | Path | None = None,
     loggers: Any = None,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit a program to data by any algorithm that its structure allows.
@@ -72,52 +76,58 @@ def fit(
         its directory, whose draws chains go on from. Of a learner from rows: a learned fit, whose parameters count by name.
     loggers: "tensorboard", "mlflow", an object of `pg.loggers` or one of your own, or a list of them: they are told the loss as it
         goes and the verdict at the end, for which the fit is judged. One that fails is left out, and the fit's notes say so.
+    coordinator, num_processes, process_id: as in jax.distributed.initialize. Each process makes the same call, with a number of its
+        own, and runs its share of a sampler's chains; all return all draws, and the first writes the run, as one process would.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
     seed = whole_numbers.seed(seed)
-    telling = Telling(asked_for(loggers, out))
-    if auto := inference == suggestions.AUTO:
-        said = {
-            "args": args,
-            "kwargs": kwargs,
-            "engine": engine,
-            "guide": guide,
-            "by_row": by_row,
-            "precision": precision,
-        }
-        inference = default_algorithm(program, data, **said)
-    algorithm, store, precision, model, target = asked(
-        program, data, inference, args=args, kwargs=kwargs, out=out, overwrite=overwrite, precision=precision, engine=engine,
-        guide=guide, by_row=by_row, **settings,
-    )  # fmt: skip
-    if auto and inference not in ("nuts", "svi"):
-        target.notes = (
-            *target.notes,
-            f"No inference was named: {algorithm.name} is the one that serves this program best.",
-        )
-    begin_at = None
-    if init is not None and isinstance(target, Generative):
-        found = _learned(init)
-        target = begun_at(target, found.answer)
-        algorithm.check_begun(target, found)
-    elif init is not None:
-        init = load(init) if isinstance(init, str | Path) else init
-        begin_at = starts.given(init, target, algorithm, seed)
+    with peers.joined(coordinator, num_processes, process_id) as team:
+        telling = Telling(asked_for(loggers, out) if team is None or team.first else [])
+        if auto := inference == suggestions.AUTO:
+            said = {
+                "args": args,
+                "kwargs": kwargs,
+                "engine": engine,
+                "guide": guide,
+                "by_row": by_row,
+                "precision": precision,
+            }
+            inference = default_algorithm(program, data, **said)
+        where = out if team is None or team.first else None
+        algorithm, store, precision, model, target = asked(
+            program, data, inference, args=args, kwargs=kwargs, out=where, overwrite=overwrite, precision=precision, engine=engine,
+            guide=guide, by_row=by_row, **settings,
+        )  # fmt: skip
+        if auto and inference not in ("nuts", "svi"):
+            target.notes = (
+                *target.notes,
+                f"No inference was named: {algorithm.name} is the one that serves this program best.",
+            )
+        begin_at = None
+        if init is not None and isinstance(target, Generative):
+            found = _learned(init)
+            target = begun_at(target, found.answer)
+            algorithm.check_begun(target, found)
+        elif init is not None:
+            init = load(init) if isinstance(init, str | Path) else init
+            begin_at = starts.given(init, target, algorithm, seed)
 
-    def begin() -> None:
-        if store:
-            record = record_of(program, model, algorithm, target, seed, precision)
-            told = {"loggers": written(telling.loggers)} if telling.loggers else {}
-            store.create(record | told, arrays_of(target), overwrite)
-            if begin_at:
-                store.put("begin", begin_at)
-
-    with store.writing() if store else contextlib.nullcontext():
         run = Run(model, target, algorithm, seed, precision, store)
-        run.begin_at, run.telling = begin_at, telling
-        return drive(run, progress, begin)
+        run.begin_at, run.telling, run.team = begin_at, telling, team
+        record = record_of(program, model, algorithm, target, seed, precision) if store or team else {}
+        check_together(run, record)
+
+        def begin() -> None:
+            if store:
+                told = {"loggers": written(telling.loggers)} if telling.loggers else {}
+                store.create(record | told, arrays_of(target), overwrite)
+                if begin_at:
+                    store.put("begin", begin_at)
+
+        with store.writing() if store else contextlib.nullcontext():
+            return drive(run, progress, begin)
 
 
 def default_algorithm(program: Any, data: Any, **said: Any) -> str:

@@ -14,10 +14,11 @@ from probgen import engine, watch
 from probgen.algorithm import Learner
 from probgen.fits import seal
 from probgen.fits.fit import Fit
-from probgen.loggers.telling import going_on
+from probgen.loggers.telling import Telling, going_on
+from probgen.processes import peers
 from probgen.run.conditioning import Program
 from probgen.run.record import arrays_of, changes, record_of, restored_run
-from probgen.run.runner import RUNNER, Run, drive, scope_of, settled
+from probgen.run.runner import RUNNER, Run, check_together, drive, scope_of, settled
 from probgen.run.store import CorruptRun, Store
 
 
@@ -25,24 +26,34 @@ from probgen.run.store import CorruptRun, Store
 def resume(
     out: str | Path, program: Program | None = None, *, data: Mapping[str, Any] | None = None, progress: bool | None = None,
     loggers: Any = None,
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None,
 ) -> Fit:  # fmt: skip
     """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
 
     program: only for a program that cannot be imported again, such as one typed into a notebook.
     data: only for data that cannot be kept on disk, such as functions made in a notebook.
     loggers: as in `pg.fit`; by default those of words that it was begun with, which go on where they were. "none" for none.
+    coordinator, num_processes, process_id: as in `pg.fit`, of any number of processes, which all read `out`.
     Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
     """
-    store = Store(out)
-    telling = going_on(loggers, store.record(), store.path)
-    with store.writing():
-        run = _where_it_was(store, program, data)
-        run.telling = telling
-        return drive(run, progress)
+    with peers.joined(coordinator, num_processes, process_id) as team:
+        store = Store(out)
+        record = store.record()  # there is one
+        writes = team is None or team.first
+        telling = going_on(loggers, record, store.path) if writes else Telling()
+        with store.writing() if writes else contextlib.nullcontext():
+            run = _where_it_was(store, program, data, writes)
+            run.telling = telling
+            run.team, run.store = team, store if writes else None
+            check_together(run, record)
+            return drive(run, progress)
 
 
-def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any] | None) -> Run:
-    """A run as its last checkpoint left it; raises ChangedRun where its program, data or settings are others."""
+def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any] | None, writes: bool = True) -> Run:
+    """A run as its last checkpoint left it; raises ChangedRun where its program, data or settings are others.
+
+    writes: whether steps that no checkpoint counts are removed.
+    """
     run = restored_run(store, program, data)
     if changed := changes(store, run):
         raise seal.ChangedRun(
@@ -51,13 +62,14 @@ def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any]
         )
     if store.has("state.safetensors"):
         state, note = store.arrays("state.safetensors")
-        store.forget_after(note["step"])
+        if writes:
+            store.forget_after(note["step"])
         records, at = store.draws(note["step"])
         if at != note["step"]:
             raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
         run.records = [records] if records else []
         run.step, run.seconds, run.state = at, note["seconds"], state
-    else:
+    elif writes:
         store.forget_after(0)
     return run
 

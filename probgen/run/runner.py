@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
 from probgen import engine, runtime, watch
-from probgen.algorithm import Inference, Learner, Sampler
+from probgen.algorithm import Incompatible, Inference, Learner, Sampler
 from probgen.fits import seal
 from probgen.fits.bridge import BridgeFit
 from probgen.fits.completed import CompletedFit
@@ -23,6 +24,8 @@ from probgen.fits.learned import LearnedFit
 from probgen.fits.text import TextFit, of_a_text
 from probgen.loggers.telling import Telling
 from probgen.model import Model
+from probgen.processes.chains import SharedChains
+from probgen.processes.peers import Team
 from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
@@ -51,6 +54,7 @@ class Run:
         self.starts: Mapping[str, np.ndarray] = {}
         self.begin_at: starts.Chains | None = None
         self.telling = Telling()
+        self.team: Team | None = None
 
     @property
     def num_chains(self) -> int:
@@ -61,6 +65,17 @@ class Run:
         """Whether all steps are done, or a learner has converged."""
         done = bool(self.records) and "converged" in self.records[-1] and self.records[-1]["converged"][:, -1].all()
         return bool(self.step >= self.algorithm.total_steps or done)
+
+    def executor(self) -> Any:
+        """What runs its chains, those of other processes included."""
+        make = partial(
+            engine.load(self.target.engine).Executor, self.algorithm, self.target, self.seed, self.num_chains
+        )
+        return SharedChains(self.team, lambda share: make(share=share), self.num_chains) if self.team else make()
+
+    def agreed(self, size: int, stops: bool) -> tuple[int, bool]:
+        """How many steps come next, and whether the run stops: the same in all processes."""
+        return self.team.agreed(size, stops) if self.team else (size, stops)
 
     def add(self, records: Mapping[str, np.ndarray]) -> None:
         """Append a chunk, cut where the learner converged."""
@@ -100,6 +115,27 @@ class Run:
         )  # fmt: skip
 
 
+def check_together(run: Run, record: Mapping[str, Any]) -> None:
+    """Raise where the processes of a run cannot make it together, or were asked for different things."""
+    team = run.team
+    if team is None:
+        return
+    if not isinstance(run.algorithm, Sampler):
+        raise Incompatible(
+            f"coordinator spreads the chains of a sampler over processes; {run.algorithm.name} is one optimisation.\n"
+            "Fit it in one process: leave coordinator, num_processes and process_id out."
+        )
+    team.share(run.num_chains)
+    begin = {k: v.tolist() for k, v in (run.begin_at or {}).items()}
+    ours, *theirs = team.records({"record": record, "step": run.step, "begin": begin})
+    for number, other in enumerate(theirs, 1):
+        told = seal.between(ours["record"], other["record"])
+        told += [f"its {k}" for k in ("versions", "engine", "by_row") if ours["record"][k] != other["record"][k]]
+        told += [f"its {k}" for k in ("step", "begin") if ours[k] != other[k]]
+        if told:
+            raise ValueError(f"Process {number} was asked for something else than process 0: {'; '.join(told)}.")
+
+
 class Runner:
     """What a fit is given to start another run, and to be written down: the words of the files above, which set them."""
 
@@ -118,7 +154,7 @@ RUNNER = Runner()
 def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: None) -> Fit:
     """Run to the end, or to Ctrl-C; `begin` makes the run's directory."""
     with scope_of(run):
-        executor = engine.load(run.target.engine).Executor(run.algorithm, run.target, run.seed, run.num_chains)
+        executor = run.executor()
         begun = time.perf_counter() - run.seconds
         if run.state is None:
             begin()
@@ -134,8 +170,10 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
                 took = time.perf_counter() - tick
                 run.add(records)
                 run.seconds = time.perf_counter() - begun
-                if run.store:
-                    run.store.commit(executor.state(), {"step": run.step, "seconds": run.seconds})
+                if run.store or run.team:
+                    run.state = executor.state()
+                if run.store and run.state is not None:
+                    run.store.commit(run.state, {"step": run.step, "seconds": run.seconds})
                 run.telling.log(run, took)
                 tick = time.perf_counter()
             answer: dict[str, np.ndarray] = {}
@@ -193,7 +231,10 @@ def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[
             raise KeyboardInterrupt
         ctrl_c.keeps = bool(run.step)
         try:
-            while not run.over and not ctrl_c.pressed:
+            while not run.over:
+                size, stops = run.agreed(size, ctrl_c.pressed)
+                if stops:
+                    break
                 tick = time.perf_counter()
                 records = executor.advance(run.step, min(size, total - run.step))
                 ctrl_c.keeps = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -191,12 +192,13 @@ class Executor:
 
     inference: its `kernel()` has `init(key, target) -> state` and `step(key, state, target) -> (state, info)`, which may change
         the tensors of a state in place.
+    share: which of the chains this process runs; by default all.
     seed: step i of chain c uses `fold_in(fold_in(key(seed), c), i)`, whatever the chunks.
     """
 
-    def __init__(self, inference: Any, target: Any, seed: int, num_chains: int) -> None:
+    def __init__(self, inference: Any, target: Any, seed: int, num_chains: int, share: range | None = None) -> None:
         self.kernel, self.target = inference.kernel().on("pyro"), target
-        self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in range(num_chains)]
+        self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in share or range(num_chains)]
         self._states: list[Any] | None = None
         of: Any = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
         self._largest: Any = of(getattr(inference, "batch_size", None) or AT_ONCE) if callable(of) else of
@@ -254,6 +256,15 @@ class Executor:
         leaves = (leaf for chain, state in enumerate(self._initialised()) for leaf in _leaves(state, str(chain)))
         return {f"{path}|{_kind(leaf)}": _array(leaf) for path, leaf in leaves}
 
+    def joined(self, states: list[dict[str, np.ndarray]], shares: list[range]) -> dict[str, np.ndarray]:
+        """The `state` of all chains, from those of the shares."""
+        apart = zip(states, shares, strict=True)
+        return {_shifted(k, share.start): v for state, share in apart for k, v in state.items()}
+
+    def part(self, arrays: dict[str, np.ndarray], share: range) -> dict[str, np.ndarray]:
+        """The `state` of a share of the chains, from that of all."""
+        return {_shifted(k, -share.start): v for k, v in arrays.items() if _chain_of(k) in share}
+
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take up the states that `state` gave; ValueError if they belong to another algorithm or chain count."""
         if self._states is None:
@@ -272,6 +283,16 @@ class Executor:
         if self._states is None:
             raise RuntimeError("The executor has no state: call init() or restore() first.")
         return self._states
+
+
+def _chain_of(name: str) -> int:
+    """The number of the chain that a named array of `state` belongs to."""
+    return int(re.split(r"\D", name, maxsplit=1)[0])
+
+
+def _shifted(name: str, by: int) -> str:
+    chain = _chain_of(name)
+    return f"{chain + by}{name[len(str(chain)) :]}"
 
 
 def _children(tree: Any) -> list[tuple[str, Any]] | None:

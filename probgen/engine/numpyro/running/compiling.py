@@ -41,7 +41,7 @@ class Code:
 
     @property
     def pooled(self) -> bool:
-        return bool(self.rows and self.kept and pools.possible())
+        return bool((self.rows or elsewhere()) and self.kept and pools.possible())
 
     @property
     def alone(self) -> bool:
@@ -63,12 +63,21 @@ class Code:
             if pool not in self._loaded:
                 self._loaded[pool] = _loaded(self.kept, [pool.device])
             out = jax.block_until_ready(self._loaded[pool](*_moved(leaves, pool.device)))
-            return _moved(out, jax.devices()[0])
+            return _moved(out, jax.local_devices()[0])
 
     def _here(self) -> Any:
         if self.executable is None:
-            self.executable = _loaded(self.kept, jax.devices()[:1])
+            self.executable = _loaded(self.kept, jax.local_devices()[:1])
         return self.executable
+
+
+@functools.cache
+def elsewhere() -> bool:
+    """Whether this process's CPU has another number than the first of a JAX of several processes has, which written code names.
+
+    What is compiled is then for a pool's, whose number is the same everywhere, and runs in pools alone.
+    """
+    return not runtime.accelerator() and jax.local_devices()[0].id != 0 and pools.possible()
 
 
 def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Code:
@@ -99,7 +108,7 @@ def _compiled(
     file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
     if file:
         with contextlib.suppress(Exception):  # absent, cut short, or not this user's
-            return _read(file, jax.devices() if any(spread for *_, spread in shapes) else jax.devices()[:1])
+            return _read(file, jax.local_devices() if any(spread for *_, spread in shapes) else jax.local_devices()[:1])
     shape: list[Any] = []
 
     def flat(*leaves: Any) -> tuple[Any, ...]:
@@ -108,8 +117,11 @@ def _compiled(
         shape.append(found)
         return tuple(out)
 
-    lowered = jax.jit(flat).lower(*leaves)
+    with jax.default_device(pools.side()) if elsewhere() else contextlib.nullcontext():
+        lowered = jax.jit(flat).lower(*leaves)
     text = "" if runtime.accelerator() else lowered.as_text()
+    if elsewhere() and "callback" in text:  # which cannot be written down
+        lowered = jax.jit(flat).lower(*leaves)
     if make not in (init, init_at):  # the longest wait for XLA
         watch.load_ahead()
     rows = pools.rows(text)
@@ -121,13 +133,13 @@ def _compiled(
     ):
         executable = _in_a_thread(lambda: lowered.compile(compiler_options=asked))
     kept = None
-    if file or (rows and "callback" not in text):
+    if file or ((rows or elsewhere()) and "callback" not in text):
         with contextlib.suppress(Exception):  # code that cannot be written down
             kept = serialize_executable.serialize(executable)
     if file and kept:
         with contextlib.suppress(Exception):  # a full disk
             _write(file, (kept, shape[0], rows))
-    return Code(executable, kept if rows else None, shape[0], rows)
+    return Code(executable, kept if rows or elsewhere() else None, shape[0], rows)
 
 
 def _in_a_thread(job: Callable[[], Any]) -> Any:
@@ -202,7 +214,7 @@ def _machine() -> str:
     import jaxlib
     from numpy._core._multiarray_umath import __cpu_features__
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     sources = hashlib.sha256()
     for file in _sources():
         sources.update(file.read_bytes())
@@ -210,6 +222,7 @@ def _machine() -> str:
     return repr((
         jax.__version__, jaxlib.__version__, flags, os.environ.get("XLA_FLAGS"), device.platform, device.device_kind,
         __cpu_features__, sources.hexdigest(),
+        device.id if runtime.accelerator() else 0,
     ))  # fmt: skip
 
 
@@ -234,7 +247,7 @@ def _read(file: Path, devices: list[Any]) -> Code:
     if not runtime.is_own(file):
         raise PermissionError(f"{file} could have been written by another user")
     kept, shape, rows = pickle.loads(file.read_bytes())
-    if rows and len(devices) == 1:
+    if (rows or elsewhere()) and len(devices) == 1:
         return Code(None, kept, shape, rows)
     return Code(_loaded(kept, devices), None, shape, rows)
 

@@ -40,30 +40,32 @@ class Executor:
 
     On a CPU, too, many chains are vectorised where every step costs the same. Vectorised chains are spread over all devices
     where they divide evenly among them.
+    share: which of the chains this process runs, by default all; how they are run does not depend on it.
     """
 
-    def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int):
-        self.kernel, self.target, self.num_chains = inference.kernel(), target, num_chains
+    def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int, share: range | None = None):
+        chains = range(num_chains) if share is None else share
+        self.kernel, self.target, self.num_chains, self.total = inference.kernel(), target, len(chains), num_chains
         self.precision = target.precision
         many = runtime.accelerator() or (inference.steady and num_chains >= MANY)
         self.vectorised = inference.together or (many and isinstance(inference, Sampler))
-        self.workers = min(num_chains, runtime.cores())
-        self.narrow = self.workers > 1 or runtime.one_of_several()
-        self.spread = runtime.spread(num_chains) if self.vectorised and isinstance(inference, Sampler) else None
+        self.workers = min(len(chains), runtime.cores())
+        self.narrow = min(num_chains, runtime.cores()) > 1 or runtime.one_of_several()
+        self.spread = runtime.spread(len(chains)) if self.vectorised and isinstance(inference, Sampler) else None
         if self.spread and not runtime.accelerator() and self._calls_lapack():
             self.spread = None  # devices of a CPU share one pool of threads, where LAPACK's calls wait for each other
         if self.spread:
             everywhere = NamedSharding(self.spread.mesh, PartitionSpec())
             self.target = jax.device_put(target, everywhere)
         with runtime.in_precision(self.precision):
-            key, chains = jax.random.key(seed), range(num_chains)
+            key = jax.random.key(seed)
             fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number
-            self.keys: Any = _folded(key, np.arange(num_chains)) if self.vectorised else [fold(key, c) for c in chains]
+            self.keys: Any = _folded(key, np.asarray(chains)) if self.vectorised else [fold(key, c) for c in chains]
         self.states: Any = None
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
         if self.vectorised:
             self.capacity = int(np.clip(2**24 // (num_chains * (target.dim + 8)), 1, 1024))
-        self.blocks = 1 if self.spread or runtime.accelerator() else _blocks(num_chains)
+        self.blocks = 1 if self.spread or runtime.accelerator() else _blocks(len(chains))
 
     def _calls_lapack(self) -> bool:
         """Whether a step of one chain does."""
@@ -152,6 +154,21 @@ class Executor:
     def state(self) -> dict[str, np.ndarray]:
         """The states as named arrays, for a checkpoint."""
         return {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.states))}
+
+    def joined(self, states: list[dict[str, np.ndarray]], shares: list[range]) -> dict[str, np.ndarray]:
+        """The `state` of all chains, from those of the shares."""
+        if self.vectorised:
+            return {k: np.concatenate([state[k] for state in states]) for k in states[0]}
+        return {f"{i:04d}": leaf for i, leaf in enumerate(state[k] for state in states for k in sorted(state, key=int))}
+
+    def part(self, arrays: Mapping[str, np.ndarray], share: range) -> dict[str, np.ndarray]:
+        """The `state` of a share of the chains, from that of all."""
+        if self.vectorised:
+            return {k: v[share.start : share.stop] for k, v in arrays.items()}
+        size = len(arrays) // self.total
+        return {
+            f"{i - share.start * size:04d}": arrays[f"{i:04d}"] for i in range(share.start * size, share.stop * size)
+        }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """The inverse of `state`."""
