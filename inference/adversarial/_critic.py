@@ -67,11 +67,13 @@ def _length(x: Any) -> Any:
     return jnp.sqrt(jnp.sum(x**2))
 
 
-def apart(losses: Callable[[Any], tuple[tuple[Any, ...], Any]], parameters: Any) -> tuple[list[Any], Any]:
-    """The gradient of each of several losses, by label, and what else `losses` gives: parameters -> (losses, the rest)."""
+def weighed(losses: Callable[[Any], tuple[tuple[Any, ...], Any]], parameters: Any) -> tuple[Callable[..., Any], Any]:
+    """The gradient of several losses, by label, as a function of their weights; and what else `losses` gives.
+
+    losses: parameters -> (losses, the rest).
+    """
     values, pull, rest = jax.vjp(losses, parameters, has_aux=True)
-    alone = lambda i: tuple(jnp.ones_like(v) if i == j else jnp.zeros_like(v) for j, v in enumerate(values))  # noqa: E731
-    return [pull(alone(i))[0] for i in range(len(values))], rest
+    return lambda *by: pull(tuple(jnp.asarray(w, v.dtype) for w, v in zip(by, values, strict=True)))[0], rest
 
 
 def by_owner(losses: Callable[[Any], tuple[tuple[Any, ...], Any]], parameters: Any, owners: Sequence[Any]) -> Any:
@@ -79,8 +81,9 @@ def by_owner(losses: Callable[[Any], tuple[tuple[Any, ...], Any]], parameters: A
 
     losses: parameters -> (a loss for each group), the rest. owners: the labels of each group; earlier groups go first.
     """
-    gradients, rest = apart(losses, parameters)
+    along, rest = weighed(losses, parameters)
     gradient = {}
-    for own, labels in reversed(list(zip(gradients, owners, strict=True))):
+    for i, labels in reversed(list(enumerate(owners))):
+        own = along(*(float(i == j) for j in range(len(owners))))
         gradient |= {k: v for k, v in own.items() if k in labels}
     return gradient, rest

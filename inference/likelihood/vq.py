@@ -214,19 +214,19 @@ class VQ(RowLearner[Bounded]):
         """The gradient that each parameter follows, by label; w; and what else `losses` gives."""
         import jax.numpy as jnp
 
-        from probgen.inference.adversarial._critic import apart, balance
+        from probgen.inference.adversarial._critic import balance, weighed
 
-        (alike, fooling, judging), rest = apart(losses, parameters)
-        if not self._critical:
-            return alike, jnp.zeros(()), rest
-        gradient, weight = alike, jnp.zeros(())
+        along, rest = weighed(losses, parameters)
+        weight = jnp.zeros(())
         if self.adversarial:
             last = target.last_layer if self.adaptive else ""
-            size = self.adversarial * (balance(alike[last], fooling[last]) if last else jnp.ones(()))
-            felt = step >= self.adversarial_from * self.num_steps
-            weight = jnp.where(felt, size, 0.0)
-            gradient = {k: jnp.where(felt, g + size * fooling[k], g) for k, g in alike.items()}
-        return gradient | {k: judging[k] for k in target.critic.parameters}, weight, rest
+            size = balance(along(1.0, 0.0, 0.0)[last], along(0.0, 1.0, 0.0)[last]) if last else 1.0
+            weight = jnp.where(step >= self.adversarial_from * self.num_steps, self.adversarial * size, 0.0)
+        gradient = along(1.0, weight, 0.0)
+        if self._critical:
+            judging = along(0.0, 0.0, 1.0)
+            gradient |= {k: judging[k] for k in target.critic.parameters}
+        return gradient, weight, rest
 
     def _losses(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any]:
         """L, A, and what the critic minimises; the bound and the KL, both in nats a row, `right`, and the guide's outputs by site
