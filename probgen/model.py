@@ -98,7 +98,10 @@ class Model:
 
     @property
     def cuts(self) -> tuple[str, ...]:
-        """The names of the settings by which `rows` makes rows of what it is given, such as `context` of a text."""
+        """The names of the settings by which `rows` makes rows of what it is given, such as `context` of a text.
+
+        `label` is an array that may come with the rows, of data sets with classes: (row,).
+        """
         known = inspect.signature(self.rows).parameters.values() if self.rows else ()
         return tuple(p.name for p in known if p.default is not p.empty)
 
@@ -109,7 +112,7 @@ class Model:
         settings: those of `cuts`.
         """
         from probgen.data.values.sounds import is_sound
-        from probgen.datasets import is_picture, is_text, labels, load
+        from probgen.datasets import CLASSES, is_picture, is_text, labels, load
 
         what = " and ".join(f"the data set {n!r}" if isinstance(n, str) else "an array" for n in names)
         if self.rows is None:
@@ -132,12 +135,16 @@ class Model:
         arrays = [x for each in found for x in (each if isinstance(each, tuple) else (each,))]
         if self.takes[1:] == ("label",) and len(arrays) == 1 and isinstance(names[0], str):
             arrays.append(labels(names[0]))
+        if "label" in self.cuts and "label" not in settings and len(names) == 1 and isinstance(names[0], str):
+            settings |= {"label": labels(names[0])} if names[0] in CLASSES else {}
         return self.given_rows(*arrays, what=what, **settings)
 
     def given_rows(self, *arrays: Any, what: str = "an array", **settings: Any) -> dict[str, Any]:
         """The program's data for arrays of rows; TypeError for a model that does not learn from rows, or from so many arrays."""
         if self.rows is None:
             raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
+        if len(arrays) == len(self.takes) + 1 and "label" in self.cuts:
+            *arrays, settings["label"] = arrays
         if len(arrays) != len(self.takes):
             raise TypeError(
                 f"{self.program.__name__} learns from rows of {' and '.join(self.takes)}; {what} gives {len(arrays)} of "

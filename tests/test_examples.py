@@ -15,6 +15,7 @@ BLOCKS = PAGES["README.md"]
 
 
 LONG = (
+    "codes_against_a_critic",
     "colours_of_grey_pictures",
     "completed_digits",
     "experts_on_the_plane",

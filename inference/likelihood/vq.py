@@ -7,8 +7,13 @@ n_k: how many of a batch's f are nearest to e_k. With codebook="gradient" |sg(f)
 summed over a vector's coordinates, and averaged over grid and rows. The prior p(z) is learned with the rest, on the codes as they
 come; it moves neither guide nor codebook. Van den Oord, Vinyals and Kavukcuoglu 2017 (arXiv:1711.00937; running means: appendix
 A.1); several codebooks: Razavi, van den Oord and Vinyals 2019 (arXiv:1906.00446). With a critic (`Model.critic`) its features say
-beside the likelihood what makes two points alike, and the program plays against it: Esser, Rombach and Ommer 2021
-(arXiv:2012.09841).
+beside the likelihood what makes two points alike, and the program plays against it:
+
+    L = what is minimised above + perceptual |F(x) - F(x')|^2 / 2,   A = -log s(D(x')),   x' = E[x | z]
+    minimise   L + w A,   w = adversarial lambda,   lambda = |dL/dW| / (|dA/dW| + 1e-4), at most 1e4, W: the decoder's last layer
+
+w is 0 until `adversarial_from`, while the critic learns: switched on together the first gradients that the decoder feels are those
+of a critic that knows nothing. Esser, Rombach and Ommer 2021 (arXiv:2012.09841).
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ class Progress(NamedTuple):
     used: Any
     perplexity: Any
     right: Any
+    weight: Any
     counts: Any
     books: Any
     moved: Any
@@ -44,7 +50,7 @@ class Info(NamedTuple):
     """loss: minus the bound on log p of a row of the batch, in nats; kl: -log p(z), of guide and prior.
 
     used, perplexity: over 500 rows the share of codes that occur, and exp of the codes' entropy; of several codebooks the least.
-    right: the share of points of the last batch that the critic tells right; zero without one.
+    right: the share of points of the last batch that the critic tells right; zero without one. weight: w, of its judgement.
     """
 
     loss: Any
@@ -52,6 +58,7 @@ class Info(NamedTuple):
     used: Any
     perplexity: Any
     right: Any
+    weight: Any
     learning_rate: Any
     rollbacks: Any
 
@@ -67,6 +74,9 @@ class VQ(RowLearner[Bounded]):
     average: 0: codes and networks of different steps do not go together.
     perceptual: weight of the distance of the critic's features of a row and of what the program makes of its codes.
     adversarial: weight of the critic's judgement of the latter, -log s(D(x')); with either the critic is learned beside.
+    adaptive: whether the judgement's gradient is first made as long as that of all else, at the program's last layer: its last
+        parameter of two axes or more that moves x'.
+    adversarial_from: the share of the steps in which the critic learns alone, and the program does not feel it.
     """
 
     num_steps: int = 10_000
@@ -80,6 +90,8 @@ class VQ(RowLearner[Bounded]):
     revive: float = 0.1
     perceptual: float = 0.0
     adversarial: float = 0.0
+    adaptive: bool = False
+    adversarial_from: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,9 +101,9 @@ class VQ(RowLearner[Bounded]):
             told = f"{kept[0]} is {getattr(self, kept[0])}"
             raise ValueError(f"{told}; codes and networks of different steps do not go together: 0.")
         for name in ("commitment", "perceptual", "adversarial"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("ema_decay", "revive"):
+        for name in ("ema_decay", "revive", "adversarial_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
 
@@ -108,6 +120,11 @@ class VQ(RowLearner[Bounded]):
             )
         if self._critical and not isinstance(target, Judged):
             raise Incompatible("perceptual and adversarial need a critic: pg.Model(program, guide=..., critic=...).")
+        if self.adversarial and self.adaptive and not target.last_layer:
+            raise Incompatible(
+                "adaptive weighs the critic at the program's last layer, and no parameter of two axes or more moves what it makes "
+                "of its codes.\nUse adaptive=False."
+            )
         self.check_batch(target)
         return target.unjudged if isinstance(target, Judged) and not self._critical else target
 
@@ -142,7 +159,7 @@ class VQ(RowLearner[Bounded]):
         rows = len(next(iter(batch.values())))
         counts = {k: jnp.full(len(e), rows * positions[k] / len(e), e.dtype) for k, e in books.items()}
         moved = {k: jnp.zeros(len(e), bool) for k, e in books.items()}
-        return Progress(jnp.int32(0), zero, zero, zero, zero, counts, books, moved)
+        return Progress(jnp.int32(0), zero, zero, zero, zero, zero, counts, books, moved)
 
     def first_loss(self, key: Any, target: Any, state: State, batch: Any) -> Any:
         return -self._losses(key, target, state.parameters, batch)[1][0]
@@ -163,7 +180,7 @@ class VQ(RowLearner[Bounded]):
 
     def told(self, state: State, info: Any) -> Info:
         chains = state.chains
-        said = chains.kl, chains.used, chains.perplexity, chains.right
+        said = chains.kl, chains.used, chains.perplexity, chains.right, chains.weight
         return Info(info.loss, *said, info.learning_rate, info.rollbacks)
 
     def monitor(self, key: Any, target: Any, state: Any, batch: Any, gap: Any) -> Any:
@@ -173,12 +190,9 @@ class VQ(RowLearner[Bounded]):
         import jax
         import jax.numpy as jnp
 
-        from probgen.inference.adversarial._critic import by_owner
-
         k_draw, k_pick = jax.random.split(key)
-        own = set(target.critic.parameters) if self._critical else set()
         losses = lambda p: self._losses(k_draw, target, p, batch)  # noqa: E731
-        gradient, (bound, kl, right, outputs) = by_owner(losses, parameters, (set(parameters) - own, own))
+        gradient, weight, (bound, kl, right, outputs) = self._followed(losses, target, parameters, progress.step)
         counts, books, moved = {}, {}, {}
         late = progress.step >= SETTLED * self.num_steps
         for k, f in outputs.items():
@@ -190,15 +204,33 @@ class VQ(RowLearner[Bounded]):
             counts[k] = jnp.where(dead, least, count)
             moved[k] = dead if self.codebook == "gradient" else jnp.ones_like(dead)
         progress = progress._replace(
-            step=progress.step + 1, kl=kl, right=right, counts=counts, books=books, moved=moved
+            step=progress.step + 1, kl=kl, right=right, weight=weight, counts=counts, books=books, moved=moved
         )
         return gradient, bound, progress
 
     # ---- what is minimised
 
+    def _followed(self, losses: Any, target: Any, parameters: Any, step: Any) -> tuple[Any, Any, Any]:
+        """The gradient that each parameter follows, by label; w; and what else `losses` gives."""
+        import jax.numpy as jnp
+
+        from probgen.inference.adversarial._critic import balance, weighed
+
+        along, rest = weighed(losses, parameters)
+        weight = jnp.zeros(())
+        if self.adversarial:
+            last = target.last_layer if self.adaptive else ""
+            size = balance(along(1.0, 0.0, 0.0)[last], along(0.0, 1.0, 0.0)[last]) if last else 1.0
+            weight = jnp.where(step >= self.adversarial_from * self.num_steps, self.adversarial * size, 0.0)
+        gradient = along(1.0, weight, 0.0)
+        if self._critical:
+            judging = along(0.0, 0.0, 1.0)
+            gradient |= {k: judging[k] for k in target.critic.parameters}
+        return gradient, weight, rest
+
     def _losses(self, key: Any, target: Any, parameters: Any, batch: Any) -> tuple[Any, Any]:
-        """What program and guide minimise, and the critic; the bound and the KL, both in nats a row, `right`, and the guide's
-        outputs by site (vector, dim).
+        """L, A, and what the critic minimises; the bound and the KL, both in nats a row, `right`, and the guide's outputs by site
+        (vector, dim).
         """
         import jax
         import jax.numpy as jnp
@@ -214,10 +246,9 @@ class VQ(RowLearner[Bounded]):
             commitment, distance = distances(f, parameters[_label(k)])
             loss = loss + self.commitment * commitment + (distance if self.codebook == "gradient" else 0.0)
         if not self._critical:
-            return (loss, jnp.zeros(())), (bound, kl, jnp.zeros(()), outputs)
+            return (loss, jnp.zeros(()), jnp.zeros(())), (bound, kl, jnp.zeros(()), outputs)
         said = judgement(target, parameters, batch, rebuilt(target, keys, parameters, batch))
-        loss = loss + self.perceptual * said.distance + self.adversarial * said.model
-        return (loss, said.critic), (bound, kl, said.right, outputs)
+        return (loss + self.perceptual * said.distance, said.model, said.critic), (bound, kl, said.right, outputs)
 
 
 def distances(outputs: Any, book: Any) -> tuple[Any, Any]:

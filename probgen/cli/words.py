@@ -99,7 +99,8 @@ def _with(program: Any, data: Any, words: tuple[str, ...]) -> Any:
 
     settings = {k: _value(v) for k, v in (_split(word, "--set", "num_latents=4") for word in words)}
     cuts = {k: v for k, v in settings.items() if isinstance(data, str) and k in model_of(program).cuts}
-    return {**given(program, data, **cuts), **settings}
+    found = given(program, data, **cuts)
+    return {**found, **{k: v for k, v in settings.items() if k not in cuts or k not in found}}
 
 
 def _free_folder(program: str, inference: str, overwrite: bool) -> Path:

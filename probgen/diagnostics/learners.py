@@ -119,6 +119,14 @@ def _critic(evidence: Evidence) -> Finding | None:
         f"the critic tells {right:.0%} of data and model's points apart; at most 95 %; what was learned is no bound"
     )
     remedy = "a smaller critic, or a decoder with more parameters: the critic has won, and its slope says little"
+    if settings.get("adversarial") and "weight" in evidence.records:
+        weight = evidence.records["weight"][0]
+        if not weight.any():
+            message += "; the program has not felt it at any step"
+            remedy = f"more than {steps} steps, or a smaller adversarial_from"
+            return Finding("critic", "warn", right, 0.95, message, remedy)
+        first = int(np.argmax(weight > 0))
+        message += f"; the program felt it from step {first + 1} on, by a weight of {np.median(weight[first:]):.2g}"
     return Finding("critic", grade(right, 0.95, 0.995), right, 0.95, message, remedy)
 
 

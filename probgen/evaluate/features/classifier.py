@@ -39,6 +39,18 @@ def classifier(
     test: rows and labels that its error is told of; by default every seventh row, which it then does not learn from. steps: by
     default enough for 8 passes, from 1500 to 3000. cache: keep it between processes. ValueError for a class without rows.
     """
+    found, count, num_classes = trained(x, labels, test, num_classes=num_classes, steps=steps, seed=seed, cache=cache)
+    note = f"the net reads {1 - found.wrong:.2%} of {count} held-out rows rightly"
+    label = f"classifier of {name or 'these rows'} trained here"
+    apply = functools.partial(_apply, found.weights)
+    return Net(label, digest(*found.weights), apply, pictures=True, num_classes=num_classes, block=BLOCK, note=note)
+
+
+def trained(
+    x: Any, labels: Any, test: tuple[Any, Any] | None = None, *, num_classes: int | None = None, steps: int = 0, seed: int = 0,
+    cache: bool = True,
+) -> tuple[Trained, int, int]:  # fmt: skip
+    """The weights of that net, how many rows it was tested on, and its number of classes; see `classifier`."""
     x, labels, num_classes = _checked(x, labels, num_classes)
     if test is None:
         own = np.arange(len(x)) % 7 == 0
@@ -46,18 +58,15 @@ def classifier(
     test_x, test_labels = with_channels(np.asarray(test[0], np.float32)), np.asarray(test[1]).astype(int)
     steps = steps or int(np.clip(8 * len(x) // 128, 1500, 3000))
     key = digest(x, labels, test_x, test_labels, f"{VERSION} {num_classes} {steps} {seed}")
-    trained = _kept(key, cache)
-    if trained is None:
+    found = _kept(key, cache)
+    if found is None:
         weights = _train(x, labels, num_classes, steps, seed)
         blocks = (test_x[i : i + BLOCK].astype(np.float64) for i in range(0, len(test_x), BLOCK))
         told: list[Any] = [_apply(weights, block)[1] for block in blocks]
         p = np.concatenate(told)
-        trained = Trained(weights, float((p.argmax(1) != test_labels).mean()))
-        _keep(key, trained, cache)
-    note = f"the net reads {1 - trained.wrong:.2%} of {len(test_x)} held-out rows rightly"
-    apply = functools.partial(_apply, trained.weights)
-    label = f"classifier of {name or 'these rows'} trained here"
-    return Net(label, digest(*trained.weights), apply, pictures=True, num_classes=num_classes, block=BLOCK, note=note)
+        found = Trained(weights, float((p.argmax(1) != test_labels).mean()))
+        _keep(key, found, cache)
+    return found, len(test_x), num_classes
 
 
 def by_channel(net: Net) -> Net:
@@ -95,7 +104,8 @@ def _checked(x: Any, labels: Any, num_classes: int | None) -> tuple[np.ndarray, 
 # ---- the net -----------------------------------------------------------------------------------------------------
 
 
-def _strides(side: int) -> list[int]:
+def strides(side: int) -> list[int]:
+    """Of the convolutions, for pictures whose shorter side this is."""
     found = [2] if side >= 14 else [1]
     side = -(-side // found[0])
     while side > 7:
@@ -105,7 +115,7 @@ def _strides(side: int) -> list[int]:
 
 def _logits(weights: Any, x: Any, xp: Any) -> tuple[Any, Any]:
     """Hidden units and logits of pictures (row, h, w, channel); xp: numpy or jax.numpy."""
-    for stride, w, b in zip(_strides(min(x.shape[1:3])), weights[:-4:2], weights[1:-4:2], strict=True):
+    for stride, w, b in zip(strides(min(x.shape[1:3])), weights[:-4:2], weights[1:-4:2], strict=True):
         x = xp.maximum(_patches(x, stride, xp) @ w + b, 0)
     hidden = xp.maximum(x.reshape(len(x), -1) @ weights[-4] + weights[-3], 0)
     return hidden, hidden @ weights[-2] + weights[-1]
@@ -129,15 +139,15 @@ def _apply(weights: tuple[np.ndarray, ...], x: np.ndarray) -> Outputs:
 
 def _flat(sides: tuple[int, ...]) -> int:
     """Pixels after the convolutions."""
-    for stride in _strides(min(sides)):
+    for stride in strides(min(sides)):
         sides = tuple(-(-side // stride) for side in sides)
     return int(np.prod(sides))
 
 
 def _first(shape: tuple[int, ...], num_classes: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Weights at the start: normal, of variance 2 / inputs."""
-    strides, channels, found = _strides(min(shape[:2])), shape[2], []
-    outs = [min(16 * 2**i, 64) for i in range(len(strides))]
+    channels, found = shape[2], []
+    outs = [min(16 * 2**i, 64) for i in range(len(strides(min(shape[:2]))))]
     sizes = list(zip([9 * c for c in [channels, *outs]], outs, strict=False))
     sizes += [(_flat(shape[:2]) * outs[-1], HIDDEN), (HIDDEN, num_classes)]
     for n, m in sizes:

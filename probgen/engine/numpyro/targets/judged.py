@@ -1,6 +1,6 @@
 """Programs of one row with hidden sites, a guide, and a critic of their points.
 
-    critic(x) = logit, features          logit: large for data, ();   features: (feature,)
+    critic(x) = logit, features          logit: large for data, (), or (height, width) of patches;   features: (feature,)
 
 The critic is a program too, of what the data give. Its parameters are its own: no other program has one of their names.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from probgen import runtime
 from probgen.data.checks import taken
+from probgen.engine.numpyro import moves
 from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays
 from probgen.engine.numpyro.targets.bounded import NumpyroBounded, companion
 from probgen.target import Judged
@@ -52,8 +53,22 @@ class NumpyroJudged(NumpyroBounded, Judged):
         return super().lowered() + text
 
     def judged(self, parameters: Any, row: Any) -> tuple[Any, Any]:
-        """The critic's logit, (), and features, (feature,), of a row {site: array}, with its inputs by keyword."""
+        """What the critic says of a row {site: array}, with its inputs by keyword: logit, () or (height, width), and features."""
         return self.critic(**self._shown(row), **{k: parameters[k] for k in self.critic.parameters})
+
+    @property
+    def last_layer(self) -> str:
+        """The last of the program's parameters of two axes or more that moves what it makes of hidden sites; "" for none."""
+        with runtime.jax_scope(self.precision):
+            shapes = self.first_shapes()
+            given = {k: jax.ShapeDtypeStruct(self.arrays[k].shape[1:], self.arrays[k].dtype) for k in self.inputs}
+            given |= {v.name: jax.ShapeDtypeStruct(v.shape, self.precision) for v in self.hidden}
+            own = {k: shapes[k] for k in self.structure.parameters}
+            jaxpr = jax.make_jaxpr(self.means)(own, given).jaxpr
+        ends = [frozenset([(0, k)]) for k in sorted(own)] + [frozenset()] * len(given)
+        moving = {k for found in moves.causes(jaxpr, ends) for _, k in found}
+        layers = [k for k in self.structure.parameters if k in moving and len(own[k].shape) > 1]
+        return layers[-1] if layers else ""
 
     def _shown(self, row: Any) -> dict[str, Any]:
         """What the critic takes; whole numbers as reals, since means of them are shown as well."""
@@ -77,8 +92,11 @@ def judged(target: NumpyroBounded, critic: Callable[..., Any]) -> NumpyroJudged:
         except (TypeError, ValueError) as error:
             raise ValueError(f"The critic does not run on a row: {error}") from error
     shapes = [getattr(x, "shape", None) for x in said] if isinstance(said, tuple) else said
-    if not (isinstance(shapes, list) and len(shapes) == 2 and shapes[0] == () and len(shapes[1] or ()) == 1):
-        raise ValueError(f"The critic returns {shapes}; expected a logit, (), and features, (feature,).")
+    logit, features = shapes if isinstance(shapes, list) and len(shapes) == 2 else (None, None)
+    if logit is None or len(logit) not in (0, 2) or len(features or ()) != 1:
+        raise ValueError(
+            f"The critic returns {shapes}; expected a logit, (), or one for each patch, (height, width), and features, (feature,)."
+        )
     if shared := set(learned.parameters) & {*s.parameters, *s.guide.parameters}:
         raise ValueError(f"The critic's parameter {min(shared)!r} belongs to program or guide as well; rename it.")
     return found
