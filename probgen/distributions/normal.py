@@ -8,6 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
+from numpyro.distributions.util import validate_sample
+
+from probgen.distributions import matrices
 
 
 class MultivariateNormal(dist.MultivariateNormal):
@@ -24,3 +27,30 @@ class MultivariateNormal(dist.MultivariateNormal):
         white = jnp.einsum("...ij,...j->...i", inverse, value - self.loc)
         log_det = jnp.sum(jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1)), -1)
         return -0.5 * jnp.sum(white**2, -1) - log_det - 0.5 * root.shape[-1] * math.log(2 * math.pi)
+
+
+class OfMatrix(dist.MultivariateNormal):
+    """The same distribution, the derivative of its density in closed form; see `matrices`.
+
+    One matrix for all vectors, or one for each; what has other shapes or types is NumPyro's own.
+    """
+
+    @validate_sample
+    def log_prob(self, value: Any) -> Any:
+        name = next(k for k in vars(self) if k in _DENSITIES)  # the first is what it was made of
+        deviation: Any = value - self.loc
+        matrix, batch = vars(self)[name], jnp.shape(deviation)[:-1]
+        if set(matrix.shape[:-2]) <= {1} and matrix.ndim - 2 <= len(batch):
+            matrix = matrix.reshape(matrix.shape[-2:])
+        plain = matrix.shape[:-2] not in ((), batch) or matrix.dtype != deviation.dtype
+        if plain or (name == "scale_tril" and (matrix.ndim > 2 or not batch)):
+            return super().log_prob(value)
+        return _DENSITIES[name](matrix, deviation)
+
+
+OfMatrix.__name__ = "MultivariateNormal"
+_DENSITIES = {
+    "covariance_matrix": matrices.log_density,
+    "precision_matrix": matrices.log_density_of_precision,
+    "scale_tril": matrices.log_density_of_root,
+}
