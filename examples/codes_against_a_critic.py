@@ -25,7 +25,9 @@ x = load("digits")[:12]
 bound = fit.log_prob(x)
 print(f"{bound.value.mean():.1f} nats a row ({bound.kind})")
 weight = fit.records["weight"][0]
-print(f"The decoder felt the critic from step {np.argmax(weight > 0) + 1} on, by a weight of {np.median(weight[weight > 0]):.2f}")
+print(
+    f"The decoder felt the critic from step {np.argmax(weight > 0) + 1} on, by a weight of {np.median(weight[weight > 0]):.2f}"
+)
 assert (weight[:200] == 0).all()
 assert (weight[200:] > 0).all()
 

@@ -120,7 +120,9 @@ CASES = {
 }
 
 
-MARKS = {case: [] if case == "gibbs" else [pytest.mark.slow] for case in CASES} | {"pyro": [needs_pyro, pytest.mark.slow]}
+MARKS = {case: [] if case == "gibbs" else [pytest.mark.slow] for case in CASES} | {
+    "pyro": [needs_pyro, pytest.mark.slow]
+}
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS[case]) for case in CASES])

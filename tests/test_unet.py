@@ -11,7 +11,7 @@ import probgen as pg
 from probgen.data import load
 from probgen.data.dequantise import dequantised
 from probgen.datasets import labels
-from probgen.nets.diffusion.unet import Conv, Linear, Norm, UNet
+from probgen.nets.pictures.unet import Conv, Linear, Norm, UNet
 
 SMALL = {"num_filters": 8, "halvings": 1, "num_blocks": 1}
 LEARN = {"num_steps": 60, "batch_size": 32, "learning_rate": 0.01, "progress": False, "seed": 1}

@@ -17,7 +17,7 @@ from probgen.model import Model
 from probgen.nets.diffusion.denoiser import Network
 from probgen.nets.diffusion.schedules import Elucidated
 from probgen.nets.diffusion.site import diffused
-from probgen.nets.diffusion.unet import pictured
+from probgen.nets.pictures.unet import pictured
 
 
 def edm_images_numpyro(
