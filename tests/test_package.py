@@ -77,8 +77,10 @@ def test_the_wheel_of_the_sdist_runs_away_from_the_checkout(built, tmp_path):
 
 
 def interpreters():
-    """Those of this machine that start."""
-    found = {v: shutil.which(f"python3.{v}") for v in (11, 12, 13)}
+    """Those of this machine that start, those of pyenv too."""
+    own = [str(p) for p in sorted((Path.home() / ".pyenv" / "versions").glob("3.1[123]*/bin"), reverse=True)]
+    path = os.pathsep.join([*own, os.environ.get("PATH", "")])
+    found = {v: shutil.which(f"python3.{v}", path=path) for v in (11, 12, 13)}
     works = {
         v: p
         for v, p in found.items()
@@ -95,5 +97,7 @@ def test_a_fresh_environment(built, interpreter, extra, tmp_path):
     run(interpreter, "-m", "venv", tmp_path / "fresh")
     pins = ["-c", ROOT / "constraints.txt"] if interpreter.endswith("3.11") else []
     run(tmp_path / "fresh/bin/pip", "install", "-q", *pins, f"{built[0]}{extra}")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS")
+    }  # flags of another jaxlib
     run(tmp_path / "fresh/bin/python", "-c", TRIAL, tmp_path / "fresh", cwd=tmp_path, env=environment)
