@@ -88,7 +88,9 @@ def together(monkeypatch):
         threads = Threads(num)
         monkeypatch.setattr(peers, "joined", threads.joined)
         monkeypatch.setattr(peers.Team, "messages", lambda team, said: threads.message(said))
-        return threads(work)
+        found = threads(work)
+        assert not threads.barrier.broken, "one waited for a message that nobody sent"
+        return found
 
     return made
 
