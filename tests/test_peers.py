@@ -88,7 +88,9 @@ def together(monkeypatch):
         threads = Threads(num)
         monkeypatch.setattr(peers, "joined", threads.joined)
         monkeypatch.setattr(peers.Team, "messages", lambda team, said: threads.message(said))
-        return threads(work)
+        found = threads(work)
+        assert not threads.barrier.broken, "one waited for a message that nobody sent"
+        return found
 
     return made
 
@@ -143,7 +145,8 @@ def test_draws_and_what_is_on_disk_are_those_of_one_process(case, together, tmp_
 
 def test_a_run_goes_on_with_any_number_of_processes(together, tmp_path, monkeypatch):
     """Stopped by Ctrl-C in one of three, gone on with by two, then by one."""
-    whole = pg.fit(line, DATA, "random_walk", num_chains=3, **SHORT)
+    begin = {"slope": np.array([-1.0, 0.5, 2.0])}
+    whole = pg.fit(line, DATA, "random_walk", num_chains=3, init=begin, **SHORT)
     agreed = peers.Team.agreed
     asked = {}
 
@@ -152,7 +155,7 @@ def test_a_run_goes_on_with_any_number_of_processes(together, tmp_path, monkeypa
         return agreed(team, min(size, 16), asked[team] == 3 and team.index == team.num - 1)
 
     monkeypatch.setattr(peers.Team, "agreed", stopping)
-    words = {**SHORT, "num_chains": 3}
+    words = {**SHORT, "num_chains": 3, "init": begin}
     each = together(3, lambda who: pg.fit(line, DATA, "random_walk", out=tmp_path, **words, **who))
     assert len({fit.num_steps for fit in each}) == 1
     assert 0 < (steps := each[0].num_steps) < 40

@@ -536,6 +536,25 @@ def test_state_survives_bit_for_bit():
         engine.Executor(Walk(), Stub(), 5, 3).restore(arrays)
 
 
+def test_shares_of_chains_are_those_of_all_chains():
+    """Thirteen of them, so that the tenth follows the ninth and not the first."""
+    shares = [range(11), range(11, 13)]
+    whole = fresh(num_chains=13)
+    parts = [engine.Executor(Walk(), Stub(), 5, 13, share=share) for share in shares]
+    for part in parts:
+        part.init()
+    records, theirs = run(whole, 10), [run(part, 10) for part in parts]
+    for name, value in records.items():
+        np.testing.assert_array_equal(np.concatenate([each[name] for each in theirs]), value)
+    state, joined = whole.state(), parts[0].joined([part.state() for part in parts], shares)
+    assert state.keys() == joined.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(joined[name], value)
+    again = engine.Executor(Walk(), Stub(), 5, 13, share=shares[1])
+    again.restore(again.part(state, shares[1]))
+    np.testing.assert_array_equal(again.advance(10, 5)["z"], whole.advance(10, 5)["z"][11:])
+
+
 def test_no_warning_comes_from_the_arithmetic_of_a_kernel():
     class Overflowing(Walk):
         def step(self, key, state, target):
