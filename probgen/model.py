@@ -144,7 +144,7 @@ class Model:
         if self.rows is None:
             raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
         if len(arrays) == len(self.takes) + 1 and "label" in self.cuts:
-            *arrays, settings["label"] = arrays
+            arrays, settings = arrays[:-1], {**settings, "label": arrays[-1]}
         if len(arrays) != len(self.takes):
             raise TypeError(
                 f"{self.program.__name__} learns from rows of {' and '.join(self.takes)}; {what} gives {len(arrays)} of "

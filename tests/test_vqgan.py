@@ -348,6 +348,27 @@ def test_it_draws_rebuilds_and_is_judged(small):
     assert set(small) < set(learned.target.data)
 
 
+def test_the_critic_of_bits_sees_the_most_probable_ones_straight_through():
+    from probgen.models.latent.vqgan import critic
+
+    x = np.random.default_rng(0).random((4, 4)).astype("float32")
+    with runtime.jax_scope("float32"):
+        logit = lambda x, **own: numpyro.handlers.seed(critic, 0)(x, num_filters=4, **own)[0].sum()  # noqa: E731
+        soft, hard = jnp.asarray(x), jnp.asarray(x >= 0.5, "float32")
+        of_soft, of_hard = jax.value_and_grad(logit)(soft), jax.value_and_grad(logit)(hard)
+        grey = logit(soft, likelihood="normal")
+    assert float(of_soft[0]) == pytest.approx(float(of_hard[0]), abs=1e-6)
+    np.testing.assert_allclose(of_soft[1], of_hard[1], atol=1e-6)
+    assert np.abs(of_soft[1]).max() > 1e-3
+    assert abs(float(grey - of_hard[0])) > 1e-3
+
+
+@needs_pyro
+def test_the_other_engine_is_named(small):
+    with pytest.raises(ValueError, match="vqgan is written for numpyro, and engine is 'pyro': leave it out"):
+        pg.fit("vqgan", small, engine="pyro")
+
+
 def test_what_does_not_fit_is_said(small):
     def vectors(x=None):
         z = numpyro.sample("z", Codes(dist.Categorical(logits=jnp.zeros((2, 3))).to_event(1), codebook("z", 3, 2)))

@@ -120,7 +120,8 @@ class VQ(RowLearner[Bounded]):
             )
         if self._critical and not isinstance(target, Judged):
             raise Incompatible("perceptual and adversarial need a critic: pg.Model(program, guide=..., critic=...).")
-        if self.adversarial and self.adaptive and not target.last_layer:
+        critical: Any = target
+        if self.adversarial and self.adaptive and not critical.last_layer:
             raise Incompatible(
                 "adaptive weighs the critic at the program's last layer, and no parameter of two axes or more moves what it makes "
                 "of its codes.\nUse adaptive=False."

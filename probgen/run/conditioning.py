@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -142,6 +143,14 @@ def _said(error: BaseException) -> str:
     return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
+def _other_engine(program: Callable[..., Any], asked: str | None) -> str:
+    """The engine that a program is written for, where it is not the one that was asked for, and that is known."""
+    with contextlib.suppress(ValueError):
+        if asked and (own := engine.detect(program)) != asked:
+            return own
+    return ""
+
+
 def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, precision: str) -> Target:
     """The engine's target of a model's program, its guide and its critic, on checked data."""
     chosen = engine.load(engine_name or engine.detect(model.program))
@@ -156,6 +165,10 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
     try:
         target, used, levels = looking.settled(model.program, data, checked, precision, prepare)
     except FAULTS as error:
+        if other := _other_engine(model.program, engine_name):
+            raise ValueError(
+                f"{model.program.__name__} is written for {other}, and engine is {engine_name!r}: leave it out."
+            ) from error
         if told := looking.unreadable(data):
             raise ValueError(told + (f"\n{DROP}" if "NaN" in told else "")) from error
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
