@@ -92,6 +92,24 @@ def test_density_of_every_size_is_scipys(size, batch):
     np.testing.assert_allclose(slope, 0.5 * (pull[..., :, None] * pull[..., None, :] - inverse), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("batch", [(), (40,)])
+def test_a_matrix_that_depends_on_no_unknown_has_the_slope_of_the_vectors(batch):
+    """-P r, and its own slope -P; of many points at once, too, as where chains are vectorised."""
+    a, value = matrix(3, *batch), RNG.normal(size=(2, 40, 3))
+    inverses = {"covariance_matrix": np.linalg.inv(a), "precision_matrix": a, "scale_tril": np.linalg.inv(a)}
+    f = lambda word, x: jnp.sum(fast(made(word, a, np.zeros(3))).log_prob(x))  # noqa: E731
+    slope = lambda word, x: jax.grad(lambda x: f(word, x))(x)  # noqa: E731
+    along = lambda word, x: jax.jvp(lambda x: slope(word, x), (x,), (jnp.ones_like(x),))[1]  # noqa: E731
+    run = jax.jit(
+        lambda x: {k: (jax.vmap(lambda x, k=k: slope(k, x))(x), along(k, x[0])) for k in WORDS},
+        compiler_options=runtime.ONCE,
+    )
+    for word, (found, turned) in run(value).items():
+        inverse = np.broadcast_to(inverses[word], (40, 3, 3))
+        np.testing.assert_allclose(found, -np.einsum("nij,cnj->cni", inverse, value), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(turned, -inverse.sum(-1), rtol=1e-10, atol=1e-12)
+
+
 def near_singular():
     """Twelve points of a squared exponential kernel with hardly any noise: condition 3e10."""
     x = np.linspace(0, 1, 12)
