@@ -128,6 +128,14 @@ def test_an_average_that_lags_behind_the_loss_is_told():
     assert pg.fit(program, {"x": x}, "mle", **settings).diagnose()["convergence"].status == "pass"
 
 
+def test_a_loss_that_was_seldom_looked_at_is_told_without_a_number():
+    looks = np.r_[np.full(60, np.inf), np.full(60, 3.0), np.full(60, 3.1)]  # twice, after 60 steps without
+    found = _by_nats(gained(looks), "the loss of held-out rows", 0.1, "num_steps=720", 0.5)
+    assert found.status == "warn"
+    assert "looked at too few times to tell" in found.message
+    assert "inf" not in found.message
+
+
 def test_noise_above_the_bar_is_no_pass():
     def program(x=None):
         numpyro.sample("x", dist.Cauchy(numpyro.param("loc", jnp.zeros(())), 1e-3), obs=x)

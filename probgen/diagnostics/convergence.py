@@ -67,6 +67,11 @@ def learned(evidence: Evidence) -> Finding:
 def _by_nats(gain: Gain, of: str, bar: float, remedy: str, half: float) -> Finding:
     """Of a loss in nats a row."""
     told = f"{gain.left:.2g} nats a row (standard error {gain.error:.2g})"
+    if not np.isfinite(gain.error):
+        message = (
+            f"{of} was looked at too few times to tell what a longer run would gain; the bar is {bar:.2g} nats a row"
+        )
+        return Finding("convergence", "warn", None, bar, message, remedy)
     if not gain.error <= bar / 2:
         message = f"{of} is too noisy to tell: a longer run would gain {told}; the error may be {bar / 2:.2g}"
         return Finding("convergence", "warn", gain.left, bar, message, f"a larger batch_size, or {remedy}")
