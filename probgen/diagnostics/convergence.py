@@ -25,6 +25,8 @@ PSEUDO, BIT = 0.5, 0.01  # of the pseudo-likelihood, at most and for each bit: i
 SHARE = 0.02  # of all that was gained, for a loss that is no likelihood
 STRAIGHT = 0.7  # of the second half's share in all steps, by their sizes: the share in the gain that it has in a run hardly begun
 FEWEST = 200  # steps by which a trend can be told
+HELD_OUT = "the loss of held-out rows"
+LOOK = 100  # steps from one look at held-out rows to the next
 WIDTH = 0.2  # of the steps up to t that L(t) is the mean of
 
 
@@ -58,6 +60,9 @@ def learned(evidence: Evidence) -> Finding:
         return Finding(
             "convergence", "warn", 1 / (1 - ema), steps / 10, message, f"ema={1 - 20 / steps:.4g}, or more steps"
         )
+    if of == HELD_OUT and seldom(loss):
+        message = f"{of} was looked at every {LOOK} steps, too seldom in {steps} to tell; at least {30 * LOOK} steps"
+        return Finding("convergence", "warn", float(steps), 30.0 * LOOK, message, remedy)
     gain = gained(loss)
     if bar is None:
         return _by_share(gain, of, remedy)
@@ -114,7 +119,7 @@ def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
     learner: Any = evidence.fit.inference
     bar = min(BAR, FINE * sum(v.size for v in target.visible))
     if "validation" in records and np.isfinite(records["validation"][0]).sum() >= 20:
-        return records["validation"].mean(axis=0), "the loss of held-out rows", bar
+        return records["validation"].mean(axis=0), HELD_OUT, bar
     loss = records["loss"].mean(axis=0)[getattr(learner, "settles", 0) :]
     if learner.loss_of == "likelihood":
         return loss, "the loss", bar
@@ -124,6 +129,16 @@ def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
         return loss, "the pseudo-likelihood", min(PSEUDO, BIT * size)
     stages = sum(k.startswith("W") for k in evidence.fit.answer) if evidence.fit.inference.name == "greedy" else 1
     return loss[-(len(loss) // max(stages, 1)) :], "the loss, which is no likelihood,", None  # of the last layer
+
+
+def seldom(loss: np.ndarray) -> bool:
+    """Whether a loss (step,) that is looked at now and then has fewer than three looks in what stands for half of the steps.
+
+    Between two looks it does not move, which is no rest; one that was the same at three looks of the second half is at rest.
+    """
+    half = loss[len(loss) // 2 :]
+    rests = len(half) >= 3 * LOOK and np.isfinite(half).all() and np.ptp(half) <= 1e-6 * abs(half).max()
+    return WIDTH * 0.5 * len(loss) < 3 * LOOK and not rests
 
 
 def gained(loss: np.ndarray) -> Gain:
