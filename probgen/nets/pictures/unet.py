@@ -22,10 +22,8 @@ import jax.numpy as jnp
 from jax.nn import silu
 
 from probgen.nets.flows import registered
+from probgen.nets.pictures.sizes import FREQUENCIES, GROUP, LONGEST, SHORTEST, check
 
-GROUP = 8  # channels
-FREQUENCIES = 16  # of the level
-LONGEST, SHORTEST = 64.0, 1.0  # their periods, in units of log sigma / alpha
 SMALL = 1e-5  # added to a variance
 
 
@@ -156,7 +154,7 @@ class UNet(eqx.Module):
         self, channels: int = 1, widths: Sequence[int] = (16, 32, 64), num_blocks: int = 2, num_classes: int = 0,
         attention: bool = False, *, key: Any,
     ):  # fmt: skip
-        _check(channels, widths, num_blocks, num_classes)
+        check(channels, widths, num_blocks, num_classes)
         keys = map(lambda i: jax.random.fold_in(key, i), itertools.count())
         width, before = 4 * widths[0], (widths[0], *widths[:-1])
         blocks = lambda n, m: tuple(Block(m if i else n, m, width, key=next(keys)) for i in range(num_blocks))  # noqa: E731
@@ -225,13 +223,3 @@ def _begun(key: Any, shape: Sequence[int], zero: bool = False) -> tuple[Any, Any
     return jax.random.uniform(one, shape, minval=-most, maxval=most), jax.random.uniform(
         two, shape[-1:], minval=-most, maxval=most
     )
-
-
-def _check(channels: int, widths: Sequence[int], num_blocks: int, num_classes: int) -> None:
-    for name, size in {"channels": channels, "num_blocks": num_blocks, "widths": min(widths, default=0)}.items():
-        if size < 1:
-            raise ValueError(f"A U-Net's {name} is {size}; it must be at least 1.")
-    if num_classes < 0:
-        raise ValueError(f"A U-Net's num_classes is {num_classes}; it must be at least 0.")
-    if odd := [w for w in widths if w > GROUP and w % GROUP]:
-        raise ValueError(f"A U-Net's widths are {tuple(widths)}; {odd[0]} is no multiple of {GROUP}.")

@@ -21,11 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
+from probgen.nets.pictures.sizes import FREQUENCIES, GROUP, LONGEST, SHORTEST, check
 from probgen.nets.pyro_modules import registered
-
-GROUP = 8  # channels
-FREQUENCIES = 16  # of the level
-LONGEST, SHORTEST = 64.0, 1.0  # their periods, in units of log sigma / alpha
 
 
 class Level(nn.Module):
@@ -87,7 +84,7 @@ class UNet(nn.Module):
         attention: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        _check(channels, widths, num_blocks, num_classes)
+        check(channels, widths, num_blocks, num_classes)
         width = 4 * widths[0]
         self.level, self.enter = Level(width, num_classes), nn.Conv2d(channels, widths[0], 3, padding=1)
         self.num_classes = num_classes
@@ -157,13 +154,3 @@ def _zero(conv: nn.Conv2d) -> None:
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
-
-
-def _check(channels: int, widths: Sequence[int], num_blocks: int, num_classes: int) -> None:
-    for name, size in {"channels": channels, "num_blocks": num_blocks, "widths": min(widths, default=0)}.items():
-        if size < 1:
-            raise ValueError(f"A U-Net's {name} is {size}; it must be at least 1.")
-    if num_classes < 0:
-        raise ValueError(f"A U-Net's num_classes is {num_classes}; it must be at least 0.")
-    if odd := [w for w in widths if w > GROUP and w % GROUP]:
-        raise ValueError(f"A U-Net's widths are {tuple(widths)}; {odd[0]} is no multiple of {GROUP}.")
