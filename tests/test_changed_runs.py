@@ -15,6 +15,7 @@ from conftest import ENGINES, needs_pyro
 
 import probgen as pg
 from probgen.cli import main
+from probgen.fits import seal
 from probgen.fits.seal import ChangedRun
 from probgen.run import from_file
 from probgen.run.lock import RunInUse
@@ -82,6 +83,24 @@ def test_an_edited_program(run, edit):
     with pytest.warns(UserWarning, match=f"the program .*{site}.*mixes two programs"):
         fit = pg.load(folder / "run")
     assert site in fit.target.notes[0]
+
+
+def test_a_branch_that_no_point_visits_is_told(run):
+    """The density is the same wherever it was compared: what is resumed says so, and two records are of two programs."""
+    folder, source = run
+    was = Store(folder / "run").record()
+    (folder / "program.py").write_text(source.replace("+w * x", "(w if SD < 5 else -w) * x"))
+    for read in (pg.load, pg.resume):
+        fit = read(folder / "run")
+        assert "the code, or what it reads, was changed" in fit.notes[0]
+        assert fit.notes[0] in str(fit.diagnose())
+    program = from_file(folder / "program.py", "program")
+    other = pg.fit(program, DATA, num_samples=40, num_warmup=40, num_chains=1, out=folder / "other", progress=False)
+    now = Store(other.directory).record()
+    assert seal.between(was, was) == []
+    assert [told for told in seal.between(was, now) if "the code, or what it reads" in told]
+    versions = {**now["versions"], "python": "3.0"}  # bytecode of another Python is not comparable
+    assert seal.between(was, {**now, "versions": versions}) == []
 
 
 def test_other_unknowns_cannot_be_read_at_all(run):

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -102,6 +103,13 @@ def coins(y):
     numpyro.sample("y", dist.Normal(a + 2.0 * b, 1.0), obs=y)
 
 
+def steep(x, y=None, width=1.0, deadly=False):
+    """`line` but where no point that is compared comes."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, width))
+    with numpyro.plate("point", len(x)):
+        numpyro.sample("y", dist.Normal(jnp.where(slope > 50, slope + 20, slope) * x, 1.0), obs=y)
+
+
 def pyro_line(x, y=None):
     import pyro
     import pyro.distributions as pyro_dist
@@ -188,12 +196,13 @@ def test_what_one_raises_ends_all(together, tmp_path):
         ({"num_samples": 61}, "num_samples"),
         ({"data": {**DATA, "y": DATA["y"] + 1}}, "the data y"),
         ({"init": {"slope": 1.0}}, "its begin"),
+        ({"program": steep}, "the code, or what it reads, was changed"),
     ],
 )
 def test_all_are_asked_for_the_same(changed, told, together, tmp_path):
     def work(who):
-        words = {"data": DATA, **SHORT, "num_chains": 2, **(changed if who["process_id"] else {})}
-        return pg.fit(line, inference="random_walk", out=tmp_path / "run", **words, **who)
+        words = {"program": line, "data": DATA, **SHORT, "num_chains": 2, **(changed if who["process_id"] else {})}
+        return pg.fit(inference="random_walk", out=tmp_path / "run", **words, **who)
 
     for error in together(2, work):
         assert isinstance(error, ValueError)

@@ -17,6 +17,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from probgen.data import load
+from probgen.data.scales import numbers
 from probgen.distributions.normal import MultivariateNormal
 from probgen.distributions.ordered import Ordered
 from probgen.model import Model
@@ -47,9 +48,15 @@ def rows(x):
     return {"centre": x.mean(0), "spread": x.std(0) + 1e-6, "x": x}
 
 
+def scales(data):
+    x = numbers(data.get("x"))
+    return {} if x is None or x.ndim != 2 or not len(x) else {k: v for k, v in rows(x).items() if k != "x"}
+
+
 model = Model(
     program=gaussian_mixture,
     data=lambda: {**rows(load("eight_gaussians")), "num_components": 8},
     dims={"weights": ["component"], "loc": ["component", "feature"], "scale": ["component", "feature"]},
     rows=rows,
+    derived=scales,
 )

@@ -18,7 +18,7 @@ from probgen.data.fixed import Fixed, is_setting, plain
 from probgen.data.inputs import read
 
 T = TypeVar("T")
-LOOKS = "The program looks at the values of {} in Python: compiled code is of these values, and made anew for others."
+LOOKS = "The program looks at the values of {} in Python: it is compiled anew for other values."
 CODED = "{} is given to the program as codes: {}."
 LOOKING = (
     "ConcretizationTypeError", "NonConcreteBooleanIndexError", "TracerArrayConversionError", "TracerBoolConversionError",
@@ -155,8 +155,8 @@ def is_words(value: Any) -> bool:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value is a table of numbers alone."""
-    return hasattr(value, "columns") and hasattr(value, "to_numpy") and value.to_numpy().dtype.kind in "fiub"
+    """Whether a value is a table of numbers alone, or a column of one."""
+    return hasattr(value, "to_numpy") and value.to_numpy().dtype.kind in "fiub"
 
 
 def unreadable(given: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What a run belongs to: its program's density, its data, its settings. Written down when it begins, compared when it is read.
 
-The density is known by its values at fixed points, site by site, which any version of an engine gives up to rounding.
+The density is known by its values at fixed points, site by site, which any version of an engine gives up to rounding. A branch that
+no point visits shows in none of them: beside is a digest of the code and of what it reads, which the same Python gives again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from probgen.versions import versions
 # Relative tolerance, beside 1 nat: on the machine and with the versions of the run, and elsewhere.
 TOLERANCE = {"float64": (1e-7, 1e-5), "float32": (1e-5, 2e-3)}
 GUIDE = "the guide's "  # begins the names of what a guide draws; runs of before it was probed have none of them
+REWRITTEN = "the code, or what it reads, was changed, though the density is the same at the points that were compared"
 UNSEALED = (
     "This run was written by a version of probgen that kept no trace of its program: whether program, data and settings "
     "are still those that it was begun with cannot be told."
@@ -39,6 +41,7 @@ def sealed(record: Mapping[str, Any], target: Any, arrays: Mapping[str, np.ndarr
         "data": {k: _digest(v) for k, v in arrays.items()},
         "sites": _sites(target),
         "density": _probed(target),
+        "content": _content(target),
         "machine": _machine(record),
     }
 
@@ -80,7 +83,37 @@ def between(record: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     found += [f"the data {', '.join(data)}"] if data else []
     if was["sites"] != now["sites"]:
         return [*found, f"the program's unknowns (there {', '.join(was['sites'])}, now {', '.join(now['sites'])})"]
-    return found if data else found + list(_changed_density(was, now["density"], other["precision"], record))
+    if data:
+        return found
+    changed = list(_changed_density(was, now["density"], other["precision"], record))
+    if not changed and _rewritten(record, now.get("content"), other["versions"]):
+        changed = [f"the program ({REWRITTEN})"]
+    return found + changed
+
+
+def rewritten(record: Mapping[str, Any], target: Any) -> str:
+    """What to tell of a run whose program has other code than it was begun with, where nothing else is known to differ."""
+    told = f"Of this run's program {REWRITTEN}: whether all of its draws are of one posterior cannot be told."
+    return told if _rewritten(record, _content(target), versions()) else ""
+
+
+def _rewritten(record: Mapping[str, Any], content: str | None, now: Mapping[str, str]) -> bool:
+    was = record["seal"].get("content")
+    return (
+        was is not None
+        and content is not None
+        and was != content
+        and record["versions"].get("python") == now.get("python")
+    )
+
+
+def _content(target: Any) -> str | None:
+    """A digest of the programs' code and of what they read, as far as that has content to compare."""
+    parts = sorted({(name, part) for pin in pins(target) for name, part in pin.reads.parts.items()})
+    digest = hashlib.blake2b(digest_size=16)
+    for name, part in parts:
+        digest.update(name.encode() + b"\0" + part)
+    return digest.hexdigest() if parts else None
 
 
 def _sites(target: Any) -> dict[str, list[int]]:

@@ -60,6 +60,7 @@ def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any]
             f"{store.path} cannot go on: changed since it was begun: {'; '.join(changed)}.\n"
             "Its draws would be of two posteriors. Put it back, or fit anew in another directory."
         )
+    _tell_rewritten(store, run)
     if store.has("state.safetensors"):
         state, note = store.arrays("state.safetensors")
         if writes:
@@ -85,6 +86,8 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
         told = f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs."
         run.target.notes = (*getattr(run.target, "notes", ()), told)
         warnings.warn(told, stacklevel=2)
+    else:
+        _tell_rewritten(store, run)
     step = None
     with contextlib.suppress(CorruptRun):
         run.state, note = store.arrays("state.safetensors")
@@ -96,6 +99,13 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     if store.has("answer.safetensors"):
         return settled(run.result(store.arrays("answer.safetensors")[0]))
     return settled(run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {}))
+
+
+def _tell_rewritten(store: Store, run: Run) -> None:
+    """Note where a run's program has other code than it was begun with, and the same density as far as that was compared."""
+    record = store.record()
+    if told := seal.rewritten(record, run.target) if "seal" in record else "":
+        run.target.notes = (*getattr(run.target, "notes", ()), told)
 
 
 def _answer(run: Run) -> Mapping[str, np.ndarray]:
