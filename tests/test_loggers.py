@@ -181,6 +181,24 @@ def test_chains_are_told_too():
     assert mine.ending.status == fit.diagnose().status
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(("error", "said"), [(SystemExit(3), "SystemExit: 3"), (Mute(), "Mute")], ids=["exit", "mute"])
+def test_one_that_leaves_python_or_has_no_words_ends_no_fit(normal, error, said):
+    def log(step, values):
+        raise error
+
+    bad = Mine()
+    bad.begin = lambda about: -5  # as if steps had been told
+    bad.log = log
+    fit = pg.fit(normal, {"x": ROWS}, loggers=bad, **{**LEARN, "num_steps": 5})
+    assert fit.complete
+    assert said in next(note for note in fit.notes if "logger" in note)
+
+
 @pytest.mark.parametrize(
     ("loggers", "error", "said"),
     [

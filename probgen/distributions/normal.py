@@ -32,7 +32,8 @@ class MultivariateNormal(dist.MultivariateNormal):
 class OfMatrix(dist.MultivariateNormal):
     """The same distribution, the derivative of its density in closed form; see `matrices`.
 
-    One matrix for all vectors, or one for each; what has other shapes or types is NumPyro's own.
+    One matrix for all vectors, or one for each; what has other shapes or types is NumPyro's own, and so are roots and precisions in
+    single precision, whose inverse loses more digits than a solve: .08 nats for .0003 where the condition is 1e7.
     """
 
     @validate_sample
@@ -43,6 +44,7 @@ class OfMatrix(dist.MultivariateNormal):
         if set(matrix.shape[:-2]) <= {1} and matrix.ndim - 2 <= len(batch):
             matrix = matrix.reshape(matrix.shape[-2:])
         plain = matrix.shape[:-2] not in ((), batch) or matrix.dtype != deviation.dtype
+        plain = plain or (name != "covariance_matrix" and matrix.dtype == jnp.float32)
         if plain or (name == "scale_tril" and (matrix.ndim > 2 or not batch)):
             return super().log_prob(value)
         return _DENSITIES[name](matrix, deviation)

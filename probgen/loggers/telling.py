@@ -83,6 +83,13 @@ def going_on(given: Any, record: Mapping[str, Any], out: Path | None) -> Telling
     return found
 
 
+def _said(error: BaseException) -> str:
+    """An error in a line, whatever its own words raise."""
+    with contextlib.suppress(Exception):
+        return f"{type(error).__name__}: {error}"
+    return type(error).__name__
+
+
 class Telling:
     """The loggers of one session of a run. Whatever they raise is said once in `notes`, and ends their logging alone."""
 
@@ -99,7 +106,7 @@ class Telling:
         for logger in self.loggers[:]:
             with self._guarded(logger), watch.doing(f"the logger {_word(logger)} begins"):
                 done = logger.begin(about)
-                self.last[id(logger)] = run.step if done is None else min(int(done), run.step)
+                self.last[id(logger)] = run.step if done is None else max(0, min(int(done), run.step))
 
     def log(self, run: Any, seconds: float) -> None:
         """After a checkpoint: the points since the last one, and how long a step took, in seconds."""
@@ -136,9 +143,9 @@ class Telling:
     def _guarded(self, logger: Any) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:  # Ctrl-C is the user's
             self.loggers = [other for other in self.loggers if other is not logger]
             at = self.last.get(id(logger), self.step)
-            told = f"The logger {_word(logger)} failed after step {at} and was left out from there: {type(error).__name__}: {error}"
+            told = f"The logger {_word(logger)} failed after step {at} and was left out from there: {_said(error)}"
             self.notes.append(told)
             log.warning("%s", told)

@@ -134,7 +134,7 @@ def _guest(host: str, port: int, num: int, index: int, deadline: float) -> None:
         time.sleep(AGAIN)
     raise ConnectionError(
         f"No coordinator at {where} in time{f' ({why})' if why else ''}: process 0 must be started with the same coordinator, "
-        "and its port be open to this machine."
+        f"and its port be open to this machine; or all {num} processes had come already, one of them as process {index} too."
     )
 
 
