@@ -36,8 +36,8 @@ COLUMNS = {
     "told_apart": "of programs learned from draws: share of rows and draws that a classifier tells right; 0.5 is chance",
     "coverage": "of these: share of rows with a draw near, in that of a perfect sampler; regions that are lost lower it",
     "quality": "of these: share of draws among rows, in that of a perfect sampler",
-    "seconds": "wall time, compilation included",
-    "ess_per_s": "min_ess / seconds",
+    "seconds": "wall time, with what was compiled: less in a second fit, which finds that done",
+    "ess_per_s": "min_ess / seconds; to compare speeds, fit each twice",
     "gradients": "gradient evaluations, warm-up included, the search for a start apart; of a guide, steps x particles",
     "r_hat": "largest R-hat",
     "k_hat": "k-hat of a guide's importance weights",
@@ -61,6 +61,7 @@ class Comparison:
         parts = [_aligned([["", *self.table.columns], *_cells(self.table)]), f"reference: {self.reference}"]
         if self.loo is not None:
             parts += ["", _aligned([["", *map(str, self.loo.columns)], *_cells(self.loo)]), *self._cautions()]
+        parts += ["", *(f"{key}: {COLUMNS[key]}" for key in self.table.columns if key in COLUMNS and key != "verdict")]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:

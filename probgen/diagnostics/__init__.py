@@ -35,7 +35,7 @@ from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
 from probgen.fitted import Fitted, FittedBridge, FittedDenoiser
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
-from probgen.target import Conditional
+from probgen.target import Conditional, Generative
 
 __all__ = [
     "SEVERITY", "Evidence", "Finding", "Looked", "Scalars", "Verdict", "Weights", "convention", "diagnose", "looked_at",
@@ -46,13 +46,26 @@ CHAIN_CHECKS = (*chains.CHECKS, gradient, modes, finite_modes)
 GAME_CHECKS = (learners.loss, *samples.CHECKS, *baselines.CHECKS)  # its loss falls and rises with the opponent's moves
 DENOISER_CHECKS = (*learners.CHECKS, *samples.OF_NOISE, gradient)
 BRIDGE_CHECKS = (*learners.CHECKS, *samples.OF_BRIDGES)
+UNSEEN = (
+    "This learner's loss is no likelihood, and what the model draws was not compared with rows: pg.evaluate(fit), or "
+    "`probgen evaluate RUN`, compares them."
+)
 LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
 
 
 def diagnose(fit: Fitted) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
     found = _findings(fit)
-    return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), fit.notes)
+    notes = (*fit.notes, UNSEEN) if _unseen(fit, found) else fit.notes
+    return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), notes)
+
+
+def _unseen(fit: Fitted, found: list[Finding]) -> bool:
+    """Whether neither a loss nor a check says what a learned program draws, as of energies."""
+    learner = fit.inference
+    if not isinstance(learner, Learner) or not isinstance(fit.target, Generative) or _checks(fit) is not LEARNER_CHECKS:
+        return False
+    return learner.loss_of in ("loss", "pseudo-likelihood") and not {"baseline", "new draws"} & {f.check for f in found}
 
 
 def _checks(fit: Fitted) -> tuple[Any, ...]:
