@@ -335,3 +335,17 @@ def test_columns_of_a_table_on_disk_are_data(tmp_path):
     fit = pg.fit(numpyro_means, {"num_groups": 3, "group": found["g"], "y": found["y"]}, "laplace", progress=False)
     np.testing.assert_allclose(fit.draws["a"].mean((0, 1)), LEVELS, atol=0.1)
     assert set(found) == {"g", "x", "y"}
+
+
+def numpyro_levels(group, y):
+    a = numpyro.sample("a", ndist.Normal(0.0, 3.0).expand([int(group.max()) + 1]).to_event(1))
+    with numpyro.plate("row", len(y)):
+        numpyro.sample("y", ndist.Normal(a[group], 1.0), obs=y)
+
+
+def test_columns_of_a_table_are_indices():
+    """A program that looks at a column in Python and has it as an index gets an array: an index is no Series."""
+    table = pd.DataFrame({"group": GROUP, "y": Y})
+    columns = pg.fit(numpyro_levels, {"group": table["group"], "y": table["y"]}, "laplace", progress=False)
+    arrays = pg.fit(numpyro_levels, {"group": GROUP, "y": Y}, "laplace", progress=False)
+    assert np.allclose(columns.posterior["a"], arrays.posterior["a"])

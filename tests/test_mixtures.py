@@ -358,3 +358,12 @@ def test_what_has_no_closed_form_is_sent_to_a_chain():
     fit = pg.fit("realnvp", {"x": np.random.default_rng(0).normal(size=(64, 2)), "dim": 2}, "mle", num_steps=2)
     with pytest.raises(TypeError, match="by a Markov chain"):
         fit.condition(x=np.array([0.0, np.nan])).sample(3)
+
+
+def test_the_scales_of_rows_are_derived_where_they_are_not_given():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(m, 0.3, (60, 2)) for m in (-3, 0, 3)])
+    fit = pg.fit("gaussian_mixture", {"x": x, "num_components": 3}, "em", progress=False)
+    assert np.allclose(fit.parameters["loc"][:, 0], [-3, 0, 3], atol=0.2)
+    with pytest.raises(TypeError, match="centre, spread"):
+        pg.fit("gaussian_mixture", {"x": x[:, 0], "num_components": 3}, "em", progress=False)
