@@ -238,10 +238,22 @@ def fitting(inference: Inference, target: Target, alternatives: Callable[[], lis
         why = " Its rows are not independent given its unknowns, or the program does not take a single one."
     if isinstance(target, Implicit):
         raise _refused(f"{_without_density(inference, target)}{hint}", instead)
-    raise _refused(
-        f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}",
-        instead,
-    )
+    meant = [f"{kind}: {MEANT[kind]}." for kind in (inference.needs.offers, target.offers) if kind in MEANT]
+    said = f"{inference.name} needs a {inference.needs.offers} target; this program offers {target.offers}.{why}{hint}"
+    raise _refused("\n".join([said, *meant]), instead)
+
+
+MEANT = {
+    "Learnable": "rows, and parameters that are learned from them, by a density without other unknowns",
+    "Bounded": "rows with hidden sites, and a guide that draws them",
+    "Judged": "rows with hidden sites, a guide, and a critic",
+    "Diffused": "rows that a denoiser makes of noise",
+    "Implicit": "rows that the program draws, without a density of them",
+    "Continuous": "unknowns that are real numbers, with a density that has a gradient",
+    "Mixed": "unknowns that are real numbers beside some of finitely many values",
+    "Discrete": "unknowns of finitely many values alone",
+    "Conditional": "bits, levels and reals, each of which can be drawn given all others",
+}  # of the kinds of target, to who has not read `probgen.target`
 
 
 FINITE = (

@@ -67,7 +67,8 @@ def _shapes(
         if here != tuple(draws.shape[2:]):
             raise ValueError(
                 f"Site {name!r} has draws of shape {tuple(draws.shape[2:])} in the fit, and would be of shape {here}: "
-                "the fit has none for new rows.\nPredict on data of the fit's size."
+                "the fit has none for others.\nPredict on data that give it the fit's shape: as many groups, where there is one "
+                "for each, or as many rows. Say how many groups by an argument of the program, not by the largest that is there."
             )
     indices.check(indices.of(jaxpr, sorted(arrays)), arrays, sorted(good), prediction.NOTHING_OF_IT)
     if missing := [k for k in observed if k not in found["sites"]]:
