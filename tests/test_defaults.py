@@ -10,7 +10,7 @@ import numpyro.distributions as nd
 import pytest
 
 import probgen as pg
-from probgen import runtime
+from probgen import catalog, runtime
 from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.sums import blocking
 from probgen.run import conditioned, fitting, suggestions
@@ -133,3 +133,11 @@ def test_blocks_of_a_target_are_found_once(monkeypatch):
     assert asked == [False, True]
     assert found[0] is not found[1]
     assert found[0].structure.blocks == found[1].structure.blocks
+
+
+@pytest.mark.parametrize(("name", "first"), [("velocity", "flow_matching"), ("edm", "denoising"), ("ddpm", "svi")])
+def test_what_noise_learns_in_seconds_is_not_learned_through_an_ode(name, first):
+    model = catalog.model(name)
+    target = conditioned(name, model.default_data())[1]
+    assert (model.inference or suggestions.best(target, most=1)[0]) == first
+    assert ("mle" in suggestions.best(target, most=9)) == (name != "ddpm")

@@ -28,4 +28,10 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-model = Model(program=velocity, data=lambda: rows(load("two_moons")), rows=rows, derived=reals_only("x"))
+model = Model(
+    program=velocity,
+    data=lambda: rows(load("two_moons")),
+    rows=rows,
+    derived=reals_only("x"),
+    inference="flow_matching",
+)

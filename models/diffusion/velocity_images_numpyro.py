@@ -37,6 +37,7 @@ model = Model(
     program=velocity_images_numpyro,
     data=lambda: rows(dequantised(16 * load("digits_grey"), levels=17)),
     rows=rows,
+    inference="flow_matching",
     derived=with_sides(with_classes(reals_only("x", one=True))),
     settings={"batch_size": 64, "learning_rate": 0.002},
 )
