@@ -128,7 +128,7 @@ def _telling(fit: Fitted, found: Sequence[Picture]) -> Figure:
 def _best(fit: Fitted) -> tuple[str, ...]:
     """What tells most of a fit of this kind, best first."""
     if isinstance(fit, FittedDenoiser):
-        return ("new_points", "trajectories", "draws", "samples", "loss")
+        return ("new_points", "draws", "trajectories", "samples", "loss")
     if isinstance(fit, FittedBridge):
         return ("trajectories", "draws", "samples", "loss")
     if isinstance(fit, FittedLatents) and not is_game(fit):
