@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 import probgen as pg
 from probgen.diagnostics import unbounded
-from probgen.diagnostics.convergence import _by_nats, _by_share, gained, level, seldom
+from probgen.diagnostics.convergence import _by_nats, _by_share, between_looks, gained, level, seldom
 
 # ---- the trend -----------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ def test_an_energy_passes_when_it_has_learned():
     fit = pg.fit("rbm", data, "pcd", num_steps=6000, progress=False)
     twice = pg.fit("rbm", data, "pcd", num_steps=12_000, progress=False)
     assert fit.diagnose()["convergence"].status == "pass", fit.diagnose()
-    assert "what the model draws was not compared with rows" in fit.diagnose().notes[-1]
+    assert not fit.diagnose().notes  # its log Z is enumerated, and a baseline is there
     assert twice.log_prob().value.mean() - fit.log_prob().value.mean() < 0.2
 
 
@@ -137,9 +137,18 @@ def test_a_held_out_loss_that_was_seldom_looked_at_is_no_rest():
     assert finding.status == "warn"
     assert "looked at every 100 steps, too seldom in 300" in finding.message
     looks = np.repeat([np.inf, 3.2, 3.1, 3.1, 3.1, 3.1], 100)
+    assert between_looks(looks) == 100
     assert not seldom(looks)  # the same at three looks
     assert seldom(np.repeat([np.inf, 3.2, 3.1, 3.1, 3.1, 3.09], 100))
     assert not seldom(np.repeat(np.linspace(4, 3, 30), 100))
+    assert seldom(np.repeat([np.inf, 3.0], 100))  # one look
+    assert between_looks(curve(500, 0.1)) == 1
+
+
+def test_a_pseudo_likelihood_is_looked_at_every_tenth_step():
+    verdict = pg.fit("rbm", data="digits", inference="pcd", num_steps=250, progress=False).diagnose()
+    assert "was looked at every 10 steps, too seldom in 250 to tell; at least 300" in verdict["convergence"].message
+    assert "what the model draws was not compared with rows" in verdict.notes[-1]
 
 
 def held(x=None):

@@ -206,6 +206,7 @@ def test_one_that_leaves_python_or_has_no_words_ends_no_fit(normal, error, said)
         (["mlflow", 7], TypeError, "begin"),
         (Mine, TypeError, "no logger"),
         ([Mine(), print], TypeError, "pg.loggers.Logger"),
+        (telling.Logger(), TypeError, "no logger"),  # nothing is logged by it
         ({"tensorboard": 1}, TypeError, "no logger"),
     ],
 )

@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-SHORT, LARGEST = (
-    1e-4,
-    1e4,
-)  # added to a gradient's length; the largest weight of a critic (Esser, Rombach and Ommer 2021)
+SHORT = 1e-4  # added to a gradient's length
+LARGEST = 1e4  # weight of a critic (Esser, Rombach and Ommer 2021)
 
 
 class Judgement(NamedTuple):

@@ -1,4 +1,4 @@
-"""A denoiser of pictures in EDM's units, in NumPyro: the U-Net of `edm_images`, for accelerators.
+"""A denoiser of pictures in EDM's units, in NumPyro: the U-Net of `edm_images`, in JAX.
 
     z = y + sigma e,   E[y | z] = c_skip z + c_out F(c_in z, log sigma),   x = centre + spread y
 

@@ -1,4 +1,4 @@
-"""A velocity that takes noise to pictures on straight paths, in NumPyro: the U-Net of `velocity_images`, for accelerators.
+"""A velocity that takes noise to pictures on straight paths, in NumPyro: the U-Net of `velocity_images`, in JAX.
 
     y_1 ~ N(0, I),   dy / dt = v(y, t) from t = 1 to 0,   x = centre + spread y_0
     v learns to be E[e - y_0 | y_t],   y_t = (1 - t) y_0 + t e

@@ -25,8 +25,7 @@ PSEUDO, BIT = 0.5, 0.01  # of the pseudo-likelihood, at most and for each bit: i
 SHARE = 0.02  # of all that was gained, for a loss that is no likelihood
 STRAIGHT = 0.7  # of the second half's share in all steps, by their sizes: the share in the gain that it has in a run hardly begun
 FEWEST = 200  # steps by which a trend can be told
-HELD_OUT = "the loss of held-out rows"
-LOOK = 100  # steps from one look at held-out rows to the next
+LOOKS = 30  # at a loss by which a trend can be told: three of them in L(half)
 WIDTH = 0.2  # of the steps up to t that L(t) is the mean of
 
 
@@ -60,9 +59,12 @@ def learned(evidence: Evidence) -> Finding:
         return Finding(
             "convergence", "warn", 1 / (1 - ema), steps / 10, message, f"ema={1 - 20 / steps:.4g}, or more steps"
         )
-    if of == HELD_OUT and seldom(loss):
-        message = f"{of} was looked at every {LOOK} steps, too seldom in {steps} to tell; at least {30 * LOOK} steps"
-        return Finding("convergence", "warn", float(steps), 30.0 * LOOK, message, remedy)
+    if seldom(loss):
+        every = between_looks(loss)
+        message = (
+            f"{of} was looked at every {every} steps, too seldom in {steps} to tell; at least {LOOKS * every} steps"
+        )
+        return Finding("convergence", "warn", float(steps), float(LOOKS * every), message, remedy)
     gain = gained(loss)
     if bar is None:
         return _by_share(gain, of, remedy)
@@ -72,11 +74,6 @@ def learned(evidence: Evidence) -> Finding:
 def _by_nats(gain: Gain, of: str, bar: float, remedy: str, half: float) -> Finding:
     """Of a loss in nats a row."""
     told = f"{gain.left:.2g} nats a row (standard error {gain.error:.2g})"
-    if not np.isfinite(gain.error):
-        message = (
-            f"{of} was looked at too few times to tell what a longer run would gain; the bar is {bar:.2g} nats a row"
-        )
-        return Finding("convergence", "warn", None, bar, message, remedy)
     if not gain.error <= bar / 2:
         message = f"{of} is too noisy to tell: a longer run would gain {told}; the error may be {bar / 2:.2g}"
         return Finding("convergence", "warn", gain.left, bar, message, f"a larger batch_size, or {remedy}")
@@ -119,7 +116,7 @@ def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
     learner: Any = evidence.fit.inference
     bar = min(BAR, FINE * sum(v.size for v in target.visible))
     if "validation" in records and np.isfinite(records["validation"][0]).sum() >= 20:
-        return records["validation"].mean(axis=0), HELD_OUT, bar
+        return records["validation"].mean(axis=0), "the loss of held-out rows", bar
     loss = records["loss"].mean(axis=0)[getattr(learner, "settles", 0) :]
     if learner.loss_of == "likelihood":
         return loss, "the loss", bar
@@ -131,14 +128,21 @@ def _curve(evidence: Evidence) -> tuple[np.ndarray, str, float | None]:
     return loss[-(len(loss) // max(stages, 1)) :], "the loss, which is no likelihood,", None  # of the last layer
 
 
+def between_looks(loss: np.ndarray) -> int:
+    """How many steps lie between two looks at a loss (step,), told from where it changes; 1 where each step has its own."""
+    finite = loss[np.isfinite(loss)]
+    at = np.flatnonzero(np.diff(finite))
+    return int(np.gcd.reduce(np.diff(at))) if len(at) > 1 else int(at[0]) + 1 if len(at) else len(finite)
+
+
 def seldom(loss: np.ndarray) -> bool:
-    """Whether a loss (step,) that is looked at now and then has fewer than three looks in what stands for half of the steps.
+    """Whether a loss (step,) was looked at too few times to tell a trend.
 
     Between two looks it does not move, which is no rest; one that was the same at three looks of the second half is at rest.
     """
-    half = loss[len(loss) // 2 :]
-    rests = len(half) >= 3 * LOOK and np.isfinite(half).all() and np.ptp(half) <= 1e-6 * abs(half).max()
-    return WIDTH * 0.5 * len(loss) < 3 * LOOK and not rests
+    every, half = between_looks(loss), loss[len(loss) // 2 :]
+    rests = len(half) >= 3 * every and np.isfinite(half).all() and np.ptp(half) <= 1e-6 * abs(half).max()
+    return len(loss) < LOOKS * every and not rests
 
 
 def gained(loss: np.ndarray) -> Gain:

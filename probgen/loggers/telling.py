@@ -43,7 +43,8 @@ def _one(logger: Any) -> Any:
         if logger not in WORDS:
             raise ValueError(f"Unknown logger {logger!r}.{closest(logger, WORDS)} Known: {', '.join(WORDS)}.")
         return WORDS[logger]()
-    if isinstance(logger, type) or not all(callable(getattr(logger, name, None)) for name in METHODS):
+    mute = isinstance(logger, Logger) and type(logger).log is Logger.log
+    if mute or isinstance(logger, type) or not all(callable(getattr(logger, name, None)) for name in METHODS):
         raise TypeError(
             f"loggers has {logger!r}, which is no logger: an object with begin(about), log(step, values) and end(ending), such as "
             f"one of a class that inherits from pg.loggers.Logger.\nBy a word: {', '.join(WORDS)}."

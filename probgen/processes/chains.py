@@ -20,17 +20,9 @@ class SharedChains:
 
     def init(self, begin: Any = None) -> None:
         """A state for every chain."""
-        part = slice(self.share.start, self.share.stop)
-        own = (
-            begin
-            if begin is None
-            else {k: v[part] for k, v in begin.items()}
-            if isinstance(begin, dict)
-            else begin[part]
-        )
 
         def made() -> dict[str, np.ndarray]:
-            self.own.init(own)
+            self.own.init(_part(begin, self.share))
             return {}
 
         self.team.gather(made)
@@ -55,6 +47,13 @@ class SharedChains:
             return {}
 
         self.team.gather(taken)
+
+
+def _part(begin: Any, share: range) -> Any:
+    """What a share of the chains begins at: nothing, an array (chain, ...), or such arrays by name."""
+    if isinstance(begin, Mapping):
+        return {k: v[share.start : share.stop] for k, v in begin.items()}
+    return None if begin is None else begin[share.start : share.stop]
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
