@@ -1,5 +1,6 @@
 """Multivariate normals whose derivative is in closed form: NumPyro's own density, SciPy's, numbers of fifty digits."""
 
+import copy
 from typing import Any
 
 import jax
@@ -50,6 +51,7 @@ def made(word, a, loc):
 
 
 def fast(fn):
+    fn = copy.copy(fn)
     fn.__class__ = OfMatrix
     return fn
 
