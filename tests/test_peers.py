@@ -24,7 +24,7 @@ from test_sweep import DATA, line
 
 import probgen as pg
 from probgen.algorithm import Incompatible
-from probgen.processes import meeting, peers
+from probgen.processes import chains, meeting, peers
 
 
 class Threads:
@@ -149,6 +149,13 @@ def test_draws_and_what_is_on_disk_are_those_of_one_process(case, together, tmp_
         assert all(np.array_equal(fit.state[k], v, equal_nan=True) for k, v in alone.state.items())
     there = pg.load(tmp_path / "both", program)
     assert np.array_equal(there.records["z"], alone.records["z"])
+
+
+def test_each_share_begins_at_its_own_values():
+    points = np.arange(10.0).reshape(5, 2)
+    for begin, of in ((points, lambda part: part), ({"a": points}, lambda part: part["a"])):
+        assert np.array_equal(of(chains._part(begin, range(1, 3))), points[1:3])
+    assert chains._part(None, range(1, 3)) is None
 
 
 def test_a_run_goes_on_with_any_number_of_processes(together, tmp_path, monkeypatch):
