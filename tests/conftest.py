@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "PYTEST_XDIST_WORKER" not in os.environ and "PROBGEN_CACHE" not in os.environ:
         os.environ["PROBGEN_CACHE"] = config.stash[CACHE] = tempfile.mkdtemp(prefix="probgen-tests-")
+    if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("torch"):
+        importlib.import_module("torch")  # its generator is watched in every test, whichever imports it first
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

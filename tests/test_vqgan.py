@@ -165,15 +165,16 @@ def test_a_file_of_convolutions_sees_what_torch_sees(tmp_path):
     import torch
     from torch import nn
 
-    torch.manual_seed(0)
-    conv = lambda a, b: nn.Conv2d(a, b, 3, 1, 1)  # noqa: E731
-    net = nn.Module()
-    net.features = nn.Sequential(
-        conv(3, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.MaxPool2d(2), conv(5, 6), nn.ReLU(), nn.MaxPool2d(2), conv(6, 7),
-        nn.ReLU(), nn.MaxPool2d(2), conv(7, 8), nn.ReLU(),
-    )  # fmt: skip
-    net.classifier = nn.Sequential(nn.Linear(8, 2))
-    torch.save(net.state_dict(), tmp_path / "net.pth")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = lambda a, b: nn.Conv2d(a, b, 3, 1, 1)  # noqa: E731
+        net = nn.Module()
+        net.features = nn.Sequential(
+            conv(3, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.MaxPool2d(2), conv(5, 6), nn.ReLU(), nn.MaxPool2d(2), conv(6, 7),
+            nn.ReLU(), nn.MaxPool2d(2), conv(7, 8), nn.ReLU(),
+        )  # fmt: skip
+        net.classifier = nn.Sequential(nn.Linear(8, 2))
+        torch.save(net.state_dict(), tmp_path / "net.pth")
     x = np.random.default_rng(0).random((9, 8))
     given = alike.of_file(tmp_path / "net.pth", x.shape)
     scaled = torch.as_tensor(x, dtype=torch.float32).expand(3, 9, 8)
