@@ -104,6 +104,14 @@ def test_a_program_of_ones_own_with_data_of_ones_own(say, tmp_path, suffix):
     assert say("sample", "run")[1].startswith("y (1, 4)")
 
 
+def test_rows_of_an_npy_file_are_data(say, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    np.save(tmp_path / "rows.npy", rows)
+    code, _, err = say("fit", "gaussian", "-i", "mle", "--data", "rows.npy", "--out", "run", "--no-progress")
+    assert code in (0, 1), err  # the verdict's
+    np.testing.assert_allclose(pg.load("run").answer["loc"], rows.mean(0), atol=0.1)
+
+
 def test_sample_diagnose_report(say, run_folder):
     code, out, _ = say("sample", str(run_folder), "-n", "10", "-o", "x.npz")
     assert (code, out.strip()) == (0, "x.npz: y (10, 8)")
@@ -345,7 +353,7 @@ def test_help_of_fit_lists_the_settings_of_the_inference_with_their_meaning(say,
         (["fit", "eight_schools", "--num-sample=3"], "Did you mean '--num-samples'?\nKnown: --inference, --data"),
         (["fit", "eight_schools", "--num-samples=-3"], "num_samples is -3; it must be above 0"),
         (["fit", "eight_schools", "--data", "no.npz"], "No such file or directory: 'no.npz'"),
-        (["fit", "eight_schools", "--data", "no.dat"], "no.dat: expected .npz, .json, .csv or .parquet"),
+        (["fit", "eight_schools", "--data", "no.dat"], "no.dat: expected .npz, .json, .csv or .parquet, or rows"),
         (["fit", "no.py:program"], "There is no file no.py"),
         (["fit", "no.py"], "Which function of no.py? Say no.py:NAME"),
         (["show", "nutz"], "Unknown model or algorithm 'nutz'. Did you mean 'nuts'?"),

@@ -25,7 +25,8 @@ class Compare:
     inference: Annotated[tuple[str, ...], arg(aliases=["-i"])] = ()
     """the algorithms to fit the model by, each with its default settings"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
+    """the program's data by name, .npz, .json, .csv or .parquet; rows, .npy; or a data set such as digits; the model's own by
+    default"""
     seed: int = 0
     """of every fit"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None

@@ -43,8 +43,8 @@ class Fit:
     inference: Annotated[str, arg(aliases=["-i"])] = "nuts"
     """an algorithm of `probgen list`; its settings are further flags, shown by --help. Without it, what serves the model best"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz, .json, .csv or .parquet, or a data set of `probgen list --data` such as digits, or
-    several, as digits,inverted_digits; the model's own by default"""
+    """the program's data by name, .npz, .json, .csv or .parquet; rows, .npy; or a data set of `probgen list --data` such as
+    digits, or several, as digits,inverted_digits; the model's own by default"""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """the model's own settings, in place of its data's, such as num_latents=4 width=64; `probgen show MODEL` lists them"""
     out: Annotated[Path | None, arg(metavar="DIR")] = None

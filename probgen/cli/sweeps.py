@@ -31,7 +31,8 @@ class Sweep:
     inference: Annotated[tuple[str, ...], arg(aliases=["-i"])] = ()
     """one algorithm of `probgen list` or several, a dimension; without it, what serves the model best"""
     data: Annotated[Path | None, arg(metavar="FILE")] = None
-    """the program's data by name, .npz, .json, .csv or .parquet, or a data set such as digits; the model's own by default"""
+    """the program's data by name, .npz, .json, .csv or .parquet; rows, .npy; or a data set such as digits; the model's own by
+    default"""
     seeds: Annotated[str, arg(metavar="N|SEED,SEED")] = "3"
     """how many seeds, from 0; or which, such as 0,7"""
     out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")] = Path("runs/sweep")

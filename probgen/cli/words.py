@@ -37,7 +37,7 @@ def _program(word: str) -> Any:
 
 
 def _data(path: Path | None) -> Any:
-    """The data of a file, a data set's name, or a tuple of names and arrays, as digits,inverted_digits says it."""
+    """A file's data by name or, of .npy, its rows; a data set's name, or a tuple of both, as digits,inverted_digits says it."""
     from probgen.data.files import read_file
     from probgen.data.values.photographs import ENDINGS
     from probgen.data.values.sounds import is_sound
@@ -50,7 +50,7 @@ def _data(path: Path | None) -> Any:
     named = path.suffix.lower() in ENDINGS or is_text(str(path)) or is_sound(path.name)
     if named or (not path.suffix and not path.exists()):
         return str(path)
-    return read_file(path)
+    return _array(path) if path.suffix == ".npy" else read_file(path)  # rows without a name, or data by name
 
 
 def _array(word: str | Path) -> Any:

@@ -12,7 +12,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """The data of a file. ValueError for one of another kind, or without names; counts and strings of .npz are settings."""
     readers = {".json": _json, ".npz": _npz, ".csv": _table, ".parquet": _table}
     if path.suffix not in readers:
-        raise ValueError(f"{path}: expected {KNOWN}")
+        raise ValueError(f"{path}: expected {KNOWN}, or rows in an .npy file")
     return readers[path.suffix](path)
 
 
