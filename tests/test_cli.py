@@ -313,9 +313,10 @@ def test_matrix_is_that_of_python(say, monkeypatch, tried, names):
         sorted({*names} - {"eight_schools_pyro"}),
         "trial" if tried else "type",
     )
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if set(line.split()[1:]) & {"x", "."}}
-    found = {name: [mark == "x" for mark in marks] for name, marks in rows.items() if name in table.model}
-    assert found == {str(name): list(table.sel(model=name).values) for name in table.model.values}
+    parts = [block.partition(":\n")[::2] for block in out.split("\n\n") if ":\n" in block]
+    names_of = lambda text: {name.strip() for name in text.split(",")}  # noqa: E731
+    found = {name: names_of(words) for models, words in parts for name in names_of(models)}
+    assert found == {str(name): {*table.inference.values[table.sel(model=name).values]} for name in table.model.values}
     if tried:
         typed = matrix("numpyro")
         assert (typed.values | ~table.values).all()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,6 +161,10 @@ def _lines(lines: list[str]) -> str:
     return "\n".join(lines) or "  none"
 
 
+def _wrapped(names: Sequence[str], indent: str) -> str:
+    return textwrap.fill(", ".join(names), 110, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
 def _about_algorithm(word: str) -> str:
     import inspect
 
@@ -181,7 +186,10 @@ def _about_algorithm(word: str) -> str:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Print which inference fits which model, derived from the types, or found by asking each."""
+    """Print which inference fits which models, models of the same algorithms together: derived from the types, or found by asking.
+
+    pg.matrix() is the same as a table of models by algorithms.
+    """
 
     engine: Literal["numpyro", "pyro"] | None = None
     """only the programs of one engine"""
@@ -191,16 +199,17 @@ class Matrix:
     def run(self) -> int:
         from probgen.run import offers
 
+        if sys.stderr.isatty():
+            print("Every model is looked at: this takes a minute.", file=sys.stderr)
         table = offers.matrix(self.engine, tried=self.tried)
-        words, models = [str(w) for w in table.inference.values], [str(m) for m in table.model.values]
-        width, height = max(map(len, models), default=0), max(map(len, words), default=0)
-        for row in zip(*(word.rjust(height) for word in words), strict=True):
-            print(" " * width + "".join(f" {letter}" for letter in row))
-        for name, row in zip(models, table.values, strict=True):
-            print(f"{name:{width}}" + "".join(" x" if fits else " ." for fits in row))
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, row in zip(table.model.values, table.values, strict=True):
+            alike.setdefault(tuple(map(str, table.inference.values[row])), []).append(str(name))
+        for words, models in sorted(alike.items(), key=lambda pair: -len(pair[1])):
+            print(_wrapped(models, "") + ":\n" + (_wrapped(words, "    ") or "    none") + "\n")
         if not self.tried:
             print(
-                "\nBy type: an algorithm may still refuse what it finds in a program. --tried asks each, seconds a model."
+                "By type: an algorithm may still refuse what it finds in a program. --tried asks each, seconds a model."
             )
         if left_out := table.attrs["left_out"]:
             print(f"\nLeft out, for they need torch and pyro-ppl (pip install 'probgen[pyro]'): {', '.join(left_out)}.")
