@@ -133,8 +133,9 @@ class Executor:
             code = self._code(chunk, self.keys[0], self.states[0], *span, capacity=self.capacity)
             given = lambda c: (self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
             states, parts = zip(*self._each(code, given, what), strict=True)
-            self.states, records = list(states), {k: np.stack([getattr(p, k) for p in parts]) for k in parts[0]._fields}
-        return {k: np.asarray(v)[:, : stop - start] for k, v in records.items()}
+            cut = lambda p, k: np.asarray(getattr(p, k))[: stop - start]  # noqa: E731
+            self.states, records = list(states), {k: np.stack([cut(p, k) for p in parts]) for k in parts[0]._fields}
+        return {k: _first(np.asarray(v), stop - start) for k, v in records.items()}
 
     def answer(self) -> dict[str, np.ndarray]:
         """What a learner reads off its final state."""
@@ -182,6 +183,11 @@ class Executor:
             _check_shapes(shapes, arrays)
             values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
             self.states = self._placed(jax.tree.unflatten(tree, values))
+
+
+def _first(records: np.ndarray, num_steps: int) -> np.ndarray:
+    """The first steps of (chain, capacity, ...), by themselves: a view would keep the rest in memory as long as the run lasts."""
+    return records if num_steps == records.shape[1] else records[:, :num_steps].copy()
 
 
 def _check_shapes(state: Any, arrays: Mapping[str, np.ndarray]) -> None:
