@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 import re
 import subprocess
 import tomllib
@@ -200,3 +201,13 @@ def test_an_engine_never_imports_the_other_nor_what_another_branch_needs(model, 
     """
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_list_of_slow_tests_names_tests_that_are_there():
+    names = [line for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len({*names}) == len(names) > 0
+    for file, found in itertools.groupby(sorted(names), key=lambda name: name.partition("::")[0]):
+        written = {
+            node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
+        }
+        assert {name.partition("::")[2].partition("[")[0] for name in found} <= written
