@@ -11,10 +11,12 @@ from test_sbc import DATA, Exact, line
 from test_sweep_dask import client, needs_dask  # noqa: F401  a fixture
 
 import probgen as pg
+from probgen.calibration import calibrating
 from probgen.calibration.calibrating import _in_processes
 from probgen.calibration.ranking import Asked
 from probgen.fits.seal import ChangedRun
 from probgen.processes import crews
+from probgen.run.lock import RunInUse
 
 IN_A_WORKER = "PROBGEN_CORES"  # in the environment of workers alone
 WORDS = {"data": DATA, "num_simulations": 20, "num_samples": 60, "num_warmup": 0, "seed": 3}
@@ -81,6 +83,22 @@ def test_another_study_is_refused(there):
     changed = {**WORDS, "scale": 2.0}
     again = pg.sbc(line, Exact(num_chains=1), out=out, overwrite=True, **changed)
     assert same(again, pg.sbc(line, Exact(num_chains=1), **changed))
+
+
+def test_a_folder_has_one_writer(there, monkeypatch):
+    out, _ = there
+    held = []
+
+    def refused(*given, **words):
+        with pytest.raises(RunInUse, match="is being written by"):
+            pg.sbc(line, Exact(num_chains=1), out=out, overwrite=True, **WORDS)
+        held.append((out / "lock").exists())
+        return given[0]
+
+    monkeypatch.setattr(calibrating, "_summarised", lambda study, found: refused(found))
+    pg.sbc(line, Exact(num_chains=1), out=out, overwrite=True, **WORDS)
+    assert held == [True]
+    assert not (out / "lock").exists()
 
 
 def test_a_process_that_dies_leaves_out_its_simulation_and_says_which(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 
 from probgen import runtime, watch
 from probgen.algorithm import Inference, Sampler
-from probgen.calibration.kept import Kept
+from probgen.calibration.kept import kept
 from probgen.calibration.ranking import FAILED, NUM_RANKED, RANKED, Asked, Ranked, Simulation, Study
 from probgen.calibration.result import SBC, uniformity, uniforms
 from probgen.model import Model
@@ -53,7 +53,8 @@ def sbc(
 
     The verdict's false-alarm rate is at most 1 % for a warning and 0.1 % for a failure. Raises ValueError where the
     program cannot simulate its data: it has a factor, an improper prior, an observed value that is not an argument by
-    itself, or the data are also an input, as lagged values are; ChangedRun where `out` is of another study.
+    itself, or the data are also an input, as lagged values are; ChangedRun where `out` is of another study, RunInUse while
+    another process writes there.
     """
     if num_simulations < 20:
         raise ValueError(f"num_simulations is {num_simulations}; a test of uniformity needs 20 or more.")
@@ -62,12 +63,12 @@ def sbc(
         raise TypeError("client needs out, a folder that its workers share.")
     asked = Asked(program, inference, data, precision, engine, settings)
     study = asked.study
-    with study.scope():
+    with study.scope(), contextlib.ExitStack() as until:
         todo = study.simulations(seed, num_simulations)
-        kept = Kept(Path(out), program, study, seed, overwrite) if out is not None else None
-        found = kept.those(todo) if kept else {}
+        files = until.enter_context(kept(Path(out), program, study, seed, overwrite)) if out is not None else None
+        found = files.those(todo) if files else {}
         left = {i: simulation for i, simulation in todo.items() if i not in found}
-        note: Note = kept.note if kept else lambda i, simulation, what: None
+        note: Note = files.note if files else lambda i, simulation, what: None
         if client is None and workers is None and threads is None:
             found |= _here(study, left, note)
         elif left:
@@ -76,7 +77,7 @@ def sbc(
                 sent = sending.pickled(replace(asked, data=sending.plain(data)))
                 with contextlib.closing(pool.outcomes(sent, left, Path(folder), client, workers, threads)) as each:
                     found |= dict(_in_processes(each, left, note))
-    return _summarised(study, [found[i] for i in todo])
+        return _summarised(study, [found[i] for i in todo])
 
 
 def _here(study: Study, todo: Mapping[int, Simulation], note: Note) -> dict[int, Ranked | str]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,38 @@ import numpy as np
 
 from probgen.calibration.ranking import Ranked, Simulation, Study
 from probgen.fits import seal
+from probgen.run.lock import Lock
 from probgen.run.record import record_of
 from probgen.versions import versions
 
 STUDY = "study.json"
 
 
-class Kept:
-    """The files of one study. Raises ChangedRun where those that are there are of another, unless `overwrite`."""
+@contextlib.contextmanager
+def kept(folder: Path, program: Any, study: Study, seed: int, overwrite: bool) -> Iterator[Kept]:
+    """The files of one study, written by one process at a time.
 
-    def __init__(self, folder: Path, program: Any, study: Study, seed: int, overwrite: bool):
-        if folder.exists() and (not folder.is_dir() or (folder / "run.json").exists()):
-            raise FileExistsError(f"out, {folder}, is a run or a file; choose another folder for the simulations.")
+    Raises ChangedRun where those that are there are of another study, unless `overwrite`; RunInUse while another process writes.
+    """
+    if folder.exists() and (not folder.is_dir() or (folder / "run.json").exists()):
+        raise FileExistsError(f"out, {folder}, is a run or a file; choose another folder for the simulations.")
+    record = record_of(program, study.model, study.algorithm, study.target, seed, study.precision)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Lock(folder):
+        yield Kept(folder, record, overwrite)
+
+
+class Kept:
+    """What `kept` gives: simulations by their number."""
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], overwrite: bool):
         self.folder = folder
-        record = record_of(program, study.model, study.algorithm, study.target, seed, study.precision)
         changed = self._changes(record)
         if changed and not overwrite:
             raise seal.ChangedRun(
                 f"{folder} holds simulations of something else: {'; '.join(changed)}.\n"
                 "Put it back, choose another out, or pass overwrite=True to make them anew."
             )
-        folder.mkdir(parents=True, exist_ok=True)
         if changed:
             for file in folder.glob("[0-9]*.json"):
                 file.unlink()
