@@ -1,14 +1,24 @@
 """What a run holds in memory and on disk as it grows: records of their own size, checkpoints, draws read lazily."""
 
-from dataclasses import dataclass
+import mmap
+import shutil
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
+import xarray as xr
 
+import probgen as pg
 from probgen import engine
 from probgen.algorithm import Sampler
+from probgen.data.large import stored
+from probgen.data.large.stored import Gone, Stored
+from probgen.fits import tables
+from probgen.run.store import Store
 from probgen.target import Continuous
 
 
@@ -58,3 +68,118 @@ def test_records_of_a_chunk_hold_no_more_than_its_steps(algorithm, chains):
     for value in records.values():
         held = value if value.base is None else value.base
         assert held.nbytes == value.nbytes
+
+
+# ---- draws on disk ---------------------------------------------------------------------------------------------------------
+
+SETTINGS = {"num_warmup": 30, "num_samples": 150, "num_chains": 2}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose draws stay on disk, and the same in memory; blocks are of a few draws."""
+    monkeypatch.setattr(stored, "AT_ONCE", 400)
+    fit = pg.fit(program, {}, Draws(**SETTINGS), progress=False)
+    monkeypatch.setattr(stored, "IN_MEMORY", 0)
+    kept = pg.fit(program, {}, Draws(**SETTINGS), out=tmp_path / "run", progress=False)
+    assert isinstance(kept.records["z"], Stored)
+    assert isinstance(fit.records["z"], np.ndarray)
+    return fit, kept
+
+
+def mapped(values):
+    """Whether an array's memory is that of a file."""
+    while isinstance(values, np.ndarray):
+        values = values.base
+    return isinstance(values, mmap.mmap)
+
+
+def test_a_tree_on_disk_has_the_bits_of_one_in_memory(run):
+    fit, kept = run
+    assert kept.draws.keys() == fit.draws.keys() == {"a", "b", "c"}
+    for key, value in fit.draws.items():
+        assert mapped(kept.draws[key])
+        np.testing.assert_array_equal(kept.draws[key], value)
+    assert mapped(kept.tree["posterior"]["a"].variable._data)
+    xr.testing.assert_identical(kept.posterior.drop_attrs(), fit.posterior.drop_attrs())
+    for group in ("sample_stats", "warmup_sample_stats"):
+        xr.testing.assert_identical(kept.tree[group].to_dataset(), fit.tree[group].to_dataset())
+
+
+def test_verdict_and_table_on_disk_are_those_in_memory(run, monkeypatch):
+    fit, kept = run
+    whole = fit.summary()
+    monkeypatch.setattr(tables, "MANY", 0)
+    pd.testing.assert_frame_equal(kept.summary(), whole)
+    pd.testing.assert_frame_equal(
+        fit.summary(var_names=["a"], kind="stats"), whole.loc[["a[0]", "a[1]", "a[2]"], :].iloc[:, :4]
+    )
+    for one, other in zip(kept.diagnose().findings, fit.diagnose().findings, strict=True):
+        assert replace(one, remedy="") == replace(other, remedy="")
+    np.testing.assert_array_equal(kept.sample(7)["a"], fit.sample(7)["a"])
+
+
+KEYS = [
+    np.s_[:], np.s_[0], np.s_[:, 3], np.s_[:, -1], np.s_[:, 5:90], np.s_[..., 2], np.s_[1, 10:20, 1:3], np.s_[:, ::7],
+    np.s_[0, 3::50], np.s_[:, 20:10], np.s_[:, ::-1], np.s_[:, [1, 5, 2]], np.s_[..., [0, 2]], np.s_[-1, -1, -1], np.s_[:, 1:],
+]  # fmt: skip
+
+
+def test_an_array_on_disk_is_read_as_one_in_memory(run):
+    fit, kept = run
+    held, stays = fit.records["z"], kept.records["z"]
+    assert (stays.shape, stays.dtype, stays.size, stays.nbytes) == (held.shape, held.dtype, held.size, held.nbytes)
+    for key in KEYS:
+        np.testing.assert_array_equal(np.asarray(stays[key]), held[key])
+    assert isinstance(stays[:, 5:90], Stored)
+    np.testing.assert_array_equal(stays[:, 5:90][:, 3:][0], held[0, 8:90])
+    np.testing.assert_array_equal(stays.mean(axis=1), held.mean(axis=1))
+    np.testing.assert_array_equal(stays[:, 1:] == stays[:, :-1], held[:, 1:] == held[:, :-1])
+    np.testing.assert_array_equal(np.array([*stays]), held)
+    with pytest.raises(IndexError):
+        _ = stays[:, 180]
+    with pytest.raises(AttributeError):
+        _ = stays.nothing
+
+
+def test_a_run_on_disk_that_was_killed_goes_on_and_is_made_longer(tmp_path, monkeypatch):
+    """Killed between a segment and the state that counts it: the bits are those of a run in memory."""
+    fit = pg.fit(program, {}, pg.inference.MALA(**SETTINGS), progress=False)
+    monkeypatch.setattr(stored, "IN_MEMORY", 0)
+    with monkeypatch.context() as broken:
+        commit = Store.commit
+
+        def dies(self, state, note):
+            if note["step"] > 20:
+                raise SystemError("killed")
+            commit(self, state, note)
+
+        broken.setattr(Store, "commit", dies)
+        with pytest.raises(SystemError):
+            pg.fit(
+                program, {}, pg.inference.MALA(**{**SETTINGS, "num_samples": 100}), out=tmp_path / "run", progress=False
+            )
+    shorter = pg.resume(tmp_path / "run", progress=False)
+    np.testing.assert_array_equal(shorter.z, fit.z[:, :100])
+    longer = pg.extend(shorter, num_samples=50, progress=False)
+    loaded = pg.load(tmp_path / "run")
+    for found in (longer, loaded):
+        assert isinstance(found.z, Stored)
+        assert found.records.keys() == fit.records.keys()
+        for key, value in fit.records.items():
+            np.testing.assert_array_equal(found.records[key], value)
+    loaded.save(tmp_path / "copy")
+    np.testing.assert_array_equal(pg.load(tmp_path / "copy").z, fit.z)
+    np.testing.assert_array_equal(shorter.draws["b"], fit.draws["b"][:, :100])
+
+
+def test_draws_of_another_run_in_the_same_place_are_never_given(run):
+    """What a fit did not read before its directory was written anew is gone; it says so."""
+    _, kept = run
+    other = pg.fit(program, {}, Draws(**SETTINGS), seed=1, out=kept.directory, overwrite=True, progress=False)
+    assert np.isfinite(other.draws["a"]).all()
+    with pytest.raises(Gone, match=r"not as it was(?s:.*)pg\.load"):
+        _ = kept.draws
+    shutil.rmtree(kept.directory)
+    with pytest.raises(Gone):
+        _ = other.z[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.large import blocks
 from probgen.diagnostics import convention, fresh
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, beside, grade
@@ -44,7 +45,7 @@ def r_hat(draws: np.ndarray) -> np.ndarray:
     if draws.shape[1] == 1:
         half = draws.shape[2] // 2
         draws = draws[:, 0, : 2 * half].reshape(len(draws), 2, half)
-    return np.asarray(array_stats.rhat(draws))
+    return blocks.by_scalar(array_stats.rhat, draws)
 
 
 def _worst(values: np.ndarray, names: tuple[str, ...], arg: Callable[[Any], Any], missing: float) -> tuple[float, str]:
@@ -57,7 +58,7 @@ def _ess_of(evidence: Evidence, kind: str, of: Callable[[np.ndarray], Any]) -> F
     names, draws = evidence.scalars
     if not names:
         return None
-    value, name = _worst(of(draws), names, np.nanargmin, np.nan)
+    value, name = _worst(blocks.by_scalar(of, draws), names, np.nanargmin, np.nan)
     bar = 100.0 * draws.shape[1]
     if not np.isfinite(value):
         return _too_few(evidence, f"ess_{kind}", f"{kind} ESS", value, bar)
@@ -86,7 +87,8 @@ def _mcse(evidence: Evidence) -> Finding | None:
     names, draws = evidence.scalars
     if not names:
         return None
-    value, name = _worst(array_stats.mcse(draws) / draws.std(axis=(1, 2), ddof=1), names, np.nanargmax, np.nan)
+    error = blocks.by_scalar(lambda x: array_stats.mcse(x) / x.std(axis=(1, 2), ddof=1), draws)
+    value, name = _worst(error, names, np.nanargmax, np.nan)
     if not np.isfinite(value):
         return _too_few(evidence, "mcse", "error of a mean", value, 0.1)
     message = f"largest error of a mean {beside(value, 0.1, '.3f')} sd ({name}); at most 0.1 sd{evidence.told}"
@@ -145,7 +147,7 @@ def _stuck(evidence: Evidence) -> Finding | None:
         worst, value = int(accepted.argmin()), float(accepted.min())
         message = f"chain {worst} accepts {value:.1%} of its proposals: it does not move; at least 1 %"
         return Finding("stuck", "fail", value, 0.01, message, remedy)
-    runs = np.array([_longest_run((chain[1:] == chain[:-1]).all(axis=1)) for chain in z])
+    runs = np.array([_longest_run(chain) for chain in blocks.still(z)])
     worst, share = int(runs.argmax()), float(runs.max() / z.shape[1])
     bar = max(0.1, 20 / z.shape[1])
     if finite and share > bar:

@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from probgen.diagnostics.evidence import (
-    Evidence,
-    going_on,
-    has_draws,
-)
+from probgen.data.large import blocks
+from probgen.diagnostics.evidence import Evidence, going_on, has_draws
 from probgen.diagnostics.verdict import Finding
 from probgen.target import Continuous
 
@@ -23,12 +20,12 @@ def finite(evidence: Evidence) -> Finding | None:
     if not has_draws(fit):
         return None
     arrays = {"the unconstrained position": fit.z, **fit.draws}
-    bad = {key: ~np.isfinite(value) for key, value in arrays.items() if value.dtype.kind == "f"}
-    worst = {key: int(mask.sum()) for key, mask in bad.items() if mask.any()}
+    bad = {key: blocks.not_finite(value) for key, value in arrays.items() if value.dtype.kind == "f"}
+    worst = {key: count for key, (count, _) in bad.items() if count}
     remedy = "look at the program at those draws: an overflow, or a log or division at the edge of its domain"
     if not worst:
         return Finding("finite", "pass", 0.0, 0.0, "all draws are finite", remedy)
-    chain, draw = np.argwhere(next(iter(bad[key] for key in worst)))[0][:2]
+    chain, draw = np.argwhere(next(iter(bad[key][1] for key in worst)))[0]
     named = ", ".join(f"{key} ({count} values)" for key, count in worst.items())
     message = f"draws are NaN or infinite: {named}; the first in chain {chain}, draw {draw}"
     return Finding("finite", "fail", float(sum(worst.values())), 0.0, message, remedy)
@@ -53,12 +50,12 @@ def gradient(evidence: Evidence) -> Finding | None:
         "loss" in records and not np.isfinite(records["loss"]).all(),
         "skipped" in records and records["skipped"].any(),
         "diverging" in records and records["diverging"].any(),
-        not np.isfinite(fit.z).all(),
-        fit.z.shape[1] > 1 and (fit.z[:, 1:] == fit.z[:, :-1]).all(axis=(1, 2)).any(),
+        blocks.not_finite(fit.z)[0],
+        fit.z.shape[1] > 1 and blocks.still(fit.z).all(axis=1).any(),
     )
     if not any(symptom):
         return None
-    values, gradients = fit.target.gradients(_probes(fit.z, fit.seed))
+    values, gradients = fit.target.gradients(_probes(np.asarray(fit.z[:, :: blocks.stride(fit.z)]), fit.seed))
     bad = ~np.isfinite(gradients) & np.isfinite(values)[:, None]
     share = float(bad.any(axis=1).mean())
     remedy = (

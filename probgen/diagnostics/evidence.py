@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Learner
+from probgen.data.large import scratch
+from probgen.data.large.stored import Stored
 from probgen.diagnostics import screen
 from probgen.fitted import Fitted
 from probgen.target import Continuous
@@ -78,7 +80,23 @@ def scalars(fit: Fitted) -> Scalars:
     """Every scalar component of the latent and deterministic sites, named as in ArviZ's tables; see `judged`."""
     parts = [_component(fit, key, value, None) for key, value in judged(fit).items()]
     names = tuple(name for part in parts for name in part.names)
-    return Scalars(names, np.concatenate([p.draws for p in parts]) if parts else np.zeros((0, *fit.z.shape[:2])))
+    return Scalars(names, _together(fit, parts))
+
+
+def _together(fit: Fitted, parts: list[Scalars]) -> np.ndarray:
+    """The draws of all of them (scalar, chain, draw); of a fit whose draws are on disk, in scratch."""
+    if not parts or not isinstance(fit.z, Stored):
+        return np.concatenate([p.draws for p in parts]) if parts else np.zeros((0, *fit.z.shape[:2]))
+    if len(parts) == 1:
+        return parts[0].draws
+    found = scratch.array((sum(len(p.names) for p in parts), *fit.z.shape[:2]), float, fit.directory)
+    start = 0
+    for part in parts:
+        for draws in part.draws:
+            found[start], start = draws, start + 1
+            scratch.release(found)
+        scratch.release(part.draws)
+    return found
 
 
 def looked_at(fit: Fitted) -> Looked:
@@ -109,7 +127,7 @@ def _look(fit: Fitted) -> Looked:
     order = list(flat)
     picked = [part for key, part in sorted(parts, key=lambda pair: order.index(pair[0]))]
     names = tuple(name for part in picked for name in part.names)
-    draws = np.concatenate([p.draws for p in picked]) if picked else np.zeros((0, *fit.z.shape[:2]))
+    draws = _together(fit, picked)
     varies = sum(int(found.varies.sum()) for found in looks.values())
     return Looked(Scalars(names, draws), sum(v.shape[2] for v in flat.values()), varies)
 
@@ -147,7 +165,22 @@ def _component(fit: Fitted, key: str, value: np.ndarray, rows: np.ndarray | None
     rows = np.arange(flat.shape[2]) if rows is None else rows
     where = np.transpose(np.unravel_index(rows, shape)) if shape else [()] * len(rows)
     names = [f"{key}[{', '.join(labels[i][j] for i, j in enumerate(index))}]" if shape else key for index in where]
-    return Scalars(tuple(names), np.moveaxis(flat[..., rows], -1, 0).astype(float))
+    return Scalars(tuple(names), _picked(fit, flat, rows))
+
+
+def _picked(fit: Fitted, flat: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some of the scalars of draws (chain, draw, scalar): (scalar, chain, draw)."""
+    if not isinstance(fit.z, Stored):
+        return np.moveaxis(flat[..., rows], -1, 0).astype(float)
+    every = np.moveaxis(flat, -1, 0)
+    if len(rows) == len(every) and every.dtype == float:
+        return every
+    found = scratch.array((len(rows), *every.shape[1:]), float, fit.directory)
+    for into, row in zip(found, rows, strict=True):
+        into[...] = every[row]
+        scratch.release(found)
+        scratch.release(every)
+    return found
 
 
 def with_summaries(fit: Fitted, found: Scalars) -> Scalars:

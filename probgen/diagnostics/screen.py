@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probgen.data.large import scratch
+
 BATCHES = 16  # of each chain; an even number, so that its halves are made of them
 BLOCK = 1 << 21  # numbers that are worked on at once
 
@@ -25,7 +27,10 @@ class Look(NamedTuple):
 def look(draws: np.ndarray) -> Look:
     """The quick look at draws (chain, draw, scalar)."""
     width = max(1, BLOCK // max(1, draws.shape[0] * draws.shape[1]))
-    parts = [_block(draws[..., i : i + width].astype(float)) for i in range(0, draws.shape[2], width)]
+    parts = []
+    for i in range(0, draws.shape[2], width):
+        parts.append(_block(draws[..., i : i + width].astype(float)))
+        scratch.release(draws)
     return Look(*(np.concatenate(part) for part in zip(*parts, strict=True))) if parts else Look(*[np.zeros(0)] * 3)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
+from probgen.data.large import blocks
 from probgen.data.points import AtPoints, climbed
 from probgen.diagnostics import search
 from probgen.diagnostics.evidence import Evidence
@@ -49,7 +50,7 @@ class Far(NamedTuple):
 def modes(evidence: Evidence) -> Finding | None:
     """Modes that climbs from far apart found and no draw came near."""
     fit = evidence.fit
-    if not isinstance(fit.target, Continuous) or fit.z.shape[2] == 0 or not np.isfinite(fit.z).all():
+    if not isinstance(fit.target, Continuous) or fit.z.shape[2] == 0 or blocks.not_finite(fit.z)[0]:
         return None
     if fit.z.shape[:2] == (1, 1):
         return _of_point(evidence)
@@ -116,21 +117,24 @@ def _where(evidence: Evidence, z: np.ndarray) -> str:
 
 def _visited(evidence: Evidence) -> Visited | None:
     """What the draws say of the mass where they are; None where they do not vary or their densities are unknown."""
-    fit = evidence.fit
-    flat = fit.z.reshape(-1, fit.z.shape[-1]).astype(float)
+    fit, every = evidence.fit, blocks.stride(evidence.fit.z)
+    z = np.asarray(fit.z[:, ::every]).astype(float)
+    flat = z.reshape(-1, z.shape[-1])
     scale, directions = np.linalg.eigh(np.atleast_2d(np.cov(flat, rowvar=False)))
     if not scale.max() > 0:
         return None
     scale = np.maximum(scale, 1e-12 * scale.max())
-    bare = Visited(fit.z.astype(float), flat.mean(axis=0), directions * np.sqrt(scale), 0.0)
+    bare = Visited(z, flat.mean(axis=0), directions * np.sqrt(scale), 0.0)
     if "log_q" in fit.answer:
-        mass = logsumexp(fit.answer["log_p"] - fit.answer["log_q"]) - np.log(len(flat))
+        mass = logsumexp(fit.answer["log_p"] - fit.answer["log_q"]) - np.log(fit.answer["log_q"].size)
     else:
         lp = evidence.records.get("lp")
         rows = slice(None)
         if lp is None or "gradient_noise" in evidence.records:  # no densities, or those of minibatches
             rows = np.linspace(0, len(flat) - 1, min(len(flat), 512)).astype(int)
             lp, _ = search.evaluator(fit.target)(flat[rows])
+        else:
+            lp = lp[:, ::every]
         mass = _log_mass(bare.white(flat)[rows], np.ravel(lp)) + 0.5 * np.log(scale).sum()
     return bare._replace(log_mass=float(mass)) if np.isfinite(mass) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible, Inference, Sampler
 from probgen.data import whole_numbers
+from probgen.data.large import blocks
 from probgen.evaluate.rare.result import Estimate
 from probgen.fitted import Fitted, LogProb
 from probgen.model import Model
@@ -71,12 +73,18 @@ class Fit(Fitted):
     def draws(self) -> dict[str, np.ndarray]:
         """Latent and deterministic sites: arrays (chain, draw, *event).
 
+        Of a run on disk with more draws than memory should hold, they are in a scratch file beside it, and read from there.
         Finite unknowns that were summed out are drawn from their exact conditional given each draw of the others and the data.
         """
         if self.z.shape[1] == 0:
             raise ValueError(f"There are no draws: the run stopped in its warm-up, at step {self.num_steps}.")
         target: Any = self.target
-        return target.drawn(self.z, self.seed) if isinstance(target, Continuous) else target.constrain(self.z)
+        if not isinstance(target, Continuous):
+            return target.constrain(np.asarray(self.z))
+        if target.summed:
+            return target.drawn(np.asarray(self.z), self.seed)
+        width = sum(math.prod(s.shape) for s in target.sites if s.kind in ("latent", "deterministic"))
+        return blocks.sites(lambda z: target.drawn(z, self.seed), self.z, width, self.directory)
 
     @functools.cached_property
     def tree(self) -> Any:
@@ -156,7 +164,7 @@ class Fit(Fitted):
         rng = np.random.default_rng(self.seed + 2 if seed is None else whole_numbers.seed(seed))
         chains, draws = self.z.shape[:2]
         pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)
-        chosen = {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
+        chosen = {k: v[pick // draws, pick % draws][None] for k, v in self.draws.items()}
         if not self.target.named("observed"):  # an energy: its draws are the data
             return {k: v[0] for k, v in chosen.items()}
         drawn = self.target.predict(chosen, self.target.data, int(rng.integers(2**31)))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.algorithm import Learner
+from probgen.data.large import blocks
 from probgen.diagnostics.chains import r_hat
 from probgen.diagnostics.verdict import Finding, Verdict, grade, unjudged
 from probgen.fitted import Fitted
@@ -105,7 +106,7 @@ def _of_chains(fit: Fitted) -> Iterator[Finding]:
     if fit.z.shape[1] == 0:
         yield Finding("draws", "fail", 0, 1, "there are no draws: the run stopped in its warm-up", "go on with it")
         return
-    if bad := int((~np.isfinite(fit.z)).sum()) if fit.z.dtype.kind == "f" else 0:
+    if bad := blocks.not_finite(fit.z)[0] if fit.z.dtype.kind == "f" else 0:
         yield Finding(
             "finite",
             "fail",

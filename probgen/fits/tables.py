@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from probgen.data import slashes
+from probgen.data.large import scratch
+from probgen.data.large.stored import numbers_at_once
 from probgen.diagnostics import convention
 from probgen.diagnostics.evidence import unwrapped
 from probgen.fitted import Fitted
 
 MOST = 1000  # scalars of one site up to which it is in the table unasked
+MANY = 2**24  # numbers beyond which a table is made of a few rows at a time
+# Settings under which rows of a table know nothing of each other:
+ROW_BY_ROW = {"group", "var_names", "kind", "ci_kind", "ci_prob", "round_to", "fmt"}
 UNDEFINED = "-"  # shown where a diagnostic is not defined: of a constant, or of a single draw
 
 
@@ -40,12 +45,54 @@ def summary(fit: Fitted, **keywords: Any) -> Any:
     if fit.z.shape[:2] == (1, 1):  # a point: its value, and no diagnostics
         keywords = {"kind": "stats"} | keywords
     with quiet():
-        table = of(tree, **keywords)
+        table = _table(of, tree, keywords)
         if not hasattr(table, "columns"):  # fmt="xarray"
             return table
-        table = _with_intervals(table, tree, keywords)
     table = table.rename(index=lambda row: _own_row(row, names)) if names else table
     return _table_class()(table).told(left)
+
+
+def _table(of: Any, tree: Any, keywords: dict[str, Any]) -> Any:
+    """ArviZ's table; of draws that are too many for its copies of them, a few rows at a time."""
+    group, narrow = keywords.get("group", "posterior"), keywords.get("fmt", "wide") == "wide"
+    names = list(tree[group].data_vars)
+    if not narrow or sum(tree[group][name].size for name in names) <= MANY or keywords.keys() - ROW_BY_ROW:
+        table = of(tree, **keywords)
+        return _with_intervals(table, tree, keywords) if hasattr(table, "columns") else table
+    import pandas as pd
+    import xarray as xr
+
+    chosen, parts = keywords.pop("var_names", None), []
+    for name in _chosen(names, chosen):
+        for piece in _rows(tree[group].to_dataset()[[name]]):
+            part = xr.DataTree.from_dict({group: piece})
+            parts.append(_with_intervals(of(part, **keywords), part, keywords))
+        scratch.release(tree[group][name].values)
+    return pd.concat(parts)
+
+
+def _chosen(names: list[Any], asked: Any) -> list[Any]:
+    """The variables that are asked for, in the order of ArviZ's tables."""
+    if asked is None:
+        return names
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    if all(word.startswith("~") for word in asked):
+        return [name for name in names if f"~{name}" not in asked]
+    if unknown := [word for word in asked if word not in names]:
+        raise KeyError(f"{unknown[0]!r} is no variable of the fit; known: {', '.join(map(str, names))}")
+    return asked
+
+
+def _rows(one: Any) -> Iterator[Any]:
+    """A dataset of one variable in pieces along the first of its axes."""
+    (value,) = one.data_vars.values()
+    if len(value.dims) < 3:
+        yield one
+        return
+    axis, size = value.dims[2], value.sizes[value.dims[2]]
+    step = numbers_at_once(value.size // max(1, size))
+    for start in range(0, size, step):
+        yield one.isel({axis: slice(start, start + step)})
 
 
 def _asked(keywords: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from probgen import engine, watch
 from probgen.algorithm import Learner
+from probgen.data.large.stored import Stored, numbers_at_once
 from probgen.fits import seal
 from probgen.fits.fit import Fit
 from probgen.loggers.telling import Telling, going_on
@@ -65,10 +66,10 @@ def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any]
         state, note = store.arrays("state.safetensors")
         if writes:
             store.forget_after(note["step"])
-        records, at = store.draws(note["step"])
+        records, at = store.records(note["step"])
         if at != note["step"]:
             raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
-        run.records = [records] if records else []
+        run.hold(records)
         run.step, run.seconds, run.state = at, note["seconds"], state
     elif writes:
         store.forget_after(0)
@@ -92,7 +93,7 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     with contextlib.suppress(CorruptRun):
         run.state, note = store.arrays("state.safetensors")
         step, run.seconds = note["step"], note["seconds"]
-    records, run.step = store.draws(step)
+    records, run.step = store.records(step)
     run.records = [records] if records else []
     if not run.records:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
@@ -116,6 +117,15 @@ def _answer(run: Run) -> Mapping[str, np.ndarray]:
         return executor.answer()
 
 
+def parts(records: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Records of all steps in pieces that are held at once: where each begins, and (chain, step, ...)."""
+    steps = next(iter(records.values())).shape[1]
+    wide = [v for v in records.values() if isinstance(v, Stored)]
+    size = min([steps, *(numbers_at_once(v.size // v.shape[1]) for v in wide)])
+    for start in range(0, steps, size):
+        yield start, {k: np.asarray(v[:, start : start + size]) for k, v in records.items()}
+
+
 def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     """Write a Fit as a run's directory; see `Fit.save`."""
     store = Store(out)
@@ -123,7 +133,8 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     store.check_free(overwrite)
     with store.writing():
         store.create(record, arrays_of(fit.target), overwrite)
-        store.append(0, fit.records)
+        for start, records in parts(fit.records):
+            store.append(start, records)
         store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
         for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
             if arrays:

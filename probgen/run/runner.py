@@ -12,6 +12,7 @@ import numpy as np
 
 from probgen import engine, runtime, watch
 from probgen.algorithm import Incompatible, Inference, Learner, Sampler
+from probgen.data.large import stored
 from probgen.fits import seal
 from probgen.fits.bridge import BridgeFit
 from probgen.fits.completed import CompletedFit
@@ -49,6 +50,8 @@ class Run:
         self.model, self.target, self.algorithm, self.seed = model, target, algorithm, seed
         self.precision, self.store = precision, store
         self.records: list[Mapping[str, np.ndarray]] = []
+        self.whole: dict[str, np.ndarray] = {}  # of chains, whose number of steps is known: room for all of them
+        self.wide: dict[str, np.ndarray] = {}  # what stays on disk, without steps
         self.step, self.seconds = 0, 0.0
         self.state: Mapping[str, np.ndarray] | None = None
         self.starts: Mapping[str, np.ndarray] = {}
@@ -82,10 +85,38 @@ class Run:
         if "converged" in records and records["converged"].any():
             stop = int(np.argmax(records["converged"].all(0))) + 1
             records = {k: v[:, :stop] for k, v in records.items()}
-        self.records.append(records)
         if self.store:
             self.store.append(self.step, records)
+        self.records.append(self._held(records))
         self.step += next(iter(records.values())).shape[1]
+
+    def hold(self, records: Mapping[str, Any]) -> None:
+        """Begin with the records of steps that are done."""
+        self.records = [self._held(records)] if records else []
+
+    def _held(self, records: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """Records from the run's step on as they are held in memory: of a run on disk, not what would be too much of it."""
+        if not isinstance(self.algorithm, Sampler):
+            return records
+        kept, total = {}, self.algorithm.total_steps
+        for key, value in records.items():
+            count = value.shape[1]
+            if self.store and value.ndim > 2 and value.nbytes // max(1, count) * total > stored.IN_MEMORY:
+                self.wide[key] = np.empty((value.shape[0], 0, *value.shape[2:]), value.dtype)
+                continue
+            if key not in self.whole:
+                self.whole[key] = np.empty((value.shape[0], total, *value.shape[2:]), value.dtype)
+            self.whole[key][:, self.step : self.step + count] = value
+            kept[key] = self.whole[key][:, self.step : self.step + count]
+        return kept
+
+    def _joined(self) -> dict[str, Any]:
+        if self.whole or self.wide:
+            on_disk = self.store.wide(self.step, self.wide) if self.store and self.wide else {}
+            return {**on_disk, **{k: v[:, : self.step] for k, v in self.whole.items()}}
+        if len(self.records) == 1:
+            return dict(self.records[0])
+        return {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
 
     def find_starts(self, executor: Any) -> None:
         """Keep where the starting paths of adapting samplers ended."""
@@ -96,7 +127,6 @@ class Run:
 
     def result(self, answer: Mapping[str, np.ndarray]) -> Fit:
         """The Fit of what is there."""
-        joined = {k: np.concatenate([r[k] for r in self.records], axis=1) for k in self.records[0]}
         kinds = {
             Diffused: DiffusionFit,
             Bounded: LatentFit,
@@ -110,7 +140,7 @@ class Run:
         kind = next(fit for offered, fit in kinds.items() if isinstance(self.target, offered))
         return kind(
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
-            records=joined, answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
+            records=self._joined(), answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
             directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts), runner=RUNNER,
         )  # fmt: skip
 

@@ -27,6 +27,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from probgen.data.large import stored
+from probgen.data.large.stored import Segment, Stored
 from probgen.run import lock
 
 # What a start leaves before run.json:
@@ -132,11 +134,17 @@ class Store:
 
     def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays of one file and its note; CorruptRun if it cannot be read."""
+        with self._reading(name) as content:
+            note = (content.metadata() or {}).get("note", "{}")
+            return {key: content.get_tensor(key) for key in content.keys()}, json.loads(note)  # noqa: SIM118
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[Any]:
+        """One file of arrays, open; CorruptRun if it cannot be read."""
         file = self.path / name
         try:
             with safe_open(str(file), framework="numpy") as content:
-                note = (content.metadata() or {}).get("note", "{}")
-                return {key: content.get_tensor(key) for key in content.keys()}, json.loads(note)  # noqa: SIM118
+                yield content
         except (SafetensorError, ValueError, OSError) as error:
             raise CorruptRun(
                 f"{file} cannot be read ({error}).\nThe draws in {self.path / 'draws'} are kept; pg.load reads them."
@@ -166,6 +174,35 @@ class Store:
                 at = stop
         joined = {k: np.concatenate([p[k] for p in parts], axis=1) for k in parts[0]} if parts else {}
         return joined, at
+
+    def records(self, upto: int | None = None) -> tuple[dict[str, Any], int]:
+        """The same as `draws`; where they are too many to hold, what has more than one number a step stays on disk."""
+        segments = self._segments(upto)
+        if sum(segment.stamp[1] for segment in segments) <= stored.IN_MEMORY:
+            return self.draws(upto)
+        joined: dict[str, Any] = {}
+        parts: list[dict[str, np.ndarray]] = []
+        for segment in segments:
+            name = f"draws/{segment.path.name}"
+            with self._reading(name) as content:
+                keys = content.keys()
+                parts.append({k: content.get_tensor(k) for k in keys if len(content.get_slice(k).get_shape()) <= 2})
+                wide = [k for k in keys if k not in parts[-1]]
+                joined |= {k: self._wide(segments, k, content.get_slice(k)[:, :0]) for k in wide if k not in joined}
+        joined |= {k: np.concatenate([p[k] for p in parts], axis=1) for k in parts[0]}
+        return joined, segments[-1].stop
+
+    def wide(self, upto: int, like: Mapping[str, np.ndarray]) -> dict[str, Stored]:
+        """Records of more than one number a step, on disk; like: some of them, (chain, 0, *event)."""
+        segments = self._segments(upto)
+        return {k: self._wide(segments, k, v) for k, v in like.items()}
+
+    def _wide(self, segments: tuple[Segment, ...], key: str, like: np.ndarray) -> Stored:
+        return Stored(segments, key, 0, segments[-1].stop, like.shape[0], like.shape[2:], like.dtype)
+
+    def _segments(self, upto: int | None) -> tuple[Segment, ...]:
+        steps = [(self.path / name, start, stop) for start, stop, name in self.steps() if upto is None or stop <= upto]
+        return tuple(Segment(path, start, stop, stored.stamp(path)) for path, start, stop in steps)
 
     def forget_after(self, step: int) -> None:
         """Remove segments past a step, which no state counts."""
