@@ -2,7 +2,9 @@
 
 import mmap
 import shutil
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from conftest import python
 
 import probgen as pg
 from probgen import engine
@@ -18,7 +21,7 @@ from probgen.algorithm import Sampler
 from probgen.data.large import stored
 from probgen.data.large.stored import Gone, Stored
 from probgen.fits import tables
-from probgen.run.store import Store
+from probgen.run.store import SHARE, Checkpoints, Store
 from probgen.target import Continuous
 
 
@@ -183,3 +186,75 @@ def test_draws_of_another_run_in_the_same_place_are_never_given(run):
     shutil.rmtree(kept.directory)
     with pytest.raises(Gone):
         _ = other.z[0]
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.2, 1.0, 7.0])
+def test_states_are_written_so_seldom_that_it_takes_three_percent(cost):
+    """By a clock of its own: chunks of half a second, and a state that takes so long to write."""
+    now, spent, written = [0.0], [0.0], []
+
+    class Slow:
+        def commit(self, state, note):
+            now[0] += cost
+            spent[0] += cost
+            written.append(note["step"])
+
+    checkpoints = Checkpoints(Slow(), clock=lambda: now[0])
+    for step in range(1, 5001):
+        now[0] += 0.5
+        checkpoints.offer({}, {"step": step})
+    assert written[0] == 1
+    assert spent[0] - 2 * cost <= SHARE * now[0]
+    assert (
+        spent[0] >= min(0.9 * SHARE, cost / (0.5 + cost)) * (now[0] - 35 * cost) * 0.9
+    )  # and no more seldom than that
+    checkpoints.write()
+    assert written[-1] == 5000
+    checkpoints.write()
+    assert written.count(5000) == 1
+
+
+# ---- a process with little memory ------------------------------------------------------------------------------------------
+
+
+def wide():
+    numpyro.sample("a", dist.Normal().expand([200]).to_event(1))
+
+
+LITTLE = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import probgen as pg
+from test_growth import Draws, wide
+
+settings = {"num_chains": 4, "num_warmup": 0}
+few = pg.fit(wide, {}, Draws(num_samples=500, **settings), progress=False)
+few.diagnose(), few.summary()
+held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (held * 1024 + 3 * 2**28, resource.RLIM_INFINITY))
+fit = pg.fit(wide, {}, Draws(num_samples=int(sys.argv[3]), **settings), out=sys.argv[2], progress=False)
+verdict = fit.diagnose()
+table = fit.summary()
+mean = fit.tree["posterior"]["a"].mean(("chain", "draw"))
+assert abs(mean).max() < 0.02, mean
+assert len(table) == 200
+print(fit.z.nbytes, verdict.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
+def test_a_run_of_more_draws_than_memory_is_judged(tmp_path):
+    """1.6 GB of draws, where a process may have .75 GB beside what it had before: fitted, judged, in a table, in a tree.
+
+    The means of 200 unknowns of 1,000,000 independent draws are within 20 of their standard errors.
+    """
+    found = python("-c", LITTLE, str(Path(__file__).parent), str(tmp_path / "run"), "250000")
+    assert found.returncode == 0, found.stderr[-2000:]
+    size, status, _ = found.stdout.split()
+    assert int(size) == 4 * 250_000 * 200 * 8
+    assert status == "pass"

@@ -32,7 +32,7 @@ from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
 from probgen.programs.pinned import pins
 from probgen.run import starts, verdicts
-from probgen.run.store import Store
+from probgen.run.store import Checkpoints, Store
 from probgen.target import Bounded, Diffused, Generative, Implicit, Target
 from probgen.versions import versions
 
@@ -194,6 +194,7 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
         else:
             executor.restore(run.state)
         run.telling.begin(run, facts(run))
+        checkpoints = Checkpoints(run.store) if run.store else None
         try:
             tick = time.perf_counter()
             for records in _chunks(run, executor, progress):
@@ -202,10 +203,12 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
                 run.seconds = time.perf_counter() - begun
                 if run.store or run.team:
                     run.state = executor.state()
-                if run.store and run.state is not None:
-                    run.store.commit(run.state, {"step": run.step, "seconds": run.seconds})
+                if checkpoints and run.state is not None:
+                    checkpoints.offer(run.state, {"step": run.step, "seconds": run.seconds})
                 run.telling.log(run, took)
                 tick = time.perf_counter()
+            if checkpoints:
+                checkpoints.write()
             answer: dict[str, np.ndarray] = {}
             if isinstance(run.algorithm, Learner):
                 answer = executor.answer()

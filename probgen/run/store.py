@@ -19,7 +19,8 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from probgen.run import lock
 
 # What a start leaves before run.json:
 BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}
+
+
+SHARE = 0.03  # of a run's time that writing its states may take
 
 
 class CorruptRun(ValueError):
@@ -209,6 +213,33 @@ class Store:
         for file in (self.path / "draws").iterdir():
             if file.name.endswith(".part") or int(file.name.split("-")[1]) > step:
                 file.unlink()
+
+
+class Checkpoints:
+    """Commits states of a run so seldom that this takes at most `SHARE` of its time: the first one, and the last by `write`.
+
+    A kill loses the steps since the last one that was written; they are made again, bit for bit the same.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.perf_counter):
+        self.store, self.clock = store, clock
+        self._pending: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None
+        self._due = -np.inf
+
+    def offer(self, state: Mapping[str, np.ndarray], note: Mapping[str, Any]) -> None:
+        """The state after the steps appended so far: written now, or left to the next."""
+        self._pending = state, note
+        if self.clock() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the state that was offered last, where it is not on disk."""
+        if self._pending is None:
+            return
+        begun = self.clock()
+        self.store.commit(*self._pending)
+        self._pending, now = None, self.clock()
+        self._due = now + (now - begun) * (1 / SHARE - 1)
 
 
 def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from probgen.data.large import scratch
 from probgen.data.large.stored import Stored, numbers_at_once
 
-FEWER = 2**25  # numbers of draws beyond which what needs no more of them looks at every second, third, ... one
+FEWER = 2**23  # numbers of draws beyond which what needs no more of them looks at every second, third, ... one
 
 
 def sites(
