@@ -15,12 +15,12 @@ from scipy.stats import norm
 import probgen as pg
 from probgen.algorithm import Incompatible
 from probgen.inference.adversarial import _augment, _weights
+from probgen.inference.adversarial._distance import Words, sliced
 from probgen.inference.adversarial._game import Play
 from probgen.inference.adversarial.gan import GAN
-from probgen.inference.adversarial.mmd import _squares, mmd_squared
+from probgen.inference.adversarial.mmd import mmd_squared, squares
 from probgen.inference.adversarial.r3gan import R3GAN
 from probgen.inference.adversarial.sinkhorn import divergence
-from probgen.inference.adversarial.sliced_wasserstein import sliced
 from probgen.inference.adversarial.wgan import WGAN
 from probgen.inference.adversarial.wgan_gp import WGANGP
 from probgen.model import Model
@@ -28,6 +28,7 @@ from probgen.nets.vae import linear, standard
 from probgen.run import asked
 
 KEY = jax.random.key(0)
+WORDS = Words(KEY)
 GRID = norm.ppf((np.arange(20_000) + 0.5) / 20_000)  # a standard normal's quantiles: means over them are quadrature
 
 
@@ -197,10 +198,14 @@ def test_augmentation_is_the_same_for_rows_and_draws_and_differentiable():
 # ---- distances of samples
 
 
+def _mmd(x, y, width):
+    return mmd_squared(WORDS, *(squares(WORDS, a, b) for a, b in ((x, x), (x, y), (y, y))), [width])
+
+
 def test_mmd_is_unbiased_and_matches_its_closed_form():
     rng, width, shift, count = np.random.default_rng(0), 0.8, 0.7, 40
     found = []
-    estimate = jax.jit(lambda x, y: mmd_squared(_squares(x, x), _squares(x, y), _squares(y, y), [width]))
+    estimate = jax.jit(lambda x, y: _mmd(x, y, width))
     for _ in range(400):
         x, y = rng.normal(size=(count, 1)), shift + rng.normal(size=(count, 1))
         found.append(float(estimate(jnp.asarray(x), jnp.asarray(y))))
@@ -213,17 +218,17 @@ def test_transport_of_a_shift():
     x = jnp.asarray(np.random.default_rng(1).normal(size=(200, 3)))
     shift = jnp.array([1.0, -2.0, 0.5])
     square = float((shift**2).sum())
-    assert float(divergence(x, x + shift, 0.01)) == pytest.approx(square, rel=0.02)
-    assert float(sliced(KEY, x, x + shift, 20_000)) == pytest.approx(square, rel=0.03)
-    assert float(divergence(x, x, 0.01)) == pytest.approx(0.0, abs=1e-4)
+    assert float(divergence(WORDS, x, x + shift, 0.01)) == pytest.approx(square, rel=0.02)
+    assert float(sliced(WORDS, x, x + shift, 20_000)) == pytest.approx(square, rel=0.03)
+    assert float(divergence(WORDS, x, x, 0.01)) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_sinkhorn_is_transport_on_a_line_and_has_its_gradient():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(100, 1)), 0.3 + 2 * rng.normal(size=(100, 1))
     exact = ((np.sort(x, 0) - np.sort(y, 0)) ** 2).mean()
-    assert float(divergence(jnp.asarray(x), jnp.asarray(y), 0.01)) == pytest.approx(exact, rel=0.002)
-    slope = jax.grad(lambda y: divergence(jnp.asarray(x), y, 0.01))(jnp.asarray(y))
+    assert float(divergence(WORDS, jnp.asarray(x), jnp.asarray(y), 0.01)) == pytest.approx(exact, rel=0.002)
+    slope = jax.grad(lambda y: divergence(WORDS, jnp.asarray(x), y, 0.01))(jnp.asarray(y))
     order, pairs = np.argsort(y[:, 0]), np.sort(x[:, 0])
     expected = np.empty(100)
     expected[order] = 2 * (np.sort(y[:, 0]) - pairs) / 100

@@ -12,7 +12,7 @@ from conftest import needs_pyro
 from numpyro import handlers
 
 import probgen as pg
-from probgen import runtime
+from probgen import catalog, runtime
 from probgen.algorithm import Incompatible
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -211,18 +211,12 @@ def test_a_mean_far_from_zero_costs_kernels_no_digits(inference):
 
 
 def _loss(inference, x, y):
-    from probgen.inference.adversarial import mmd, sinkhorn, sliced_wasserstein
-    from probgen.inference.adversarial._draws import centred
+    from probgen.inference.adversarial._distance import Words
 
+    settings = {"sliced_wasserstein": {"num_lines": 32}, "mmd": {"scales": (1.0,)}}.get(inference, {})
     with runtime.jax_scope("float32"):
         x, y = jnp.asarray(x, "float32"), jnp.asarray(y, "float32")
-        if inference == "sinkhorn":
-            return float(sinkhorn.divergence(x, y, 0.05))
-        if inference == "sliced_wasserstein":
-            return float(sliced_wasserstein.sliced(jax.random.key(0), x, y, 32))
-        x, y = centred(x, y)
-        squares = mmd._squares
-        return float(mmd.mmd_squared(squares(x, x), squares(x, y), squares(y, y), [1.0]))
+        return float(catalog.inference(inference, settings).distance(Words(jax.random.key(0)), x, y))
 
 
 def test_kernels_compare_pairs_of_rows():

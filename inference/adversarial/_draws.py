@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Learner, positive
+from probgen.inference.adversarial._distance import LINES, SHOWN, Words, sliced
 from probgen.target import Generative
 
 HELD = 2000  # rows that are held out, at most
-SHOWN = 512  # of them at a look
-LINES = 64  # directions of a look
 
 
 class State(NamedTuple):
@@ -245,6 +244,35 @@ class FromDraws(Learner[Generative]):
         return self.learning_rate * left[self.decay]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByDistance(FromDraws):
+    """Settings of learners without a critic: Adam on a distance of draws from rows."""
+
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def on(self, engine: str) -> Any:
+        if engine == "numpyro":
+            return self
+        from probgen.inference.adversarial._torch._draws import Kernel
+
+        return Kernel(self)
+
+    def loss_of_draws(self, key: Any, target: Any, rival: Any, parameters: Any, batch: Any) -> Any:
+        import jax
+
+        from probgen.engine.numpyro.targets.draws import of_rows
+
+        x, y = flat(target, batch), flat(target, of_rows(target, key, parameters, batch))
+        return self.distance(Words(jax.random.fold_in(key, 1)), x, y)
+
+    def distance(self, words: Any, x: Any, y: Any) -> Any:
+        """That of draws y from as many rows x, (row, number), smooth in y: ()."""
+        raise NotImplementedError
+
+
 def _bits(target: Any) -> tuple[str, ...]:
     """A note on pictures that are black and white alone, which draws will be as well."""
     pictures = {
@@ -285,25 +313,6 @@ def flat(target: Any, points: Any) -> Any:
     return jnp.concatenate([points[v.name].reshape(len(points[v.name]), -1) for v in target.visible], 1)
 
 
-def centred(x: Any, y: Any) -> tuple[Any, Any]:
-    """Points less the mean of x: squared distances by products would lose their digits to a mean that is far from 0."""
-    import jax
-
-    mean = jax.lax.stop_gradient(x.mean(0))
-    return x - mean, y - mean
-
-
-def sliced(key: Any, x: Any, y: Any, num_lines: int) -> Any:
-    """The squared sliced Wasserstein-2 distance of as many points x as y, (row, coordinate), by random lines: ()."""
-    import jax
-    import jax.numpy as jnp
-
-    lines = jax.random.normal(key, (x.shape[1], num_lines), x.dtype)
-    lines = lines / jnp.linalg.norm(lines, axis=0)
-    gap = jnp.sort(x @ lines, 0) - jnp.sort(y.astype(x.dtype) @ lines, 0)
-    return x.shape[1] * jnp.mean(gap**2)
-
-
 def _distance(key: Any, target: Any, parameters: Any, rows: Any) -> Any:
     """The sliced Wasserstein-2 distance of as many draws from rows, by random directions."""
     import jax
@@ -312,4 +321,4 @@ def _distance(key: Any, target: Any, parameters: Any, rows: Any) -> Any:
     from probgen.engine.numpyro.targets.draws import of_rows
 
     real, drawn = flat(target, rows), flat(target, of_rows(target, key, parameters, rows))
-    return jnp.sqrt(sliced(jax.random.fold_in(key, 1), real, drawn, LINES)).astype("float32")
+    return jnp.sqrt(sliced(Words(jax.random.fold_in(key, 1)), real, drawn, LINES)).astype("float32")

@@ -11,18 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from probgen.inference.adversarial._draws import FromDraws, centred, flat
+from probgen.inference.adversarial._distance import centred
+from probgen.inference.adversarial._draws import ByDistance
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMD(FromDraws):
+class MMD(ByDistance):
     """Kernel learning by Adam.
 
     scales: widths of the kernels, in median distances between rows.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
     scales: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
 
     def __post_init__(self) -> None:
@@ -38,41 +37,32 @@ class MMD(FromDraws):
             )
         return super().prepare(target)
 
-    def loss_of_draws(self, key: Any, target: Any, rival: Any, parameters: Any, batch: Any) -> Any:
-        import jax.numpy as jnp
-
-        from probgen.engine.numpyro.targets.draws import of_rows
-
-        x, y = centred(flat(target, batch), flat(target, of_rows(target, key, parameters, batch)))
-        between = _squares(x, x)
-        median = jnp.sqrt(_median(between))
-        return mmd_squared(between, _squares(x, y), _squares(y, y), [s * median for s in self.scales])
+    def distance(self, words: Any, x: Any, y: Any) -> Any:
+        x, y = centred(x, y)
+        between = squares(words, x, x)
+        median = _median(words, between) ** 0.5
+        widths = [s * median for s in self.scales]
+        return mmd_squared(words, between, squares(words, x, y), squares(words, y, y), widths)
 
 
-def _median(squares: Any) -> Any:
+def _median(words: Any, between: Any) -> Any:
     """Of squared distances between different points: ()."""
-    import jax.numpy as jnp
-
-    count = len(squares)
-    ranked = jnp.sort(squares.ravel())  # the first `count` are of points with themselves
-    return jnp.maximum(ranked[count + (count * count - count) // 2], 1e-12)
+    count = len(between)
+    ranked = words.sort(between.reshape(-1))  # the first `count` are of points with themselves
+    return words.clip(ranked[count + (count * count - count) // 2], 1e-12)
 
 
-def _squares(x: Any, y: Any) -> Any:
+def squares(words: Any, x: Any, y: Any) -> Any:
     """Squared distances: (x, y)."""
-    import jax.numpy as jnp
-
-    found = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    return jnp.maximum(found, 0.0)
+    return words.clip((x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T, 0.0)
 
 
-def mmd_squared(xx: Any, xy: Any, yy: Any, widths: Any) -> Any:
+def mmd_squared(words: Any, xx: Any, xy: Any, yy: Any, widths: Any) -> Any:
     """The unbiased estimate, by squared distances (row, row), the mean over kernels of these widths: ()."""
-    import jax.numpy as jnp
 
-    def mean(squares: Any, width: Any, apart: bool) -> Any:
-        k, count = jnp.exp(-squares / (2 * width**2)), len(squares)
-        return (k.sum() - jnp.trace(k)) / (count * (count - 1)) if apart else k.mean()
+    def mean(between: Any, width: Any, apart: bool) -> Any:
+        k, count = words.exp(-between / (2 * width**2)), len(between)
+        return (k.sum() - words.trace(k)) / (count * (count - 1)) if apart else k.mean()
 
     terms = [mean(xx, s, True) - 2 * mean(xy, s, False) + mean(yy, s, True) for s in widths]
     return sum(terms) / len(terms)

@@ -11,29 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from probgen.algorithm import positive
-from probgen.inference.adversarial._draws import FromDraws, flat, sliced
+from probgen.inference.adversarial._distance import sliced
+from probgen.inference.adversarial._draws import ByDistance
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlicedWasserstein(FromDraws):
+class SlicedWasserstein(ByDistance):
     """Transport along random lines, by Adam.
 
     num_lines: directions u, drawn anew at every step.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
     num_lines: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "num_lines")
 
-    def loss_of_draws(self, key: Any, target: Any, rival: Any, parameters: Any, batch: Any) -> Any:
-        import jax
-
-        from probgen.engine.numpyro.targets.draws import of_rows
-
-        k_draw, k_lines = jax.random.split(key)
-        x, y = flat(target, batch), flat(target, of_rows(target, k_draw, parameters, batch))
-        return sliced(k_lines, x, y, self.num_lines)
+    def distance(self, words: Any, x: Any, y: Any) -> Any:
+        return sliced(words, x, y, self.num_lines)

@@ -2,8 +2,9 @@
 
     z ~ N(0, I),   x = f(z)
 
-No density: x lies on the image of f. Learned from draws alone, against a critic ("gan", "wgan", "wgan_gp", "r3gan"). Shapes, of a
-batch: x: (row, dim), z: (row, num_latents). Goodfellow et al. 2014 (arXiv:1406.2661).
+No density: x lies on the image of f. Learned from draws alone, against a critic ("gan", "wgan", "wgan_gp", "r3gan") or by a
+distance of samples ("mmd", "sliced_wasserstein", "sinkhorn"). Shapes, of a batch: x: (row, dim), z: (row, num_latents). Goodfellow
+et al. 2014 (arXiv:1406.2661).
 """
 
 import pyro

@@ -248,6 +248,10 @@ class PyroRows(Generative):
         """
         return draws.of_rows(self, rows, given or {})
 
+    def learned_by_draws(self) -> PyroRows:
+        """The same for a learner that has no critic and sees draws alone."""
+        return copy.copy(self)
+
     def judged_by(self, critic: Callable[..., Any] | None, pack: int = 1) -> PyroRows:
         """The target with a critic, by default one made for the shape of its rows; see `critics.judged_by`."""
         return critics.judged_by(self, critic, pack)
