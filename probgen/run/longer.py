@@ -71,6 +71,7 @@ def _longer(fit: Fit, num_samples: int | None, num_steps: int | None) -> Inferen
 def _at_its_end(fit: Fit, longer: Inference, store: Store | None) -> Run:
     run = Run(fit.model, fit.target, longer, fit.seed, fit.precision, store)
     run.records, run.step, run.seconds = [fit.records], fit.num_steps, fit.seconds
+    run.compiling = fit.compiling
     run.state, run.starts = fit.state, fit.starts
     return run
 
