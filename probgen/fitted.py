@@ -33,6 +33,7 @@ class Fitted:
     records: Mapping[str, np.ndarray]
     answer: Mapping[str, np.ndarray]
     seconds: float
+    compiling: float
     state: Mapping[str, np.ndarray]
     directory: Path | None
     complete: bool

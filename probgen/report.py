@@ -122,7 +122,7 @@ def _of_learned(fit: FittedParameters) -> Iterator[Section]:
     """Parameters as numbers and pictures, the loss, the gap between data and model."""
     table = fit.summary()
     cells = [
-        [str(name), str(row[0]), *(f"{x:.3g}" for x in row[1:])]
+        [str(name), *(x if isinstance(x, str) else f"{x:.3g}" for x in row)]
         for name, row in zip(table.index, table.to_numpy(object), strict=True)
     ]
     game = gallery.is_game(fit) or isinstance(fit, FittedDenoiser | FittedBridge)

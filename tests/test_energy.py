@@ -213,7 +213,12 @@ def test_a_learned_model_is_a_model_again(learned):
     assert learned.energy(v=every) == pytest.approx(-learned.log_prob(v=every).value - learned.log_z().value, abs=1e-3)
     assert learned.sample(50)["v"].shape == (50, 6)
     assert learned.diagnose()["rollbacks"].status == "pass"
-    assert set(learned.summary().index) == {"W", "b", "c"}
+    table = learned.summary()  # few parameters: a row for each entry
+    assert len(table) == 6 * 4 + 6 + 4
+    assert table.loc["W[5, 3]", "value"] == learned.parameters["W"][5, 3]
+    assert list(learned.summary(var_names="c").index) == ["c[0]", "c[1]", "c[2]", "c[3]"]
+    with pytest.raises(KeyError, match="Unknown parameter 'd'"):
+        learned.summary(var_names="d")
 
 
 def test_completion_has_the_conditional_distribution(learned):

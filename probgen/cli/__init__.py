@@ -2,7 +2,7 @@
 
 Each command is a dataclass: its fields are the flags, `run` does the work and returns the exit code. The flags of
 `probgen fit` are those of `Fit` and the settings of the algorithm that `--inference` names. Bad input is one message on
-stderr and exit code 2, Ctrl-C is 130, and `probgen diagnose` exits with the verdict's code.
+stderr and exit code 2, Ctrl-C is 130. `probgen diagnose` exits with the verdict's code, 0 to 2, so that there bad input is 64.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from probgen.cli.flags import _parse
 from probgen.cli.words import INTERRUPTED
 
 BAD_INPUT = 2
+NO_VERDICT = 64  # of `diagnose`, whose 2 is a verdict; EX_USAGE of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or bool(os.environ.get("PROBGEN_DEBUG"))
     words = [word for word in words if word != "--debug"]
+    bad = NO_VERDICT if words[:1] == ["diagnose"] else BAD_INPUT
     try:
         return _version() if words == ["--version"] else _parse(words).run()
     except (TypeError, ValueError, LookupError, OSError, ImportError) as error:
         if debug:
             raise
         print(f"probgen: {_message(error)}", file=sys.stderr)
-        return BAD_INPUT
+        return bad
+    except SystemExit as error:  # of the parser, which has said why
+        raise SystemExit(bad if error.code == BAD_INPUT else error.code) from None
     except KeyboardInterrupt:
         if debug:
             raise

@@ -330,7 +330,7 @@ def _picture(fit: Fitted, drawn: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Print the verdict on a run; the exit code is the verdict's."""
+    """Print the verdict on a run; the exit code is the verdict's: 0 pass, 1 warn, 2 fail; 64 where no verdict can be given."""
 
     run_: Folder
     """the run's directory"""

@@ -31,7 +31,7 @@ from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
 from probgen.diagnostics.samples import particles, textures
 from probgen.diagnostics.unvisited import modes
-from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict
+from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict, agreed
 from probgen.fitted import Fitted, FittedBridge, FittedDenoiser
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
@@ -50,12 +50,14 @@ UNSEEN = (
     "This learner's loss is no likelihood, and what the model draws was not compared with rows: pg.evaluate(fit), or "
     "`probgen evaluate RUN`, compares them."
 )
-LEARNER_CHECKS = (*learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, gradient, modes)
+LEARNER_CHECKS = (
+    *learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, *samples.OF_ENERGIES, gradient, modes,
+)  # fmt: skip
 
 
 def diagnose(fit: Fitted) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
-    found = _findings(fit)
+    found = agreed(_findings(fit))
     notes = (*fit.notes, UNSEEN) if _unseen(fit, found) else fit.notes
     return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), notes)
 
@@ -65,7 +67,9 @@ def _unseen(fit: Fitted, found: list[Finding]) -> bool:
     learner = fit.inference
     if not isinstance(learner, Learner) or not isinstance(fit.target, Generative) or _checks(fit) is not LEARNER_CHECKS:
         return False
-    return learner.loss_of in ("loss", "pseudo-likelihood") and not {"baseline", "new draws"} & {f.check for f in found}
+    return learner.loss_of in ("loss", "pseudo-likelihood") and not {"baseline", "new draws", "draws"} & {
+        f.check for f in found
+    }
 
 
 def _checks(fit: Fitted) -> tuple[Any, ...]:

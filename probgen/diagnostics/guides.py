@@ -12,9 +12,12 @@ import numpy as np
 from probgen.data.points import free
 from probgen.diagnostics.every import sites_of
 from probgen.diagnostics.evidence import Evidence
+from probgen.diagnostics.samples.gathered import is_energy
 from probgen.diagnostics.verdict import Finding, beside, grade
 from probgen.target import Conditional
 
+RICHER = "fit again by inference='nuts', or by a guide with more freedom, inference='full_rank' or 'flow': weights do not mend it"
+RESAMPLED = "fit.resample(1000) in place of fit.draws: it draws by the weights, which mends a guide that is so far off"
 EVEN = 0.95, 10.0  # effective share, and largest weight over the mean, of weights that are nearly equal
 USABLE = (
     0.8  # effective share from which a heavy tail is a warning: the squared distance chi^2 of p from q is then 0.25
@@ -30,7 +33,7 @@ def _k_hat(evidence: Evidence) -> Finding | None:
     if "log_q" not in evidence.fit.answer:
         return None
     value = np.nan if evidence.weights is None else evidence.weights.khat
-    remedy = "fit.resample() up to 0.7; above it a richer guide (full rank, flow), or inference='nuts'"
+    remedy = RICHER if not value <= 0.7 else RESAMPLED
     message = f"k-hat of the importance weights {beside(value, 0.5, '.2f')}; at most 0.5, unusable above 0.7"
     status = grade(value, 0.5, 0.7)
     if evidence.weights is not None and status != "pass":
@@ -144,6 +147,8 @@ def _learner_bias(evidence: Evidence) -> Finding | None:
     share, largest = (0.0, np.inf) if evidence.weights is None else _evenness(evidence.weights.weights)
     even = share >= EVEN[0] and largest <= EVEN[1]
     remedy = "a richer guide, or inference='nuts'"
+    if is_energy(evidence.fit.target):
+        remedy = "the findings on its draws say how much it matters here"
     if khat is None:
         return Finding("bias", "warn", None, None, text.rstrip("."), remedy)
     if even:

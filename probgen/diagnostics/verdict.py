@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 Status = Literal["pass", "warn", "fail"]
 SEVERITY: Mapping[str, int] = {"pass": 0, "warn": 1, "fail": 2}
+LENGTHS = re.compile(r"\b(num_steps|num_samples|num_warmup)=(\d+)\b")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,15 @@ def _line(finding: Finding) -> str:
     edge = f"border-left:.25em solid {COLOURS[finding.status]};padding:.1em .6em;margin:.25em 0"
     name = f"{badge(finding.status)} <b>{html.escape(finding.check)}</b>"
     return f"<div style='{edge}'>{name} {html.escape(finding.message)}{remedy}</div>"
+
+
+def agreed(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with one number of steps, and of draws, in all remedies of those that did not pass: the largest of each."""
+    text = " ".join(f.remedy for f in findings if f.status != "pass")
+    most: dict[str, int] = {}
+    for name, number in LENGTHS.findall(text):
+        most[name] = max(most.get(name, 0), int(number))
+    return [replace(f, remedy=LENGTHS.sub(lambda m: f"{m[1]}={most.get(m[1], m[2])}", f.remedy)) for f in findings]
 
 
 def grade(value: float, warn: float, fail: float) -> Status:

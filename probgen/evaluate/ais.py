@@ -166,7 +166,7 @@ def _path(model: Any, rows: Mapping[str, Any], seed: int, num: int) -> tuple[Any
             raise ValueError("log Z is of the whole model; this target has known parts. Condition on nothing.")
         if not target.structure.blocks:
             target = target.blocked()
-        target = _single(target)
+        target = single(target)
         picked = rng.permutation(count)[:ROWS]
         points = typical(jax.random.key(seed), target, {k: jnp.asarray(v[picked], "float32") for k, v in rows.items()})
         path = gibbs_path(target, {**points, **rows})
@@ -176,12 +176,12 @@ def _path(model: Any, rows: Mapping[str, Any], seed: int, num: int) -> tuple[Any
         few = rng.choice(count, min(count, ROWS), replace=False)
         points = [target.unconstrain({k: np.asarray(v)[i] for k, v in rows.items()}) for i in few]
         array = np.array(points, "float32") if points else None
-        path = hamiltonian_path(_single(target), array)
+        path = hamiltonian_path(single(target), array)
         return path, None if array is None else jnp.asarray(array[rng.choice(len(array), num, replace=len(few) < num)])
     raise TypeError(f"AIS needs an energy; this target offers {target.offers}.")
 
 
-def _single(target: Any) -> Any:
+def single(target: Any) -> Any:
     """The target in single precision."""
     arrays = {k: jnp.asarray(v, "float32") if v.dtype.kind == "f" else v for k, v in target.arrays.items()}
     return type(target)(_in_single(target.structure), arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,21 +21,39 @@ CHUNK = 2**12  # states at a time
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _log_sums(target: Any, rest: tuple, summed: tuple, count: int, start: Any) -> Any:
-    """log of the sum of exp f over `count` states from `start` on, and those sums one by one."""
+    """log of the sum of exp f over `count` states from `start` on, and those sums one by one; -inf beyond the last state."""
     indices = start + jnp.arange(count)
 
     def one(index: Any) -> Any:
         values = numbered_state(index, list(rest), jnp.result_type(float))
         return energy.collapsed(target.joint, values, list(summed)) if summed else target.joint(values)
 
-    terms = jax.vmap(one)(indices)
+    terms = jnp.where(indices < number_of(rest), jax.vmap(one)(indices), -jnp.inf)
     return jax.scipy.special.logsumexp(terms), terms
+
+
+def number_of(sites: Any) -> int:
+    """How many states the units of some sites have together."""
+    return math.prod(v.levels**v.size for v in sites)
+
+
+def log_sums(target: Any) -> tuple[np.ndarray, list[Any], list[Any]]:
+    """log of the sum of exp f over the sites that are summed, for every state of those that are enumerated; both kinds of sites.
+
+    Raises TooLarge where that is out of reach.
+    """
+    rest, summed = enumerated_sites(target)
+    total = number_of(rest)
+    size = min(CHUNK, total)
+    with runtime.jax_scope(target.precision):
+        parts = [_log_sums(target, tuple(rest), tuple(summed), size, start)[1] for start in range(0, total, size)]
+        return np.concatenate([np.asarray(part, float) for part in parts])[:total], rest, summed
 
 
 def log_z(target: Any) -> LogProb:
     """log Z of a conditional target by enumeration, in nats, exact; TooLarge where that is out of reach."""
     rest, summed = enumerated_sites(target)
-    total = int(np.prod([float(v.levels) ** v.size for v in rest]))
+    total = number_of(rest)
     size = min(CHUNK, total)
     with runtime.jax_scope(target.precision):
         sums = [float(_log_sums(target, tuple(rest), tuple(summed), size, start)[0]) for start in range(0, total, size)]

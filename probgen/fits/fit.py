@@ -26,7 +26,8 @@ class Fit(Fitted):
 
     records: what the kernel told at every step, warm-up included: arrays (chain, step, ...).
     answer: what a learner read off its final state: `z` (chain, draw, dim), `log_q` and `log_p` (chain, draw).
-    seconds: wall time of the run, compilation included, over all its sessions.
+    seconds: wall time of the run, compilation included, over all its sessions; compiling: those of them that went into compiling,
+        0 for runs of versions that did not count them.
     complete: whether all steps were done (or the learner converged).
     starts: where each chain's starting paths ended, `ends` (chain, path, dim), and their ELBOs, `elbos` (chain, path).
     runner: what starts other runs, and writes this one down.
@@ -45,6 +46,7 @@ class Fit(Fitted):
     complete: bool = True
     starts: Mapping[str, np.ndarray] = field(default_factory=dict)
     runner: Any = field(default=None, repr=False, compare=False)
+    compiling: float = 0.0
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,16 +52,15 @@ class LearnedFit(Fit, FittedParameters):
         """The parameters, as one draw of one chain: arrays (1, 1, *shape)."""
         return {k: v[None, None] for k, v in self.parameters.items()}
 
-    def summary(self, **keywords: Any) -> Any:
-        """A pandas table of the parameters: shape, mean, sd, smallest and largest value."""
-        import pandas as pd
+    def summary(self, var_names: str | Sequence[str] | None = None, **keywords: Any) -> Any:
+        """A pandas table of the parameters: a row for each entry with its value, where there are at most a hundred in all.
 
-        rows = {
-            k: {"shape": "x".join(map(str, v.shape)), "mean": v.mean(), "sd": v.std(), "min": v.min(), "max": v.max()}
-            for k, v in self.parameters.items()
-            if v.size
-        }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        Of more, a row for each array: shape, mean, sd, smallest and largest value. var_names: of which parameters alone; they have
+        a row for each entry. KeyError for a name that is none.
+        """
+        from probgen.fits.tables import parameters
+
+        return parameters(self.parameters, var_names)
 
     def condition(self, x: Any = None, /, **given: Any) -> Target:
         """The target of a new point, whose unknown sites any algorithm can draw: `pg.fit(fit.condition(v=part), ...)`.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from probgen.algorithm import closest
 from probgen.data import slashes
 from probgen.data.large import scratch
 from probgen.data.large.stored import numbers_at_once
@@ -21,6 +22,7 @@ MOST = 1000  # scalars of one site up to which it is in the table unasked
 MANY = 2**24  # numbers beyond which a table is made of a few rows at a time
 # Settings under which rows of a table know nothing of each other:
 ROW_BY_ROW = {"group", "var_names", "kind", "ci_kind", "ci_prob", "round_to", "fmt"}
+ENTRIES = 100  # of all learned parameters up to which each has a row
 UNDEFINED = "-"  # shown where a diagnostic is not defined: of a constant, or of a single draw
 
 
@@ -93,6 +95,25 @@ def _rows(one: Any) -> Iterator[Any]:
     step = numbers_at_once(value.size // max(1, size))
     for start in range(0, size, step):
         yield one.isel({axis: slice(start, start + step)})
+
+
+def parameters(values: Mapping[str, np.ndarray], var_names: str | Sequence[str] | None = None) -> Any:
+    """A table of learned parameters: a row an entry of those that are asked for, or of few in all; else a row an array."""
+    import pandas as pd
+
+    asked = list(values) if var_names is None else [var_names] if isinstance(var_names, str) else list(var_names)
+    if unknown := [name for name in asked if name not in values]:
+        raise KeyError(f"Unknown parameter {unknown[0]!r}.{closest(unknown[0], values)} Known: {', '.join(values)}.")
+    chosen = {k: np.asarray(values[k]) for k in asked if np.size(values[k])}
+    if var_names is not None or sum(v.size for v in chosen.values()) <= ENTRIES:
+        cells = [(k, index, v[index]) for k, v in chosen.items() for index in np.ndindex(v.shape)]
+        names = [f"{k}[{', '.join(map(str, index))}]" if index else k for k, index, _ in cells]
+        return pd.DataFrame({"value": [value for *_, value in cells]}, index=names)
+    rows = {
+        k: {"shape": "x".join(map(str, v.shape)), "mean": v.mean(), "sd": v.std(), "min": v.min(), "max": v.max()}
+        for k, v in chosen.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _asked(keywords: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,11 @@ class SharedChains:
         self.share = self.shares[team.index]
         self.own = make(self.share)
 
+    @property
+    def compiling(self) -> float:
+        """Seconds that went into this process's code."""
+        return getattr(self.own, "compiling", 0.0)
+
     def init(self, begin: Any = None) -> None:
         """A state for every chain."""
 

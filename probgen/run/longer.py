@@ -72,6 +72,7 @@ def _at_its_end(fit: Fit, longer: Inference, store: Store | None) -> Run:
     run = Run(fit.model, fit.target, longer, fit.seed, fit.precision, store)
     run.hold(fit.records)
     run.step, run.seconds = fit.num_steps, fit.seconds
+    run.compiling = fit.compiling
     run.state, run.starts = fit.state, fit.starts
     return run
 

@@ -71,6 +71,8 @@ def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any]
             raise CorruptRun(f"{store.path / 'draws'}: segments end at step {at}, the state is at step {note['step']}.")
         run.hold(records)
         run.step, run.seconds, run.state = at, note["seconds"], state
+        run.compiling = note.get("compiling", 0.0)
+        run.compiling = note.get("compiling", 0.0)
     elif writes:
         store.forget_after(0)
     return run
@@ -92,7 +94,7 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     step = None
     with contextlib.suppress(CorruptRun):
         run.state, note = store.arrays("state.safetensors")
-        step, run.seconds = note["step"], note["seconds"]
+        step, run.seconds, run.compiling = note["step"], note["seconds"], note.get("compiling", 0.0)
     records, run.step = store.records(step)
     run.records = [records] if records else []
     if not run.records:
@@ -135,7 +137,7 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
         store.create(record, arrays_of(fit.target), overwrite)
         for start, records in parts(fit.records):
             store.append(start, records)
-        store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds})
+        store.commit(fit.state, {"step": fit.num_steps, "seconds": fit.seconds, "compiling": fit.compiling})
         for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
             if arrays:
                 store.put(name, arrays)

@@ -52,7 +52,7 @@ class Run:
         self.records: list[Mapping[str, np.ndarray]] = []
         self.whole: dict[str, np.ndarray] = {}  # of chains, whose number of steps is known: room for all of them
         self.wide: dict[str, np.ndarray] = {}  # what stays on disk, without steps
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.compiling = 0, 0.0, 0.0
         self.state: Mapping[str, np.ndarray] | None = None
         self.starts: Mapping[str, np.ndarray] = {}
         self.begin_at: starts.Chains | None = None
@@ -68,6 +68,11 @@ class Run:
         """Whether all steps are done, or a learner has converged."""
         done = bool(self.records) and "converged" in self.records[-1] and self.records[-1]["converged"][:, -1].all()
         return bool(self.step >= self.algorithm.total_steps or done)
+
+    @property
+    def note(self) -> dict[str, float]:
+        """What is written beside a state."""
+        return {"step": self.step, "seconds": self.seconds, "compiling": self.compiling}
 
     def executor(self) -> Any:
         """What runs its chains, those of other processes included."""
@@ -142,6 +147,7 @@ class Run:
             model=self.model, target=self.target, inference=self.algorithm, seed=self.seed, precision=self.precision,
             records=self._joined(), answer=dict(answer), seconds=self.seconds, state=dict(self.state or {}),
             directory=self.store.path if self.store else None, complete=self.over, starts=dict(self.starts), runner=RUNNER,
+            compiling=self.compiling,
         )  # fmt: skip
 
 
@@ -185,7 +191,7 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
     """Run to the end, or to Ctrl-C; `begin` makes the run's directory."""
     with scope_of(run):
         executor = run.executor()
-        begun = time.perf_counter() - run.seconds
+        begun, before = time.perf_counter() - run.seconds, run.compiling
         if run.state is None:
             begin()
             executor.init(starts.flat(run.begin_at))
@@ -201,10 +207,11 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
                 took = time.perf_counter() - tick
                 run.add(records)
                 run.seconds = time.perf_counter() - begun
+                run.compiling = before + getattr(executor, "compiling", 0.0)
                 if run.store or run.team:
                     run.state = executor.state()
                 if checkpoints and run.state is not None:
-                    checkpoints.offer(run.state, {"step": run.step, "seconds": run.seconds})
+                    checkpoints.offer(run.state, run.note)
                 run.telling.log(run, took)
                 tick = time.perf_counter()
             if checkpoints:
@@ -217,6 +224,7 @@ def drive(run: Run, progress: bool | None, begin: Callable[[], None] = lambda: N
             run.telling.end("stopped" if isinstance(error, KeyboardInterrupt) else "failed", run.step)
             raise
         run.seconds = time.perf_counter() - begun
+        run.compiling = before + getattr(executor, "compiling", 0.0)
     if run.store and answer:
         run.store.put("answer", answer)
     fit = settled(run.result(answer))

@@ -14,7 +14,9 @@ from probgen.fitted import Fitted
 
 LAST = 50  # steps whose loss is averaged
 WORDS = ("log_prob_kind",)
-MEANINGS = {k: v for k, v in COLUMNS.items() if k not in ("verdict", "mean_diff", "noise", "sd_diff", "seconds")} | {
+MEANINGS = {
+    k: v for k, v in COLUMNS.items() if k not in ("verdict", "mean_diff", "noise", "sd_diff", "seconds", "compiling")
+} | {
     "divergences": "divergent transitions after warm-up",
     "training_loss": f"of a learner: its loss, mean of the last {LAST} steps",
     "held_out_loss": "of a learner with held-out rows (validation): their smallest loss",

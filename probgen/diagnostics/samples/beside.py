@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from probgen.diagnostics.evidence import Evidence
-from probgen.diagnostics.samples.gathered import Gathered, gathered
+from probgen.diagnostics.samples.gathered import Gathered, gathered, is_energy
 from probgen.diagnostics.samples.regions import copies, covered, inside, outside
 from probgen.diagnostics.samples.told_apart import Told, told_apart
 from probgen.diagnostics.verdict import Finding, Status, beside
-from probgen.fitted import FittedDenoiser
 
 FEWEST = 50  # rows by which draws can be judged
 APART = 0.56, 0.8  # shares told right by a classifier that are a warning and a failure
@@ -41,13 +42,8 @@ def _usable(evidence: Evidence) -> Gathered | None:
 def _draws(evidence: Evidence) -> Finding | None:
     """Whether there are draws to be judged, and rows to judge them by."""
     fit = evidence.fit
-    if bad := [k for k, v in fit.answer.items() if not np.isfinite(v).all()]:
-        message = f"the learned {bad[0]!r} is NaN or infinite: the gradient was, at some step"
-        remedy = (
-            "a smaller learning_rate; or look in the program for a square root or a logarithm of what is not above 0, also in the "
-            "branch that a `where` does not take"
-        )
-        return Finding("draws", "fail", float(len(bad)), 0.0, message, remedy)
+    if lost := not_finite(fit):
+        return lost
     found = gathered(fit)
     if found is None:
         message = (
@@ -65,25 +61,39 @@ def _draws(evidence: Evidence) -> Finding | None:
     return Finding("draws", "pass", 0.0, 0.0, f"{count} draws are finite", "")
 
 
-def _two_sample(evidence: Evidence) -> Finding | None:
+def not_finite(fit: Any) -> Finding | None:
+    """Of a fit whose learned parameters are NaN or infinite, so that there are no draws."""
+    bad = [k for k, v in fit.answer.items() if not np.isfinite(v).all()]
+    if not bad:
+        return None
+    message = f"the learned {bad[0]!r} is NaN or infinite: the gradient was, at some step"
+    remedy = (
+        "a smaller learning_rate; or look in the program for a square root or a logarithm of what is not above 0, also in the "
+        "branch that a `where` does not take"
+    )
+    return Finding("draws", "fail", float(len(bad)), 0.0, message, remedy)
+
+
+def two_sample(evidence: Evidence) -> Finding | None:
     """Whether a classifier tells draws from rows that were held out."""
     found, rows = told(evidence), _usable(evidence)
     if found is None or rows is None:
         return None
     share, chance = beside(found.share, APART[0], ".1%"), found.p_value >= SURE
     status: Status = "pass" if chance or found.share <= APART[0] else "warn" if found.share <= APART[1] else "fail"
-    of = "held-out rows" if rows.own else "rows, most of them learned from, for few were held out,"
+    few = "rows, most of them learned from, for few were held out," if len(rows.held) else "rows that it learned from"
+    of = "held-out rows" if rows.own else few
     lower = max(0.0, 2 * found.share - 1)
     apart = f", so that the laws are {lower:.0%} apart in total variation or more" if status != "pass" else ""
     message = (
         f"a classifier tells {share} of {found.count // 2} {of} and as many draws right (standard error {found.error:.1%}, "
         f"p = {found.p_value:.2g}){apart}; at most {APART[0]:.0%}, 50 % is chance"
     )
-    remedy = f"{_longer(evidence)}, a larger network, or another learner: what is wrong is among the other findings"
+    remedy = f"{_longer(evidence)}, {_wider(evidence)}, or another learner: what is wrong is among the other findings"
     return Finding("two_sample", status, found.share, APART[0], message, remedy)
 
 
-def _coverage(evidence: Evidence) -> Finding | None:
+def coverage(evidence: Evidence) -> Finding | None:
     """Whether regions of the data have no draws: modes that are lost."""
     found = _usable(evidence)
     if found is None:
@@ -96,13 +106,13 @@ def _coverage(evidence: Evidence) -> Finding | None:
         f"{share.value:.1%} of rows have a draw near, {share.perfect:.1%} of a perfect sampler: {max(0.0, 1 - ratio):.0%} of "
         f"the data is lost; at most {1 - COVERED[0]:.0%}"
     )
-    remedy = "too few kinds of points are drawn: more steps, if they still come closer; else a larger network"
-    if not isinstance(evidence.fit, FittedDenoiser):
+    remedy = f"too few kinds of points are drawn: more steps, if they still come closer; else {_wider(evidence)}"
+    if _of_a_game(evidence):
         remedy += ", pack=2 to 4, inference='r3gan' or 'wgan_gp', a larger batch_size"
     return Finding("coverage", status, ratio, COVERED[0], message, remedy)
 
 
-def _quality(evidence: Evidence) -> Finding | None:
+def quality(evidence: Evidence) -> Finding | None:
     """Whether draws lie where rows do."""
     found = _usable(evidence)
     if found is None:
@@ -116,8 +126,8 @@ def _quality(evidence: Evidence) -> Finding | None:
         f"{share.value:.1%} of draws lie among rows, and {share.perfect:.1%} of other rows do: {max(0.0, 1 - ratio):.0%} of "
         f"draws are off the data; at most {1 - INSIDE[0]:.0%}"
     )
-    remedy = f"{_longer(evidence)}, a larger network"
-    if not isinstance(evidence.fit, FittedDenoiser):
+    remedy = f"{_longer(evidence)}, {_wider(evidence)}"
+    if _of_a_game(evidence):
         remedy += ", or fit.sample(64, truncation=0.7), which has less variety too"
     return Finding("quality", status, ratio, INSIDE[0], message, remedy)
 
@@ -179,8 +189,18 @@ def _below(ratio: float, gap: float, error: float, bars: tuple[float, float]) ->
     return "warn" if ratio >= bars[1] else "fail"
 
 
+def _of_a_game(evidence: Evidence) -> bool:
+    learner: Any = evidence.fit.inference
+    return learner.loss_of == "game"
+
+
+def _wider(evidence: Evidence) -> str:
+    """What a program that cannot be closer to the data lacks."""
+    return "more hidden units" if is_energy(evidence.fit.target) else "a larger network"
+
+
 def _longer(evidence: Evidence) -> str:
     return f"num_steps={4 * evidence.settings.get('num_steps', evidence.fit.num_steps)}"
 
 
-CHECKS = (_draws, _two_sample, _coverage, _quality, _memorisation, _range)
+CHECKS = (_draws, two_sample, coverage, quality, _memorisation, _range)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
+from probgen.diagnostics.samples import energies
 from probgen.engine import drawing
 from probgen.evaluate.samples.drawn import held_out
 from probgen.fitted import FittedDenoiser
+from probgen.target import Arrays, Learnable
 
 MOST = 2000  # draws, and rows that they are held against
 ENOUGH = 200  # held-out rows that draws are held against alone
@@ -62,6 +64,8 @@ def _gather(fit: Any) -> Gathered | None:
     target, rng = fit.target, np.random.default_rng([fit.seed % 2**64, 7])
     held = held_out(fit)
     known = rng.permutation(np.setdiff1d(np.arange(target.num_rows), held))
+    if is_energy(target):
+        return _of_energy(fit, known)
     most = getattr(target, "most_draws", MOST)  # of draws that are slow to make
     against = (held if len(held) >= ENOUGH else np.concatenate([held, known]))[:most]
     count = min(most, max(target.num_rows, ENOUGH))
@@ -72,14 +76,35 @@ def _gather(fit: Any) -> Gathered | None:
     drawn = _drawn(fit, {k: v[picked] for k, v in inputs.items()}, count)
     if drawn is None:
         return None
-    every, sites = target.all_rows(), [v.name for v in target.visible]
+    told = [_inputs(v, given, known) for v in inputs.values() if not unpaired]
+    return _compared(target.all_rows(), drawn, target, against, held, known, told)
+
+
+def is_energy(target: Any) -> bool:
+    """Whether a learned program is an energy, which has factors or measures and is not run forward."""
+    return isinstance(target, Learnable) and not target.proper
+
+
+def _of_energy(fit: Any, known: np.ndarray) -> Gathered | None:
+    """Of an energy: draws by `energies.drawn`, beside rows that no chain of theirs began at."""
+    found = energies.drawn(fit, known)
+    if found.draws is None:
+        return None
+    return _compared(energies.rows(fit), found.draws, fit.target, found.against[:MOST], known[:0], known, [])
+
+
+def _compared(
+    every: Arrays, drawn: Arrays, target: Any, against: np.ndarray, held: np.ndarray, known: np.ndarray, told: list[Any]
+) -> Gathered:
+    """Rows and draws (row, *event) as features; told: of inputs, (draw, dim)."""
+    sites, count = [v.name for v in target.visible], len(next(iter(drawn.values())))
     rows = {k: np.asarray(every[k], float).reshape(target.num_rows, -1) for k in sites}
     draws = {k: np.asarray(drawn[k], float).reshape(count, -1) for k in sites}
     good = np.all([np.isfinite(v).all(1) for v in draws.values()], axis=0)
     parts = [_features(rows[k], np.where(good[:, None], draws[k], rows[k][0]), known[:MOST]) for k in sites]
     x, y = (np.concatenate([part[i] for part in parts], 1) for i in (0, 1))
-    told = [_inputs(v, given, known) for v in inputs.values() if not unpaired]
-    size = len(against)
+    size = min(len(against), count)
+    against = against[:size]
     raw = np.concatenate([rows[k] for k in sites], 1)
     return Gathered(
         known=x[known], held=x[held], draws=y[good], rows=np.concatenate([x[against], *(t[:size] for t in told)], 1),

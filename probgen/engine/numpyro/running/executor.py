@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,6 +63,7 @@ class Executor:
             fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number
             self.keys: Any = _folded(key, np.asarray(chains)) if self.vectorised else [fold(key, c) for c in chains]
         self.states: Any = None
+        self.compiling = 0.0  # seconds that went into code
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
         if self.vectorised:
             self.capacity = int(np.clip(2**24 // (num_chains * (target.dim + 8)), 1, 1024))
@@ -98,8 +100,11 @@ class Executor:
             return _in_a_thread(lambda: jax.block_until_ready(code(*arguments)))
 
     def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
+        begun = time.perf_counter()
         with runtime.tracing(self.precision):
-            return compiled(make, self.kernel, self.target, *arguments, **settings)
+            code = compiled(make, self.kernel, self.target, *arguments, **settings)
+        self.compiling += time.perf_counter() - begun
+        return code
 
     def init(self, begin: Any = None) -> None:
         """A state for every chain; begin: where each begins, arrays (chain, ...), by default where its kernel finds a start."""
