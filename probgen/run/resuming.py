@@ -72,7 +72,6 @@ def _where_it_was(store: Store, program: Program | None, data: Mapping[str, Any]
         run.hold(records)
         run.step, run.seconds, run.state = at, note["seconds"], state
         run.compiling = note.get("compiling", 0.0)
-        run.compiling = note.get("compiling", 0.0)
     elif writes:
         store.forget_after(0)
     return run
