@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("PROBGEN_SHARED", HERE.parents[1] / "shared"))
 FOLDER = SHARED / "data" / "posteriordb"
@@ -124,16 +126,17 @@ def following(every: float = 60.0) -> Iterator[Path]:
         folder, begun = Path(temporary) / "run", time.process_time()
 
         def told() -> None:
-            import probgen as pg
+            from safetensors.numpy import load_file
 
             while not done.wait(every):
                 spent = time.process_time() - begun
-                try:
-                    loss = pg.load(folder).records["loss"].ravel()
+                try:  # a segment each: loading the run would trace its program
+                    segments = sorted((folder / "draws").iterdir())
+                    loss = np.concatenate([load_file(s)["loss"].ravel() for s in segments])
                 except Exception as error:  # nothing is there yet
                     say(f"{spent:.0f} s of the processor: nothing yet ({type(error).__name__})")
                     continue
-                say(f"{spent:.0f} s of the processor: {len(loss)} steps, loss {loss[-200:].mean():.2f}")
+                say(f"{spent:.0f} s of the processor: {len(loss)} steps, loss {loss[-200:].mean():.4g}")
 
         thread = threading.Thread(target=told, daemon=True)
         thread.start()

@@ -24,7 +24,7 @@ LEFT = 0.1, 1.0  # nats of a point of up to eight coordinates that are left at t
 ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
 APART = 0.5, 2.0  # nats a coordinate of a density above its bound
 ERROR = 0.05, 0.5  # nats a row, of a density
-MASS, ABOUT, MOST_SIZE = 400, 20, 3  # points that a density is summed over, at most; rows a kernel reaches; coordinates
+MASS, ABOUT, MOST_SIZE = 200, 20, 3  # points that a density is summed over, at most; rows a kernel reaches; coordinates
 TOO_MUCH = 0.05, 0.5  # of a density's mass, above one
 NARROW = 0.03, 0.15  # of a standard deviation that levels without a teacher lose
 
