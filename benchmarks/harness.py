@@ -11,10 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("PROBGEN_SHARED", HERE.parents[1] / "shared"))
@@ -110,6 +113,38 @@ def child(script: Path, words: Sequence[str], settings: Mapping[str, str], timeo
     if stopped.is_set():
         raise RuntimeError(f"stopped after {timeout:.0f} s")
     raise RuntimeError(said[-1] if said else f"exit status {code}")
+
+
+@contextmanager
+def following(every: float = 60.0) -> Iterator[Path]:
+    """A folder for a run, and a line each minute about it: steps done, the mean loss of the last 200, seconds of the processor.
+
+    For where there is no terminal to see a bar on. The folder goes at the end.
+    """
+    done = threading.Event()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, begun = Path(temporary) / "run", time.process_time()
+
+        def told() -> None:
+            from safetensors.numpy import load_file
+
+            while not done.wait(every):
+                spent = time.process_time() - begun
+                try:  # a segment each: loading the run would trace its program
+                    segments = sorted((folder / "draws").iterdir())
+                    loss = np.concatenate([load_file(s)["loss"].ravel() for s in segments])
+                except Exception as error:  # nothing is there yet
+                    say(f"{spent:.0f} s of the processor: nothing yet ({type(error).__name__})")
+                    continue
+                say(f"{spent:.0f} s of the processor: {len(loss)} steps, loss {loss[-200:].mean():.4g}")
+
+        thread = threading.Thread(target=told, daemon=True)
+        thread.start()
+        try:
+            yield folder
+        finally:
+            done.set()
+            thread.join()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

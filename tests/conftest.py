@@ -105,7 +105,6 @@ def little_memory() -> Iterator[None]:
         jax.clear_caches()
         gc.collect()
     gc.freeze()
-        gc.collect()
 
 
 CACHE = pytest.StashKey[str]()

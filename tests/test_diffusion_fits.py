@@ -1,5 +1,7 @@
 """Fits of denoisers end to end: what is learned, drawn and told, of data whose law is known."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -8,6 +10,7 @@ import pytest
 
 import probgen as pg
 from probgen.algorithm import Incompatible
+from probgen.diagnostics.samples import denoisers
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Normal
@@ -134,6 +137,31 @@ def test_the_verdict_of_what_is_exact_passes_and_names_both_laws(flow):
     found = {f.check: f for f in flow.diagnose().findings}
     assert found["laws"].status == found["levels"].status == found["density"].status == "pass"
     assert found["two_sample"].status == found["coverage"].status == "pass"
+
+
+@pytest.mark.parametrize(("more", "status"), [(0.0, "pass"), (0.3, "warn"), (1.0, "fail")])
+def test_a_density_that_sums_to_more_than_one_does_not_pass(flow, monkeypatch, more, status):
+    """As many nats too much a row: its mass is their exponential. `laws` leaves that open."""
+    asked = denoisers._asked
+
+    def over(fit, rows, **how):
+        found = asked(fit, rows, **how)
+        return found._replace(value=found.value + more) if how["method"] == "ode" else found
+
+    monkeypatch.setattr(denoisers, "_asked", over)
+    found = denoisers._mass(SimpleNamespace(fit=flow))
+    assert found.status == status
+    assert found.value == pytest.approx(np.exp(more), rel=0.15)
+
+
+def test_points_about_rows_come_with_their_density():
+    """A normal inside of them sums to one by importance sampling, within four standard errors."""
+    rows = np.array([3.0, -1.0]) + np.array([2.0, 0.1]) * np.random.default_rng(0).random((2000, 2))
+    x, log_q = denoisers._about(rows, 400)
+    normal = np.exp(-0.5 * (((x - [4, -0.95]) / [0.3, 0.015]) ** 2).sum(1)) / (2 * np.pi * 0.3 * 0.015)
+    ratio = normal * np.exp(-log_q)
+    assert ratio.mean() == pytest.approx(1.0, abs=4 * ratio.std() / 20)
+    assert ratio.std() < 2.5
 
 
 def test_a_network_that_learned_nothing_does_not_pass():

@@ -76,7 +76,7 @@ def test_a_fit_of_pairs_has_no_score(again, ask):
 
 def test_the_verdict_of_a_fit_of_pairs_looks_at_its_density_alone(again):
     checks = {f.check: f.status for f in again.diagnose().findings}
-    assert checks["density"] == "pass"
+    assert checks["density"] == checks["mass"] == "pass"
     assert not {"laws", "levels"} & set(checks)
 
 

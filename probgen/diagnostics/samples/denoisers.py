@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from probgen.algorithm import Incompatible
 from probgen.diagnostics.evidence import Evidence
@@ -23,6 +24,8 @@ LEFT = 0.1, 1.0  # nats of a point of up to eight coordinates that are left at t
 ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
 APART = 0.5, 2.0  # nats a coordinate of a density above its bound
 ERROR = 0.05, 0.5  # nats a row, of a density
+MASS, ABOUT, MOST_SIZE = 200, 20, 3  # points that a density is summed over, at most; rows a kernel reaches; coordinates
+TOO_MUCH = 0.05, 0.5  # of a density's mass, above one
 NARROW = 0.03, 0.15  # of a standard deviation that levels without a teacher lose
 
 
@@ -107,6 +110,45 @@ def _density(evidence: Evidence) -> Finding | None:
     return Finding("density", _grade(typical / max(1.0, size / 32), ERROR), typical, ERROR[0], message, remedy)
 
 
+def _mass(evidence: Evidence) -> Finding | None:
+    """Whether the density sums to no more than one about held-out rows: what is too good to be true shows here, whatever it is.
+
+    By importance sampling from a normal about each of up to `MASS` rows, as wide as the distance to its `ABOUT` nearest.
+    """
+    fit: Any = evidence.fit
+    size = sum(v.size for v in fit.target.visible)
+    if size > MOST_SIZE or fit.target.inputs or _pair(fit)[1] is None:
+        return None
+    (site,) = fit.target.visible
+    rows = np.asarray(next(iter(fit.held_out.values())), float).reshape(-1, size)[: 5 * MASS]
+    x, log_q = _about(rows, min(MASS, len(rows)))
+    names = {site: k for k, site in fit.target.keywords.items()}
+    ode = _asked(fit, {names.get(site.name, site.name): x.reshape(-1, *site.shape)}, method="ode")
+    if ode is None:
+        return None
+    share = np.exp(np.asarray(ode.value, float) - log_q)
+    mass, error = float(np.mean(share)), float(np.std(share) / np.sqrt(len(share)))
+    message = f"the flow's density sums to {mass:.3g} about held-out rows (standard error {error:.2g}); at most 1"
+    remedy = "see 'density': a density with more mass than one overclaims, by its logarithm in nats a row"
+    if not np.isfinite(mass):
+        return Finding("mass", "fail", mass, 1.0, message, remedy)
+    return Finding("mass", _grade(mass - 1 - 3 * error, TOO_MUCH), mass, 1.0, message, remedy)
+
+
+def _about(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points about rows (row, size), and the log density of that mixture: (count, size), (count,)."""
+    centre, spread, rng = rows.mean(0), rows.std(0) + 1e-12, np.random.default_rng(0)
+    rows, size = (rows - centre) / spread, rows.shape[1]
+    square = lambda a: ((a[:, None] - rows) ** 2).sum(-1)  # noqa: E731
+    near = min(ABOUT, len(rows) - 1)
+    width = np.sqrt(np.sort(square(rows), axis=1)[:, near]) + 1e-3
+    at = np.arange(count) * len(rows) // count
+    x = rows[at] + width[at, None] * rng.normal(size=(count, size))
+    each = -0.5 * square(x) / width**2 - size * np.log(width)
+    log_q = logsumexp(each, axis=1) - np.log(len(rows)) - 0.5 * size * np.log(2 * np.pi) - np.log(spread).sum()
+    return centre + spread * x, log_q
+
+
 def _narrow(evidence: Evidence) -> Finding | None:
     """How much narrower than normal data one step's draws are, for want of a teacher."""
     fit: Any = evidence.fit
@@ -150,4 +192,4 @@ def _asked(fit: Any, rows: Any, **how: Any) -> LogProb | None:
         return None
 
 
-CHECKS = (_levels, _end, _laws, _density, _narrow)
+CHECKS = (_levels, _end, _laws, _density, _mass, _narrow)

@@ -23,7 +23,7 @@ from probgen.nets.tokens.transformer import Block, Norm, blocks
 
 SMALL = 0.02  # standard deviation of words and places at first
 WIDER = 4  # hidden units of a perceptron, over the width
-LARGEST = 2**26  # numbers of attention and hidden units that rows have at once, in each block
+LARGEST = 2**22  # numbers that rows have at once in a block, of attention and hidden: more leave the caches
 
 
 class NextToken(eqx.Module):
