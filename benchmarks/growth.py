@@ -127,10 +127,10 @@ def gradient(word: str, turns: int) -> list[float]:
         def product(n: int) -> None:
             for _ in range(n):
                 if matrix is not None:
-                    matrix.T @ (matrix @ w)
+                    np.matmul(matrix.T, matrix @ w)
                 else:
                     for v in arrays:
-                        v.sum(), v.sum()
+                        np.sum(v) + np.sum(v)
 
         times: list[list[float]] = [[], [], []]
         counts = [_count(ours), _count(product), 1]

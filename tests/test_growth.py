@@ -54,7 +54,7 @@ class Many(Draws):
 
 
 def program():
-    a = numpyro.sample("a", dist.Normal().expand([3]).to_event(1))
+    a: Any = numpyro.sample("a", dist.Normal().expand([3]).to_event(1))
     numpyro.sample("b", dist.LogNormal())
     numpyro.deterministic("c", a @ a)
 
@@ -202,7 +202,8 @@ def test_states_are_written_so_seldom_that_it_takes_three_percent(cost):
             spent[0] += cost
             written.append(note["step"])
 
-    checkpoints = Checkpoints(Slow(), clock=lambda: now[0])
+    store: Any = Slow()
+    checkpoints = Checkpoints(store, clock=lambda: now[0])
     for step in range(1, 5001):
         now[0] += 0.5
         checkpoints.offer({}, {"step": step})
