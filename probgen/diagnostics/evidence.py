@@ -173,7 +173,9 @@ def _picked(fit: Fitted, flat: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if not isinstance(fit.z, Stored):
         return np.moveaxis(flat[..., rows], -1, 0).astype(float)
     every = np.moveaxis(flat, -1, 0)
-    if len(rows) == len(every) and every.dtype == float:
+    if (
+        len(rows) == len(every) and every.dtype == float and every.flags.c_contiguous
+    ):  # sums depend on the order in memory
         return every
     found = scratch.array((len(rows), *every.shape[1:]), float, fit.directory)
     for into, row in zip(found, rows, strict=True):
