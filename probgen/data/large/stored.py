@@ -128,7 +128,8 @@ class Stored(NDArrayOperatorsMixin):
         parts = []
         for start in range(at.start, max(at.start, at.stop), size - size % at.step):
             stop = min(start + size - size % at.step, at.stop)
-            parts.append(self.read(start, stop)[(chain, slice(None, None, at.step), *rest)])
+            piece = self.read(start, stop)[(chain, slice(None, None, at.step), *rest)]
+            parts.append(piece.copy())  # a view would keep all that was read
         axis = 0 if isinstance(chain, (int, np.integer)) else 1
         return np.concatenate(parts, axis=axis) if parts else self.read(0, 0)[(chain, slice(None), *rest)]
 
