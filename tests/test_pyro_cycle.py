@@ -11,6 +11,7 @@ from conftest import needs_pyro
 import probgen as pg
 from probgen import catalog, runtime
 from probgen.algorithm import Incompatible
+from probgen.fits.seal import ChangedRun
 from probgen.inference.adversarial.cycle_gan import _ways
 from probgen.run import asked
 
@@ -171,6 +172,25 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, killed):
         np.testing.assert_allclose(again.answer[name], value, atol=1e-5)
 
 
+def another_back(b):
+    with pyro.plate("row", len(b)):
+        pyro.sample("a", dist.Delta(torch.sin(b) @ parameter("v"), event_dim=1))
+
+
+def another_critic(a=None, b=None):
+    return torch.cos(a if b is None else b) @ parameter("c")
+
+
+@pytest.mark.parametrize(
+    ("guide", "own", "told"), [(another_back, critic, "'draws a'"), (back, another_critic, "'the critic of a'")]
+)
+def test_a_run_of_another_guide_or_critic_does_not_go_on(tmp_path, guide, own, told):
+    settings = {"num_steps": 2, "batch_size": 8, "progress": False}
+    pg.fit(pg.Model(there, guide=back, critic=critic), rows(), "cycle_gan", out=tmp_path / "run", **settings)
+    with pytest.raises(ChangedRun, match=rf"changed since it was begun: the program.*{told}"):
+        pg.resume(tmp_path / "run", pg.Model(there, guide=guide, critic=own), progress=False)
+
+
 def shared_name(b):
     with pyro.plate("row", len(b)):
         pyro.sample("a", dist.Delta(b @ parameter("w"), event_dim=1))
@@ -184,6 +204,11 @@ def wide(b):
 def another_site(b):
     with pyro.plate("row", len(b)):
         pyro.sample("z", dist.Delta(b @ parameter("v"), event_dim=1))
+
+
+def noisy_back(b):
+    with pyro.plate("row", len(b)):
+        pyro.sample("a", dist.Normal(b @ parameter("v"), 1.0).to_event(1))
 
 
 def noisy(a, b):

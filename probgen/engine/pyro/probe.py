@@ -62,6 +62,8 @@ def _of_rows(target: Any, seed: int) -> dict[str, float]:
             found[f"draws {target.given}"] = float(
                 target.back(rows[target.keywords[target.made]]).double().abs().mean()
             )
+    if getattr(target, "unpaired", False):
+        with scoped(target.precision):
             for k, own in target.critics_initial(seed).items():
                 x = as_reals(target, rows)[target.keywords.get(k, k)]
                 found[f"the critic of {k}"] = float(target.said(k, own, x).double().sum())

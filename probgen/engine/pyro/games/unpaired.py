@@ -18,11 +18,13 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import pyro.distributions as dist
 import torch
 
 from probgen.data.checks import taken
 from probgen.engine.pyro.games import critics, draws
 from probgen.engine.pyro.learnable import PyroImplicit
+from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.looks import FEW, looked, refuse_batch_norm, traced
 from probgen.engine.pyro.programs.parameters import Parameter
@@ -123,6 +125,8 @@ class PyroUnpaired(PyroImplicit):
             raise ValueError(
                 f"The guide draws {', '.join(drawn) or 'nothing'}; expected {self.given!r} alone, given {self.made}."
             )
+        if not isinstance(innermost(drawn[self.given]["fn"]), dist.Delta):
+            raise ValueError(f"The guide draws {self.given!r} with noise; a way back has none: Delta(h({self.made})).")
         return drawn[self.given]["value"]
 
     def said(self, keyword: str, values: Tensors, x: torch.Tensor, train: bool = False) -> torch.Tensor:
