@@ -62,6 +62,7 @@ class CycleGAN(FromDraws):
     """
 
     takes_guide: ClassVar[bool] = True
+    ways: ClassVar[type[Ways]] = Ways
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
 
     num_steps: int = 5000

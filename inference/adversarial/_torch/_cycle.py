@@ -67,7 +67,6 @@ class Kernel(_draws.Kernel):
 
     def ways(self, target: Any, parameters: Tensors, critics: Any = None) -> Any:
         """Both maps and what the critics say, by parameters, inside a scope."""
-        from probgen.inference.adversarial.cycle_gan import Ways
 
         def moved(way: Any) -> Any:
             def one(x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +76,7 @@ class Kernel(_draws.Kernel):
             return one
 
         say = lambda k, x: target.said(k, critics[k], x, True)  # noqa: E731
-        return Ways(target.given, target.made, moved(target.forth), moved(target.back), say)
+        return self.settings.ways(target.given, target.made, moved(target.forth), moved(target.back), say)
 
     @staticmethod
     def _sides(target: Any, rows: Tensors) -> tuple[torch.Tensor, torch.Tensor]:

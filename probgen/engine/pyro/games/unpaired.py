@@ -157,7 +157,7 @@ def named(critics: Mapping[str, Tensors]) -> Tensors:
     return {of_critic(n, k): v for k, own in critics.items() for n, v in own.items()}
 
 
-def both_ways(target: PyroUnpaired, guide: Callable[..., Any], critic: Callable[..., Any] | None) -> PyroUnpaired:
+def both_ways(target: Any, guide: Callable[..., Any], critic: Callable[..., Any] | None) -> PyroUnpaired:
     """The target of a map with its way back, and its critics, by default made for the shapes of rows.
 
     Raises ValueError where guide or critic do not run, draw something else, mix rows, or share parameters with the program.
