@@ -42,6 +42,16 @@ class Info(NamedTuple):
     cycle: Any
 
 
+class Ways(NamedTuple):
+    """Both maps, rows -> rows, and what the critic of a keyword says of rows: say(keyword, rows)."""
+
+    given: str
+    made: str
+    forth: Any
+    back: Any
+    say: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class CycleGAN(FromDraws):
     """A map without noise, its guide back, and a critic of each kind, by Adam.
@@ -52,6 +62,8 @@ class CycleGAN(FromDraws):
     """
 
     takes_guide: ClassVar[bool] = True
+    ways: ClassVar[type[Ways]] = Ways
+    engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
 
     num_steps: int = 5000
     batch_size: int = 32
@@ -70,8 +82,18 @@ class CycleGAN(FromDraws):
             if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
+    def on(self, engine: str) -> Any:
+        if engine == "numpyro":
+            return self
+        from probgen.inference.adversarial._torch._cycle import Kernel
+
+        return Kernel(self)
+
     def prepare(self, target: Any) -> Any:
-        from probgen.engine.numpyro.targets.unpaired import both_ways
+        if target.engine == "pyro":
+            from probgen.engine.pyro.games.unpaired import both_ways
+        else:
+            from probgen.engine.numpyro.targets.unpaired import both_ways
 
         if not isinstance(target, Implicit):
             raise Incompatible("cycle_gan learns a map, a program without a density: an observed Delta(f(a)), a given.")
@@ -117,8 +139,9 @@ class CycleGAN(FromDraws):
         order, batch = rows_of(k_made, state.order, state.step, self.batch_size, target)
         order_given, index = indices_of(k_given, state.rival.order, state.step, self.batch_size)
         batch = {**batch, **target.rows_given(index)}
-        fakes = self._fakes(target, state.parameters, batch)
-        loss = lambda critics: self._critics_loss(target, critics, batch, fakes)  # noqa: E731
+        sides = _sides(target, batch)
+        fakes = self.fakes(_ways(target, state.parameters), *sides)
+        loss = lambda critics: self.critics_loss(_ways(target, state.parameters, critics), *sides, fakes)  # noqa: E731
         told, slope = jax.value_and_grad(loss)(state.rival.parameters)
         updates, optimiser = self.rule().update(slope, state.rival.optimiser)
         parameters = self.moved(state.rival.parameters, updates, rate * self.critic_rate)
@@ -134,7 +157,7 @@ class CycleGAN(FromDraws):
         state, info = super().look(state, info, target)
         index = state.held if len(state.held) > 1 else state.order
         rows = target.rows(index[:512])
-        found = _cycle(target, state.average, rows).astype("float32")
+        found = self.around(_ways(target, state.average), *_sides(target, rows)).astype("float32")
         return state._replace(rival=state.rival._replace(cycle=found)), info._replace(cycle=found)
 
     def looked_at(self, key: Any, state: State, target: Any, rows: Any) -> Any:
@@ -149,36 +172,42 @@ class CycleGAN(FromDraws):
         return right.astype("float32"), jnp.sqrt((slope**2).sum() / len(real)).astype("float32")
 
     def loss_of_draws(self, key: Any, target: Any, rival: Rival, parameters: Any, batch: Any) -> Any:
-        a, b = _sides(target, batch)
-        fakes = self._fakes(target, parameters, batch)
-        said = {k: target.said(k, rival.parameters[k], x) for k, x in fakes.items()}
-        loss = sum(((x - 1) ** 2).mean() for x in said.values())
-        loss = loss + self.cycle * _cycle(target, parameters, batch, fakes)
+        return self.maps_loss(_ways(target, parameters, rival.parameters), *_sides(target, batch))
+
+    # ---- the losses, of rows a and b, for the arrays of both engines
+
+    def fakes(self, ways: Ways, a: Any, b: Any) -> dict[str, Any]:
+        """What is made of rows, by the keyword of the kind that it should be."""
+        return {ways.given: ways.back(b), ways.made: ways.forth(a)}
+
+    def critics_loss(self, ways: Ways, a: Any, b: Any, fakes: dict[str, Any]) -> Any:
+        """What the critics minimise: ()."""
+        rows, say = {ways.given: a, ways.made: b}, ways.say
+        return sum(((say(k, rows[k]) - 1) ** 2).mean() / 2 + (say(k, fakes[k]) ** 2).mean() / 2 for k in rows)
+
+    def maps_loss(self, ways: Ways, a: Any, b: Any) -> Any:
+        """What the maps minimise: ()."""
+        fakes = self.fakes(ways, a, b)
+        loss = sum(((ways.say(k, x) - 1) ** 2).mean() for k, x in fakes.items())
+        loss = loss + self.cycle * self.around(ways, a, b, fakes)
         if self.identity:
-            loss = loss + self.identity * (
-                abs(target.forth(parameters, b) - b).mean() + abs(target.back(parameters, a) - a).mean()
-            )
+            loss = loss + self.identity * (abs(ways.forth(b) - b).mean() + abs(ways.back(a) - a).mean())
         return loss
 
-    def _fakes(self, target: Any, parameters: Any, batch: Any) -> dict[str, Any]:
-        """What is made of a batch, by the keyword of the kind that it should be."""
-        a, b = _sides(target, batch)
-        return {target.given: target.back(parameters, b), target.made: target.forth(parameters, a)}
+    def around(self, ways: Ways, a: Any, b: Any, fakes: dict[str, Any] | None = None) -> Any:
+        """E |h(g(a)) - a| + E |g(h(b)) - b|: 0 where each map is the other's inverse."""
+        made = fakes or self.fakes(ways, a, b)
+        return abs(ways.back(made[ways.made]) - a).mean() + abs(ways.forth(made[ways.given]) - b).mean()
 
-    def _critics_loss(self, target: Any, critics: Any, batch: Any, fakes: Any) -> Any:
-        rows = dict(zip((target.given, target.made), _sides(target, batch), strict=True))
-        say = lambda k, x: target.said(k, critics[k], x)  # noqa: E731
-        return sum(((say(k, rows[k]) - 1) ** 2).mean() / 2 + (say(k, fakes[k]) ** 2).mean() / 2 for k in rows)
+
+def _ways(target: Any, parameters: Any, critics: Any = None) -> Ways:
+    """Of a target of NumPyro, by parameters."""
+    return Ways(
+        target.given, target.made, lambda x: target.forth(parameters, x), lambda x: target.back(parameters, x),
+        lambda k, x: target.said(k, critics[k], x),
+    )  # fmt: skip
 
 
 def _sides(target: Any, rows: Any) -> tuple[Any, Any]:
     """Rows of a and of b."""
     return rows[target.given], rows[target.keywords[target.made]]
-
-
-def _cycle(target: Any, parameters: Any, rows: Any, fakes: Any = None) -> Any:
-    """E |h(g(a)) - a| + E |g(h(b)) - b|: 0 where each map is the other's inverse."""
-    a, b = _sides(target, rows)
-    to_b = target.forth(parameters, a) if fakes is None else fakes[target.made]
-    to_a = target.back(parameters, b) if fakes is None else fakes[target.given]
-    return abs(target.back(parameters, to_b) - a).mean() + abs(target.forth(parameters, to_a) - b).mean()

@@ -61,6 +61,7 @@ __all__ = [
     "pack",
     "prepare",
     "probe",
+    "returned",
     "scoped",
     "with_parameters",
 ]
@@ -161,6 +162,7 @@ def guided(target: Any, program: Callable[..., Any] | None, critic: Any = None) 
 
 
 forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack
+returned = running.returned
 
 
 def _whole(key: Any, program: Callable[..., Any], data: Mapping[str, Any], precision: str) -> Callable[..., Any]:

@@ -58,6 +58,15 @@ def _of_rows(target: Any, seed: int) -> dict[str, float]:
             found = {k: float(log_prob(n).sum()) for k, n in target.told(rows).items()}
         if hasattr(target, "guided"):
             found |= {f"the guide's {k}": float(log_prob(n).sum()) for k, n in target.guided(rows).items()}
+        if getattr(target, "unpaired", False):
+            found[f"draws {target.given}"] = float(
+                target.back(rows[target.keywords[target.made]]).double().abs().mean()
+            )
+    if getattr(target, "unpaired", False):
+        with scoped(target.precision):
+            for k, own in target.critics_initial(seed).items():
+                x = as_reals(target, rows)[target.keywords.get(k, k)]
+                found[f"the critic of {k}"] = float(target.said(k, own, x).double().sum())
     if target.opponent is not None:
         with scoped(target.precision), target.judging(target.critic_initial(seed)):
             found["the critic"] = float(target.logits(as_reals(target, rows)).double().sum())

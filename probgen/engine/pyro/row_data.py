@@ -16,6 +16,7 @@ from probgen.data.fixed import plain as as_given
 from probgen.data.grey import is_grey, loosened
 from probgen.engine import drawable
 from probgen.engine.prediction import FAULTS
+from probgen.engine.pyro.games.unpaired import PyroUnpaired
 from probgen.engine.pyro.learnable import PyroImplicit, PyroLearnable
 from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.edges import is_point
@@ -39,7 +40,11 @@ def rows_of(program: Callable[..., Any], data: Mapping[str, Any], precision: str
         found = _rows_with(program, arrays, static, precision, count) if count else None
         if found:
             return found
-    return None
+    counts = [n for n in dict.fromkeys(len(v) for v in arrays.values() if v.ndim) if n > 1]
+    if len(counts) != 2:
+        return None
+    found = _rows_with(program, arrays, static, precision, *counts)  # a map between rows that differ in number
+    return found if isinstance(found, PyroUnpaired) else None
 
 
 def _rows_with(
@@ -47,13 +52,13 @@ def _rows_with(
     arrays: Mapping[str, torch.Tensor],
     static: Mapping[str, Any],
     precision: str,
-    count: int,
+    *counts: int,
 ) -> PyroRows | None:
     """The same, with arrays of so many rows taken for rows."""
-    sliced = [k for k, v in arrays.items() if v.ndim and len(v) == count]
+    sliced = [k for k, v in arrays.items() if v.ndim and len(v) in counts]
     arrays = {k: v.bool() if k in sliced and are_bits(v) else v for k, v in arrays.items()}
     some = lambda number: {  # noqa: E731
-        k: _batch(v, torch.arange(number) % count, precision) if k in sliced else v for k, v in arrays.items()
+        k: _batch(v, torch.arange(number) % len(v), precision) if k in sliced else v for k, v in arrays.items()
     }
     few, more = some(FEW), some(FEW + 2)
     try:
@@ -61,7 +66,7 @@ def _rows_with(
         if not in_rows(nodes := _drawn_nodes(trace), FEW):
             return None
         points = [name for name, n in nodes.items() if n["is_observed"] and isinstance(innermost(n["fn"]), dist.Delta)]
-        if not seen.found and not points:
+        if (not seen.found and not points) or (len(counts) > 1 and (not points or len(nodes) > 1)):
             return None
         if not in_rows(_drawn_nodes(looked(program, {**static, **more}, precision)[0]), FEW + 2):
             return None
@@ -106,9 +111,14 @@ def _rows_with(
         tuple(sites), tuple(v for v in variables if v.name not in sources or v.name in visible), grey,
         tuple(seen.found.values()), tuple(seen.roots), not any(_is_factor(n) for n in nodes.values()),
     )  # fmt: skip
-    kind = PyroImplicit if points else PyroLearnable
+    hidden = [v for v in structure.variables if v.name not in visible]
+    is_map = points and not hidden and len(inputs) == len(rows) == 1
+    if len(counts) > 1 and not is_map:
+        return None
+    kind = PyroUnpaired if is_map else PyroImplicit if points else PyroLearnable
     found = kind(structure, {k: arrays[k] for k in sliced}, data_of(static, arrays))
-    found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
+    if len(counts) == 1:  # what a map is given is no index
+        found.check_indices({site: arrays[k] for k, site in found.keywords.items()} | {k: arrays[k] for k in inputs})
     return found
 
 

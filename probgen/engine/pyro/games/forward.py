@@ -14,6 +14,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 
 from probgen.engine.pyro.games.critics import as_reals
 from probgen.engine.pyro.games.draws import READS, Drawn, run
+from probgen.engine.pyro.games.unpaired import PyroUnpaired
 from probgen.engine.pyro.programs.data import Unobserved, innermost
 from probgen.engine.pyro.programs.density import scoped
 from probgen.programs.pinned import check_pins
@@ -92,6 +93,16 @@ def noise(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> di
         is_standard = isinstance(fn, dist.Normal) and not fn.loc.any() and bool((fn.scale == 1).all())
         found[name] = (tuple(msg["value"].shape[1:]), "standard normal" if is_standard else type(fn).__name__)
     return found
+
+
+def returned(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the guide of a map learned in both directions makes of rows, by keyword; nothing of another target."""
+    if getattr(target, "guide", None) is None or not isinstance(target, PyroUnpaired):
+        return {}
+    x = torch.as_tensor(np.asarray(rows[target.made])).to(getattr(torch, target.precision))
+    with target.running(target.as_tensors(_own(target, answer)), 0), torch.no_grad():
+        parts = [target.back(x[i : i + CHUNK]).cpu().numpy() for i in range(0, len(x), CHUNK)]
+    return {target.given: np.concatenate(parts)}
 
 
 def judged(target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any]) -> np.ndarray:
