@@ -244,30 +244,32 @@ def rbm(inference, **settings):
     [
         ("pcd", {"num_steps": 300}),
         ("cd", {"num_steps": 1000, "learning_rate": 50.0}),
+        (
+            "pcd",
+            {"num_steps": 1000, "learning_rate": 2.0, "num_chains": 1, "decay": "constant", "average": 0.0},
+        ),  # stuck
     ],
 )
 def test_a_machine_that_was_learned_badly_fails(inference, settings):
     verdict = rbm(inference, **settings).diagnose()
     assert verdict.status == "fail", str(verdict)
-    assert {f.check for f in unsaid(verdict) if f.status == "fail"}
+    assert {f.check for f in unsaid(verdict) if f.status != "pass"}
     assert not verdict.notes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [3, 4])
-def test_bars_and_stripes_pass_when_they_are_learned(side):
-    """By enumeration the total variation of what passed is small; a tenth of the steps does not pass."""
-    pictures = bars_and_stripes(side).reshape(-1, side**2)
+def test_bars_and_stripes_pass_when_they_are_learned():
+    """By enumeration the total variation of what passes is small, and of a machine that was learned too shortly near 1."""
+    pictures = bars_and_stripes(3).reshape(-1, 9)
     rows = pictures[np.random.default_rng(0).integers(len(pictures), size=600)]
-    data = {"v": rows, "num_visible": side**2, "num_hidden": 24}
-    statuses = []
-    for steps in (300, 30_000):
-        fit = pg.fit("rbm", data, "pcd", num_steps=steps, learning_rate=0.1, num_chains=300, **QUIET)
-        kinds, counts = np.unique(pictures, axis=0, return_counts=True)
+    kinds, counts = np.unique(pictures, axis=0, return_counts=True)
+    share, found = counts / counts.sum(), []
+    for steps in (300, 12_000):
+        data = {"v": rows, "num_visible": 9, "num_hidden": 16}
+        fit = pg.fit("rbm", data, "pcd", num_steps=steps, learning_rate=0.1, num_chains=200, **QUIET)
         p = np.exp(fit.log_prob(v=kinds).value)
-        share = counts / counts.sum()
-        far = 0.5 * (abs(p - share).sum() + 1 - p.sum())
-        statuses.append((far, max(f.status for f in unsaid(fit.diagnose()))))
-    assert statuses[0][1] != "pass", statuses
-    assert statuses[1][0] < 0.25, statuses
-    assert statuses[1][1] == "pass", statuses
+        found.append((0.5 * (abs(p - share).sum() + 1 - p.sum()), {f.status for f in unsaid(fit.diagnose())}))
+    assert found[0][0] > 0.9
+    assert "fail" in found[0][1]
+    assert found[1][0] < 0.15
+    assert found[1][1] == {"pass"}
