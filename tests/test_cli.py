@@ -370,7 +370,7 @@ def test_help_of_fit_lists_the_settings_of_the_inference_with_their_meaning(say,
 )
 def test_bad_input_is_one_message_and_exit_code_2(say, tmp_path, words, message):
     code, out, err = say(*words)
-    assert code == 2
+    assert code == (64 if words[0] == "diagnose" else 2)  # whose 2 is a failed verdict
     assert err.startswith("probgen: ")
     assert message in err
     assert "Traceback" not in err + out
@@ -382,6 +382,12 @@ def test_words_that_cannot_be_parsed(say, words):
     code, out, err = say(*words)
     assert code == (0 if not words else 2)
     assert "Traceback" not in err + out
+
+
+def test_what_is_no_verdict_has_no_code_of_one(say):
+    assert say("diagnose")[0] == 64
+    assert say("diagnose", "nowhere", "--flag")[0] == 64
+    assert say("diagnose", "--help")[0] == 0
 
 
 def test_debug_shows_the_traceback(say, monkeypatch):

@@ -16,7 +16,7 @@ from test_diagnostics import FLAWS, GUIDES, chains, guide
 import probgen as pg
 from probgen import diagnostics
 from probgen.diagnostics import convention, screen
-from probgen.diagnostics.verdict import beside
+from probgen.diagnostics.verdict import Finding, agreed, beside
 
 fit = functools.partial(pg.fit, progress=False, num_warmup=300, num_samples=500)
 
@@ -258,6 +258,40 @@ def test_numbers_stand_on_their_own_side_of_the_bar():
     assert beside(399.7, 400, ".0f") == "399.7"
     assert beside(0.0996, 0.1, ".0%") == "9.96%"
     assert beside(1.003, 1.01, ".3f") == "1.003"
+
+
+def test_one_verdict_names_one_number_of_steps():
+    steps = {"convergence": "num_steps=400, or a larger learning_rate", "two_sample": "num_steps=1600", "draws": ""}
+    told = agreed([Finding(name, "warn", 1.0, 0.0, "", remedy) for name, remedy in steps.items()])
+    assert [f.remedy for f in told] == ["num_steps=1600, or a larger learning_rate", "num_steps=1600", ""]
+    passed = Finding("k", "pass", 0.0, 0.0, "", "num_steps=9000")
+    assert agreed([told[0], passed])[0].remedy == told[0].remedy  # what passed asks for nothing
+    both = agreed([Finding("k", "fail", 1.0, 0.0, "", "num_samples=20, num_steps=5"), told[0]])
+    assert both[0].remedy == "num_samples=20, num_steps=1600"
+
+
+def test_remedies_of_a_guide_say_what_to_do():
+    seen = set()
+    for found in (guide(0, scale=s) for s in (0.3, 0.5, 0.6, 0.7, 0.75)):
+        finding = found.diagnose()["k_hat"]
+        seen.add(finding.status)
+        if finding.status != "pass":
+            assert finding.remedy.startswith(
+                "fit.resample(1000)" if finding.value <= 0.7 else "fit again by inference='nuts'"
+            )
+    assert "fail" in seen
+
+
+def test_seconds_of_compiling_are_counted_apart(tmp_path):
+    found = replace(chains(), seconds=10.0, compiling=8.0)
+    table = pg.compare({"a": found}).table
+    assert table.loc["a", "seconds"] == 2.0
+    assert table.loc["a", "compiling"] == 8.0
+    assert table.loc["a", "ess_per_s"] == table.loc["a", "min_ess"] / 2
+    done = fit(masked, {"y": np.where(SEEN, Y, 1e6), "seen": SEEN}, seed=7)
+    assert 0 < done.compiling < done.seconds
+    done.save(tmp_path / "run")
+    assert pg.load(tmp_path / "run").compiling == done.compiling
 
 
 def test_nearly_equal_weights_are_no_failure():

@@ -112,14 +112,19 @@ def _divergence(evidence: Evidence) -> Finding | None:
     value, chance, error, count = found
     more = value - chance
     status: Status = "pass" if more <= NATS[0] or more <= 3 * error else "warn" if more <= NATS[1] else "fail"
+    steps = 4 * evidence.settings.get("num_steps", evidence.fit.num_steps)
+    remedy = f"num_steps={steps}, or more hidden units"
     if count < beside.FEWEST:
-        status = "pass" if value <= SMALL else "warn"
+        few: Status = "pass" if value <= SMALL else "warn"
+        message = (
+            f"the frequencies of {count} rows diverge from the model by {value:.2g} nats; of so few at most {SMALL}"
+        )
+        return Finding("divergence", few, value, SMALL, message, remedy)
     message = (
         f"the frequencies of {count} rows diverge from the model by {value:.2g} nats, those of as many exact draws by "
         f"{chance:.2g} (standard error {error:.1g}); at most {NATS[0]} more"
     )
-    steps = 4 * evidence.settings.get("num_steps", evidence.fit.num_steps)
-    return Finding("divergence", status, more, NATS[0], message, f"num_steps={steps}, or more hidden units")
+    return Finding("divergence", status, more, NATS[0], message, remedy)
 
 
 def _close(evidence: Evidence) -> bool:
