@@ -117,6 +117,20 @@ def test_losses_and_slopes_are_those_of_numpyro():
         np.testing.assert_allclose(slope, second[1][k], rtol=1e-7)
 
 
+def test_rows_of_both_kinds_have_orders_of_their_own_and_critics_a_rate():
+    inference, target = prepared(there, back, critic, rows(), batch_size=10, critic_rate=1e-12)
+    kernel, key = inference.on("pyro"), engine.OPS.key(0)
+    with scoped("float64", seed=0):
+        state = kernel.init(key, target)
+        before = {k: v.parameters["c"].clone() for k, v in state.critics.items()}
+        state, opponent, batch, _ = kernel.prepared(key, key, state, target, 0.1)
+    np.testing.assert_array_equal(batch["a"], rows()["a"][state.order_given[:10]])
+    np.testing.assert_array_equal(batch["b"], rows()["b"][state.order[:10]])
+    assert sorted(state.order_given.tolist()) == list(range(80))
+    for k, v in before.items():
+        np.testing.assert_allclose(opponent[k]["c"], v, atol=1e-9)
+
+
 def test_both_ways_are_learned_and_lead_back():
     """b = 1 + 2 a in law, or 1 - 2 a, and the way back its inverse; critics of the first two moments."""
 
