@@ -195,6 +195,14 @@ def test_maps_with_other_guides_are_not_run_by_each_others_code():
     assert losses[1] > 1000
 
 
+def test_a_way_back_with_noise_is_refused():
+    def noisy(b):
+        numpyro.sample("a", dist.Normal(b * numpyro.param("back", jnp.ones(())), 0.1).to_event(1))
+
+    with pytest.raises(ValueError, match="The guide draws 'a' with noise; a way back has none"):
+        fitted(a_map, {"a": ROWS, "b": ROWS}, "cycle_gan", guide=noisy, batch_size=20)
+
+
 def test_parameters_that_are_not_finite_fail_and_say_where_to_look():
     verdict = fitted(roots).diagnose()
     found = next(f for f in verdict.findings if f.check == "draws")

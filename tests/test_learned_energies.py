@@ -11,6 +11,7 @@ import pytest
 from scipy.special import logsumexp
 
 import probgen as pg
+from probgen.algorithm import Incompatible
 from probgen.datasets import bars_and_stripes
 from probgen.diagnostics.samples import energies
 from probgen.evaluate import energy_draws
@@ -273,3 +274,22 @@ def test_bars_and_stripes_pass_when_they_are_learned():
     assert "fail" in found[0][1]
     assert found[1][0] < 0.15
     assert found[1][1] == {"pass"}
+
+
+@pytest.mark.parametrize("inference", ["pcd", "pcd_tempered"])
+def test_chains_of_no_row_have_no_inputs(inference):
+    def tied(v=None, x=None):
+        W = numpyro.param("W", jnp.zeros((2, 4)))
+        v = numpyro.sample("v", bits(4), obs=v)
+        numpyro.factor("energy", x @ W @ v)
+
+    rng = np.random.default_rng(0)
+    data = {"v": rng.integers(0, 2, (60, 4)).astype(float), "x": rng.normal(size=(60, 2))}
+    with pytest.raises(Incompatible, match=r"keeps chains that belong to no row; .*: x\.\nUse inference='cd'"):
+        pg.fit(tied, data, inference, num_steps=2, **QUIET)
+    with pytest.raises(Incompatible, match="another for every row's inputs: x"):
+        pg.fit(tied, data, "mle", num_steps=2, **QUIET)
+    fit = pg.fit(tied, data, num_steps=2, **QUIET)
+    assert fit.inference.name in ("pseudo_likelihood", "cd")
+    (told,) = [f for f in fit.diagnose().findings if f.check == "draws"]
+    assert (told.status, "they depend on inputs (x)" in told.message) == ("warn", True)

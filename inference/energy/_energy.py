@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.sums import energy
 from probgen.engine.numpyro.sums.free_energy import (
     bound,
@@ -54,6 +55,15 @@ class EnergyLearner(RowLearner[Learnable]):
         elif not any(v.kind == "bits" for v in target.visible):
             now = lambda: jnp.abs(gap)  # noqa: E731
         return jax.lax.cond(state.step % 10 == 0, now, later)
+
+
+def without_inputs(learner: Any, target: Any) -> None:
+    """Raise Incompatible where rows have inputs: chains that go on from step to step are of no row whose inputs they could have."""
+    if target.inputs:
+        raise Incompatible(
+            f"{learner.name} keeps chains that belong to no row; the program has inputs of each row: {', '.join(target.inputs)}.\n"
+            "Use inference='cd', whose chains begin at the rows of a batch, or 'pseudo_likelihood'."
+        )
 
 
 def blocked(target: Any) -> Any:

@@ -29,6 +29,12 @@ class PCD(EnergyLearner):
         super().__post_init__()
         positive(self, "num_chains", "num_sweeps")
 
+    def prepare(self, target: Any) -> Any:
+        from probgen.inference.energy import _energy
+
+        _energy.without_inputs(self, target)
+        return super().prepare(target)
+
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
         from probgen.engine.numpyro.sums import energy
 

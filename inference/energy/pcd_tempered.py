@@ -39,6 +39,12 @@ class PCDTempered(EnergyLearner):
         if not 0 < self.hottest < 1:
             raise ValueError(f"hottest is {self.hottest}; it must be an inverse temperature between 0 and 1")
 
+    def prepare(self, target: Any) -> Any:
+        from probgen.inference.energy import _energy
+
+        _energy.without_inputs(self, target)
+        return super().prepare(target)
+
     def first_chains(self, key: Any, target: Any, parameters: Any, batch: Any) -> Any:
         """Points {site: (ladder, temperature, *event)}, the coldest first."""
         from probgen.engine.numpyro.sums import energy

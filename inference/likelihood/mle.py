@@ -78,6 +78,11 @@ class MLE(RowLearner[Learnable]):
         from probgen.engine.numpyro.sums import exact as exact_sums
         from probgen.engine.numpyro.sums.energy import NotConditional
 
+        if target.inputs and not target.proper:
+            raise Incompatible(
+                f"The constant of this energy is another for every row's inputs: {', '.join(target.inputs)}.\n"
+                "Use inference='pseudo_likelihood' or 'cd', which do without it."
+            )
         try:
             target = target.blocked()
         except NotConditional as error:

@@ -123,7 +123,8 @@ class LearnedFit(Fit, FittedParameters):
         """
         size = drawing.pack(self.target)
         if not size:
-            raise Incompatible(f"{self.inference.name} has no critic; 'gan', 'wgan', 'wgan_gp' and 'r3gan' have one.")
+            why = "has a critic of each kind of rows" if getattr(self.target, "unpaired", False) else "has no critic"
+            raise Incompatible(f"{self.inference.name} {why}; 'gan', 'wgan', 'wgan_gp' and 'r3gan' have one.")
         given = self._rows(self._named(x, rows))
         if len(next(iter(given.values()))) % size:
             raise ValueError(f"The critic judges {size} rows at once; expected a multiple of that.")

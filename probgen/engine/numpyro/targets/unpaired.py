@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from numpyro import handlers
 
 from probgen import runtime
@@ -24,7 +25,7 @@ from probgen.data.checks import taken
 from probgen.engine import drawable
 from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.targets import critics
-from probgen.engine.numpyro.targets.draws import ROWS
+from probgen.engine.numpyro.targets.draws import ROWS, innermost
 from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
 
 
@@ -90,7 +91,16 @@ class NumpyroUnpaired(NumpyroImplicit):
 
     def back(self, parameters: Any, x: Any) -> Any:
         """What the guide makes of rows (row, *event)."""
-        return jax.vmap(lambda x: self._returned(parameters, x)["value"], axis_name=ROWS)(x)
+
+        def one(x: Any) -> Any:
+            site = self._returned(parameters, x)
+            if not isinstance(innermost(site["fn"]), dist.Delta):
+                raise ValueError(
+                    f"The guide draws {self.given!r} with noise; a way back has none: Delta(h({self.made}))."
+                )
+            return site["value"]
+
+        return jax.vmap(one, axis_name=ROWS)(x)
 
     def _returned(self, parameters: Any, x: Any, shown: Any = None) -> dict[str, Any]:
         """The guide's site given a row; shown: a value that stands for its draw."""
