@@ -13,6 +13,7 @@ GROUPS = {
     "Of guides and modes": ("guides", "unbounded"),
     "Of learners": ("learners", "convergence", "baselines"),
     "Of draws, where there is no density": ("samples/beside", "samples/looks"),
+    "Of learned energies": ("samples/learned_energies",),
     "Of grown textures": ("samples/textures",),
     "Of diffusion": ("samples/denoisers", "samples/particles"),
     "Of bridges": ("samples/bridges",),
@@ -51,6 +52,7 @@ class Source:
     """One file of checks."""
 
     def __init__(self, path: Path):
+        self.path = path
         tree = ast.parse(path.read_text())
         self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         self.constants = {
@@ -86,6 +88,13 @@ class Source:
                 yield from self.texts(call.args[5])
             elif (called := self.functions.get(call.func.id)) and _returns_a_finding(called):
                 yield from self.remedies(called)
+
+        for node in ast.walk(function):  # a check of another file that is passed on
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                file = self.path.with_name(f"{node.value.id}.py")
+                other = Source(file) if file.exists() else None
+                if other and (called := other.functions.get(node.attr)) and _returns_a_finding(called):
+                    yield from other.remedies(called)
 
     def texts(self, node: ast.expr) -> list[str]:
         """What an expression can say, with ... for what only a fit knows; nothing where that is all."""
