@@ -152,6 +152,16 @@ def _globals_are_left_alone() -> Iterator[None]:
     assert not changed, f"process globals changed: {changed}"
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small products of torch on a busy machine: a team of threads waits for itself."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps of kernels compiled with LLVM's optimisation, as a user has them: for tests that run more than they compile."""

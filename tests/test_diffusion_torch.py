@@ -30,15 +30,6 @@ NAMED = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Small products on a busy machine: a team of threads waits for itself."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def own_numbers():
     """Random numbers by a seed, and torch's generator as it was."""

@@ -27,15 +27,6 @@ pytestmark = [needs_pyro, pytest.mark.usefixtures("one_thread")]
 START = {"w": [[1.2, 0.3], [-0.4, 0.9]], "v": [[0.7, -0.2], [0.1, 1.1]], "c": [0.4, -1.0]}
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Small products on a busy machine: a team of threads waits for itself."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def rows(count_a=80, count_b=60):
     rng = np.random.default_rng(0)
     a = rng.normal(size=(count_a, 2))

@@ -25,15 +25,6 @@ from probgen.inference.adversarial._torch import _augment, _weights  # noqa: E40
 pytestmark = [needs_pyro, pytest.mark.usefixtures("one_thread")]
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Small products on a busy machine: a team of threads waits for itself."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def points(rows=200, dim=2, seed=0):
     return np.random.default_rng(seed).normal(1.0, 0.5, (rows, dim))
 

@@ -26,10 +26,8 @@ from probgen.target import Conditional
 
 STATES = 2**16  # that are counted
 TABLED = 2  # real unknowns, at most, whose density is tabled
-COARSE, FINE = (
-    128,
-    192,
-)  # cells of an axis: of all that rows reach and twice as far on both sides, and of what holds the mass
+COARSE = 128  # cells of an axis of a first table: of all that rows reach, and twice as far on both sides
+FINE = 192  # of the second, of what holds the mass
 BESIDE = 1e-3  # of the mass, at the table's edge
 CANDIDATES, EFFECTIVE = 4, 0.5  # for each draw of a table; of them that must count
 SWEEPS, ROUNDS, COST = 125, 8, 4e9  # of chains: a round, rounds at most, multiplications in all rounds
