@@ -116,11 +116,17 @@ def completion(ask: argparse.Namespace) -> dict[str, Any]:
     for i, row in enumerate(rows):
         seen = np.where(hidden, np.nan, row)
         done = pg.fit(
-            fit.condition(x=seen), "twisted_smc", num_particles=64, num_runs=2, num_steps=50, seed=i, progress=False
+            fit.condition(x=seen),
+            inference="twisted_smc",
+            num_particles=64,
+            num_runs=2,
+            num_steps=50,
+            seed=i,
+            progress=False,
         )
         drawn.append(done.draws["x"].reshape(-1, 784)[0])
         least.append(float(np.min(done.records["ess"])))
-        told(picture=i, ess=least[-1], evidence=float(np.asarray(done.log_evidence).mean()))
+        told(picture=i, ess=least[-1], evidence=float(done.log_evidence.value))
     upper, whole = read(np.where(hidden, 0.0, rows), labels), read(np.stack(drawn), labels)
     error = float(np.sqrt((upper * (1 - upper) + whole * (1 - whole)) / len(rows)))
     if ask.out:

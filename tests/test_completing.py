@@ -138,6 +138,16 @@ def test_the_same_target_still_has_a_density(learned):
     assert near - far == pytest.approx(0.5 * (4.0 - 1.2) ** 2 / VARIANCE, rel=0.02)
 
 
+def test_a_completion_without_a_word_is_by_the_denoiser_and_takes_no_data(learned):
+    found = pg.fit(learned.condition(x=KNOWN), num_particles=50, num_steps=10, progress=False)
+    assert found.inference.name == "twisted_smc"
+    assert any("No inference was named: twisted_smc" in note for note in found.target.notes)
+    with pytest.raises(TypeError, match=r"say them in fit\.condition"):
+        pg.fit(learned.condition(x=KNOWN), {"x": np.zeros(2)})
+    with pytest.raises(TypeError, match="the name of an algorithm: write inference='guided'"):
+        pg.fit(learned.condition(x=KNOWN), "guided")
+
+
 def test_what_is_refused(learned):
     with pytest.raises(Incompatible, match="Completable"):
         pg.fit("eight_schools", inference="twisted_smc")

@@ -141,3 +141,9 @@ def test_what_noise_learns_in_seconds_is_not_learned_through_an_ode(name, first)
     target = conditioned(name, model.default_data())[1]
     assert (model.inference or suggestions.best(target, most=1)[0]) == first
     assert ("mle" in suggestions.best(target, most=9)) == (name != "ddpm")
+
+
+@pytest.mark.parametrize("program", ["gaussian", "rbm", lambda y=None: None])
+def test_an_algorithm_in_the_place_of_data_is_told(program):
+    with pytest.raises(TypeError, match="data is 'nuts', the name of an algorithm: write inference='nuts'"):
+        pg.fit(program, "nuts")

@@ -252,7 +252,7 @@ def test_what_fits_refuse(learned):
     ):
         with pytest.raises(ValueError, match=told):
             pg.fit(target, inference="guided", **settings)
-    with pytest.raises(Incompatible, match="Try inference='guided' or 'twisted_smc'"):
+    with pytest.raises(Incompatible, match="Try inference='twisted_smc' or 'guided'"):
         pg.fit(target, inference="nuts", progress=False)
     with pytest.raises(Incompatible, match="draws forward know nothing"):
         target.sample(3)

@@ -61,9 +61,12 @@ def apart(
     program: Program, data: Any = None, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
 ) -> tuple[Program, Any]:
     """A program whose data are named leaves, and these; both as they are where they are that already. See `arguments`."""
+    _check_no_algorithm(data)
     if isinstance(program, Target):
         if args or kwargs:
             raise TypeError("args and kwargs are for programs; this is a learned model with data.")
+        if data is not None:
+            raise TypeError("data is for programs; this is a learned model with data: say them in fit.condition.")
         return program, data
     model = model_of(program)
     if isinstance(model.program, Arranged):
@@ -81,6 +84,12 @@ def apart(
         return program, data
     found, leaves = arguments.taken_apart(model.program, args, given)
     return (arranged_as(model, found) if isinstance(found, Arranged) else program), leaves
+
+
+def _check_no_algorithm(data: Any) -> None:
+    """Raise TypeError for the name of an algorithm where data stand, as in pg.fit(program, "nuts")."""
+    if isinstance(data, str) and data in catalog.modules("probgen.inference"):
+        raise TypeError(f"data is {data!r}, the name of an algorithm: write inference={data!r}.")
 
 
 def model_of(program: Program) -> Model:

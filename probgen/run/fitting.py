@@ -19,6 +19,7 @@ from probgen.loggers.telling import Telling, written
 from probgen.loggers.telling import asked as asked_for
 from probgen.model import Model
 from probgen.processes import peers
+from probgen.programs.completable import Completable
 from probgen.run import pairs, starts, suggestions
 from probgen.run.conditioning import Program, apart, conditioned, declared, given_to, model_of, read_for
 from probgen.run.meaning import WHOLE, WHOLE_DATA, default_precision, held_precision, meant, precision_on
@@ -139,6 +140,8 @@ def default_algorithm(program: Any, data: Any, **said: Any) -> str:
         return "svi"
     if not isinstance(program, Target) and (own := model_of(program).inference):
         return own
+    if isinstance(program, Completable) and (found := suggestions.best(_plain(program, data, **said), most=1)):
+        return found[0]
     try:
         asked(program, data, "nuts", suggested=1, **said)
     except NotFinite:

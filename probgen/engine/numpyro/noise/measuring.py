@@ -83,11 +83,11 @@ def calibrated(found: Mapping[str, np.ndarray], seen: Seen) -> dict[str, np.ndar
         kept["spread"] = np.mean(along**2, 1) + FLOOR
     else:
         share = np.clip(many / (2 * count), SHRUNK, 0.9)
-        spread = np.einsum("lri,lrj->lij", along, along) / count
+        spread = along.transpose(0, 2, 1) @ along / count
         own = np.eye(many) * (share * np.einsum("lii->li", spread)[..., None] + FLOOR)
         kept["spread"] = (1 - share) * spread + own
         if levels * many * size <= CROSSED:
-            kept["cross"] = np.einsum("lri,lrj->lij", missed, along) / count
+            kept["cross"] = missed.transpose(0, 2, 1) @ along / count
     return {CALIBRATED.format(k): v for k, v in kept.items()}
 
 
