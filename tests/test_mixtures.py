@@ -348,6 +348,17 @@ def test_a_mixture_goes_on_from_its_state_bit_for_bit(tmp_path, killed, inferenc
         np.testing.assert_array_equal(array, pg.load(tmp_path / "whole").parameters[name])
 
 
+def test_a_learner_ends_where_it_converged_and_not_where_the_clock_ends_a_chunk(tmp_path):
+    data = mixture_data(np.random.default_rng(0).normal(size=(200, 2)), num_components=2)
+    found = pg.fit("gaussian_mixture", data, "em", tolerance=1e-5, out=tmp_path / "run", progress=False)
+    steps = found.num_steps
+    assert found.complete and steps < 1000 and steps % 16, "it ends within a chunk"
+    told = pg.fit("gaussian_mixture", data, "em", tolerance=1e-5, num_steps=steps, progress=False)
+    for name, array in told.parameters.items():
+        np.testing.assert_array_equal(array, found.parameters[name])
+        np.testing.assert_array_equal(array, pg.load(tmp_path / "run").parameters[name])
+
+
 def test_a_component_without_rows_is_told():
     x = np.concatenate([np.random.default_rng(0).normal(size=(100, 1)), [[1000.0]]])
     verdict = pg.fit("gaussian_mixture", mixture_data(x, num_components=2), "em").diagnose()

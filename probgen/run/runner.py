@@ -86,10 +86,7 @@ class Run:
         return self.team.agreed(size, stops) if self.team else (size, stops)
 
     def add(self, records: Mapping[str, np.ndarray]) -> None:
-        """Append a chunk, cut where the learner converged."""
-        if "converged" in records and records["converged"].any():
-            stop = int(np.argmax(records["converged"].all(0))) + 1
-            records = {k: v[:, :stop] for k, v in records.items()}
+        """Append a chunk."""
         if self.store:
             self.store.append(self.step, records)
         self.records.append(self._held(records))
@@ -277,7 +274,7 @@ def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[
                 if stops:
                     break
                 tick = time.perf_counter()
-                records = executor.advance(run.step, min(size, total - run.step))
+                records = _advanced(run, executor, min(size, total - run.step))
                 ctrl_c.keeps = True
                 rate = next(iter(records.values())).shape[1] / (time.perf_counter() - tick)
                 before = run.step
@@ -287,6 +284,20 @@ def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[
                 bar.set_postfix(_headline(run, records), refresh=False)
         finally:
             ctrl_c.keeps = False
+
+
+def _advanced(run: Run, executor: Any, size: int) -> Mapping[str, np.ndarray]:
+    """So many steps; where the learner converges, no more than up to there, whatever the clock made of the chunk."""
+    ends = isinstance(run.algorithm, Learner) and (not run.records or "converged" in run.records[-1])
+    begun = executor.state() if ends and size > 1 else None
+    records = executor.advance(run.step, size)
+    if "converged" not in records or begun is None:
+        return records
+    over = records["converged"].all(0)
+    if not over[:-1].any():
+        return records
+    executor.restore(begun)
+    return executor.advance(run.step, int(np.argmax(over)) + 1)
 
 
 def _headline(run: Run, records: Mapping[str, np.ndarray]) -> dict[str, Any]:
