@@ -38,16 +38,32 @@ class OfMatrix(dist.MultivariateNormal):
 
     @validate_sample
     def log_prob(self, value: Any) -> Any:
-        name = next(k for k in vars(self) if k in _DENSITIES)  # the first is what it was made of
         deviation: Any = value - self.loc
-        matrix, batch = vars(self)[name], jnp.shape(deviation)[:-1]
-        if set(matrix.shape[:-2]) <= {1} and matrix.ndim - 2 <= len(batch):
-            matrix = matrix.reshape(matrix.shape[-2:])
-        plain = matrix.shape[:-2] not in ((), batch) or matrix.dtype != deviation.dtype
-        plain = plain or (name != "covariance_matrix" and matrix.dtype == jnp.float32)
-        if plain or (name == "scale_tril" and (matrix.ndim > 2 or not batch)):
+        if not self.closed(jnp.shape(deviation)[:-1], deviation.dtype):
             return super().log_prob(value)
+        return self.of_deviation(deviation)
+
+    def closed(self, batch: tuple[int, ...], dtype: Any) -> bool:
+        """Whether vectors (*batch, n) of a type have the density that is written here."""
+        name, matrix = self._made_of(len(batch))
+        if matrix.shape[:-2] not in ((), batch) or matrix.dtype != dtype:
+            return False
+        if name != "covariance_matrix" and matrix.dtype == jnp.float32:
+            return False
+        return name != "scale_tril" or (matrix.ndim == 2 and bool(batch))
+
+    def of_deviation(self, deviation: Any) -> Any:
+        """The log density of vectors loc + r, by r alone, where it is `closed`: (*batch, n) -> (*batch,)."""
+        name, matrix = self._made_of(deviation.ndim - 1)
         return _DENSITIES[name](matrix, deviation)
+
+    def _made_of(self, rank: int) -> tuple[str, Any]:
+        """What it was made of, and that matrix: one for all vectors of a batch of that rank is without axes of one."""
+        name = next(k for k in vars(self) if k in _DENSITIES)  # the first is what it was made of
+        matrix = vars(self)[name]
+        if set(matrix.shape[:-2]) <= {1} and matrix.ndim - 2 <= rank:
+            matrix = matrix.reshape(matrix.shape[-2:])
+        return name, matrix
 
 
 OfMatrix.__name__ = "MultivariateNormal"

@@ -20,11 +20,12 @@ from numpyro.infer.util import log_density as joint_log_density
 from probgen.engine.numpyro.programs import indices, pieces
 from probgen.engine.numpyro.programs.edges import UNOBSERVED, Edges, Shown
 from probgen.engine.numpyro.programs.messengers import FullPlates
-from probgen.engine.numpyro.sums import energy
+from probgen.engine.numpyro.sums import energy, rows
 from probgen.engine.numpyro.sums.energy import Block
 from probgen.target import Site, Variable
 
-KNOWN, VALUE = PARTLY = (" known", " value")  # endings of the data of sites that are known in part
+KNOWN, VALUE = " known", " value"  # endings of the data of sites that are known in part
+PARTLY = (KNOWN, VALUE, rows.ENDING)  # endings of arrays that are not the program's
 
 
 FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
@@ -127,6 +128,7 @@ class Structure:
 
             program = handlers.substitute(program, substitute_fn=functools.partial(_unconstrain_reparam, values))
             return aside + enumeration.log_sum(enumeration.gathered(program, self.plate_nesting, self.loose))
+        program = rows.Together(program, arrays) if full else program
         with handlers.block():  # a density inside another program has no sites there
             return aside - potential_energy(program, (), {}, values)
 

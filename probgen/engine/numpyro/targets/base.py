@@ -65,6 +65,10 @@ class NumpyroTarget(Target):
     def by_row(self) -> Target | None:
         return engine.load(self.engine).by_row(self)
 
+    def for_run(self) -> Any:
+        """The target as the loops of a run take it: with what its density needs of the data, made once."""
+        return self
+
     def lowered(self) -> str:
         """What this target computes, as the text of its lowered density: equal texts compute equal things."""
         return f"{self.sites}"

@@ -19,7 +19,7 @@ from numpyro.infer import init_to_uniform
 from probgen import engine, runtime
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import Structure, index_of, put
-from probgen.engine.numpyro.sums import assigned, one_by_one
+from probgen.engine.numpyro.sums import assigned, one_by_one, rows
 from probgen.engine.numpyro.targets.base import NumpyroTarget
 from probgen.target import Continuous, SubsampledContinuous
 
@@ -42,6 +42,9 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def paired(self) -> Any:
         return engine.load(self.engine).paired(self)
+
+    def for_run(self) -> Any:
+        return rows.together(self) if type(self) is NumpyroContinuous else self
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
