@@ -12,7 +12,7 @@ import numpy as np
 from probgen.algorithm import Learner
 from probgen.diagnostics import SEVERITY, Evidence, Scalars, Verdict, looked_at, r_hat, smoothed_weights
 from probgen.diagnostics.evidence import wrapped
-from probgen.fits.pointwise import of_one_site
+from probgen.fits.pointwise import left_out
 from probgen.fits.tables import quiet
 from probgen.fitted import Fitted, FittedParameters
 from probgen.programs.pinned import Changed
@@ -316,12 +316,12 @@ def _at(found: Scalars, names: list[str]) -> np.ndarray:
 
 
 def _loo(fits: Mapping[str, Fitted]) -> pd.DataFrame:
-    """arviz_stats.compare of the fits' pointwise log likelihoods."""
+    """arviz_stats.compare of the fits' estimates by leaving out each point."""
     from arviz_stats import compare as ranked
 
-    trees = {name: of_one_site(fit) for name, fit in fits.items()}
+    found = {name: left_out(fit) for name, fit in fits.items()}
     with quiet():  # the table has a column for what its warnings say
-        return ranked(trees)
+        return ranked(found)
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:

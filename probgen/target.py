@@ -48,10 +48,9 @@ class Site:
     """One named site of a program's trace.
 
     kind: "latent", "observed", "deterministic" or "factor"; shape: batch and event shape together, without chain and draw.
-    discrete: whether the support is countable; enumerable: whether it is finite and the engine can enumerate it.
-    subsampled: whether it stands in a plate that draws a minibatch.
-    source: the data keyword whose array an observed site is, where it is one; bounds: that array's known support; circular: whether
-    it is an unknown angle, or angles, with no ends; masked: whether a mask may leave out some of it.
+    discrete: whether the support is countable; enumerable: whether it is finite and can be listed; subsampled: whether it stands in
+    a plate that draws a minibatch; source: the data keyword whose array it is observed at; bounds: that array's known support;
+    circular: whether it is angles; masked: whether a mask may leave out some of it; weighed: whether a scale counts its density.
     """
 
     name: str
@@ -65,6 +64,7 @@ class Site:
     bounds: Bounds | None = None
     circular: bool = False
     masked: bool = False
+    weighed: bool = False
 
 
 @dataclass(frozen=True)

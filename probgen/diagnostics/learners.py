@@ -137,8 +137,11 @@ def _objective(evidence: Evidence) -> Finding | None:
         return None
     parts = [f"the KL counts {settings['kl_weight']:g} times"] if settings["kl_weight"] != 1 else []
     parts += [f"{settings['free_bits']:g} nats of KL a coordinate are free"] if settings["free_bits"] else []
+    parts += [f"a scale counts {site.name!r}" for site in evidence.fit.target.sites if site.weighed]
     parts += [f"the KL's weight still rises at step {steps}"] if settings["kl_warmup"] >= steps else []
-    remedy = "kl_weight=1, free_bits=0 and a kl_warmup below num_steps; fit.log_prob gives a bound in any case"
+    remedy = (
+        "kl_weight=1, free_bits=0, a kl_warmup below num_steps and no scale; but for a scale fit.log_prob gives a bound"
+    )
     if parts:
         message = f"what was maximised is no bound on log p(x): {', '.join(parts)}"
         return Finding("objective", "warn", None, None, message, remedy)

@@ -24,10 +24,15 @@ SPIKE = 4.0  # nats above nine tenths of the rows
 PRIOR = "a prior (fit by 'map' or 'nuts'), or weight_decay=0.001: without one the parameters grow for ever"
 
 
+def _is_density(target: Learnable) -> bool:
+    """Whether a learned program has a log probability of rows that is known at once."""
+    return target.normalised and not any(site.weighed for site in target.sites)
+
+
 def classes(evidence: Evidence) -> Finding | None:
     """Whether inputs separate the classes of rows, for a density of one bit or class given inputs."""
     fit, target = evidence.fit, evidence.fit.target
-    if not isinstance(target, Learnable) or not target.normalised or not target.inputs:
+    if not isinstance(target, Learnable) or not _is_density(target) or not target.inputs:
         return None
     visible = target.visible
     if len(visible) != 1 or visible[0].size != 1 or visible[0].kind not in ("bits", "levels"):
@@ -105,7 +110,7 @@ def _beside(matrix: np.ndarray) -> Any:
 def spikes(evidence: Evidence) -> Finding | None:
     """Whether a mixture gives a few rows a density far above that of all others: a component that shrinks onto them."""
     fit, target = evidence.fit, evidence.fit.target
-    if not isinstance(target, Learnable) or not target.normalised or target.num_rows > MOST:
+    if not isinstance(target, Learnable) or not _is_density(target) or target.num_rows > MOST:
         return None
     if not any("Mixture" in s.distribution for s in target.sites) or target.visible[0].kind != "reals":
         return None

@@ -12,6 +12,7 @@ WEIGHED = (
     "{!r} has a mask or a scale, which weigh its density and which its draws do not have.\n"
     "Leave them out, or try inference='svi' or 'mle', which use a density."
 )
+WEIGHTS = "{0!r} has a scale, which counts its density more or less than once: {1}.\nLeave the scale out{2}."
 OBSERVED = (
     "{!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
     "Try inference='svi' or 'mle', which use its density."

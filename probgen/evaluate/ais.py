@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -125,33 +125,6 @@ def estimate(
         growth = _run(k_up, path, schedule, num_islands, size, given)[0]
         above, above_stderr = _log_mean(-(base + np.asarray(growth, float).sum(0)))
     return _judged(forward, forward_stderr, -above, above_stderr, ess, num_islands * size, num_temperatures)
-
-
-def log_z_by_quadrature(
-    target: Any, low: float | Sequence[float], high: float | Sequence[float], num: int = 401
-) -> LogProb:
-    """log Z of a continuous target of one or two unknowns on a grid, in nats.
-
-    low, high: of every unknown, beyond which the density must be negligible. num: points of each axis. The standard error
-    is the change from every second point to all.
-    """
-    if target.dim > 2:
-        raise ValueError(f"Quadrature is for one or two unknowns; this target has {target.dim}. Use AIS.")
-    lowest, highest = (np.broadcast_to(end, target.dim).astype(float) for end in (low, high))
-    num += 1 - num % 2
-    axes = [np.linspace(a, b, num) for a, b in zip(lowest, highest, strict=True)]
-    points = np.array(list(itertools.product(*axes)))
-    with runtime.jax_scope(target.precision):
-        found = np.asarray(_densities(target, jnp.asarray(points)), float).reshape((num,) * target.dim)
-    cell = float(np.log((highest - lowest) / (num - 1)).sum())
-    value = np.logaddexp.reduce(found, None) + cell
-    half = np.logaddexp.reduce(found[(slice(None, None, 2),) * target.dim], None) + cell + target.dim * np.log(2)
-    return LogProb(float(value), float(abs(value - half)), f"quadrature on {num} points an axis")
-
-
-@jax.jit
-def _densities(target: Any, points: Any) -> Any:
-    return jax.lax.map(target.log_density, points, batch_size=4096)
 
 
 # ---- the parts of an estimate ------------------------------------------------------------------------------------

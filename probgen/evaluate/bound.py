@@ -37,7 +37,7 @@ def by_draws(fit: FittedLatents, rows: Rows, method: str, num_particles: int, se
     parts = _parts(rows, num_particles, "bound")
     log_ratio = np.concatenate([target.log_ratios(fit.answer, part, (seed, at), num_particles) for at, part in parts])
     if method == "elbo":
-        found = Bound(log_ratio.mean(1), log_ratio.std(1) / np.sqrt(num_particles), "lower bound: ELBO")
+        found = Bound(log_ratio.mean(1), _error(log_ratio, fit), "lower bound: ELBO")
         found.khat = np.full(len(log_ratio), np.nan)
         return found
     top = log_ratio.max(1, keepdims=True)
@@ -46,9 +46,22 @@ def by_draws(fit: FittedLatents, rows: Rows, method: str, num_particles: int, se
     khat = _khat(log_ratio)
     bad = f"; k-hat above 0.7 in {np.mean(khat > 0.7):.0%} of the rows" if num_particles >= FEWEST else ""
     kind = f"lower bound: importance-weighted, {num_particles} draws a row{bad}"
-    found = Bound(np.log(mean) + top[:, 0], weights.std(1) / np.sqrt(num_particles) / mean, kind)
+    found = Bound(np.log(mean) + top[:, 0], _error(weights, fit) / mean, kind)
     found.khat = khat
     return found
+
+
+def _error(values: np.ndarray, fit: FittedLatents) -> np.ndarray:
+    """The standard error of the mean over draws (row, draw): NaN, not known, from a single one, but of codes, which are certain."""
+    if values.shape[1] > 1:
+        return values.std(1, ddof=1) / np.sqrt(values.shape[1])
+    return np.full(len(values), 0.0 if is_certain(fit) else np.nan)
+
+
+def is_certain(fit: FittedLatents) -> bool:
+    """Whether the guide has no noise: all that is hidden are vectors of codebooks."""
+    kinds = {site.name: site.distribution for site in fit.target.sites}
+    return all(kinds.get(v.name) == "Codes" for v in fit.target.hidden)
 
 
 def _khat(log_ratio: np.ndarray) -> np.ndarray:

@@ -31,18 +31,27 @@ def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> L
     if isinstance(target, Conditional):
         return _of_units(target, rows, method, fit.seed, settings)
     assert isinstance(target, Continuous)
-    from probgen.evaluate import ais
+    from probgen.evaluate import ais, quadrature
 
     if method == "quadrature" or (method == "auto" and target.dim <= 2):
-        points = np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in rows.values()], axis=1)
+        points = _extreme(target, rows)
         low, high = points.min(0), points.max(0)
         room = 2.0 * (high - low)
-        return ais.log_z_by_quadrature(target, **{"low": low - room, "high": high + room, "num": 801, **settings})
+        return quadrature.log_z_by_quadrature(
+            target, **{"low": low - room, "high": high + room, "num": 801, **settings}
+        )
     if method == "enumeration":
         raise ValueError(
             "A real unknown cannot be enumerated; use method='quadrature' in one or two dimensions, else 'ais'."
         )
     return ais.log_z(target, rows, seed=fit.seed, **settings)
+
+
+def _extreme(target: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rows in which a number is least or greatest, as points of the target: (point, dim)."""
+    flat = np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in rows.values()], axis=1)
+    ends = sorted({*flat.argmin(0).tolist(), *flat.argmax(0).tolist()})
+    return np.array([target.unconstrain({k: np.asarray(v)[i] for k, v in rows.items()}) for i in ends], float)
 
 
 def core(fit: FittedParameters) -> tuple[Any, Mapping[str, np.ndarray]]:

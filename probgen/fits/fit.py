@@ -185,25 +185,15 @@ class Fit(Fitted):
         return log_likelihood(self)
 
     def log_prob(self, **new_data: Any) -> LogProb:
-        """Log posterior predictive density of each observed point, in nats, averaged over the draws.
+        """Log posterior predictive density of each observed point, in nats, averaged over the draws; `kind` says whose they are.
 
         Finite unknowns of a point's own row, or of its sequence, are summed out; see `log_likelihood`. Rows that a mask leaves out
         are no points. ValueError where no site is observed.
         """
-        from probgen.fits.pointwise import of_observed, points
+        from probgen.fits.pointwise import averaged, of_observed, points
         from probgen.fits.tree import merged
 
-        terms = [points(v) for v in of_observed(self, merged(self, new_data)).values()]
-        values = np.concatenate([v.reshape(v.shape[0] * v.shape[1], -1) for v in terms], axis=1)
-        top = values.max(0)
-        weights = np.exp(values - top)
-        mean = weights.mean(0)
-        from arviz_stats.base import array_stats
-
-        shaped = weights.reshape(*self.z.shape[:2], -1)
-        ess = np.array([array_stats.ess(shaped[..., i], chain_axis=0, draw_axis=1) for i in range(shaped.shape[-1])])
-        stderr = weights.std(0) / np.sqrt(np.maximum(ess, 1)) / mean
-        return LogProb(top + np.log(mean), stderr, "posterior predictive, Monte Carlo estimate")
+        return averaged(self, [points(v) for v in of_observed(self, merged(self, new_data)).values()])
 
     def loo(self, var_name: str | None = None) -> Any:
         """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling (arviz_stats.loo).

@@ -50,6 +50,7 @@ class LatentFit(LearnedFit, FittedLatents):
             raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
         if not self.target.proper:
             raise TypeError("This program is no probability: its rows have no density. Use fit.reconstruct().")
+        self._check_counted()
         named = self._named(x, rows)
         given = self._rows(named)
         if method == "exact":
@@ -57,7 +58,7 @@ class LatentFit(LearnedFit, FittedLatents):
         if method == "ais":
             return self._told(bound.by_annealing(self, given), named)
         if num_particles is None:
-            num_particles = 1 if all(v.kind == "other" for v in self.target.hidden) else 500
+            num_particles = 1 if bound.is_certain(self) else 500
         seed = self.seed + 3 if seed is None else seed
         return self._told(bound.by_draws(self, given, method, num_particles, seed), named)
 
@@ -118,6 +119,7 @@ class LatentFit(LearnedFit, FittedLatents):
         """
         from probgen.evaluate import bound
 
+        self._check_counted()
         return bound.gaps(self, self._rows(self._named(x, rows)), num_particles)
 
     def activity(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:

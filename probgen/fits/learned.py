@@ -15,6 +15,7 @@ from probgen.data.checks import check_known
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
 from probgen.engine import drawing
+from probgen.engine.drawable import WEIGHTS
 from probgen.evaluate.attribute import Attribute, Latents
 from probgen.fits import latents
 from probgen.fits.fit import Fit
@@ -180,6 +181,7 @@ class LearnedFit(Fit, FittedParameters):
         """
         from probgen.evaluate.energy import free_energies
 
+        self._check_counted()
         return free_energies(self.target, self.answer, self._rows(self._named(x, rows)))
 
     def log_z(self, method: str = "auto", **settings: Any) -> LogProb:
@@ -190,12 +192,14 @@ class LearnedFit(Fit, FittedParameters):
         """
         from probgen.evaluate import partition
 
+        self._check_counted()
         return partition.log_z(self, method, **settings)
 
     def log_prob(self, x: Any = None, /, *, method: str = "auto", **rows: Any) -> LogProb:
         """log p(x) of rows, in nats: (row,), with the standard error of the constant; see `log_z`."""
         from probgen.evaluate import partition
 
+        self._check_counted()
         given = self._named(x, rows)
         return self._told(partition.log_prob(self, self._rows(given), method), given)
 
@@ -253,6 +257,15 @@ class LearnedFit(Fit, FittedParameters):
         from probgen.fits.seal import check_seen
 
         check_seen(self.target)
+
+    def _check_counted(self) -> None:
+        """Raise Incompatible where a scale counts a site of a probability more or less than once, which is then none."""
+        weighed = [site.name for site in self.target.sites if site.weighed]
+        if weighed and self.target.proper:
+            hidden = [v.name for v in self.target.hidden]
+            instead = " (inference='svi', kl_weight=... weighs the KL alone)" if weighed[0] in hidden else ""
+            why = "what was learned is no log probability of a row, nor a bound on it"
+            raise Incompatible(WEIGHTS.format(weighed[0], why, instead))
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self._check_seen()

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from probgen.algorithm import closest
+from probgen.algorithm import Incompatible, Learner, closest
 from probgen.data import slashes
+from probgen.engine.drawable import WEIGHTS
 from probgen.fits.tree import SAMPLE, dataset, group, merged
-from probgen.fitted import Fitted
+from probgen.fitted import Fitted, LogProb
 from probgen.target import Generative, Site
 
 TERMS = "log_likelihood"  # the name of the one variable of that group
@@ -22,6 +23,11 @@ def of_observed(fit: Fitted, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     names = fit.target.named("observed")
     if not names:
         raise ValueError(_unobserved(fit))
+    summed = any(s.kind == "latent" and s.discrete for s in fit.target.sites)
+    weighed = [s.name for s in fit.target.sites if s.weighed and (s.discrete or s.name in names)]
+    if summed and weighed:
+        why = "with finite unknowns summed out it has no log likelihood of points"
+        raise Incompatible(WEIGHTS.format(weighed[0], why, ", or count rows more often by repeating them"))
     return {k: v for k, v in fit.target.log_likelihood(fit.draws, data).items() if k in names}
 
 
@@ -47,6 +53,24 @@ def points(values: np.ndarray) -> np.ndarray:
     return flat[..., (flat != 0).any(axis=(0, 1))]
 
 
+def averaged(fit: Fitted, terms: list[np.ndarray]) -> LogProb:
+    """The log of the mean over draws of the densities of points; terms: in nats, (chain, draw, point)."""
+    from arviz_stats.base import array_stats
+
+    values = np.concatenate(terms, axis=2)
+    if values.shape[:2] == (1, 1):
+        return LogProb(
+            values[0, 0], np.zeros(values.shape[2]), f"at the point of {fit.inference.name}: no posterior is averaged"
+        )
+    top = values.max((0, 1))
+    weights = np.exp(values - top)
+    mean = weights.mean((0, 1))
+    ess = np.array([array_stats.ess(weights[..., i], chain_axis=0, draw_axis=1) for i in range(weights.shape[-1])])
+    stderr = weights.std((0, 1)) / np.sqrt(np.maximum(ess, 1)) / mean
+    whose = f"under draws of {fit.inference.name}" if isinstance(fit.inference, Learner) else "posterior predictive"
+    return LogProb(top + np.log(mean), stderr, f"{whose}, Monte Carlo estimate")
+
+
 def log_likelihood(fit: Fitted) -> Any:
     """Pointwise log likelihood as a Dataset, kept in the tree's log_likelihood group."""
     import xarray as xr
@@ -66,15 +90,33 @@ def of_one_site(fit: Fitted, var_name: str | None = None) -> Any:
     return xr.DataTree.from_dict(groups)
 
 
-def loo(fit: Fitted, var_name: str | None = None) -> Any:
-    """`arviz_stats.loo` of one site; its warning about k-hat becomes a sentence that says what it means and what to do."""
+def left_out(fit: Fitted, var_name: str | None = None) -> Any:
+    """ArviZ's estimate by leaving out the points of one site, each by itself.
+
+    Draws of a guide are weighted to the posterior first (Magnusson et al. 2019, arXiv:1904.10679).
+    Incompatible for a point, for draws of a guide without a density, and for a site that a scale weighs.
+    """
     from arviz_stats import loo as of
+    from arviz_stats import loo_approximate_posterior as of_a_guide
 
     from probgen.fits.tables import quiet
 
-    tree = of_one_site(fit, var_name)
+    name, logs = _site(fit, var_name), [np.ravel(fit.answer.get(k, np.nan)) for k in ("log_p", "log_q")]
+    if isinstance(fit.inference, Learner) and not all(np.isfinite(v).all() for v in logs):
+        raise Incompatible(
+            f"Leaving a point out weighs draws of the posterior; {fit.inference.name} gives "
+            f"{'a point' if fit.z.shape[:2] == (1, 1) else 'draws whose density is not known'}.\nFit by 'nuts' or 'mean_field'."
+        )
+    tree = of_one_site(fit, name)
     with quiet():
-        found = of(tree, var_name=TERMS)
+        if not isinstance(fit.inference, Learner):
+            return of(tree, var_name=TERMS, pointwise=True)
+        return of_a_guide(tree, *logs, var_name=TERMS, pointwise=True)
+
+
+def loo(fit: Fitted, var_name: str | None = None) -> Any:
+    """`left_out`; its warning about k-hat becomes a sentence that says what it means and what to do."""
+    found = left_out(fit, var_name)
     khat = np.asarray(getattr(found, "pareto_k", np.zeros(0)))
     bar = float(getattr(found, "good_k", 0.7) or 0.7)
     high = int((khat > bar).sum()) + int(np.isnan(khat).sum())
@@ -98,12 +140,15 @@ def _site(fit: Fitted, var_name: str | None) -> str:
                 f"{len(observed)} sites are observed ({', '.join(observed)}); leaving a point out means another thing in each.\n"
                 f"Say of which: fit.loo(var_name={observed[0]!r})."
             )
-        return observed[0]
+        var_name = observed[0]
     known = (*observed, *fit.target.named("factor"))
     if var_name not in known:
         raise ValueError(
             f"No observed site is called {var_name!r}.{closest(var_name, known)}\nKnown: {', '.join(known)}."
         )
+    if any(site.weighed for site in fit.target.sites if site.name == var_name):
+        rows = ", and repeat the rows that count more often"
+        raise Incompatible(WEIGHTS.format(var_name, "what leaving a point out leaves is not said", rows))
     return var_name
 
 

@@ -118,6 +118,8 @@ def _only(fit: FittedParameters, size: int, up_to_a_constant: bool = False) -> A
     target: Any = fit.target
     if not (target.normalised or (up_to_a_constant and not target.proper)) or target.inputs or len(target.visible) != 1:
         return None
+    if target.proper and any(site.weighed for site in target.sites):
+        return None
     (site,) = target.visible
     return site if site.kind == "reals" and site.size == size else None
 

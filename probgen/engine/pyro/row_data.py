@@ -22,6 +22,7 @@ from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.edges import is_point
 from probgen.engine.pyro.programs.looks import FEW, identities, looked, refuse_batch_norm, sample_nodes
 from probgen.engine.pyro.programs.parameters import Learned
+from probgen.engine.pyro.programs.sites import is_weighed
 from probgen.engine.pyro.programs.types import is_lifted, is_mixed
 from probgen.engine.pyro.rows import Learning, PyroRows, _batch, are_bits, data_of
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
@@ -94,9 +95,10 @@ def _rows_with(
         if name not in sources or name in visible:
             distribution = type(innermost(node["fn"])).__name__
             limits, source = bounds(node["fn"].support, constraints), visible.get(name, "")
+            limits, weighed = limits if source else None, is_weighed(node)
             kind = "observed" if name in visible else "latent"
             sites.append(
-                Site(name, kind, shape, distribution=distribution, source=source, bounds=limits if source else None)
+                Site(name, kind, shape, distribution=distribution, source=source, bounds=limits, weighed=weighed)
             )
     values = {k: arrays[k].cpu().numpy() for k in visible.values()}
     bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]

@@ -79,9 +79,14 @@ def drawn(fit: Fitted, num_samples: int | None, seed: int, given: Mapping[str, A
 
 
 def by_itself(fit: Fitted, count: int, seed: int) -> Mapping[str, np.ndarray] | None:
-    """Independent draws of a program of which nothing is known; None where it is conditioned, or an energy."""
+    """Independent draws of a program of which nothing is known; None where it is conditioned, weighed, or an energy."""
     target: Any = fit.target
-    if target.named("observed") or target.named("factor") or target.points:
+    if (
+        any(site.weighed or site.masked for site in target.sites)
+        or target.named("observed")
+        or target.named("factor")
+        or target.points
+    ):
         return None
     try:
         return target.sample(count, seed)

@@ -22,7 +22,8 @@ def why_not(fit: Fitted) -> str:
     if isinstance(fit, FittedParameters):
         return "" if target.proper else "the program is an energy, which is not run forward."
     if not (target.named("observed") or target.named("factor") or target.points):
-        return ""
+        weighed = [site.name for site in target.sites if site.weighed or site.masked]
+        return f"{weighed[0]!r} has a scale or a mask, which draws run forward do not have." if weighed else ""
     if not isinstance(target, Continuous):
         return "the posterior's unknowns are finite, and splitting moves real ones."
     if target.structure.discrete:

@@ -73,9 +73,11 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=variables_of(trace))
         found.update(plates=_plates(trace), dimensions=_dimensions(trace))
         found.update(learnable=bool(free.names), transforms=one_by_one.in_densities(trace))
-        halved = any(_in_minibatch(site) for site in trace.values() if site["type"] == "sample")
+        halved = any(_is_scaled(site) for site in trace.values() if site["type"] == "sample")
         full, found["part"] = pieces.whole(started, trace, FullPlates) if halved else (trace, None)
         found.update(supports=supports_of(full), axes=_axes(full), bijections=_bijections(full))
+        if halved:
+            found.update(sites=tuple(_counted(site, trace, full, found["part"]) for site in found["sites"]))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
@@ -185,7 +187,7 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
     discrete = bool(fn.support.is_discrete)
     if site["is_observed"]:
         _check_observed(key, shape, tuple(fn.shape()))
-        return Site(key, "observed", shape, discrete, distribution=distribution, subsampled=_in_minibatch(site))
+        return Site(key, "observed", shape, discrete, distribution=distribution)
     enumerable = discrete and fn.has_enumerate_support
     if not discrete:
         try:
@@ -194,14 +196,25 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
             raise ValueError(
                 f"Site {key!r} ({distribution}): no bijection from R^n to its support {fn.support}."
             ) from None
-    return Site(
-        key, "latent", shape, discrete, enumerable, _in_minibatch(site), distribution, circular=is_angle(fn.support)
-    )
+    return Site(key, "latent", shape, discrete, enumerable, False, distribution, circular=is_angle(fn.support))
 
 
-def _in_minibatch(site: dict[str, Any]) -> bool:
+def _is_scaled(site: Mapping[str, Any], by: float = 1.0) -> bool:
     scale = site["scale"]
-    return scale is not None and not (isinstance(scale, int | float) and scale == 1)
+    return scale is not None and not (isinstance(scale, int | float) and math.isclose(scale, by))
+
+
+def _counted(site: Site, trace: Mapping[str, Any], full: Mapping[str, Any], part: Any) -> Site:
+    """The site with how often its density counts: in a minibatch, or by a scale of the author's.
+
+    trace: plates drawing their minibatches; full: all rows of plates, but those of `part`.
+    """
+    if site.kind == "deterministic" or site.name not in full:
+        return site
+    drawn = {k for k, s in trace.items() if s["type"] == "plate" and s["args"][1] not in (None, s["args"][0])}
+    frames = {frame.name for frame in trace[site.name]["cond_indep_stack"]}
+    times = part.size / part.count if part is not None and part.plate in frames else 1.0
+    return dataclasses.replace(site, subsampled=bool(frames & drawn), weighed=_is_scaled(full[site.name], times))
 
 
 def _check_observed(key: str, value: tuple[int, ...], expected: tuple[int, ...]) -> None:

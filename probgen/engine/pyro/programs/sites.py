@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Transform, biject_to
 
@@ -34,6 +36,12 @@ def is_enumerable(fn: Any) -> bool:
         return bool(fn.has_enumerate_support) and fn.enumerate_support(expand=False) is not None
     except NotImplementedError:
         return False
+
+
+def is_weighed(msg: Any) -> bool:
+    """Whether a scale of the author's, and not that of a minibatch, counts a site's density other than once."""
+    times = math.prod(f.full_size / f.size for f in msg["cond_indep_stack"] if f.size and f.full_size)
+    return not bool(torch.isclose(torch.as_tensor(msg["scale"]).double(), torch.tensor(times).double()).all())
 
 
 def bijection(msg: Any) -> Transform:

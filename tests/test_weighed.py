@@ -1,0 +1,203 @@
+"""Sites that a scale or a mask weighs, and draws that are no posterior's: numbers of the right law and kind, or a refusal."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pyro
+import pyro.distributions as pdist
+import pytest
+import torch
+from numpyro import handlers
+from pyro import poutine
+from scipy import stats
+
+import probgen as pg
+from probgen.run.conditioning import conditioned
+
+Y = np.array([-1.0, 0.5, 2.0, 3.0])
+parameter: Any = numpyro.param
+SHORT = {"num_samples": 200, "num_warmup": 100, "num_chains": 2, "progress": False}
+
+
+def line(y=None, weight=1.0):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    with numpyro.plate("row", 4), handlers.scale(scale=weight):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def line_pyro(y=None, weight=1.0):
+    mu = pyro.sample("mu", pdist.Normal(0.0, 5.0))
+    with pyro.plate("row", 4), poutine.scale(scale=weight):
+        pyro.sample("y", pdist.Normal(mu, 1.0), obs=y)
+
+
+def mixture(y=None, weight=2.0):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    with numpyro.plate("row", 4), handlers.scale(scale=weight):
+        k = numpyro.sample("k", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(mu + k, 1.0), obs=y)
+
+
+def mixture_pyro(y=None, weight=2.0):
+    mu = pyro.sample("mu", pdist.Normal(0.0, 5.0))
+    with pyro.plate("row", 4), poutine.scale(scale=weight):
+        k = pyro.sample("k", pdist.Bernoulli(0.5))
+        pyro.sample("y", pdist.Normal(mu + k, 1.0), obs=y)
+
+
+def minibatch(y, weight=1.0):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    with numpyro.plate("row", 4, subsample_size=2) as i, handlers.scale(scale=weight):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[i])
+
+
+def minibatch_pyro(y, weight=1.0):
+    mu = pyro.sample("mu", pdist.Normal(0.0, 5.0))
+    with pyro.plate("row", 4, subsample_size=2) as i, poutine.scale(scale=weight):
+        pyro.sample("y", pdist.Normal(mu, 1.0), obs=y[i])
+
+
+def narrow(word):
+    context = handlers.scale(scale=4.0) if word == "scale" else handlers.mask(mask=jnp.array(False))
+    with context:
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    if word == "mask":
+        numpyro.sample("z", dist.Normal(x, 1.0))
+
+
+@pytest.mark.parametrize("program", [line, line_pyro, minibatch, minibatch_pyro])
+def test_a_scale_is_told_from_a_minibatch(program):
+    for weight, weighed in ((1.0, False), (2.0, True)):
+        target = conditioned(program, {"y": Y, "weight": weight})[1]
+        found = {site.name: (site.weighed, site.subsampled) for site in target.sites}
+        assert found == {"mu": (False, False), "y": (weighed, program in (minibatch, minibatch_pyro))}
+        assert ("Subsampled" in type(target).__name__) == (program in (minibatch, minibatch_pyro))
+
+
+@pytest.mark.parametrize("program", [line, line_pyro])
+def test_what_is_weighed_is_predicted_and_not_left_out(program):
+    fit = pg.fit(program, {"y": Y, "weight": 2.0}, **SHORT)
+    precision = 1 / 25 + 8
+    exact = stats.norm.logpdf(Y, 2 * Y.sum() / precision, np.sqrt(1 + 1 / precision))
+    found = fit.log_prob()
+    assert np.all(np.abs(found.value - exact) < 5 * found.stderr + 1e-3)
+    assert found.kind == "posterior predictive, Monte Carlo estimate"
+    with pytest.raises(pg.Incompatible, match=r"'y' has a scale"):
+        fit.loo()
+    with pytest.raises(pg.Incompatible, match=r"'y' has a scale"):
+        pg.compare({"a": fit, "b": fit}, loo=True)
+
+
+@pytest.mark.parametrize("program", [mixture, mixture_pyro])
+def test_a_weighed_mixture_has_no_likelihood_of_points(program):
+    fit = pg.fit(program, {"y": Y}, "map", progress=False)
+    with pytest.raises(pg.Incompatible, match=r"'k' has a scale.*\n.*repeating them"):
+        fit.log_prob()
+
+
+def test_expectations_under_a_weighed_prior_are_those_of_its_chains():
+    fit = pg.fit(narrow, {"word": "scale"}, num_samples=1000, num_warmup=200, num_chains=2, progress=False)
+    found = fit.expectation(lambda draw: draw["x"] ** 2)
+    assert abs(found.value - 1 / 4) < 5 * found.stderr
+    assert found.kind == "estimate by autocorrelated draws"
+    rare = fit.probability("x", above=2.2)  # 5e-6, and 0.014 by draws of the program without its scale
+    assert rare.is_bound
+    assert "'x' has a scale or a mask" in rare.notes[-1]
+
+
+def test_points_and_guides_say_what_they_average_and_weigh_what_they_leave_out():
+    y = np.random.default_rng(0).normal(1.0, 1.0, 30)
+
+    def program(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+        with numpyro.plate("row", len(y)):
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    fits: Any = {word: pg.fit(program, {"y": y}, word, progress=False) for word in ("map", "laplace")}
+    point, fit = fits.values()
+    at = point.log_prob()
+    np.testing.assert_allclose(at.value, stats.norm.logpdf(y, y.sum() / (30 + 1 / 25), 1.0), atol=1e-5)
+    assert at.kind == "at the point of map: no posterior is averaged"
+    assert not np.any(at.stderr)
+    assert fit.log_prob().kind == "under draws of laplace, Monte Carlo estimate"
+    with pytest.raises(pg.Incompatible, match="map gives a point"):
+        point.loo()
+    mode, sd = fit.z.mean(), fit.z.std()
+    wide = np.asarray(1.5 * (fit.z - mode) + mode)  # another guide, half as wide again: weights make up for it
+    log_q = stats.norm.logpdf(wide[..., 0], mode, 1.5 * sd)
+    log_p = fit.target.densities(wide.reshape(-1, 1)).reshape(wide.shape[:2])
+    fit.answer.update(z=wide, log_q=log_q, log_p=log_p)
+    for kept in ("z", "draws", "tree"):
+        vars(fit).pop(kept, None)
+    precision = 1 / 25 + 29
+    exact = sum(stats.norm.logpdf(x, (y.sum() - x) / precision, np.sqrt(1 + 1 / precision)) for x in y)
+    assert fit.loo().elpd == pytest.approx(exact, abs=0.05)
+    ranked: Any = pg.compare({"a": fit}, loo=True)
+    assert fit.loo().elpd == pytest.approx(ranked.loo["elpd"].iloc[0])
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+def row(x=None):
+    with handlers.scale(scale=2.0):
+        numpyro.sample("x", dist.Normal(numpyro.param("m", 0.0), 1.0), obs=x)
+
+
+def row_pyro(x):
+    m = pyro.param("m", torch.tensor(0.0))
+    with pyro.plate("row", len(x)), poutine.scale(scale=2.0):
+        pyro.sample("x", pdist.Normal(m, 1.0), obs=x)
+
+
+def annealed(x=None):
+    with handlers.scale(scale=0.1):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("x", dist.Normal(parameter("w", 1.0) * z, 1.0), obs=x)
+
+
+def annealed_guide(x):
+    with handlers.scale(scale=0.1):
+        numpyro.sample("z", dist.Normal(parameter("a", 0.5) * x, 0.5))
+
+
+@pytest.mark.parametrize("program", [row, row_pyro])
+def test_weighed_rows_have_no_log_probability(program, tmp_path):
+    x = np.random.default_rng(0).normal(1.0, 1.0, 100)
+    fit: Any = pg.fit(program, {"x": x}, "mle", num_steps=50, by_row=True, progress=False)
+    for asked in (fit.log_prob, fit.energy, fit.log_z):
+        with pytest.raises(pg.Incompatible, match="'x' has a scale"):
+            asked()
+    assert "baseline" not in {finding.check for finding in fit.diagnose().findings}
+    fit.report(tmp_path / "page.html")
+
+
+def test_a_kl_that_a_scale_weighs_makes_no_bound():
+    x = np.random.default_rng(0).normal(0.0, 2.0, 100)
+    model = pg.Model(annealed, guide=annealed_guide, by_row=True)
+    fit = pg.fit(model, {"x": x}, "svi", num_steps=50, progress=False)
+    with pytest.raises(pg.Incompatible, match="kl_weight"):
+        fit.log_prob()
+    assert fit.diagnose()["objective"].status == "warn"
+    assert "a scale counts 'z'" in fit.diagnose()["objective"].message
+
+
+def test_one_draw_has_no_known_error():
+    x = np.random.default_rng(0).normal(0.0, 2.0, 20)
+
+    def program(x=None):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(parameter("w", 1.0) * z, 1.0), obs=x)
+
+    def guide(x):
+        numpyro.sample("z", dist.Normal(parameter("a", 0.5) * x, 0.7))
+
+    fit = pg.fit(pg.Model(program, guide=guide, by_row=True), {"x": x}, "svi", num_steps=20, progress=False)
+    for method in ("elbo", "iwae"):
+        assert np.isnan(fit.log_prob(method=method, num_particles=1).stderr).all()
+    two = [fit.log_prob(method="elbo", num_particles=2, seed=i) for i in range(400)]
+    spread = np.var([f.value for f in two], axis=0, ddof=1)
+    assert np.mean([f.stderr**2 for f in two], axis=0) / spread == pytest.approx(np.ones(20), abs=0.5)
