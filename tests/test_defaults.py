@@ -147,3 +147,16 @@ def test_what_noise_learns_in_seconds_is_not_learned_through_an_ode(name, first)
 def test_an_algorithm_in_the_place_of_data_is_told(program):
     with pytest.raises(TypeError, match="data is 'nuts', the name of an algorithm: write inference='nuts'"):
         pg.fit(program, "nuts")
+
+
+@pytest.mark.parametrize(
+    ("model", "inference", "shape"),
+    [("masked_diffusion", "svi", (16,)), ("velocity_images_numpyro", "flow_matching", (8, 8, 1))],
+)
+def test_a_model_s_own_batch_is_cut_to_the_rows(model, inference, shape):
+    x = np.random.default_rng(0).normal(size=(20, *shape))
+    x = (x > 0).astype(int) if inference == "svi" else x
+    algorithm = fitting.asked(model, x, inference)[0]
+    assert algorithm.batch_size <= 20
+    with pytest.raises(ValueError, match="batch_size is 64"):
+        fitting.asked(model, x, inference, batch_size=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,10 @@ def asked(
         if inference == "svi":
             found = pairs.read_together(pair, given_to(pair, data), engine)
             program = program if found is pair else found
+    preset: dict[str, Any] = {}
     if isinstance(inference, str):
         inference, preset = meant(inference, program, data, engine)
+        preset = {k: v for k, v in preset.items() if k not in settings}
         settings = preset | settings
     try:
         algorithm = catalog.inference(inference, settings)
@@ -228,9 +231,18 @@ def asked(
             *target.notes,
             f"The program is read as one of a single row, with {hidden} of its own: see by_row.",
         )
+    algorithm = _cut(algorithm, target) if "batch_size" in preset else algorithm
     target = fitting(algorithm, target, lambda: suggestions.best(target, algorithm, suggested))
     missing.check(target)
     return algorithm, store, precision, model, target
+
+
+def _cut(algorithm: Any, target: Target) -> Any:
+    """The algorithm with the model's own batch cut to the rows that are learned from: nobody asked for one."""
+    if not isinstance(target, Generative):
+        return algorithm
+    rows = target.num_rows - (algorithm.held_rows(target.num_rows) if hasattr(algorithm, "held_rows") else 0)
+    return dataclasses.replace(algorithm, batch_size=rows) if 0 < rows < algorithm.batch_size else algorithm
 
 
 def _learned(init: Any) -> LearnedFit:
