@@ -15,6 +15,7 @@ from pyro import poutine
 from scipy import stats
 
 import probgen as pg
+from probgen.measures import bits
 from probgen.run.conditioning import conditioned
 
 Y = np.array([-1.0, 0.5, 2.0, 3.0])
@@ -139,6 +140,41 @@ def test_points_and_guides_say_what_they_average_and_weigh_what_they_leave_out()
     assert fit.loo().elpd == pytest.approx(ranked.loo["elpd"].iloc[0])
 
 
+def within(y):
+    top = numpyro.sample("top", dist.Uniform(1.0, 2.0))
+    with numpyro.plate("row", len(y)):
+        numpyro.sample("sure", dist.Uniform(0.0, 1.0), obs=0.5 * jnp.ones(len(y)))
+        numpyro.sample("y", dist.Uniform(0.0, top), obs=y)
+
+
+def within_pyro(y):
+    top = pyro.sample("top", pdist.Uniform(1.0, 2.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("sure", pdist.Uniform(0.0, 1.0), obs=0.5 * torch.ones(len(y)))
+        pyro.sample("y", pdist.Uniform(0.0, top), obs=y)
+
+
+@pytest.mark.parametrize("program", [within, within_pyro])
+def test_a_density_of_one_is_a_point_and_one_of_nothing_is_minus_infinity(program):
+    fit = pg.fit(program, {"y": np.array([0.2, 0.5, 0.9])}, **SHORT)
+    found = fit.log_prob(y=np.array([0.3, 0.5, 3.0]))
+    assert found.value.shape == (6,)
+    inside = np.log(np.mean(1 / fit.draws["top"]))
+    np.testing.assert_allclose(found.value, [0.0, 0.0, 0.0, inside, inside, -np.inf], atol=1e-9)
+    assert np.isfinite(found.stderr[:5]).all()
+
+
+def coupled():
+    s = numpyro.sample("s", bits(3))
+    numpyro.factor("energy", s.sum() + 2.0 * s[0] * s[1])
+
+
+def test_ends_of_searches_are_no_draws():
+    fit = pg.fit(coupled, inference="icm", num_restarts=12, progress=False)
+    with pytest.raises(pg.Incompatible, match="ends of 12 searches"):
+        fit.expectation(lambda draw: draw["s"].sum())
+
+
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +209,8 @@ def test_weighed_rows_have_no_log_probability(program, tmp_path):
             asked()
     assert "baseline" not in {finding.check for finding in fit.diagnose().findings}
     fit.report(tmp_path / "page.html")
+    with pytest.raises(TypeError, match="round_to"):
+        fit.summary(round_to=3)
 
 
 def test_a_kl_that_a_scale_weighs_makes_no_bound():
