@@ -78,14 +78,17 @@ def test_a_scale_is_told_from_a_minibatch(program):
         assert ("Subsampled" in type(target).__name__) == (program in (minibatch, minibatch_pyro))
 
 
-@pytest.mark.parametrize("program", [line, line_pyro])
-def test_what_is_weighed_is_predicted_and_not_left_out(program):
-    fit = pg.fit(program, {"y": Y, "weight": 2.0}, **SHORT)
+@pytest.mark.parametrize(
+    ("program", "inference"), [(line, "nuts"), (line_pyro, "laplace")]
+)  # exact for a normal posterior
+def test_what_is_weighed_is_predicted_and_not_left_out(program, inference):
+    fit = pg.fit(program, {"y": Y, "weight": 2.0}, inference, **(SHORT if inference == "nuts" else {"progress": False}))
     precision = 1 / 25 + 8
     exact = stats.norm.logpdf(Y, 2 * Y.sum() / precision, np.sqrt(1 + 1 / precision))
     found = fit.log_prob()
     assert np.all(np.abs(found.value - exact) < 5 * found.stderr + 1e-3)
-    assert found.kind == "posterior predictive, Monte Carlo estimate"
+    kind = "posterior predictive" if inference == "nuts" else "under draws of laplace"
+    assert found.kind == f"{kind}, Monte Carlo estimate"
     with pytest.raises(pg.Incompatible, match=r"'y' has a scale"):
         fit.loo()
     with pytest.raises(pg.Incompatible, match=r"'y' has a scale"):
@@ -156,7 +159,7 @@ def within_pyro(y):
 
 @pytest.mark.parametrize("program", [within, within_pyro])
 def test_a_density_of_one_is_a_point_and_one_of_nothing_is_minus_infinity(program):
-    fit = pg.fit(program, {"y": np.array([0.2, 0.5, 0.9])}, **SHORT)
+    fit = pg.fit(program, {"y": np.array([0.2, 0.5, 0.9])}, "laplace", progress=False)
     found = fit.log_prob(y=np.array([0.3, 0.5, 3.0]))
     assert found.value.shape == (6,)
     inside = np.log(np.mean(1 / fit.draws["top"]))
