@@ -192,6 +192,39 @@ def row_pyro(x):
         pyro.sample("x", pdist.Normal(m, 1.0), obs=x)
 
 
+def two(x=None, weight=1.0):
+    p: Any = numpyro.param("p", jnp.array([0.5, 0.5]), constraint=dist.constraints.simplex)
+    m: Any = numpyro.param("m", jnp.array([-1.0, 1.0]))
+    with handlers.scale(scale=weight):
+        numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(probs=p), dist.Normal(m, 1.0)), obs=x)
+
+
+def components(x=None):
+    W, v = parameter("W", jnp.ones((3, 1))), parameter("v", 1.0, constraint=dist.constraints.positive)
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+    with handlers.scale(scale=2.0):
+        numpyro.sample("x", dist.Normal(W @ z, jnp.sqrt(v)).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("program", "inference"), [(two, "em"), (components, "em"), (components, "pca"), (components, "mle")]
+)
+def test_closed_forms_know_no_weights(program, inference):
+    rng = np.random.default_rng(0)
+    x, weight = np.concatenate([rng.normal(-3, 1, 30), rng.normal(3, 1, 90)]), np.repeat([3.0, 1.0], [30, 90])
+    data = {"x": x, "weight": weight} if program is two else {"x": rng.normal(size=(100, 3))}
+    with pytest.raises(pg.Incompatible, match=f"'x' has a scale.*{inference}"):
+        pg.fit(pg.Model(program, by_row=True), data, inference, progress=False)
+
+
+def test_the_likelihood_of_weighed_rows_weighs_them():
+    rng = np.random.default_rng(0)
+    x, weight = np.concatenate([rng.normal(-3, 1, 30), rng.normal(3, 1, 90)]), np.repeat([3.0, 1.0], [30, 90])
+    settings = {"num_steps": 400, "learning_rate": 0.03, "batch_size": 120}
+    fit: Any = pg.fit(pg.Model(two, by_row=True), {"x": x, "weight": weight}, "mle", progress=False, **settings)
+    assert fit.parameters["p"] == pytest.approx([0.5, 0.5], abs=0.02)  # 0.25 and 0.75 of the rows
+
+
 def annealed(x=None):
     with handlers.scale(scale=0.1):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
