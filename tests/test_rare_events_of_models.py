@@ -106,6 +106,7 @@ def test_an_energy_is_counted_by_chains_and_not_climbed():
     found = fit.probability(total, above=1.0, num_samples=60, num_warmup=200)
     within(found, stats.norm.sf(1))
     assert any("Markov chain" in note for note in found.notes)
+    assert found.kind == "estimate by ends of Markov chains"
     with pytest.raises(Incompatible, match="energy"):
         fit.probability(total, above=9.0, method="splitting")
 

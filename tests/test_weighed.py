@@ -15,6 +15,7 @@ from pyro import poutine
 from scipy import stats
 
 import probgen as pg
+from probgen.measures import bits
 from probgen.run.conditioning import conditioned
 
 Y = np.array([-1.0, 0.5, 2.0, 3.0])
@@ -77,14 +78,17 @@ def test_a_scale_is_told_from_a_minibatch(program):
         assert ("Subsampled" in type(target).__name__) == (program in (minibatch, minibatch_pyro))
 
 
-@pytest.mark.parametrize("program", [line, line_pyro])
-def test_what_is_weighed_is_predicted_and_not_left_out(program):
-    fit = pg.fit(program, {"y": Y, "weight": 2.0}, **SHORT)
+@pytest.mark.parametrize(
+    ("program", "inference"), [(line, "nuts"), (line_pyro, "laplace")]
+)  # exact for a normal posterior
+def test_what_is_weighed_is_predicted_and_not_left_out(program, inference):
+    fit = pg.fit(program, {"y": Y, "weight": 2.0}, inference, **(SHORT if inference == "nuts" else {"progress": False}))
     precision = 1 / 25 + 8
     exact = stats.norm.logpdf(Y, 2 * Y.sum() / precision, np.sqrt(1 + 1 / precision))
     found = fit.log_prob()
     assert np.all(np.abs(found.value - exact) < 5 * found.stderr + 1e-3)
-    assert found.kind == "posterior predictive, Monte Carlo estimate"
+    kind = "posterior predictive" if inference == "nuts" else "under draws of laplace"
+    assert found.kind == f"{kind}, Monte Carlo estimate"
     with pytest.raises(pg.Incompatible, match=r"'y' has a scale"):
         fit.loo()
     with pytest.raises(pg.Incompatible, match=r"'y' has a scale"):
@@ -139,6 +143,41 @@ def test_points_and_guides_say_what_they_average_and_weigh_what_they_leave_out()
     assert fit.loo().elpd == pytest.approx(ranked.loo["elpd"].iloc[0])
 
 
+def within(y):
+    top = numpyro.sample("top", dist.Uniform(1.0, 2.0))
+    with numpyro.plate("row", len(y)):
+        numpyro.sample("sure", dist.Uniform(0.0, 1.0), obs=0.5 * jnp.ones(len(y)))
+        numpyro.sample("y", dist.Uniform(0.0, top), obs=y)
+
+
+def within_pyro(y):
+    top = pyro.sample("top", pdist.Uniform(1.0, 2.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("sure", pdist.Uniform(0.0, 1.0), obs=0.5 * torch.ones(len(y)))
+        pyro.sample("y", pdist.Uniform(0.0, top), obs=y)
+
+
+@pytest.mark.parametrize("program", [within, within_pyro])
+def test_a_density_of_one_is_a_point_and_one_of_nothing_is_minus_infinity(program):
+    fit = pg.fit(program, {"y": np.array([0.2, 0.5, 0.9])}, "laplace", progress=False)
+    found = fit.log_prob(y=np.array([0.3, 0.5, 3.0]))
+    assert found.value.shape == (6,)
+    inside = np.log(np.mean(1 / fit.draws["top"]))
+    np.testing.assert_allclose(found.value, [0.0, 0.0, 0.0, inside, inside, -np.inf], atol=1e-9)
+    assert np.isfinite(found.stderr[:5]).all()
+
+
+def coupled():
+    s = numpyro.sample("s", bits(3))
+    numpyro.factor("energy", s.sum() + 2.0 * s[0] * s[1])
+
+
+def test_ends_of_searches_are_no_draws():
+    fit = pg.fit(coupled, inference="icm", num_restarts=12, progress=False)
+    with pytest.raises(pg.Incompatible, match="ends of 12 searches"):
+        fit.expectation(lambda draw: draw["s"].sum())
+
+
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +190,39 @@ def row_pyro(x):
     m = pyro.param("m", torch.tensor(0.0))
     with pyro.plate("row", len(x)), poutine.scale(scale=2.0):
         pyro.sample("x", pdist.Normal(m, 1.0), obs=x)
+
+
+def two(x=None, weight=1.0):
+    p: Any = numpyro.param("p", jnp.array([0.5, 0.5]), constraint=dist.constraints.simplex)
+    m: Any = numpyro.param("m", jnp.array([-1.0, 1.0]))
+    with handlers.scale(scale=weight):
+        numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(probs=p), dist.Normal(m, 1.0)), obs=x)
+
+
+def components(x=None):
+    W, v = parameter("W", jnp.ones((3, 1))), parameter("v", 1.0, constraint=dist.constraints.positive)
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+    with handlers.scale(scale=2.0):
+        numpyro.sample("x", dist.Normal(W @ z, jnp.sqrt(v)).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("program", "inference"), [(two, "em"), (components, "em"), (components, "pca"), (components, "mle")]
+)
+def test_closed_forms_know_no_weights(program, inference):
+    rng = np.random.default_rng(0)
+    x, weight = np.concatenate([rng.normal(-3, 1, 30), rng.normal(3, 1, 90)]), np.repeat([3.0, 1.0], [30, 90])
+    data = {"x": x, "weight": weight} if program is two else {"x": rng.normal(size=(100, 3))}
+    with pytest.raises(pg.Incompatible, match=f"'x' has a scale.*{inference}"):
+        pg.fit(pg.Model(program, by_row=True), data, inference, progress=False)
+
+
+def test_the_likelihood_of_weighed_rows_weighs_them():
+    rng = np.random.default_rng(0)
+    x, weight = np.concatenate([rng.normal(-3, 1, 30), rng.normal(3, 1, 90)]), np.repeat([3.0, 1.0], [30, 90])
+    settings = {"num_steps": 400, "learning_rate": 0.03, "batch_size": 120}
+    fit: Any = pg.fit(pg.Model(two, by_row=True), {"x": x, "weight": weight}, "mle", progress=False, **settings)
+    assert fit.parameters["p"] == pytest.approx([0.5, 0.5], abs=0.02)  # 0.25 and 0.75 of the rows
 
 
 def annealed(x=None):
@@ -173,6 +245,8 @@ def test_weighed_rows_have_no_log_probability(program, tmp_path):
             asked()
     assert "baseline" not in {finding.check for finding in fit.diagnose().findings}
     fit.report(tmp_path / "page.html")
+    with pytest.raises(TypeError, match="round_to"):
+        fit.summary(round_to=3)
 
 
 def test_a_kl_that_a_scale_weighs_makes_no_bound():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from probgen.algorithm import Learner
+from probgen.engine.drawable import check_counted
 from probgen.target import Learnable
 
 FACTORS = 20  # bandwidths where none are given
@@ -70,6 +71,7 @@ class CrossValidation(Learner[Learnable]):
     def prepare(self, target: Any) -> Any:
         from probgen import runtime
 
+        check_counted(target, self.name)
         if target.num_rows < self.num_folds:
             raise ValueError(f"There are {target.num_rows} rows; num_folds={self.num_folds} needs as many or more.")
         with runtime.jax_scope(target.precision):

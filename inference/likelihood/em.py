@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from probgen.algorithm import Incompatible, Learner, positive
+from probgen.engine.drawable import check_counted
 from probgen.inference.likelihood import _linear, _mixture
 from probgen.target import Learnable
 
@@ -86,6 +87,7 @@ class EM(Learner[Learnable]):
             raise ValueError(f"start is {self.start!r}; known: kmeans, program")
 
     def prepare(self, target: Any) -> Any:
+        check_counted(target, self.name)
         if target.hidden:
             return _linear_one(target)
         mixture = _mixture.found(target)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from probgen.algorithm import Incompatible, positive
 from probgen.data.values import series
+from probgen.engine.drawable import check_counted
 from probgen.inference._learner import RowLearner, State
 from probgen.inference.likelihood import _mixture
 from probgen.inference.likelihood._told import OfLikelihood, Watch
@@ -75,6 +76,7 @@ class MLE(RowLearner[Learnable]):
             with contextlib.suppress(Incompatible):  # then parameters begin where the program says
                 _mixture.found(target)
             return target
+        check_counted(target, f"{self.name} of hidden sites")
         from probgen.engine.numpyro.sums import exact as exact_sums
         from probgen.engine.numpyro.sums.energy import NotConditional
 

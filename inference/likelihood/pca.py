@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from probgen import runtime
 from probgen.algorithm import Incompatible, Learner
+from probgen.engine.drawable import check_counted
 from probgen.target import Learnable
 
 FORM = "z ~ N(0, I), x ~ N(mu + W z, v I), with parameters W, v and perhaps mu"
@@ -49,6 +50,7 @@ class PCA(Learner[Learnable]):
     def prepare(self, target: Any) -> Any:
         from probgen.inference.likelihood import _linear
 
+        check_counted(target, self.name)
         target = getattr(target, "plain", target)  # no guide is learned
         form = _linear.found(target)
         with runtime.jax_scope(target.precision):

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from probgen.algorithm import closest
 from probgen.fitted import FittedParameters, LogProb
 from probgen.target import Conditional, Continuous
 
 METHODS = ("auto", "enumeration", "quadrature", "ais")
+SETTINGS = (
+    "num_chains", "num_islands", "num_temperatures", "num_pilot", "num_burn", "reverse",
+    "low", "high", "num",
+)  # fmt: skip
 
 
 def log_z(fit: FittedParameters, method: str = "auto", **settings: Any) -> LogProb:
@@ -24,6 +29,10 @@ def log_z(fit: FittedParameters, method: str = "auto", **settings: Any) -> LogPr
 def _log_z(fit: FittedParameters, method: str, settings: Mapping[str, Any]) -> LogProb:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
+    if unknown := [k for k in settings if k not in SETTINGS]:
+        raise TypeError(
+            f"Unknown setting {unknown[0]!r} of log_z.{closest(unknown[0], SETTINGS)} Known: {', '.join(SETTINGS)}."
+        )
     if fit.target.proper and method == "auto":
         given = f", given {' and '.join(fit.target.inputs)}" if fit.target.inputs else ""
         return LogProb(0.0, 0.0, f"exact: the program is a probability{given}")

@@ -54,6 +54,8 @@ class FieldFit(Fit):
         """A pandas table of the sample and the pictures: mean, sd, smallest and largest value, and the largest piece in pixels."""
         import pandas as pd
 
+        if keywords:
+            raise TypeError(f"Unknown setting {next(iter(keywords))!r}: a table of pictures takes none.")
         sample = self.target.picture
         rows = {"sample": _described(sample) | {"largest piece": sample.shape[0] * sample.shape[1]}}
         for i, (picture, sources) in enumerate(zip(next(iter(self.draws.values()))[0], self.sources, strict=True)):

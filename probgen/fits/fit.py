@@ -190,10 +190,10 @@ class Fit(Fitted):
         Finite unknowns of a point's own row, or of its sequence, are summed out; see `log_likelihood`. Rows that a mask leaves out
         are no points. ValueError where no site is observed.
         """
-        from probgen.fits.pointwise import averaged, of_observed, points
+        from probgen.fits.pointwise import averaged, of_observed
         from probgen.fits.tree import merged
 
-        return averaged(self, [points(v) for v in of_observed(self, merged(self, new_data)).values()])
+        return averaged(self, of_observed(self, merged(self, new_data)))
 
     def loo(self, var_name: str | None = None) -> Any:
         """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling (arviz_stats.loo).

@@ -57,10 +57,14 @@ class LearnedFit(Fit, FittedParameters):
         """A pandas table of the parameters: a row for each entry with its value, where there are at most a hundred in all.
 
         Of more, a row for each array: shape, mean, sd, smallest and largest value. var_names: of which parameters alone; they have
-        a row for each entry. KeyError for a name that is none.
+        a row for each entry. KeyError for a name that is none, TypeError for settings of ArviZ's table of draws.
         """
         from probgen.fits.tables import parameters
 
+        if keywords:
+            raise TypeError(
+                f"Unknown setting {next(iter(keywords))!r}: a table of learned parameters takes var_names alone."
+            )
         return parameters(self.parameters, var_names)
 
     def condition(self, x: Any = None, /, **given: Any) -> Target:

@@ -15,6 +15,7 @@ from probgen.fits.tree import SAMPLE, dataset, group, merged
 from probgen.fitted import Fitted, LogProb
 from probgen.target import Generative, Site
 
+OBSERVED = "_observed"  # ending of the site that both engines make of the seen entries of one with obs_mask
 TERMS = "log_likelihood"  # the name of the one variable of that group
 
 
@@ -47,28 +48,36 @@ def _shape(site: Site) -> tuple[int, ...]:
     return site.shape[:-1] if site.shape[-1:] == (0,) else site.shape
 
 
-def points(values: np.ndarray) -> np.ndarray:
-    """Terms (chain, draw, *batch) as (chain, draw, point), without those that a mask leaves out, which are 0 in every draw."""
+def _of_points(fit: Fitted, name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Terms (chain, draw, *batch) of a site as (chain, draw, point), and which are points: not those that a mask leaves out.
+
+    These are 0 in every draw; where nothing masks a site, 0 is the log of a density of 1. A factor may say by 0 what it leaves out.
+    """
     flat = values.reshape(*values.shape[:2], -1)
-    return flat[..., (flat != 0).any(axis=(0, 1))]
+    site = next((s for s in fit.target.sites if s.name == name), None)
+    plain = site is not None and site.kind == "observed" and not site.masked and not name.endswith(OBSERVED)
+    return flat, np.ones(flat.shape[2], bool) if plain else (flat != 0).any(axis=(0, 1))
 
 
-def averaged(fit: Fitted, terms: list[np.ndarray]) -> LogProb:
-    """The log of the mean over draws of the densities of points; terms: in nats, (chain, draw, point)."""
+def averaged(fit: Fitted, terms: Mapping[str, np.ndarray]) -> LogProb:
+    """The log of the mean over draws of the densities of points; terms: of sites, in nats, (chain, draw, *batch)."""
     from arviz_stats.base import array_stats
 
-    values = np.concatenate(terms, axis=2)
-    if values.shape[:2] == (1, 1):
+    found = [_of_points(fit, name, values) for name, values in terms.items()]
+    values = np.concatenate([flat[..., kept] for flat, kept in found], axis=2)
+    if values.shape[1] == 1 and isinstance(fit.inference, Learner):  # of several searches the best is the first
         return LogProb(
             values[0, 0], np.zeros(values.shape[2]), f"at the point of {fit.inference.name}: no posterior is averaged"
         )
     top = values.max((0, 1))
-    weights = np.exp(values - top)
+    weights = np.exp(values - np.where(np.isneginf(top), 0.0, top))  # -inf at a point that no draw gives a density
     mean = weights.mean((0, 1))
     ess = np.array([array_stats.ess(weights[..., i], chain_axis=0, draw_axis=1) for i in range(weights.shape[-1])])
-    stderr = weights.std((0, 1)) / np.sqrt(np.maximum(ess, 1)) / mean
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stderr = weights.std((0, 1)) / np.sqrt(np.maximum(ess, 1)) / mean
+        value = top + np.log(mean)
     whose = f"under draws of {fit.inference.name}" if isinstance(fit.inference, Learner) else "posterior predictive"
-    return LogProb(top + np.log(mean), stderr, f"{whose}, Monte Carlo estimate")
+    return LogProb(value, stderr, f"{whose}, Monte Carlo estimate")
 
 
 def log_likelihood(fit: Fitted) -> Any:
@@ -158,8 +167,7 @@ def _terms(fit: Fitted, name: str) -> Any:
         found = log_likelihood(fit)[name]
     else:
         found = dataset(fit, {name: _of_factor(fit, name)})[name]
-    flat = found.values.reshape(*found.shape[:2], -1)
-    kept = (flat != 0).any(axis=(0, 1))
+    flat, kept = _of_points(fit, name, found.values)
     if not kept.any():
         raise ValueError(f"Every point of {name!r} is masked: there is none to leave out.")
     still = kept & (flat == flat[:1, :1]).all(axis=(0, 1))

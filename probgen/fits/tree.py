@@ -63,7 +63,7 @@ def _attributes(fit: Fitted) -> dict[str, Any]:
     return {
         "inference_library": "probgen",
         "inference": fit.inference.name,
-        "sampling_time": fit.seconds,
+        "sampling_time": max(fit.seconds - fit.compiling, 0.0),
         "tuning_steps": fit.num_warmup,
         "seed": fit.seed,
     }

@@ -42,13 +42,18 @@ def rows_of(
     shared = [k for k in arrays if k not in candidates]
     by_row = [k for k in shared if arrays[k].ndim and len(arrays[k]) == count]
     others, wrong = [k for k in shared if arrays[k].ndim and len(arrays[k]) > 1 and k not in by_row], None
+    kept = None
     for sliced in [[], by_row] if by_row else [[]]:
         try:
             found = rows_with(program, arrays, static, precision, candidates, [*candidates, *sliced])
         except Wrong as error:  # a map may take all rows of what it is given at once, and be one of a single row
             found, wrong = None, wrong or error
-        if found:
+        if found and not sliced and by_row and any(site.weighed for site in found.sites):
+            kept = found  # weights of all rows would count every row by their sum
+        elif found:
             return found
+    if kept is not None:
+        return kept
     if others and count:
         found = _unpaired(program, arrays, static, precision, candidates, [*candidates, *by_row, *others])
     if found is None and wrong is not None:

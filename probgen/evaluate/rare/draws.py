@@ -28,6 +28,7 @@ class Drawn:
     ) -> None:  # fmt: skip
         self.arrays, self._later, self._compute = dict(arrays), later, compute
         self.independent, self.law, self.notes, self.scope = independent, law, notes, scope
+        self.ends = False  # whether each is the end of a Markov chain of its own
         self.guided = False  # whether a guide's draws stand for the posterior's
         self.shape = next(iter(self.arrays.values())).shape[:2]
 
@@ -36,6 +37,8 @@ class Drawn:
         """What kind of number a mean over these draws is."""
         if not self.independent:
             return "estimate by autocorrelated draws"
+        if self.ends:
+            return "estimate by ends of Markov chains"
         return "unbiased estimate" if not self.guided else "estimate under a guide's law"
 
     @property
@@ -71,7 +74,9 @@ def drawn(fit: Fitted, num_samples: int | None, seed: int, given: Mapping[str, A
             else ("Each draw is the end of a Markov chain of its own: see fit.sample.",)
         )
         new = fit.sample(count, seed, **given)
-        return Drawn({k: v[None] for k, v in new.items()}, True, "the learned model", notes, scope=scope)
+        found = Drawn({k: v[None] for k, v in new.items()}, True, "the learned model", notes, scope=scope)
+        found.ends = bool(notes)
+        return found
     own = None if given else by_itself(fit, count, seed)
     if own is not None:
         return Drawn({k: v[None] for k, v in own.items()}, True, "the program, run forward", scope=scope)
@@ -101,6 +106,11 @@ def _posterior(fit: Fitted, num_samples: int | None, given: Mapping[str, Any], s
             f"num_samples is of new draws; a posterior fit has the draws of its run ({chains} chains of {count}).\n"
             "Leave it out, or fit with more: pg.fit(..., num_samples=...)."
         )
+    chain = isinstance(fit.inference, Sampler)
+    if not chain and chains > count == 1:
+        raise Incompatible(
+            f"{fit.inference.name} gives the ends of {chains} searches for a mode, which are no draws: use a sampler, as 'gibbs'."
+        )
     if chains * count < 10:
         raise Incompatible(
             f"{fit.inference.name} gives {chains * count} draw(s), of which nothing is counted: use a sampler, as 'nuts'."
@@ -111,7 +121,6 @@ def _posterior(fit: Fitted, num_samples: int | None, given: Mapping[str, Any], s
         found = fit.predict(**given)
         return {name: np.asarray(found[name]) for name in found.data_vars}
 
-    chain = isinstance(fit.inference, Sampler)
     law = "the posterior" if chain else f"what {fit.inference.name} draws"
     independent = not chain and "log_evidence" not in fit.answer
     found = Drawn(fit.draws, independent, law, _about(fit), observed, predict, scope)
