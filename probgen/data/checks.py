@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from probgen.data.fixed import Fixed, is_setting
-from probgen.data.inputs import check_closed_over, check_range, first, read, refuse_masked
+from probgen.data.inputs import (
+    check_closed_over,
+    check_range,
+    first,
+    looks_at_masks,
+    read,
+    refuse_iterator,
+    refuse_masked,
+)
 from probgen.target import Bounds, Site
 
 GREY = """
@@ -23,22 +31,26 @@ def check(program: Callable[..., Any], data: Mapping[str, Any], precision: str =
 
     Lists, series and tensors become arrays; Python's numbers, booleans, strings and None stay as they are, and what is `Fixed`.
     NaN and infinite numbers pass: see `missing` for those that reach a density. Raises TypeError for an unknown or missing name;
-    ValueError for masked or empty arrays, and for what is no number or none in that precision, naming array and first bad index.
+    ValueError for iterators, empty arrays, masked ones where the program has no word for masks, and for what is no number or none
+    in that precision, naming array and first bad index.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"data is a {type(data).__name__}; expected a mapping from the program's parameters to arrays.")
     check_names(program, data)
     check_closed_over(program)
-    found = {name: _checked(name, value) for name, value in data.items()}
+    masks = looks_at_masks(program)
+    found = {name: _checked(name, value, masks) for name, value in data.items()}
     for name, value in found.items():
         if isinstance(value, np.ndarray | float) and precision in ("float32", "float64"):
             check_range(name, np.asarray(value), precision)
     return found
 
 
-def _checked(name: str, value: Any) -> Any:
+def _checked(name: str, value: Any, masks: bool) -> Any:
     if type(value) is Fixed:
-        refuse_masked(name, value.value)
+        refuse_iterator(name, value.value)
+        if not masks:
+            refuse_masked(name, value.value)
         return value
     if isinstance(value, np.generic) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
         return value.item()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import itertools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from probgen.data.inputs import is_numbers
 from probgen.programs.reads import digest_of
 
+_others = itertools.count()
 ARRAY, PLAIN, TABLE, NAME, LOST = "array", "plain", "table", "name", "lost"
 
 
@@ -28,7 +30,7 @@ class Fixed:
 
     def __init__(self, value: Any):
         self.value = _own(value)
-        self.mark = digest_of(self.value) or f"{id(value)}".encode()
+        self.mark = digest_of(self.value) or f"{next(_others)}".encode()  # without a content: equal to no other
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Fixed) and self.mark == other.mark

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 DROP = "Leave those rows out, or give them any value in the support and mask them in the program (`handlers.mask`)."
+MASKS = frozenset(["mask", "filled", "compressed", "getmask", "getmaskarray"])  # words of code that looks at a mask
 LARGEST = {"float32": 2**31, "float64": 2**63}  # above the integers of each precision's programs
 
 
@@ -57,6 +58,32 @@ def is_numbers(value: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def as_given(value: Any) -> bool:
+    """Whether a value is of a kind that only a program itself can make numbers of: records, times, sparse matrices, and arrays
+    of arrays of different lengths; masked arrays too."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        return True
+    if (hasattr(value, "nnz") or hasattr(value, "nse")) and hasattr(value, "shape"):
+        return True
+    if str(getattr(value, "layout", "torch.strided")) != "torch.strided":
+        return hasattr(value, "is_sparse")
+    dtype: Any = getattr(value, "dtype", None)
+    if hasattr(value, "columns") or not hasattr(dtype, "kind"):
+        return False
+    if dtype.kind == "O" and isinstance(value, np.ndarray):
+        return bool(value.size) and all(isinstance(v, np.ndarray | list | tuple) for v in value.ravel())
+    return dtype.kind in "Mm" or bool(getattr(dtype, "names", None))
+
+
+def refuse_iterator(name: str, value: Any) -> None:
+    """Raise ValueError for what gives its values only once: a program runs many times."""
+    if hasattr(type(value), "__next__"):
+        raise ValueError(
+            f"Data {name!r} is an iterator ({type(value).__name__}), which gives its values only once, and a program runs many "
+            f"times.\nPass list({name})."
+        )
 
 
 class OutOfRange(ValueError):
@@ -210,12 +237,17 @@ def check_closed_over(program: Any) -> None:
     for function in _functions(program, set()):
         words = _words(function.__code__)
         holes = {k: hole for k, v in _read_by(function, words).items() if (hole := _hole(v)) is not None}
-        if holes and not (words - holes.keys()) & {"mask", "filled", "compressed", "getmask", "getmaskarray"}:
+        if holes and not (words - holes.keys()) & MASKS:
             name, (index, count) = next(iter(holes.items()))
             raise ValueError(
                 f"The program reads {name!r}, which is masked at {count} place(s), the first at {name}{place(index)}; "
                 f"its mask would be lost.\n{DROP}"
             )
+
+
+def looks_at_masks(program: Any) -> bool:
+    """Whether a program has words for the mask of a masked array."""
+    return any(_words(f.__code__) & MASKS for f in _functions(program, set()))
 
 
 def _functions(thing: Any, seen: set[int]) -> list[types.FunctionType]:

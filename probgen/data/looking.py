@@ -1,7 +1,8 @@
 """Programs that look at their data in Python: `int(group.max()) + 1`, `y[~np.isnan(y)]`, `if power > 1`.
 
-A program is tried with its arrays as arguments of compiled code first. Where it looks at some of them, these are given to it as the
-user gave them (`Fixed`): compiled code is then of their content. Words that a program takes as indices become codes.
+A program is tried with its arrays as arguments of compiled code first. Where it looks at some of them, or where what it calls on
+them means something else for arrays of the user's library (`meanings`), these are given to it as the user gave them (`Fixed`):
+compiled code is then of their content. Words that a program takes as indices become codes.
 """
 
 from __future__ import annotations
@@ -13,26 +14,33 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from probgen.algorithm import Incompatible
 from probgen.data.checks import check
 from probgen.data.fixed import Fixed, is_setting, plain
-from probgen.data.inputs import read
+from probgen.data.inputs import as_given, read
+from probgen.programs import meanings
+from probgen.programs.places import place_of
 
 T = TypeVar("T")
 LOOKS = "The program looks at the values of {} in Python: it is compiled anew for other values."
+TRACING = (
+    "The program looks in Python at a value that jax.numpy has only when it runs{}.\n"
+    "Of data, take NumPy there (np.isnan, np.nonzero, np.any), not jax.numpy; of unknowns, jnp.where and not Python's if."
+)
 CODED = "{} is given to the program as codes: {}."
 LOOKING = (
     "ConcretizationTypeError", "NonConcreteBooleanIndexError", "TracerArrayConversionError", "TracerBoolConversionError",
     "TracerIntegerConversionError",
 )  # fmt: skip
-TRACED = ("Tracer'", "Tracer(", "Traced<")
+TRACED = ("Tracer'", "Tracer(", "Traced<", "Tracer has no attribute")
 SHOWN = 8  # levels that a note tells
 
 _known: OrderedDict[Any, frozenset[str]] = OrderedDict()  # what programs look at
 
 
 def kept(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The data as they are given, words as they are."""
-    return {k: Fixed(v) if is_words(v) else v for k, v in given.items()}
+    """The data as they are given; words, and what is no array of numbers, as they are."""
+    return {k: Fixed(v) if is_words(v) or as_given(v) else v for k, v in given.items()}
 
 
 def settled(
@@ -41,14 +49,16 @@ def settled(
     checked: Mapping[str, Any],
     precision: str,
     prepare: Callable[[dict[str, Any]], T],
+    probe: Callable[[T], Mapping[str, Any]],
 ) -> tuple[T, dict[str, Any], dict[str, list[str]]]:
     """What `prepare` makes of the data, these data, and the words that codes stand for.
 
-    given: the data as the user gave them; checked: the same by `check`, words and tables as they are. Where the program does not
+    given: the data as the user gave them; checked: the same by `check`, words and tables as they are; probe: numbers that tell one
+    target from another. Where the program does not
     run on those, words are tried as codes, and tables of numbers as arrays. Raises what `prepare` raises for the data as they are.
     """
     try:
-        return *_looked(program, given, checked, prepare), {}
+        return *_meant(program, given, _looked(program, given, checked, prepare), prepare, probe), {}
     except Exception as error:
         words = {k: coded(plain(v)) for k, v in given.items() if is_words(plain(v))}
         tables = {k: plain(v).to_numpy() for k, v in given.items() if is_table(plain(v))}
@@ -85,13 +95,43 @@ def _looked(
         try:
             return prepare(dict(checked)), dict(checked)
         except Exception as error:
-            if not arrays or not is_look(error):
+            if not arrays or not (is_look(error) or _is_of_kind(error, lambda: prepare(fixed(arrays)))):
                 raise
     run = lambda some: prepare(fixed(some))  # noqa: E731
     if not names or not _runs(run, names):
         names = _names(arrays, run)
         _remember(program, arrays, names)
     return run(names), fixed(names)
+
+
+def _is_of_kind(error: Exception, run: Callable[[], Any]) -> bool:
+    """Whether the user's own code fails on an engine's arrays and runs on those of the user's library, as in `y.values`."""
+    if isinstance(error, Incompatible) or not place_of(error):
+        return False
+    try:
+        run()
+    except Exception:
+        return False
+    return True
+
+
+def _meant(
+    program: Callable[..., Any],
+    given: Mapping[str, Any],
+    found: tuple[T, dict[str, Any]],
+    prepare: Callable[[dict[str, Any]], T],
+    probe: Callable[[T], Mapping[str, Any]],
+) -> tuple[T, dict[str, Any]]:
+    """What was found, or the same of arrays as the user gave them, where the program runs on these and means something else."""
+    target: Any = found[0]
+    arrays = {k: plain(given[k]) for k, v in found[1].items() if not is_setting(v)}
+    names = meanings.doubtful(program, arrays, target.engine)
+    if names:
+        data = {**found[1], **{k: Fixed(given[k]) for k in names}}
+        with contextlib.suppress(Exception):  # what does not run on them has no other meaning
+            if not meanings.alike(probe, target, other := prepare(data)):
+                return other, data
+    return found
 
 
 def _names(arrays: list[str], prepare: Callable[[frozenset[str]], Any]) -> frozenset[str]:
@@ -105,10 +145,11 @@ def _names(arrays: list[str], prepare: Callable[[frozenset[str]], Any]) -> froze
 
 
 def _runs(prepare: Callable[[frozenset[str]], Any], names: frozenset[str]) -> bool:
+    """Whether it runs, or fails elsewhere than in the user's own code."""
     try:
         prepare(names)
     except Exception as error:
-        return not is_look(error)
+        return not is_look(error) and not place_of(error)
     return True
 
 
@@ -131,7 +172,9 @@ def is_look(error: BaseException | None) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()  # a chain may be a ring
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -141,6 +184,14 @@ def _says_look(error: BaseException) -> bool:
         return type(error).__name__ in LOOKING
     tensors = isinstance(error, TypeError | AttributeError) and "Tensor" in str(error)
     return tensors or any(word in str(error) for word in TRACED)
+
+
+def why(error: BaseException | None) -> str:
+    """Of a program that JAX cannot trace, for it looks at a value as well when its data have values: where, and what to do."""
+    for found in _chain(error):
+        if type(found).__module__ == "jax.errors" and type(found).__name__ in LOOKING:
+            return TRACING.format(place_of(found))
+    return ""
 
 
 def is_words(value: Any) -> bool:
@@ -163,7 +214,7 @@ def unreadable(given: Mapping[str, Any]) -> str:
     """Why the first of the data that is no array of finite numbers is none; empty where all are."""
     for name, value in given.items():
         value = plain(value)
-        like = hasattr(value, "__array__") or isinstance(value, list | tuple | set)
+        like = hasattr(value, "__array__") or isinstance(value, list | tuple | set) or as_given(value)
         if like and not is_setting(value) and not callable(value):
             try:
                 read(name, value)

@@ -55,10 +55,10 @@ def read_as(
     from probgen.engine.prediction import FAULTS
     from probgen.target import Learnable
 
-    checked = check(program, kept(data))
-    prepare = lambda some: load(name or detect(program)).prepare(program, some, "float32", by_row)  # noqa: E731
+    checked, chosen = check(program, kept(data)), load(name or detect(program))
+    prepare = lambda some: chosen.prepare(program, some, "float32", by_row)  # noqa: E731
     try:
-        target, _, _ = settled(program, data, checked, "float64", prepare)
+        target, _, _ = settled(program, data, checked, "float64", prepare, chosen.probe)
     except Incompatible:  # of rows that cannot be learned from
         return "rows"
     except FAULTS:  # what is wrong is told when the target is made

@@ -51,12 +51,14 @@ _OF_CLASSES = frozenset((
 class Reads:
     """parts: a digest of everything that is read, by its name in the program; unknown: what has no content to compare.
 
-    jitted: functions with a cache of traces of their own, which must forget what they saw.
+    jitted: functions with a cache of traces of their own, which must forget what they saw. words: all names of globals and
+    attributes in the code of the user's functions.
     """
 
     parts: dict[str, bytes] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     jitted: list[Any] = field(default_factory=list)
+    words: set[str] = field(default_factory=set)
     mutable: bool = False  # whether anything that is read could change in place
 
     @property

@@ -122,6 +122,7 @@ class Walk(Contents):
         if extra:
             self.note(f"attributes of {label}", self.value(extra))
         if own:
+            self.found.words |= names.words
             self.found.mutable |= names.rebinds or bool(names.cells)
             self._follow(function, names)
         return _hash(b"function", names.digest)

@@ -19,6 +19,7 @@ from probgen.model import Model
 from probgen.programs import arguments
 from probgen.programs.arguments import Arranged
 from probgen.programs.autoguides import is_auto, unwrapped
+from probgen.programs.places import place_of
 from probgen.target import Generative, Target
 
 Program = str | Model | Target | Callable[..., Any]
@@ -172,14 +173,18 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         return chosen.guided(target, model.guide, model.critic)
 
     try:
-        target, used, levels = looking.settled(model.program, data, checked, precision, prepare)
+        target, used, levels = looking.settled(model.program, data, checked, precision, prepare, chosen.probe)
     except FAULTS as error:
         if other := _other_engine(model.program, engine_name):
             raise ValueError(
                 f"{model.program.__name__} is written for {other}, and engine is {engine_name!r}: leave it out."
             ) from error
-        if told := looking.unreadable(data):
-            raise ValueError(told + (f"\n{DROP}" if "NaN" in told else "")) from error
+        told = looking.unreadable(data)
+        if (not told or "NaN" in told) and (looks := looking.why(error)):  # NaN that it handles
+            raise ValueError(looks) from error
+        if told:
+            own = f"\nThe program says: {_said(error).splitlines()[0]}{place}" if (place := place_of(error)) else ""
+            raise ValueError(told + (f"\n{DROP}" if "NaN" in told else own)) from error
         shapes = ", ".join(f"{k}: {v.shape}" for k, v in checked.items() if isinstance(v, np.ndarray)) or "no arrays"
         raise ValueError(f"The program does not run on this data ({shapes}).\n{_said(error)}") from error
     if levels and chosen.as_numbers(target, tuple(levels)):

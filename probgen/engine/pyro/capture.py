@@ -6,8 +6,6 @@ repetitions: an enumerated chain of 24 states shrinks by a third. Inductor makes
 
 from __future__ import annotations
 
-import linecache
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from probgen.programs.contents import is_library
+from probgen.programs.places import place_of
 from probgen.runtime import cores
 
 Tensors = Sequence[torch.Tensor]
@@ -153,20 +151,8 @@ def interpreted(graph: torch.fx.GraphModule, z: torch.Tensor, arguments: Tensors
 
 def reason(error: BaseException) -> str:
     """Why a graph cannot be captured, with the line of the program where that is."""
-    place = _place(error)
+    place = place_of(error)
     if any(word in str(error) for word in _READS):
         return f"it reads a value of an unknown in Python{place}.\n{REMEDY}"
     first = (str(error).strip().splitlines() or [""])[0][:120]
     return f"{type(error).__name__}: {first}{place}"
-
-
-def _place(error: BaseException) -> str:
-    """The innermost line of the user's own that an error passed."""
-    own = [
-        (f, line) for f, line in traceback.walk_tb(error.__traceback__) if not is_library(f.f_globals.get("__name__"))
-    ]
-    if not own:
-        return ""
-    frame, number = own[-1]
-    file = frame.f_code.co_filename
-    return f", at line {number} of {file.rpartition('/')[2]}: {linecache.getline(file, number).strip()[:80]}"

@@ -111,8 +111,15 @@ def _prepared(
     key = _key(program, arrays, static, tensors, precision)
     seen = key and (key, tuple(map(are_bits, tensors)))  # what may say whether these are rows
     asked = by_row is not False and not isinstance(program, Learned)
-    if asked and seen not in _without_rows and (rows := rows_of(program, data, precision)):
-        return rows
+    mixed: Exception | None = None
+    if asked and seen not in _without_rows:
+        try:
+            if rows := rows_of(program, data, precision):
+                return rows
+        except MixesRows as error:
+            if by_row:
+                raise
+            mixed = error  # whole, they are what they are
     with pyro_data.in_words(data):
         program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
         key = key and (program, *key[1:])
@@ -122,7 +129,7 @@ def _prepared(
         _remember(seen, True, _without_rows)
     kinds = {(site.kind, site.distribution): site.name for site in structure.sites}
     if ("observed", "Delta") in kinds and ("latent", FLAT) in kinds and not isinstance(program, Learned):
-        raise ValueError(NO_ROWS.format(kinds["observed", "Delta"]))
+        raise mixed or ValueError(NO_ROWS.format(kinds["observed", "Delta"]))
     return target_type(structure)(structure, tensors, dict(data))
 
 

@@ -186,6 +186,7 @@ def _sample_site(key: str, site: dict[str, Any]) -> Site:
         return Site(key, "factor", shape, distribution=distribution)
     discrete = bool(fn.support.is_discrete)
     if site["is_observed"]:
+        jnp.asarray(site["value"])  # a TypeError for what is no array, such as a sparse matrix
         _check_observed(key, shape, tuple(fn.shape()))
         return Site(key, "observed", shape, discrete, distribution=distribution)
     enumerable = discrete and fn.has_enumerate_support
