@@ -119,11 +119,13 @@ def _prepared(
         except MixesRows as error:
             if by_row:
                 raise
-            mixed = error  # whole, they are what they are
+            mixed = error  # whole, they are what they are, where nothing is hidden
     with pyro_data.in_words(data):
         program = _whole(key, program, {**static, **dict(zip(arrays, tensors, strict=True))}, precision)
         key = key and (program, *key[1:])
         structure = _structure(key, program, arrays, static, tensors, precision)
+    if mixed and any(site.kind == "latent" and site.distribution != FLAT for site in structure.sites):
+        raise mixed
     pyro_data.check(structure, tensors)
     if seen and asked:  # not where wrong data hid the rows
         _remember(seen, True, _without_rows)
