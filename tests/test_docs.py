@@ -30,6 +30,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "pages").rglob("*.md")),
     ROOT / "docs" / "diffusion.md",
     ROOT / "docs" / "measures.md",
+    ROOT / "docs" / "libraries.md",
 ]
 MOST = 1_000_000  # bytes of a page, with all that it loads
 
@@ -330,7 +331,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 LOOKED_AT = [
-    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "howto/loggers", "howto/choose",
+    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "libraries", "howto/loggers", "howto/choose",
     "lectures/energies", "api/words", "benchmarks",
 ]  # fmt: skip
 
