@@ -68,7 +68,7 @@ def told_apart(panels: Any) -> list[Any]:
     for panel, fit in zip(panels, fits, strict=True):
         panel.plot(*pg.data.load("two_moons")[:500].T, ".", markersize=2, label="rows")
         panel.plot(*fit.sample(500)["x"].T, ".", markersize=2, label="draws")
-        panel.set(xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
+        panel.set(xlim=(-1.8, 2.8), ylim=(-1.5, 2.0), xticks=[], yticks=[])
         panel.legend(frameon=False, loc="upper right")
     return [fit.diagnose() for fit in fits]
 
