@@ -31,6 +31,7 @@ def pages() -> dict[str, str]:
     found = {"models/index.md": models_index(), "algorithms.md": algorithms(), "checks.md": checks(), "data.md": data()}
     found |= {f"models/{branch}.md": models(branch) for branch in BRANCHES}
     found |= {"examples.md": examples(), "benchmarks.md": benchmarks(), "contributing.md": copied("CONTRIBUTING.md")}
+    found |= {f"examples/{path.stem}.md": example(name, path) for name, path in draw.examples().items()}
     found |= {path.name: copied(f"docs/{path.name}") for path in sorted((ROOT / "docs").glob("*.md"))}
     return found | of_lectures()
 
@@ -138,7 +139,7 @@ def data() -> str:
 
 
 def examples() -> str:
-    """The pages of examples/, as they are run by the tests, with what they print and draw where they were run for the site."""
+    """The gallery: the pages of examples/ with what they draw, where they were run for the site."""
     lines = [
         "# Examples",
         "",
@@ -148,19 +149,40 @@ def examples() -> str:
     ]
     total = 0.0
     for name, path in draw.examples().items():
-        title, told, head = _head(path)
+        title, told, _ = _head(path)
         lines += [f"## {title}", "", told, ""]
         if made := kept.found(name, draw.sources()[name]):
             total += made["seconds"]
-            lines += [
-                _picture(f"made/{name}/{picture.name}", f"What the example draws: {title}")
-                for picture in kept.pictures(name)
-            ]
-            lines += ["", "```text", *made["printed"].splitlines(), "```", "", _made(made), ""]
-        lines += ["<details markdown><summary>" + f"<code>examples/{path.name}</code></summary>", ""]
-        lines += ["```py", path.read_text()[head:].strip(), "```", "", "</details>", ""]
+            lines += [*_pictures(name, title), ""]
+        lines += [f"[Its code{', and what it prints' if made else ''}](examples/{path.stem}.md)", ""]
     lines += [f"All of them together ran for {total / 60:.0f} minutes.", ""] if total else []
     return "\n".join(lines)
+
+
+def example(name: str, path: Path) -> str:
+    """An example by itself: its words, code, picture and what it prints."""
+    title, told, head = _head(path)
+    lines = [
+        f"# {title}",
+        "",
+        told,
+        "",
+        f"`examples/{path.name}`",
+        "",
+        "```py",
+        path.read_text()[head:].strip(),
+        "```",
+        "",
+    ]
+    if made := kept.found(name, draw.sources()[name]):
+        lines += ["## What it draws and prints", "", *_pictures(name, title, "../"), ""]
+        lines += ["```text", *made["printed"].splitlines(), "```", "", _made(made), ""]
+    return "\n".join([*lines, "[All examples](../examples.md)", ""])
+
+
+def _pictures(name: str, title: str, up: str = "") -> list[str]:
+    words = f"What the example draws: {title}"
+    return [_picture(f"{up}made/{name}/{picture.name}", words) for picture in kept.pictures(name)]
 
 
 def _head(path: Path) -> tuple[str, str, int]:

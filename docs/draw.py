@@ -22,7 +22,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 import kept  # noqa: E402
 from good_and_bad import CHECKS  # noqa: E402
 
-WIDTH, COLOURS = 560, 64  # of a picture of the site
+WIDTH, COLOURS = 560, 128  # of a picture of the site
 LINES = 60  # of what an example printed, at most
 LONGEST = 1800  # seconds of one
 
@@ -73,31 +73,35 @@ def small(path: Path) -> bytes:
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
+    image.quantize(COLOURS, Image.Quantize.FASTOCTREE).save(buffer, "png", optimize=True)
     return buffer.getvalue()
+
+
+def cpu() -> float:
+    """Seconds that processes begun here have computed."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def main(names: list[str], fresh: bool) -> int:
     """Make what is not there; the number of things that failed."""
     began, failed, made = time.perf_counter(), [], 0
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = cpu()
     for name, key in sources().items():
         if names and not any(word in name for word in names):
             continue
         if not fresh and kept.found(name, key):
             continue
+        already = cpu()
         try:
             told = kept.make(name, key, lambda folder, name=name: work(name, folder))
             made += 1
-            print(f"{name}: {told['seconds']:.0f} s", flush=True)
+            print(f"{name}: {told['seconds']:.0f} s, {cpu() - already:.0f} s of CPU", flush=True)
         except Exception as error:
             failed.append(name)
             print(f"{name} failed: {error}", file=sys.stderr, flush=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(
-        f"{made} run, {time.perf_counter() - began:.0f} s in all, {busy:.0f} s of CPU; failed: {', '.join(failed) or 'none'}"
-    )
+    seconds = f"{time.perf_counter() - began:.0f} s in all, {cpu() - before:.0f} s of CPU"
+    print(f"{made} run, {seconds}; failed: {', '.join(failed) or 'none'}")
     return len(failed)
 
 

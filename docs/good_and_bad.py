@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from more_good_and_bad import MORE
+from small_programs import PROGRAMS, known_sum, narrowing, spread_out, two_wells
+
 SHOWN = {"progress": False, "seed": 0}
-NUMBERS = ("r_hat", "ess_bulk", "divergences", "k_hat")  # whose values say something by themselves
+NUMBERS = ("r_hat", "ess_bulk", "divergences", "k_hat", "bfmi")  # whose values say something by themselves
 
 
 @dataclass(frozen=True)
@@ -29,52 +34,6 @@ class Check:
     def source(self) -> str:
         """What its picture is made of; not the words beside it."""
         return "\n".join(map(inspect.getsource, (*PROGRAMS, self.draw, draw)))
-
-
-# ---- programs -----------------------------------------------------------------------------------------------------
-
-
-def two_wells(y=16.0):
-    """x is known up to its sign."""
-    import numpyro
-    import numpyro.distributions as dist
-
-    x = numpyro.sample("x", dist.Normal(0.0, 5.0))
-    numpyro.sample("y", dist.Normal(x * x, 2.0), obs=y)
-
-
-def known_sum(y=1.0):
-    """A sum is measured well, its two parts are not: a long thin posterior."""
-    import numpyro
-    import numpyro.distributions as dist
-
-    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
-    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-    numpyro.sample("y", dist.Normal(a + b, 0.2), obs=y)
-
-
-def spread_out(x=None):
-    """Rows of one normal distribution, whose mean and spread are learned."""
-    import numpyro
-    import numpyro.distributions as dist
-
-    loc = numpyro.param("loc", 0.0)
-    scale = numpyro.param("scale", 1.0, constraint=dist.constraints.positive)
-    with numpyro.plate("row", 1000 if x is None else len(x)):
-        numpyro.sample("x", dist.Normal(loc, scale), obs=x)
-
-
-def narrowing():
-    """A funnel: the spread of x is exp(v / 2). Neal 2003."""
-    import jax.numpy as jnp
-    import numpyro
-    import numpyro.distributions as dist
-
-    v = numpyro.sample("v", dist.Normal(0.0, 3.0))
-    numpyro.sample("x", dist.Normal(0.0, jnp.exp(v / 2)))
-
-
-PROGRAMS = (two_wells, known_sum, spread_out, narrowing)
 
 
 # ---- pictures: two panels each, of which the first passes ---------------------------------------------------------------
@@ -239,7 +198,7 @@ CHECKS = {
         "Losses by step, of batches and of held-out rows. Left both level off; right both still fall where the run ends.",
         learning,
     ),
-}
+} | {name: Check(*told) for name, told in MORE.items()}
 
 
 def draw(name: str, folder: Path) -> dict[str, Any]:

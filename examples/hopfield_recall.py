@@ -52,8 +52,8 @@ assert min(overlaps[:3]) >= 0.99 > 0.8 > overlaps[5]
 figure, axes = plt.subplots(1, 4, figsize=(12, 3), width_ratios=[1, 1, 1, 2], layout="constrained")
 for ax, title, x in zip(axes, ("stored", "10 % flipped", "recalled"), (stored, corrupted, recalled), strict=False):
     ax.imshow(x[0].reshape(10, 20), cmap="gray_r")
-    ax.set_title(title)
-    ax.axis("off")
+    ax.set(title=title, xticks=[], yticks=[])
+figure.get_layout_engine().set(wspace=0.05)
 axes[3].plot(loads, overlaps, "o-")
 axes[3].axvline(0.138, color="gray", linestyle=":")
 axes[3].set(title="overlap with the memory", xlabel="patterns a unit (dotted: theory)", ylim=(0, 1.05))

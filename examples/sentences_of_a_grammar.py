@@ -42,7 +42,12 @@ shares = [np.stack([(x == word).mean(0) for word in range(7)]) for x in (rows, d
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained", sharey=True)
 for ax, share, title in zip(axes, shares, ("the grammar", "the model"), strict=True):
     ax.imshow(share, vmin=0, vmax=0.5, cmap="Blues", aspect="auto")
-    ax.set(title=title, xlabel="place in the row", yticks=range(7), yticklabels=list(grammar.WORDS))
+    ax.set(
+        title=f"{title}: share of each word",
+        xlabel="place in the row",
+        yticks=range(7),
+        yticklabels=list(grammar.WORDS),
+    )
 figure.savefig(folder / "sentences_of_a_grammar.png")
 print(f"\nThe figure is {folder / 'sentences_of_a_grammar.png'}")
 

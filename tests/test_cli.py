@@ -13,7 +13,7 @@ import probgen as pg
 from probgen import catalog, datasets
 from probgen.algorithm import Incompatible
 from probgen.cli import main
-from probgen.cli.flags import COMMANDS
+from probgen.cli.flags import COMMANDS, _parse
 from probgen.cli.words import _data
 from probgen.run import conditioned, offers
 
@@ -332,7 +332,10 @@ def test_matrix_is_that_of_python(say, monkeypatch, tried, names):
 def test_help(say, command):
     code, out, _ = say(command, "--help")
     assert code == 0
-    assert command in out
+    examples = re.findall(rf"^probgen {command} .+", out, re.MULTILINE)
+    assert examples
+    for example in examples:
+        assert type(_parse(example.split()[1:])).__name__.startswith(COMMANDS[command].__name__)
 
 
 @pytest.mark.parametrize("word", list(catalog.modules("probgen.inference")))

@@ -30,6 +30,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "pages").rglob("*.md")),
     ROOT / "docs" / "diffusion.md",
     ROOT / "docs" / "measures.md",
+    ROOT / "docs" / "libraries.md",
 ]
 MOST = 1_000_000  # bytes of a page, with all that it loads
 
@@ -223,14 +224,15 @@ def test_examples_are_shown_with_what_they_print_and_draw(tmp_path, monkeypatch)
     sources = draw.sources()
     assert len(sources) == len(list((ROOT / "examples").glob("*.py"))) + len(draw.CHECKS)
     kept.make("example-demo", sources["example-demo"], work)
-    page = build.examples()
-    assert "](made/example-demo/1.png){ loading=lazy }" in page
+    assert "](made/example-demo/1.png){ loading=lazy }" in build.examples()
+    page = build.example("example-demo", draw.examples()["example-demo"])
+    assert "](../made/example-demo/1.png){ loading=lazy }" in page
     assert "```text\n4 | 5\n" in page
     assert "/x1" not in page
     assert "... 11 lines more" in page
     assert "FRESH=1" not in page
     monkeypatch.setattr(kept, "package", lambda: "another")
-    assert "`make docs FRESH=1` runs it anew" in build.examples()
+    assert "`make docs FRESH=1` runs it anew" in build.example("example-demo", draw.examples()["example-demo"])
 
 
 def test_checks_that_are_pictured_are_told_whole(made):
@@ -330,7 +332,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 LOOKED_AT = [
-    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "howto/loggers", "howto/choose",
+    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "libraries", "howto/loggers", "howto/choose",
     "lectures/energies", "api/words", "benchmarks",
 ]  # fmt: skip
 

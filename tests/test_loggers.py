@@ -240,7 +240,8 @@ def test_a_run_goes_on_with_its_loggers(normal, whole, killed, tmp_path):
     assert (mine.told, mine.ending.state, mine.ending.status) == ({}, "failed", "")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["loggers"] == [{"word": "", "kind": "Mine", "settings": {}}]
-    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for name in ("copy", "ahead"):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
     fit = pg.resume(tmp_path / "run", progress=False, loggers=again)
     assert (fit.complete, fit.notes) == (True, ())
     begun, series = again.about.step, {k: v["loss"] for k, v in whole[2].told.items()}
@@ -253,6 +254,12 @@ def test_a_run_goes_on_with_its_loggers(normal, whole, killed, tmp_path):
     pg.resume(tmp_path / "copy", progress=False, loggers=again)
     assert {k: v["loss"] for k, v in again.told.items()} == series, "who says what it has gets the rest"
     assert ["seconds_per_step" in v for v in again.told.values()].index(True) == begun
+    again = Mine()
+    again.begin = lambda about: (
+        about.step + 50
+    )  # told after the last checkpoint, and the process killed before the next
+    pg.resume(tmp_path / "ahead", progress=False, loggers=again)
+    assert {k: v["loss"] for k, v in again.told.items()} == {k: v for k, v in series.items() if k > begun + 50}
 
 
 def test_objects_are_not_known_to_a_later_session(normal, tmp_path):

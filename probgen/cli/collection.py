@@ -17,7 +17,10 @@ from probgen.cli.words import _field_docs, _is_file, _program
 
 @dataclass(frozen=True)
 class List:
-    """List the models and the algorithms, or the data sets, one line each."""
+    """List the models and the algorithms, or the data sets, one line each.
+
+    probgen list --lecture energies
+    """
 
     data: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """the data sets that --data of other commands takes by name"""
@@ -99,7 +102,10 @@ def _first_line(module: str) -> str:
 
 @dataclass(frozen=True)
 class Show:
-    """Show a model (docstring, data, source, which algorithms fit) or an algorithm (docstring, settings)."""
+    """Show a model (docstring, data, source, which algorithms fit) or an algorithm (docstring, settings).
+
+    probgen show rbm
+    """
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """a model or an algorithm of `probgen list`, or file.py:function"""
@@ -187,6 +193,8 @@ def _about_algorithm(word: str) -> str:
 @dataclass(frozen=True)
 class Matrix:
     """Print which inference fits which models, models of the same algorithms together: derived from the types, or found by asking.
+
+    probgen matrix --engine pyro
 
     pg.matrix() is the same as a table of models by algorithms.
     """

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare runs, or fit one model by several algorithms and compare: agreement, ESS per second, cost, verdicts."""
+    """Compare runs, or fit one model by several algorithms and compare: agreement, ESS per second, cost, verdicts.
+
+    probgen compare eight_schools --inference nuts hmc laplace
+
+    probgen compare runs/a runs/b
+    """
 
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN RUN ... | MODEL")]
     """directories of runs on the same data, or one model with --inference"""

@@ -15,7 +15,10 @@ from probgen.cli.words import ARRAYS, _array, _check_new
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run's samples: FID, KID, inception score, precision, recall, density, coverage, modes, memorisation."""
+    """Measure a run's samples: FID, KID, inception score, precision, recall, density, coverage, modes, memorisation.
+
+    probgen evaluate runs/rbm --measures kid prdc
+    """
 
     run_: Annotated[Positional[Path], arg(metavar="RUN")]
     """the run's directory"""

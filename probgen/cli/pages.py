@@ -16,7 +16,10 @@ from probgen.cli.words import PICTURES, Folder, Output, _check_new
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw one picture of a run: what tells most of it, or one by its name."""
+    """Draw one picture of a run: what tells most of it, or one by its name.
+
+    probgen plot runs/schools pairs --var-names mu tau -o pairs.png
+    """
 
     run_: Folder
     """the run's directory"""
@@ -44,7 +47,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class Report:
-    """Write one self-contained HTML page on a run."""
+    """Write one self-contained HTML page on a run.
+
+    probgen report runs/schools --open
+    """
 
     run_: Folder
     """the run's directory"""

@@ -36,7 +36,12 @@ MAX_ROWS = 30  # of a summary, where nobody asked for more
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Fit a model of the collection, or a program of your own, by any algorithm that its structure allows."""
+    """Fit a model of the collection, or a program of your own, by any algorithm that its structure allows.
+
+    probgen fit eight_schools --inference nuts --out runs/schools
+
+    probgen fit line.py:line --data points.csv
+    """
 
     program: Annotated[Positional[str], arg(metavar="MODEL")]
     """a model of `probgen list`, or file.py:function"""
@@ -99,7 +104,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run after a crash or Ctrl-C; the result is bit for bit that of an uninterrupted run."""
+    """Go on with a run after a crash or Ctrl-C; the result is bit for bit that of an uninterrupted run.
+
+    probgen resume runs/schools
+    """
 
     out: Folder
     """the run's directory"""
@@ -135,7 +143,10 @@ class Resume:
 
 @dataclass(frozen=True)
 class Extend:
-    """Go on with a run that is done: more draws of each chain, or more steps of a learner, as one longer run has them."""
+    """Go on with a run that is done: more draws of each chain, or more steps of a learner, as one longer run has them.
+
+    probgen extend runs/schools --num-samples 2000
+    """
 
     out: Folder
     """the run's directory"""
@@ -205,6 +216,8 @@ def _summary(fit: Fitted) -> str:
 @dataclass(frozen=True)
 class Sample:
     """Draw new data from a run: of the posterior predictive, or of the program that was learned.
+
+    probgen sample runs/rbm -o grid.png
 
     Inputs of a conditional program are flags of their own, --label 7, or --label [0,1,2] for each draw its own, or an .npy file;
     without them each draw has the inputs of a random row of the data.
@@ -330,7 +343,10 @@ def _picture(fit: Fitted, drawn: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Print the verdict on a run; the exit code is the verdict's: 0 pass, 1 warn, 2 fail; 64 where no verdict can be given."""
+    """Print the verdict on a run; the exit code is the verdict's: 0 pass, 1 warn, 2 fail; 64 where no verdict can be given.
+
+    probgen diagnose runs/schools
+    """
 
     run_: Folder
     """the run's directory"""

@@ -52,7 +52,9 @@ def _door(folder: Path, url: str) -> Path:
 
 @dataclass(frozen=True)
 class View:
-    """Look at a folder of runs in the browser: probgen view runs/ --open
+    """Look at a folder of runs in the browser.
+
+    probgen view runs/ --open
 
     A table of runs with their verdicts, curves while a run goes on, two runs side by side, and the report of each. The page is for
     this machine alone, and changes nothing in the folder. Ctrl-C ends it.

@@ -103,11 +103,13 @@ class Telling:
     def begin(self, run: Any, facts: Mapping[str, Any]) -> None:
         """run: with its algorithm, directory and the step where it goes on."""
         self.step = run.step
-        about = About(run.algorithm.settings(), facts, run.step, run.store.path if run.store else None)
+        algorithm: Inference = run.algorithm
+        about = About(algorithm.settings(), facts, run.step, run.store.path if run.store else None)
         for logger in self.loggers[:]:
             with self._guarded(logger), watch.doing(f"the logger {_word(logger)} begins"):
                 done = logger.begin(about)
-                self.last[id(logger)] = run.step if done is None else max(0, min(int(done), run.step))
+                # it may have more than the last checkpoint: what was lost with the process is made again, and told already
+                self.last[id(logger)] = run.step if done is None else max(0, min(int(done), algorithm.total_steps))
 
     def log(self, run: Any, seconds: float) -> None:
         """After a checkpoint: the points since the last one, and how long a step took, in seconds."""
