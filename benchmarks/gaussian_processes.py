@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=60)
     parser.add_argument("--gradients", action="store_true", help="no chains")
     parser.add_argument("--table", action="store_true", help="write the table into README.md")
-    parser.add_argument("--quick", action="store_true", help="five small cases and few steps, unless said otherwise")
+    parser.add_argument("--quick", action="store_true", help="four small cases and few steps, unless said otherwise")
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(**QUICK)
     given = parser.parse_args()

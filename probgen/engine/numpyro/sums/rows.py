@@ -56,6 +56,8 @@ def compressed(rows: np.ndarray) -> np.ndarray | None:
     """R of the rows (*batch, n) less their mean, and the mean below it: (n + 1, n); None where that is not much shorter."""
     import scipy.linalg
 
+    qr: Any = scipy.linalg.qr
+
     size = rows.shape[-1]
     flat = rows.reshape(-1, size).astype(float)
     if len(flat) < 2 * (size + 2) or not np.isfinite(flat).all():
@@ -64,7 +66,7 @@ def compressed(rows: np.ndarray) -> np.ndarray | None:
     with pools.one_blas_thread:
         for begin in range(0, len(flat), AT_ONCE):
             block = np.concatenate([triangle, flat[begin : begin + AT_ONCE] - mean])
-            (triangle,) = scipy.linalg.qr(block, mode="r", check_finite=False)
+            (triangle,) = qr(block, mode="r", check_finite=False)
             triangle = triangle[:size]
     triangle = np.concatenate([triangle, np.zeros((size - len(triangle), size))])
     return np.concatenate([triangle, mean[None]]).astype(rows.dtype)
