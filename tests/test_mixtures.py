@@ -228,7 +228,7 @@ def test_softmax_regression_meets_scikit_learn():
 def test_inputs_are_asked_for_and_checked():
     x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3
     fit = pg.fit("softmax_regression", {"x": x, "y": y, "num_classes": 3}, "mle", num_steps=20)
-    with pytest.raises(TypeError, match=r"given x: use fit.sample\(64, x=...\)"):
+    with pytest.raises(TypeError, match=r"given x: say x=\.\.\. in fit\.sample or fit\.condition"):
         fit.sample(3)
     with pytest.raises(ValueError, match="Different numbers of rows"):
         fit.log_prob(x=x, y=y[:5])
