@@ -39,9 +39,16 @@ def is_enumerable(fn: Any) -> bool:
 
 
 def is_weighed(msg: Any) -> bool:
-    """Whether a scale of the author's, and not that of a minibatch, counts a site's density other than once."""
-    times = math.prod(f.full_size / f.size for f in msg["cond_indep_stack"] if f.size and f.full_size)
-    return not bool(torch.isclose(torch.as_tensor(msg["scale"]).double(), torch.tensor(times).double()).all())
+    """Whether a scale of the author's, and not that of a minibatch, counts a site's density other than once.
+
+    One that is a tensor does, whatever its numbers: they may be data, and the same structure serves others.
+    """
+    scale, frames = msg["scale"], msg["cond_indep_stack"]
+    sized = any(isinstance(size, torch.Tensor) for f in frames for size in (f.size, f.full_size))
+    if isinstance(scale, torch.Tensor) and (scale.dim() or not sized):
+        return True
+    times = math.prod(float(f.full_size) / float(f.size) for f in frames if f.size and f.full_size)
+    return not math.isclose(float(scale), times, rel_tol=1e-6)
 
 
 def bijection(msg: Any) -> Transform:
