@@ -37,9 +37,14 @@ def pages() -> dict[str, str]:
 
 
 def copied(path: str) -> str:
-    """A page that is also read in the repository; its links to files there become plain words."""
+    """A page that is also read in the repository; its links to files there that are no pages become plain words."""
+
+    def kept_or_plain(found: re.Match) -> str:
+        page = path.startswith("docs/") and (ROOT / "docs" / found[2]).is_file() and found[2].endswith(".md")
+        return found[0] if page else found[1]
+
     text = (ROOT / path).read_text()
-    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)]*)\)", kept_or_plain, text)
 
 
 # ---- the collection ----------------------------------------------------------------------------------------------
