@@ -204,6 +204,11 @@ def learned():
     return pg.fit("rbm", {"v": rows, "num_visible": 6, "num_hidden": 4}, "pcd", num_steps=3000, learning_rate=0.3)
 
 
+def test_settings_of_another_method_are_refused_by_enumeration(learned):
+    with pytest.raises(TypeError, match="'num_chains' is a setting of other methods"):
+        learned.log_z("enumeration", num_chains=7)
+
+
 def test_a_learned_model_is_a_model_again(learned):
     """Two independent triples of equal bits: log 4 nats a row at best."""
     found = learned.log_prob()

@@ -97,6 +97,8 @@ def _of_units(target: Any, rows: Any, method: str, seed: int, settings: Mapping[
     from probgen.engine.numpyro.sums.exact import TooLarge
     from probgen.evaluate import ais, energy
 
+    if method == "enumeration" and settings:
+        raise TypeError(f"{next(iter(settings))!r} is a setting of other methods; enumeration has none.")
     target = target.blocked(evaluate=True)
     if method == "quadrature":
         raise ValueError("Quadrature is for real unknowns alone; use method='enumeration' or 'ais'.")

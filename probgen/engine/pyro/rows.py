@@ -275,7 +275,9 @@ class PyroRows(Generative):
         check_pins(self)
         given = dict(given or {})
         if missing := [k for k in self.inputs if k not in given]:
-            raise TypeError(f"A point is drawn given {', '.join(missing)}: say {missing[0]}=... in fit.sample or fit.condition.")
+            raise TypeError(
+                f"A point is drawn given {', '.join(missing)}: say {missing[0]}=... in fit.sample or fit.condition."
+            )
         if any(np.isnan(v).any() for v in given.values()):
             raise Incompatible("Points that are known in part are for NumPyro programs; give a whole one.")
         if self.inputs:

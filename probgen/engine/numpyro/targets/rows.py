@@ -203,7 +203,9 @@ class NumpyroRows(NumpyroTarget, Generative):
         """
         given = dict(given or {})
         if missing := [k for k in self.inputs if k not in given]:
-            raise TypeError(f"A point is drawn given {', '.join(missing)}: say {missing[0]}=... in fit.sample or fit.condition.")
+            raise TypeError(
+                f"A point is drawn given {', '.join(missing)}: say {missing[0]}=... in fit.sample or fit.condition."
+            )
         data: dict[str, Any] = {k: np.asarray(v) for k, v in self.rest.items()}
         data |= {k: np.asarray(given.pop(k), self.arrays[k].dtype) for k in self.inputs}
         data |= {k: np.asarray(answer[k]) for k in self.structure.parameters} | dict(self.structure.static)
