@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 import probgen as pg
 from probgen.data import dims
+from probgen.run import conditioned
 
 pyro = pytest.importorskip("pyro", reason="Pyro's side of names")
 import pyro.distributions as dist  # noqa: E402
@@ -46,6 +47,16 @@ def pyro_rows(group, y):
     with pyro.plate("obs", len(y)) as i:
         mu = pyro.deterministic("mu", a[group[i]])
         pyro.sample("y", dist.Normal(mu, 1), obs=torch.log(y)[i])
+
+
+@pytest.mark.parametrize("program", [numpyro_rows, pyro_rows])
+def test_words_label_a_plate_of_their_plural_and_no_other(program):
+    words = np.array(["b", "a", "c"])[GROUP]
+    assert "obs" not in conditioned(program, {"group": words, "y": np.exp(Y)})[0].coords
+    levels = {"school": ["a", "b", "c"], "ob": [str(i) for i in range(9)], "pupil": ["x"]}
+    found = dims.of_words(conditioned(program, {"group": words, "y": np.exp(Y)})[1], levels)
+    assert found["obs"] == levels["ob"]
+    assert set(found) == {"school", "ob", "obs", "pupil"}
 
 
 @pytest.fixture(scope="module", params=[numpyro_rows, pyro_rows], ids=["numpyro", "pyro"])

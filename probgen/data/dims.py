@@ -93,6 +93,17 @@ def labelled(model: Model, target: Target, data: Any) -> Model:
     return dataclasses.replace(model, dims={**named, **model.dims}, coords={**coords, **model.coords})
 
 
+def of_words(target: Target, levels: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Labels of columns of words, by the name of an axis: the column's own, and its plural's where a plate of as many has that."""
+    shapes, found = {site.name: site.shape for site in target.sites}, dict(levels)
+    plates = {p: n for k, names in dict(target.axes).items() for p, n in zip(names, shapes[k], strict=True) if p}
+    for name, words in levels.items():
+        for plural in (f"{name}s", f"{name}es", f"{name[:-1]}ies"):
+            if plates.get(plural) == len(words):
+                found.setdefault(plural, words)
+    return found
+
+
 def _filled(dims: Mapping[str, Sequence[str | None]], name: str, shape: Shape) -> Sequence[str | None]:
     return dims.get(name) or [None] * len(shape)
 

@@ -43,7 +43,7 @@ def conditioned(
     raw = given_to(model, data)
     target = prepared(model, raw, engine, precision)
     if levels := getattr(target, "levels", None):
-        model = dataclasses.replace(model, coords={**levels, **model.coords})
+        model = dataclasses.replace(model, coords={**dims.of_words(target, levels), **model.coords})
     return dims.labelled(model, target, raw), target
 
 
