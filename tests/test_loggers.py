@@ -276,7 +276,10 @@ def events(folder):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     return [
-        e for file in sorted(folder.glob("events*")) for e in EventFileLoader(str(file)).Load() if e.HasField("summary")
+        e
+        for file in sorted(folder.glob("events*"), key=lambda f: f.stat().st_mtime_ns)  # names tell seconds alone
+        for e in EventFileLoader(str(file)).Load()
+        if e.HasField("summary")
     ]
 
 
