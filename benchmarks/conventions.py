@@ -61,8 +61,10 @@ def _pyro() -> Iterator[tuple[str, float]]:
     def guide():
         sample("t", dist.Normal(*EXACT))
 
-    yield "Pyro, `Trace_ELBO().loss`", Trace_ELBO().loss(program, guide)
-    yield "Pyro, `SVI.evaluate_loss`", SVI(program, guide, Adam({}), Trace_ELBO()).evaluate_loss()
+    with torch.random.fork_rng():
+        loss, told = Trace_ELBO().loss(program, guide), SVI(program, guide, Adam({}), Trace_ELBO()).evaluate_loss()
+    yield "Pyro, `Trace_ELBO().loss`", loss
+    yield "Pyro, `SVI.evaluate_loss`", told
 
 
 def _blackjax() -> Iterator[tuple[str, float]]:
