@@ -105,8 +105,9 @@ def whole(program: Callable[..., Any], static: tuple, shapes: tuple) -> Whole:
 
 
 def _idle(found: Whole, arrays: Mapping[str, Any], static: Mapping[str, Any]) -> frozenset[str]:
-    """The arrays of parameters on which no distribution and no value of the program depends."""
+    """The arrays of parameters on which no distribution and no value of the program depends; state that moves is none of these."""
     names = [label for site, tree in found.trees for label in labels(site, tree)]
+    moving = {label for site, tree in found.trees if site in _states(found.program) for label in labels(site, tree)}
 
     def run(leaves: list[Any], data: Mapping[str, Any]) -> Any:
         rest, values = iter(leaves), {}
@@ -127,4 +128,13 @@ def _idle(found: Whole, arrays: Mapping[str, Any], static: Mapping[str, Any]) ->
     ends = [frozenset([(0, name)]) for name in names]
     ends += [frozenset([NOISE])] * (len(jaxpr.invars) - len(ends))
     reached = frozenset().union(*causes(jaxpr, ends))
-    return frozenset(name for name in names if (0, name) not in reached)
+    return frozenset(name for name in names if (0, name) not in reached) - moving
+
+
+def _states(program: Any) -> set[str]:
+    """The sites of state (`stated`) of a program, whatever it is wrapped in."""
+    found: set[str] = set()
+    while program is not None:
+        found |= {name for name, _ in getattr(program, "kinds", ())}
+        program = getattr(program, "program", None)
+    return found
