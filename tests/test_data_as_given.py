@@ -166,7 +166,7 @@ def test_a_ring_of_errors_ends():
 
 
 def weights_with_priors(learned):
-    """As `random_flax_module` and its like do: a network's parameter is registered, and its arrays give way to draws."""
+    """As `random_eqx_module` and its like do: a network's parameter is registered, and its arrays give way to draws."""
 
     def program(x, y):
         begin: Any = {"bias": np.zeros(()), "slope": np.ones(())}

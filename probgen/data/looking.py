@@ -54,8 +54,8 @@ def settled(
     """What `prepare` makes of the data, these data, and the words that codes stand for.
 
     given: the data as the user gave them; checked: the same by `check`, words and tables as they are; probe: numbers that tell one
-    target from another. Where the program does not
-    run on those, words are tried as codes, and tables of numbers as arrays. Raises what `prepare` raises for the data as they are.
+    target from another. Where the program does not run on those, words are tried as codes, and tables of numbers as arrays. Raises
+    what `prepare` raises for the data as they are.
     """
     try:
         return *_meant(program, given, _looked(program, given, checked, prepare), prepare, probe), {}

@@ -19,6 +19,7 @@ from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.gathered import held_out
 from probgen.diagnostics.verdict import Finding, Status
+from probgen.engine.drawable import weighed
 from probgen.programs.pinned import Changed
 from probgen.target import Learnable
 
@@ -99,7 +100,7 @@ def _expected(evidence: Evidence) -> bool:
 def _gap(evidence: Evidence) -> Gap | None:
     """The baseline and the model on the same rows; None where a row has no density, or none that costs little."""
     fit, target = evidence.fit, evidence.fit.target
-    if not isinstance(target, Learnable) or any(site.weighed for site in target.sites):
+    if not isinstance(target, Learnable) or weighed(target):
         return None
     model = _of_draws(fit) if _played(fit) else _by_loss(evidence) if target.proper else _counted(fit)
     if model is None:

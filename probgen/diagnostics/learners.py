@@ -9,6 +9,7 @@ import numpy as np
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status, grade
+from probgen.engine.drawable import weighed
 from probgen.target import Diffused, Generative
 
 
@@ -137,7 +138,7 @@ def _objective(evidence: Evidence) -> Finding | None:
         return None
     parts = [f"the KL counts {settings['kl_weight']:g} times"] if settings["kl_weight"] != 1 else []
     parts += [f"{settings['free_bits']:g} nats of KL a coordinate are free"] if settings["free_bits"] else []
-    parts += [f"a scale counts {site.name!r}" for site in evidence.fit.target.sites if site.weighed]
+    parts += [f"a scale counts {name!r}" for name in weighed(evidence.fit.target)]
     parts += [f"the KL's weight still rises at step {steps}"] if settings["kl_warmup"] >= steps else []
     remedy = (
         "kl_weight=1, free_bits=0, a kl_warmup below num_steps and no scale; but for a scale fit.log_prob gives a bound"

@@ -13,6 +13,7 @@ import numpy as np
 from probgen.data.points import climbed
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, Status
+from probgen.engine.drawable import weighed
 from probgen.target import Continuous, Learnable
 
 MOST = 20_000  # rows
@@ -26,7 +27,7 @@ PRIOR = "a prior (fit by 'map' or 'nuts'), or weight_decay=0.001: without one th
 
 def _is_density(target: Learnable) -> bool:
     """Whether a learned program has a log probability of rows that is known at once."""
-    return target.normalised and not any(site.weighed for site in target.sites)
+    return target.normalised and not weighed(target)
 
 
 def classes(evidence: Evidence) -> Finding | None:

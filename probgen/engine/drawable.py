@@ -27,21 +27,20 @@ UNMOVED = "No parameter moves {}, which {} drawn as the program says."
 STUCK = "The parameters {} move draws by steps alone, as a rounding is, without a gradient: they stay where they begin."
 
 
+def weighed(target: Any) -> list[str]:
+    """Names of the sites that a scale counts more or less than once."""
+    return [site.name for site in target.sites if site.weighed]
+
+
 def check_counted(target: Any, word: str) -> None:
     """Raise Incompatible for a probability of rows of which a scale counts a site more or less than once.
 
     word: the algorithm, whose closed form knows of no such weight.
     """
-    weighed = [site.name for site in target.sites if site.weighed]
-    if weighed and target.proper:
+    if (names := weighed(target)) and target.proper:
         why = f"{word} computes with the probability itself, and would pass that over"
-        raise Incompatible(
-            WEIGHTS.format(
-                weighed[0],
-                why,
-                ", and repeat the rows that count more often; 'mle' of a site in closed form weighs its rows",
-            )
-        )
+        instead = ", and repeat the rows that count more often; 'mle' of a site in closed form weighs its rows"
+        raise Incompatible(WEIGHTS.format(names[0], why, instead))
 
 
 def of_energy(name: str) -> str:

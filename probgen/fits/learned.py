@@ -15,7 +15,7 @@ from probgen.data.checks import check_known
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
 from probgen.engine import drawing
-from probgen.engine.drawable import WEIGHTS
+from probgen.engine.drawable import WEIGHTS, weighed
 from probgen.evaluate.attribute import Attribute, Latents
 from probgen.fits import latents
 from probgen.fits.fit import Fit
@@ -264,12 +264,11 @@ class LearnedFit(Fit, FittedParameters):
 
     def _check_counted(self) -> None:
         """Raise Incompatible where a scale counts a site of a probability more or less than once, which is then none."""
-        weighed = [site.name for site in self.target.sites if site.weighed]
-        if weighed and self.target.proper:
+        if (names := weighed(self.target)) and self.target.proper:
             hidden = [v.name for v in self.target.hidden]
-            instead = " (inference='svi', kl_weight=... weighs the KL alone)" if weighed[0] in hidden else ""
+            instead = " (inference='svi', kl_weight=... weighs the KL alone)" if names[0] in hidden else ""
             why = "what was learned is no log probability of a row, nor a bound on it"
-            raise Incompatible(WEIGHTS.format(weighed[0], why, instead))
+            raise Incompatible(WEIGHTS.format(names[0], why, instead))
 
     def _rows(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self._check_seen()

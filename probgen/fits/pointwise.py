@@ -10,7 +10,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible, Learner, closest
 from probgen.data import slashes
-from probgen.engine.drawable import WEIGHTS
+from probgen.engine.drawable import WEIGHTS, weighed
 from probgen.fits.tree import SAMPLE, dataset, group, merged
 from probgen.fitted import Fitted, LogProb
 from probgen.target import Generative, Site
@@ -25,10 +25,10 @@ def of_observed(fit: Fitted, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not names:
         raise ValueError(_unobserved(fit))
     summed = any(s.kind == "latent" and s.discrete for s in fit.target.sites)
-    weighed = [s.name for s in fit.target.sites if s.weighed and (s.discrete or s.name in names)]
-    if summed and weighed:
+    counted = [s.name for s in fit.target.sites if s.weighed and (s.discrete or s.name in names)]
+    if summed and counted:
         why = "with finite unknowns summed out it has no log likelihood of points"
-        raise Incompatible(WEIGHTS.format(weighed[0], why, ", or count rows more often by repeating them"))
+        raise Incompatible(WEIGHTS.format(counted[0], why, ", or count rows more often by repeating them"))
     return {k: v for k, v in fit.target.log_likelihood(fit.draws, data).items() if k in names}
 
 
@@ -155,7 +155,7 @@ def _site(fit: Fitted, var_name: str | None) -> str:
         raise ValueError(
             f"No observed site is called {var_name!r}.{closest(var_name, known)}\nKnown: {', '.join(known)}."
         )
-    if any(site.weighed for site in fit.target.sites if site.name == var_name):
+    if var_name in weighed(fit.target):
         rows = ", and repeat the rows that count more often"
         raise Incompatible(WEIGHTS.format(var_name, "what leaving a point out leaves is not said", rows))
     return var_name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
+from probgen.engine.drawable import weighed
 from probgen.fitted import FittedParameters
 from probgen.pictures.sequences import ROWS, is_tokens, tokens
 from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
@@ -118,7 +119,7 @@ def _only(fit: FittedParameters, size: int, up_to_a_constant: bool = False) -> A
     target: Any = fit.target
     if not (target.normalised or (up_to_a_constant and not target.proper)) or target.inputs or len(target.visible) != 1:
         return None
-    if target.proper and any(site.weighed for site in target.sites):
+    if target.proper and weighed(target):
         return None
     (site,) = target.visible
     return site if site.kind == "reals" and site.size == size else None

@@ -17,9 +17,7 @@ import numpy as np
 
 from probgen.programs.reads import reads_of
 
-OTHERWISE = frozenset(
-    ["std", "var", "repeat", "transpose", "nonzero"]
-)  # methods that arrays of the libraries disagree on
+OTHERWISE = frozenset(["std", "var", "repeat", "transpose", "nonzero"])  # methods on which libraries disagree
 OWN = {"numpyro": ("numpy", "jax", "jaxlib"), "pyro": ("torch",)}  # whose arrays mean what those of an engine do
 CLOSE = {"float64": 1e-9, "float32": 1e-4}  # of two log densities of one program
 

@@ -45,9 +45,7 @@ def working(target: Target, like: Inference | None = None) -> Iterator[str]:
     """Names of the algorithms that take a target, best first; samplers first for one `like` a sampler, learners for a learner."""
     place = {word: i for i, word in enumerate(ORDER)}
     offered = catalog.algorithms_for(target, target.engine)
-    if isinstance(
-        target, Completable
-    ):  # by the denoiser: seconds, where others draw all levels of a chain, or solve ODEs
+    if isinstance(target, Completable):  # by the denoiser in seconds; others draw all levels of a chain, or solve ODEs
         place |= {"twisted_smc": -2.0, "guided": -1.0}
     if isinstance(target, Diffused) and takes("mle", target):  # through an ODE: minutes for what these do in seconds
         place |= {"denoising": place["mle"] - 0.2, "flow_matching": place["mle"] - 0.1}

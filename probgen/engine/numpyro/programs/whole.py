@@ -6,7 +6,7 @@
 
 Every parameter becomes a site whose measure is flat in the coordinates of R^n, so that the log density of the program is one
 function of points and unknowns together. Which algorithms may move points is said by `Inference.learns_points`. A parameter that
-reaches nothing, as the weights of a network under `random_flax_module`, which all have priors, is none.
+reaches nothing, as the weights of a network under `random_eqx_module`, which all have priors, is none.
 """
 
 from __future__ import annotations

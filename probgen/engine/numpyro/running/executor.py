@@ -46,12 +46,8 @@ class Executor:
 
     def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int, share: range | None = None):
         chains = range(num_chains) if share is None else share
-        self.kernel, self.target, self.num_chains, self.total = (
-            inference.kernel(),
-            target.for_run(),
-            len(chains),
-            num_chains,
-        )
+        self.kernel, self.target = inference.kernel(), target.for_run()
+        self.num_chains, self.total = len(chains), num_chains
         self.precision = target.precision
         many = runtime.accelerator() or (inference.steady and num_chains >= MANY)
         self.vectorised = inference.together or (many and isinstance(inference, Sampler))
