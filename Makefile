@@ -1,7 +1,7 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
 # `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example.
 # With MAP=1 it draws the pictures of the map of the lectures that are not there yet, an hour on two cores for all.
-# On two cores the tests take about an hour; `make test-slow` runs those that are left out of them, an hour and a half more.
+# On two cores the tests take about forty minutes; `make test-slow` runs those that are left out of them, two hours more.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
 PYTHON ?= python3.11
