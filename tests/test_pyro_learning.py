@@ -324,6 +324,28 @@ def test_runs_are_found_again(tmp_path):
     np.testing.assert_array_equal(pg.resume(tmp_path / "chains").draws["z"], chains.draws["z"])
 
 
+def test_adam_takes_the_gradients_entries_by_their_index():
+    """A convolution of pictures in channels-last has its gradient in that order, which Adam in one pass would take by place."""
+    from probgen.inference.likelihood import _torch
+
+    key = torch.Generator().manual_seed(0)
+    begun = {"w": torch.randn(4, 3, 2, 2, generator=key), "b": torch.randn(4, generator=key)}
+    slopes = [torch.randn(p.shape, generator=key) for p in begun.values()]
+    slopes[0] = slopes[0].contiguous(memory_format=torch.channels_last)
+    parameters = {k: p.clone() for k, p in begun.items()}
+    moments = {word: {k: torch.zeros_like(p) for k, p in begun.items()} for word in ("first", "second")}
+    kernel = _torch.Kernel(catalog.inference("mle", {}))
+    for i in range(2):
+        kernel._update(_torch.State(i, parameters, {}, moments, slopes[0], 0.0, None, ()), slopes, 0.1)
+    means, squares = [[np.zeros(p.shape) for p in begun.values()] for _ in range(2)]
+    for i, (p, g) in enumerate(zip(begun.values(), slopes, strict=True)):
+        x, g = p.numpy().astype(float), g.numpy().astype(float)
+        for step in (1, 2):  # Kingma and Ba 2015, algorithm 1
+            means[i], squares[i] = 0.9 * means[i] + 0.1 * g, 0.999 * squares[i] + 0.001 * g**2
+            x = x - 0.1 * means[i] / (1 - 0.9**step) / (np.sqrt(squares[i] / (1 - 0.999**step)) + 1e-8)
+        assert np.allclose(list(parameters.values())[i], x, atol=1e-6)
+
+
 def test_a_runaway_is_rolled_back():
     fit = pg.fit("vae_pyro", {"x": bits(), "width": 16, "num_latents": 2}, "svi", num_steps=400, learning_rate=30.0)
     verdict = fit.diagnose()

@@ -131,9 +131,10 @@ class Kernel:
         moments: Any = [[tree[k] for k in names] for tree in state.optimiser.values()]
         if s.optimizer == "adam":
             steps = [torch.tensor(float(state.step)) for _ in names]
+            fused, gradients = _in_one_pass(parameters, gradients)
             adam(
-                parameters, gradients, moments[0], moments[1], [], steps, foreach=True, amsgrad=False, beta1=0.9, beta2=0.999,
-                lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
+                parameters, gradients, moments[0], moments[1], [], steps, foreach=not fused, fused=fused, amsgrad=False, beta1=0.9,
+                beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
             )  # fmt: skip
         else:
             sgd(
@@ -268,6 +269,17 @@ class Bound(Kernel):
         through = torch.autograd.grad(list(drawn.values()), list(leaves.values()), slopes, allow_unused=True)
         gradients = [a if b is None else b if a is None else a + b for a, b in zip(direct, through, strict=True)]
         return gradients, self._bound(ratios), (likelihood - log_ratio).detach().mean()
+
+
+def _in_one_pass(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> tuple[bool, list[torch.Tensor]]:
+    """Whether Adam may go through its numbers once, on a CPU, and the gradients laid out as it takes them then.
+
+    torch's fused Adam goes through memory in order, whatever the strides are: of a gradient in another layout than its parameter's,
+    as convolutions in channels-last give, it would take the wrong entries.
+    """
+    if not all(p.device.type == "cpu" and p.is_floating_point() and p.is_contiguous() for p in parameters):
+        return False, gradients
+    return True, [g.contiguous() for g in gradients]
 
 
 def _copy(tree: Any) -> Any:

@@ -101,6 +101,7 @@ def settled(
 ) -> tuple[State, Any, Any, Any]:
     """The chain after a trajectory with momentum r at its start; unadjusted, it goes to its end wherever that is finite.
 
+    uniform may be None where it is known beforehand that nothing is adjusted.
     Returns the next state, the acceptance probability, whether the trajectory diverged, and the energy there.
     """
     ops, xp = target.ops, target.ops.xp
@@ -108,7 +109,8 @@ def settled(
     energy, new = 0.5 * (r @ r) - state.log_density, 0.5 * (point.r @ point.r) - log_density
     gain = ops.where(xp.isnan(new), -xp.inf, energy - new)
     accept = xp.exp(xp.minimum(gain, 0.0))
-    taken = ops.where(adjust, uniform < accept, xp.isfinite(gain))
+    finite = xp.isfinite(gain)
+    taken = finite if uniform is None else ops.where(adjust, uniform < accept, finite)
     keep = lambda new, old: ops.where(taken, new, old)  # noqa: E731
     moved = State(
         keep(point.z, state.z), keep(log_density, state.log_density), keep(gradient, state.gradient), state.warmup
@@ -119,17 +121,22 @@ def settled(
 def langevin(
     key: Any, target: Any, state: State, step_size: Any, thinning: int, adjust: Any = True
 ) -> tuple[State, Any, Any, Any]:
-    """`thinning` trajectories of one step each; the acceptance is their mean, and it diverges where all of them do."""
+    """`thinning` trajectories of one step each; the acceptance is their mean, and it diverges where all of them do.
+
+    adjust: False itself for steps that are all unadjusted, which draw no uniforms.
+    """
     ops, xp, metric = target.ops, target.ops.xp, state.warmup.metric
     zero = state.log_density * 0
     k_momentum, k_accept = ops.split(key, 2)
-    momenta, uniforms = ops.normal(k_momentum, (thinning, *state.z.shape)), ops.uniform(k_accept, (thinning,))
+    momenta = ops.normal(k_momentum, (thinning, *state.z.shape))
+    uniforms = None if adjust is False else ops.uniform(k_accept, (thinning,))
 
     def move(carry: Any) -> Any:
         i, state, total, divergent, _ = carry
         begin = Point(state.z, momenta[i], metric.pull(state.gradient))
         end = leapfrog(target, metric, begin, step_size)
-        state, accept, diverging, energy = settled(target, state, begin.r, end, uniforms[i], adjust)
+        uniform = None if uniforms is None else uniforms[i]
+        state, accept, diverging, energy = settled(target, state, begin.r, end, uniform, adjust)
         return i + 1, state, total + accept, xp.logical_and(divergent, diverging), energy
 
     first = (xp.int32(0), state, zero, xp.bool_(True), zero)

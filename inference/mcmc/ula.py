@@ -32,7 +32,7 @@ class ULA(MALA):
 
     def step(self, key: Any, state: State, target: Continuous) -> tuple[State, Info]:
         ops, xp = target.ops, target.ops.xp
-        warming = state.warmup.step < self.num_warmup
+        warming = state.warmup.step < self.num_warmup if self.num_warmup else False
         step_size = _adaptation.current_step_size(xp, state.warmup, self.num_warmup)
         if self.step_size is not None:
             step_size = step_size * 0 + self.step_size
