@@ -269,7 +269,7 @@ def langevin() -> tuple[dict[str, Advance], float, float]:
         x: Any = numpyro.sample("x", reals(2))
         numpyro.factor("energy", jax.nn.silu(jax.nn.silu(x @ W1) @ W2) @ w3 - 0.5 * x @ x)
 
-    data = dict(zip(("W1", "W2", "w3"), weights, strict=True))
+    data: dict[str, Any] = dict(zip(("W1", "W2", "w3"), weights, strict=True))
     settings = {"num_chains": chains, "num_warmup": 0, "num_samples": 10**6, "step_size": 0.1, "thin": thin, "start": "uniform",
                 "metric": "diagonal"}  # fmt: skip
     executor = engine.Executor(catalog.inference("ula", settings), engine.prepare(program, data, "float32"), 0, chains)
