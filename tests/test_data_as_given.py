@@ -187,6 +187,53 @@ def test_parameters_that_reach_nothing_are_none():
     assert target_of(weights_with_priors(True), (X, Y)).points == ("net[0]",)
 
 
+def learned_on_numpyro():
+    import jax.numpy as jnp
+
+    def program(x, y):
+        b = numpyro.param("b", 0.5)
+        numpyro.sample("y", dist.Normal(b * jnp.asarray(x.std(-1)), 1.0), obs=jnp.asarray(y))
+
+    return program
+
+
+def learned_on_pyro():
+    import pyro
+    import pyro.distributions as pdist
+    import torch
+
+    def program(x, y):
+        b, spread = pyro.param("b", torch.tensor(0.5)), torch.as_tensor(x.std(-1))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", pdist.Normal(b * spread, torch.ones_like(spread)), obs=torch.as_tensor(y))
+
+    return program
+
+
+@needs_pyro
+@pytest.mark.parametrize(("made", "library"), [(learned_on_numpyro, "torch"), (learned_on_pyro, "numpy")])
+def test_what_is_learned_of_rows_means_what_it_meant(made, library):
+    """The spread of a row is of n - 1 in torch and of n in NumPy and JAX: b is that of least squares on the library's own."""
+    import torch
+
+    import probgen as pg
+
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    other, own = (rows.std(-1, ddof=d) for d in ((0, 1) if library == "torch" else (1, 0)))
+    as_given = torch.as_tensor if library == "torch" else np.asarray
+    fit = pg.fit(made(), {"x": as_given(rows), "y": as_given(Y)}, "mle", num_steps=300, progress=False)
+    assert fit.draws["b"].ravel()[-1] == pytest.approx(own @ Y / (own @ own), rel=1e-6)
+    assert abs(own @ Y / (own @ own) - other @ Y / (other @ other)) > 0.05
+    assert "looks at the values" in " ".join(fit.notes)
+
+
+def test_rows_that_mean_the_same_are_rows():
+    from probgen.run.fitting import asked
+
+    with_its_own = {"x": np.random.default_rng(0).normal(size=(6, 3)), "y": Y}
+    assert asked(learned_on_numpyro(), with_its_own, "mle")[0].name == "mle"
+
+
 @needs_pyro
 def test_batch_norm_is_read_on_the_whole_data():
     import pyro

@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from numpyro.contrib.module import eqx_module
 from numpyro.infer.reparam import LocScaleReparam
 from numpyro.infer.util import potential_energy
 
@@ -112,7 +114,8 @@ def test_state_moves_with_a_guide():
 
 def test_state_that_cannot_be_learned_is_refused():
     def keyed(y):
-        numpyro.primitives.mutable("dropout", {"key": jax.random.key(0)})
+        dropout = numpyro.primitives.mutable("dropout", {"key": jax.random.key(0)})
+        dropout["key"], _ = jax.random.split(dropout["key"])
         normal(y)
 
     def number(y):
@@ -125,6 +128,53 @@ def test_state_that_cannot_be_learned_is_refused():
     ):
         with pytest.raises(ValueError, match=what):
             pg.fit(program, {"y": Y}, "svi", guide=normal, progress=False)
+
+
+def test_batch_norm_of_equinox_has_seen_the_data():
+    norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(1, "rows", mode="ema", momentum=0.9)
+
+    def program(y):
+        net, moving = eqx_module("norm", norm), numpyro.primitives.mutable("norm$state", {"state": state})
+        run = jax.vmap(net, in_axes=(0, None), out_axes=(0, None), axis_name="rows")
+        out, moving["state"] = run(y[:, None], moving["state"])
+        numpyro.sample("y", dist.Normal(out[:, 0], 1.0), obs=y)
+
+    fit = pg.fit(program, {"y": Y}, "svi", guide=lambda y: None, num_steps=200, num_draws=1, progress=False)
+    unseen, mean, variance = (fit.draws[f"norm$state[{i}]"].reshape(-1)[0] for i in range(3))
+    assert not unseen
+    assert mean == pytest.approx(Y.mean(), rel=1e-4)
+    assert variance == pytest.approx(Y.var(), rel=1e-4)
+    assert (fit.target.precision, fit.notes) == ("float64", ())
+
+
+def test_keys_in_state_stay_and_what_is_counted_beside_them_moves():
+    """As those of `nnx.Dropout`: the mean of rows about m + noise is m where noise is drawn anew, and off by 2 where it is not."""
+
+    def program(y):
+        held = numpyro.primitives.mutable("rngs", {"key": jax.random.key(1), "count": jnp.zeros((), jnp.uint32)})
+        noise = 2.0 * jax.random.rademacher(jax.random.fold_in(held["key"], held["count"]), ())
+        held["count"] = held["count"] + 1
+        numpyro.sample("y", dist.Normal(numpyro.param("m", 1.0) + noise, 1.0), obs=y)
+
+    settings = {"num_steps": 2000, "learning_rate": 0.01, "num_draws": 1, "progress": False}
+    fit = pg.fit(program, {"y": Y}, "svi", guide=lambda y: None, **settings)
+    assert fit.draws["m"].item(0) == pytest.approx(Y.mean(), abs=0.6)
+    assert fit.draws["rngs[0]"].item(0) > 1000
+
+
+def test_noise_that_a_density_holds_is_told():
+    def program(y, used=True):
+        noise = 2.0 * jax.random.rademacher(numpyro.prng_key(), ())
+        numpyro.sample("y", dist.Normal(numpyro.param("m", 1.0) + (noise if used else 0.0), 1.0), obs=y)
+
+    settings = {"num_steps": 2000, "learning_rate": 0.01, "num_draws": 1, "progress": False}
+    anew = pg.fit(program, {"y": Y}, "svi", guide=lambda y: None, **settings)
+    held = pg.fit(program, {"y": Y}, "mle", by_row=False, progress=False)
+    assert anew.draws["m"].item(0) == pytest.approx(Y.mean(), abs=0.6)
+    assert abs(held.draws["m"].item(0) - Y.mean()) == pytest.approx(2.0, rel=1e-3)
+    assert "density is that of one draw" in " ".join(held.notes)
+    unused = {"y": Y, "used": False}
+    assert not pg.fit(program, unused, "mle", by_row=False, progress=False).notes
 
 
 def test_state_without_a_guide_is_refused():

@@ -48,14 +48,15 @@ def settled(
     given: Mapping[str, Any],
     checked: Mapping[str, Any],
     precision: str,
-    prepare: Callable[[dict[str, Any]], T],
+    prepare: Callable[..., T],
     probe: Callable[[T], Mapping[str, Any]],
 ) -> tuple[T, dict[str, Any], dict[str, list[str]]]:
     """What `prepare` makes of the data, these data, and the words that codes stand for.
 
-    given: the data as the user gave them; checked: the same by `check`, words and tables as they are; probe: numbers that tell one
-    target from another. Where the program does not run on those, words are tried as codes, and tables of numbers as arrays. Raises
-    what `prepare` raises for the data as they are.
+    given: the data as the user gave them; checked: the same by `check`, words and tables as they are; prepare: with `whole=True`,
+    of the program on its whole data even where it is read as one of a row; probe: numbers that tell one target from another. Where
+    the program does not run on those, words are tried as codes, and tables of numbers as arrays. Raises what `prepare` raises for
+    the data as they are.
     """
     try:
         return *_meant(program, given, _looked(program, given, checked, prepare), prepare, probe), {}
@@ -119,7 +120,7 @@ def _meant(
     program: Callable[..., Any],
     given: Mapping[str, Any],
     found: tuple[T, dict[str, Any]],
-    prepare: Callable[[dict[str, Any]], T],
+    prepare: Callable[..., T],
     probe: Callable[[T], Mapping[str, Any]],
 ) -> tuple[T, dict[str, Any]]:
     """What was found, or the same of arrays as the user gave them, where the program runs on these and means something else."""
@@ -129,7 +130,10 @@ def _meant(
     if names:
         data = {**found[1], **{k: Fixed(given[k]) for k in names}}
         with contextlib.suppress(Exception):  # what does not run on them has no other meaning
-            if not meanings.alike(probe, target, other := prepare(data)):
+            other = prepare(data)
+            if type(target) is not type(other):  # arrays as they are have no rows
+                target = prepare(found[1], whole=True)
+            if type(target) is type(other) and not meanings.alike(probe, target, other):
                 return other, data
     return found
 

@@ -56,7 +56,7 @@ def read_as(
     from probgen.target import Learnable
 
     checked, chosen = check(program, kept(data)), load(name or detect(program))
-    prepare = lambda some: chosen.prepare(program, some, "float32", by_row)  # noqa: E731
+    prepare = lambda some, whole=False: chosen.prepare(program, some, "float32", False if whole else by_row)  # noqa: E731
     try:
         target, _, _ = settled(program, data, checked, "float64", prepare, chosen.probe)
     except Incompatible:  # of rows that cannot be learned from

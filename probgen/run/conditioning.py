@@ -168,8 +168,8 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         raise ValueError(f"precision is {precision!r}; known: float32, float64")
     checked = check(model.program, looking.kept(data) if isinstance(data, Mapping) else data, precision)
 
-    def prepare(data: Mapping[str, Any]) -> Any:
-        target = chosen.prepare(model.program, data, precision, model.reads_rows)
+    def prepare(data: Mapping[str, Any], whole: bool = False) -> Any:
+        target = chosen.prepare(model.program, data, precision, False if whole else model.reads_rows)
         return chosen.guided(target, model.guide, model.critic)
 
     try:

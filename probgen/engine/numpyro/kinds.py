@@ -10,7 +10,7 @@ import jax
 from probgen.data.checks import check_support
 from probgen.engine.numpyro.fields import NumpyroField, is_field
 from probgen.engine.numpyro.programs.parameters import Learned
-from probgen.engine.numpyro.programs.structure import Structure
+from probgen.engine.numpyro.programs.structure import Structure, held_noise
 from probgen.engine.numpyro.targets.base import NumpyroSimulable, NumpyroTarget
 from probgen.engine.numpyro.targets.conditional import NOT_FINITE, NumpyroDiscrete, NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous, NumpyroSubsampled
@@ -29,7 +29,7 @@ def of_structure(structure: Structure, arrays: Mapping[str, Any], notes: tuple[s
                 return NumpyroSimulable(structure, arrays)
             raise ValueError(NOT_FINITE.format(site.name, site.distribution))
     target = kind(structure)(structure, arrays)
-    target.notes = notes
+    target.notes = (*notes, *held_noise(structure, arrays))
     return target
 
 

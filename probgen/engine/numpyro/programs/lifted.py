@@ -25,7 +25,7 @@ NARROWED = "The program fixes types of 32 bits ({}): it runs in float32, as NumP
 
 
 class Lifted(Messenger):
-    """Effect handler: the carry of a scan has the run's types, and keeps them; see `forms` for sites."""
+    """Effect handler: the carry of a scan has the run's types, and keeps them, and so has state; see `forms` for sites."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "control_flow" and msg["fn"] is scan_wrapper:
@@ -33,6 +33,9 @@ class Lifted(Messenger):
             msg["args"] = (_keeping(step), jax.tree.map(_lifted, carry), *rest)
         elif msg["type"] == "sample" and msg["is_observed"] and msg["value"] is not None:
             forms.observe(msg)
+        elif msg["type"] == "mutable":
+            msg["value"] = jax.tree.map(_lifted, msg["value"])
+            msg["args"], msg["begun"] = (msg["value"],), jax.tree.map(lambda leaf: leaf, msg["value"])
 
 
 class Settled(Messenger):

@@ -53,13 +53,18 @@ class Steps(Messenger):
 
 
 class Free(Messenger):
-    """Effect handler: notes the parameters that no handler inside of it has given a value, such as `handlers.substitute`."""
+    """Effect handler: notes the parameters that no handler inside of it has given a value, such as `handlers.substitute`.
+
+    keyed: whether a key of random numbers was asked for, `numpyro.prng_key()`.
+    """
 
     def __init__(self, fn: Any = None) -> None:
         self.names: set[str] = set()
+        self.keyed = False
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
+        self.keyed |= msg["type"] == "prng_key"
         if msg["type"] == "param" and msg["value"] is None:
             self.names.add(msg["name"])
 

@@ -18,6 +18,7 @@ from numpyro.infer import init_to_uniform
 from probgen import runtime
 from probgen.data.fixed import is_setting, plain
 from probgen.engine.numpyro.programs.messengers import Free
+from probgen.engine.numpyro.programs.stated import as_reals
 from probgen.engine.numpyro.programs.structure import settings
 
 
@@ -88,7 +89,9 @@ def initial(program: Callable[..., Any], data: Mapping[str, Any], key: Any) -> d
     with free:
         trace = handlers.trace(started).get_trace()  # started, so that measures without draws do no harm
     sites = {name: trace[name] for name in trace if name in free.names}
-    return {k: (site["value"], site["kwargs"].get("constraint", constraints.real)) for k, site in sites.items()}
+    return {
+        k: (as_reals(site["value"]), site["kwargs"].get("constraint", constraints.real)) for k, site in sites.items()
+    }
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,7 +1,8 @@
 """NumPyro programs with state that changes as they run (`numpyro.mutable`): running means of batch normalisation.
 
 The state's arrays stand among the program's parameters, without a gradient. After a step of learning a run of guide and program
-says what they are next, as NumPyro's `SVI.update` keeps `mutable_state`.
+says what they are next, as NumPyro's `SVI.update` keeps `mutable_state`. Keys in it stay as they begin: those of `nnx.Dropout` do,
+beside a count that says which draw is next.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from probgen.programs.about import About
 STATE = """{!r} is state that changes as the program runs (numpyro.mutable, batch normalisation); no density holds it.
 Learn it with a guide, pg.fit(program, data, 'svi', guide=guide), or use a network without it (layer normalisation)."""
 
-KEYS = """{!r} is state with keys of random numbers (nnx.Dropout, nnx.Rngs), which cannot be learned.
-Leave these layers out, or draw with numpyro.prng_key() in the program."""
+KEYS = """{!r} is state with keys of random numbers that the program changes, which cannot be learned.
+Keep the key as it is and count the draws beside it, jax.random.fold_in(key, count), or draw with numpyro.prng_key()."""
 HELD = '{!r} is state in a {}; expected a dictionary that the program changes, numpyro.mutable(name, {{"mean": 0.0}}).'
 
 Kinds = tuple[tuple[str, tuple[str, ...]], ...]  # state sites, and the types of the arrays of each
@@ -63,28 +64,44 @@ class _States(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "mutable" and msg["name"] in self.kinds:
             msg["type"], msg["value"] = "param", None
+            msg["args"] = (as_reals(msg["args"][0]),)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "param" and msg["name"] in self.kinds and msg["value"] is not None:
             leaves, tree = jax.tree.flatten(msg["value"])
-            typed = zip(leaves, self.kinds[msg["name"]], strict=True)
+            typed = zip(leaves, self.kinds[msg["name"]], jax.tree.leaves(msg["begun"]), strict=True)
             msg["value"].update(jax.tree.unflatten(tree, [jax.lax.stop_gradient(_as(*each)) for each in typed]))
 
 
-def _as(leaf: Any, kind: str) -> Any:
-    """An array of the state in its own type: whole numbers stand as reals among the parameters."""
-    return jnp.asarray(leaf) if jnp.issubdtype(kind, jnp.floating) else jnp.round(leaf).astype(kind)
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key)
+
+
+def as_reals(value: Any) -> Any:
+    """A state as parameters hold it: zero for every key."""
+    return jax.tree.map(lambda leaf: jnp.zeros(()) if _is_key(leaf) else leaf, value)
+
+
+def _as(leaf: Any, kind: str, begun: Any) -> Any:
+    """An array of the state in its own type: whole numbers and truth values stand as reals among the parameters, keys not."""
+    if _is_key(begun):
+        return begun
+    leaf = jnp.asarray(leaf)
+    if jnp.issubdtype(kind, jnp.floating):
+        return leaf
+    return (jnp.round(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf).astype(kind)
 
 
 def kinds_of(trace: Mapping[str, Any]) -> Kinds:
-    """The state sites of a trace. Raises ValueError for state that is no dictionary of numbers, such as keys of random numbers."""
+    """The state sites of a trace. Raises ValueError for state that is no dictionary, or has keys that the program changes."""
     found = []
     for name, site in trace.items():
         if site["type"] == "mutable":
             kinds = tuple(str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(site["value"]))
             if not isinstance(site["value"], dict):
                 raise ValueError(HELD.format(name, type(site["value"]).__name__))
-            if any(kind.startswith("key<") for kind in kinds):
+            pairs = zip(jax.tree.leaves(site["begun"]), jax.tree.leaves(site["value"]), strict=True)
+            if any((_is_key(old) or _is_key(new)) and new is not old for old, new in pairs):
                 raise ValueError(KEYS.format(name))
             found.append((name, kinds))
     return tuple(found)
@@ -110,4 +127,4 @@ def with_state(guide: Callable[..., Any], arrays: Mapping[str, Any], static: Map
 
 def left(trace: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """What a run leaves in its states."""
-    return {name: trace[name]["value"] for name in names if name in trace}
+    return {name: as_reals(trace[name]["value"]) for name in names if name in trace}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -26,6 +27,12 @@ from probgen.target import Site, Variable
 
 KNOWN, VALUE = " known", " value"  # endings of the data of sites that are known in part
 PARTLY = (KNOWN, VALUE, rows.ENDING)  # endings of arrays that are not the program's
+
+
+HELD_NOISE = (
+    "The program draws noise with numpyro.prng_key(), as dropout does: its density is that of one draw of it, held throughout. "
+    "'svi' with a guide on the whole data (guide=lambda *args, **data: None where nothing is unknown) draws it anew at every step."
+)
 
 
 FLAT = "PointMeasure"  # the measure of parameters that are learned beside unknowns, see `whole`
@@ -71,6 +78,7 @@ class Structure:
     by_state: Any = None  # how the finite unknowns are summed out, where that is state by state; see `states`
     axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()  # of sites in plates, the plate of every axis
     bijections: tuple[str, ...] = ()  # the kinds of the unknowns' supports, in words
+    keyed: bool = False  # whether the program asks for keys of random numbers; see `held_noise`
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -163,6 +171,18 @@ class Structure:
         program = handlers.substitute(program, substitute_fn=functools.partial(put, finite or {}))
         trace = handlers.trace(Shown(program)).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
+
+
+def held_noise(structure: Structure, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell of a program whose density depends on noise that it draws itself."""
+    if not structure.keyed or structure.by_state or structure.blocks:
+        return ()
+    z = jnp.asarray(np.random.default_rng(0).normal(size=structure.dim), structure.precision)
+    with contextlib.suppress(Exception):  # what has no density on its data is said where one is asked for
+        of = jax.jit(lambda key: structure.log_density(arrays, z, key=key))
+        one, other = (of(jax.random.key(seed)) for seed in (0, 1))
+        return (HELD_NOISE,) if not np.array_equal(one, other, equal_nan=True) else ()
+    return ()
 
 
 def _kept(site: Site) -> bool:

@@ -72,7 +72,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
             raise HasState(kinds)
         found.update(sites=tuple(_sites(trace, arrays)), nesting=_nesting(trace), variables=variables_of(trace))
         found.update(plates=_plates(trace), dimensions=_dimensions(trace))
-        found.update(learnable=bool(free.names), transforms=one_by_one.in_densities(trace))
+        found.update(learnable=bool(free.names), keyed=free.keyed, transforms=one_by_one.in_densities(trace))
         halved = any(_is_scaled(site) for site in trace.values() if site["type"] == "sample")
         full, found["part"] = pieces.whole(started, trace, FullPlates) if halved else (trace, None)
         found.update(supports=supports_of(full), axes=_axes(full), bijections=_bijections(full))
@@ -93,6 +93,7 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
         in_support=tuple(sorted(observed)), supports=found["supports"], axes=found["axes"], bijections=found["bijections"],
         dimensions=found["dimensions"], transforms=found["transforms"] or one_by_one.transforms(jaxpr), part=found["part"],
+        keyed=found["keyed"],
     )  # fmt: skip
 
 
