@@ -1,6 +1,6 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
 # `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example.
-# With MAP=1 it draws the pictures of the map of the lectures that are not there yet, an hour on two cores for all.
+# Of the map of the lectures it draws the quickest pictures; with MAP=1 all that are not there yet, an hour on two cores.
 # On two cores the tests take about forty minutes; `make test-slow` runs those that are left out of them, two hours more.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
@@ -32,8 +32,7 @@ lint: $(READY)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY)
-	$(BIN)/python docs/draw.py $(if $(FRESH),--fresh)
-	$(if $(MAP),$(BIN)/python docs/pictures.py)
+	$(BIN)/python docs/draw.py $(if $(FRESH),--fresh) $(if $(MAP),--map)
 	$(BIN)/python docs/build.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/mkdocs.yml
 	@echo "The site is in build/site: open build/site/index.html, or $(BIN)/python -m http.server -d build/site"

@@ -236,8 +236,6 @@ def lay() -> None:
     """Make build/pages anew."""
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "pages", OUT)
-    if (ROOT / "build" / "pictures").is_dir():
-        shutil.copytree(ROOT / "build" / "pictures", OUT / "pictures")
     for name, key in draw.sources().items():
         if kept.found(name, key):
             shutil.copytree(kept.MADE / name, OUT / "made" / name, ignore=shutil.ignore_patterns("*.json"))

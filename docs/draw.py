@@ -1,6 +1,9 @@
-"""Run the examples, and the fits of the pictures of "Read a verdict", for the next build of the site.
+"""Run the examples, and the fits of the pictures of "Read a verdict" and of the map, for the next build of the site.
 
-    python docs/draw.py [--fresh] [NAME ...]    what has not changed since it was run last is left; --fresh runs it anew
+    python docs/draw.py [--fresh] [--map] [NAME ...]
+
+What has not changed since it was run last is left; --fresh runs it anew. Of the map the quickest are drawn, with --map all, which
+takes an hour. NAME is a part of a name: `python docs/draw.py map-bayes`.
 
 What fails is named at the end, and is the exit code. `make docs` does this.
 """
@@ -20,6 +23,7 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 import kept  # noqa: E402
+import pictures  # noqa: E402
 from good_and_bad import CHECKS  # noqa: E402
 
 WIDTH, COLOURS = 560, 128  # of a picture of the site
@@ -35,14 +39,22 @@ def examples() -> dict[str, Path]:
 def sources() -> dict[str, str]:
     """What is made, and of what."""
     checks = {f"check-{name}": kept.digest(check.source()) for name, check in CHECKS.items()}
-    return checks | {name: kept.digest(path.read_text()) for name, path in examples().items()}
+    of_the_map = {f"map-{name}": kept.digest(pictures.source(topic)) for name, topic in pictures.topics().items()}
+    return checks | of_the_map | {name: kept.digest(path.read_text()) for name, path in examples().items()}
+
+
+def asked(name: str, words: list[str], whole_map: bool) -> bool:
+    """Whether a thing is to be made: all but the slow ones of the map, or those whose names have one of the words."""
+    if words:
+        return any(word in name for word in words)
+    return whole_map or not name.startswith("map-") or name.removeprefix("map-") in pictures.QUICK
 
 
 def work(name: str, folder: Path) -> dict[str, Any]:
     """Make one thing in a process of its own; what is told of it."""
-    path = examples().get(name)
-    words = [DOCS / "example.py", path] if path else [DOCS / "good_and_bad.py", name.removeprefix("check-")]
-    words += [folder]
+    kind, _, own = name.partition("-")
+    script = {"example": "example.py", "check": "good_and_bad.py", "map": "pictures.py"}[kind]
+    words = [DOCS / script, examples().get(name, own), folder]
     environment = os.environ | {
         "MPLBACKEND": "agg",
         "PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")]),
@@ -83,12 +95,12 @@ def cpu() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
-def main(names: list[str], fresh: bool) -> int:
+def main(names: list[str], fresh: bool, whole_map: bool = False) -> int:
     """Make what is not there; the number of things that failed."""
     began, failed, made = time.perf_counter(), [], 0
     before = cpu()
     for name, key in sources().items():
-        if names and not any(word in name for word in names):
+        if not asked(name, names, whole_map):
             continue
         if not fresh and kept.found(name, key):
             continue
@@ -106,4 +118,5 @@ def main(names: list[str], fresh: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main([word for word in sys.argv[1:] if word != "--fresh"], "--fresh" in sys.argv))
+    given = [word for word in sys.argv[1:] if not word.startswith("--")]
+    sys.exit(main(given, "--fresh" in sys.argv, "--map" in sys.argv))

@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from more_good_and_bad import MORE
+from quick_good_and_bad import QUICK
 from small_programs import PROGRAMS, known_sum, narrowing, spread_out, two_wells
 
 SHOWN = {"progress": False, "seed": 0}
@@ -198,7 +199,7 @@ CHECKS = {
         "Losses by step, of batches and of held-out rows. Left both level off; right both still fall where the run ends.",
         learning,
     ),
-} | {name: Check(*told) for name, told in MORE.items()}
+} | {name: Check(*told) for name, told in (MORE | QUICK).items()}
 
 
 def draw(name: str, folder: Path) -> dict[str, Any]:

@@ -4,13 +4,36 @@ import ast
 import re
 from pathlib import Path
 
+import draw
+import kept
 from docstrings import plain
 
 from probgen import catalog
 from probgen.cli import lectures
 
 ROOT = Path(__file__).parent.parent
-PICTURES = ROOT / "build" / "pictures"  # drawn by pictures.py, where somebody asked for them
+
+
+HOW = """## From a section to pictures of yours
+
+Take the command of a section; it leaves a run in the folder after `--out`, and prints [the verdict](../verdict.md). Then:
+
+```sh
+probgen fit boltzmann_machine --inference pcd --num-steps 4000 --out runs/bm
+probgen sample runs/bm -o new.png
+probgen report runs/bm --open
+```
+
+Another algorithm is another of the section's words, into another folder. Held against each other:
+
+```sh
+probgen fit boltzmann_machine --inference pseudo_likelihood --out runs/other
+probgen compare runs/bm runs/other
+```
+
+`probgen show boltzmann_machine` has the program. With one of your own: [an energy of your own](../howto/energy.md),
+[your NumPyro program](../howto/numpyro.md). "Held to" names what the tests compare the section's numbers with.
+""".splitlines()
 
 
 def pages() -> dict[str, str]:
@@ -29,7 +52,7 @@ def _index() -> str:
         "The collection follows five lectures on generative models. Each topic has a section with the equation, the program, one"
     ]
     lines += ["command, its picture, the oracle that the tests hold it to, and what goes wrong. In the shell:", ""]
-    lines += ["```sh", "probgen list --lecture energies", "```", ""]
+    lines += ["```sh", "probgen list --lecture energies", "```", "", *HOW]
     every = lectures.topics()
     for name, lecture in lectures.lectures().items():
         lines += [f"## {lecture.title} {{#{name}}}", "", "| topic | models | algorithms |", "|---|---|---|"]
@@ -52,9 +75,9 @@ def _section(name: str, topic: lectures.Topic) -> str:
         lines += [f"Algorithms: {', '.join(_link('algorithms', a) for a in topic.algorithms)}.", ""]
     if topic.command:
         lines += ["```sh", *_commands(topic), "```", ""]
-    picture = PICTURES / f"{name}.png"
-    if picture.exists():
-        lines += [f"![What the command draws: {plain(topic.title)}](../pictures/{name}.png){{ loading=lazy }}", ""]
+    if kept.found(f"map-{name}", draw.sources().get(f"map-{name}", "")):
+        words = f"What the command draws: {plain(topic.title)}"
+        lines += [f"![{words}](../made/map-{name}/picture.png){{ loading=lazy }}", ""]
     if topic.oracle:
         lines += [f"**Held to**: {topic.oracle}.", ""]
     lines += [f"**{'What goes wrong' if topic.models else 'Not here'}**: {topic.trouble}.", ""]

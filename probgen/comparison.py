@@ -62,12 +62,15 @@ class Comparison:
         parts = [_aligned([["", *self.table.columns], *_cells(self.table)]), f"reference: {self.reference}"]
         if self.loo is not None:
             parts += ["", _aligned([["", *map(str, self.loo.columns)], *_cells(self.loo)]), *self._cautions()]
+        if faults := self._faults():
+            parts += ["", *faults]
         parts += ["", *(f"{key}: {COLUMNS[key]}" for key in self.table.columns if key in COLUMNS and key != "verdict")]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
         shown = self.table.to_html(float_format=_word, na_rep="", escape=True)
-        return f"{shown}<p>reference: {_escaped(self.reference)}</p>"
+        faults = "".join(f"<br>{_escaped(line)}" for line in self._faults())
+        return f"{shown}<p>reference: {_escaped(self.reference)}{faults}</p>"
 
     def report(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one self-contained HTML page: the table, a forest plot of all fits, and every verdict."""
@@ -87,6 +90,17 @@ class Comparison:
         sections += [Section(f"Verdict on {name}", code=str(v), folded=True) for name, v in self.verdicts.items()]
         sections.append(Section("What the columns say", table=Table(("", ""), legend), folded=True))
         return Page("Comparison", ", ".join(self.fits), None, sections).write(path, overwrite)
+
+    def _faults(self) -> list[str]:
+        """Of every fit that does not pass, its worst finding."""
+        lines = []
+        for name, verdict in self.verdicts.items():
+            open_ = [f for f in verdict.findings if f.status != "pass"]
+            if open_:
+                worst = max(open_, key=lambda f: SEVERITY[f.status])
+                more = f"; {len(open_) - 1} more by `diagnose`" if len(open_) > 1 else ""
+                lines.append(f"{name}: {worst.status}, {worst.check}: {worst.message}{more}")
+        return lines
 
     def _cautions(self) -> list[str]:
         """Of whose leave-one-out estimate some observation's Pareto k says that it cannot be trusted."""

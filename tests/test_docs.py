@@ -222,8 +222,15 @@ def test_examples_are_shown_with_what_they_print_and_draw(tmp_path, monkeypatch)
         return {"printed": draw.shown(f"4 | 5\n{tmp_path.anchor}tmp/x1\n" + "line\n" * 70)}
 
     sources = draw.sources()
-    assert len(sources) == len(list((ROOT / "examples").glob("*.py"))) + len(draw.CHECKS)
+    topics = draw.pictures.topics()
+    assert len(sources) == len(list((ROOT / "examples").glob("*.py"))) + len(draw.CHECKS) + len(topics)
+    assert set(draw.pictures.QUICK) <= set(topics)
+    drawn = {name.removeprefix("map-") for name in sources if name.startswith("map-") and draw.asked(name, [], False)}
+    assert drawn == set(draw.pictures.QUICK)
     kept.make("example-demo", sources["example-demo"], work)
+    assert "made/" not in build.pages()["lectures/energies.md"]
+    kept.make("map-hopfield", sources["map-hopfield"], work)
+    assert "](../made/map-hopfield/picture.png){ loading=lazy }" in build.pages()["lectures/energies.md"]
     assert "](made/example-demo/1.png){ loading=lazy }" in build.examples()
     page = build.example("example-demo", draw.examples()["example-demo"])
     assert "](../made/example-demo/1.png){ loading=lazy }" in page

@@ -168,6 +168,10 @@ def test_compare_tells_agreement_cost_and_verdict(tmp_path):
     text = str(compared)
     assert text.splitlines()[0].split()[:2] == ["verdict", "mean_diff"]
     assert len({len(line) for line in text.splitlines()[:4]}) == 1
+    worst = compared.verdicts["diverging"]["divergences"]
+    faults = [line for line in text.splitlines() if line.startswith(("good:", "again:", "diverging:"))]
+    assert faults == [f"diverging: fail, divergences: {worst.message}"]
+    assert "<br>diverging: fail, divergences: " in compared._repr_html_()
     parsed, words = read(compared.report(tmp_path / "compared.html"))
     assert "Posterior" in parsed.headings
     assert "again" in words
