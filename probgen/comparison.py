@@ -34,7 +34,7 @@ COLUMNS = {
     "log_prob_error": "its standard error; nothing where it is exact",
     "log_prob_kind": "what kind of number it is; bounds are below the log probability",
     "told_apart": "of learned programs: share of rows and draws that a classifier tells right; 0.5 is chance",
-    "coverage": "of programs learned from draws: share of rows with a draw near, in that of a perfect sampler; regions that are lost lower it",
+    "coverage": "of those learned from draws: share of rows with a draw near, in that of a perfect sampler; lost regions lower it",
     "quality": "of these: share of draws among rows, in that of a perfect sampler",
     "seconds": "wall time of all steps, warm-up included, without compiling",
     "compiling": "seconds of compiling beside: hardly any in a second fit, which finds that done; of Pyro none is counted",
