@@ -13,6 +13,7 @@ GROUPS = {
     "Of guides and modes": ("guides", "unbounded"),
     "Of learners": ("learners", "convergence", "baselines"),
     "Of draws, where there is no density": ("samples/beside", "samples/looks"),
+    "Of densities and hidden sites, by their draws": ("samples/densities",),
     "Of learned energies": ("samples/learned_energies",),
     "Of grown textures": ("samples/textures",),
     "Of diffusion": ("samples/denoisers", "samples/particles"),

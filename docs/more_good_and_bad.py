@@ -73,6 +73,23 @@ def told_apart(panels: Any) -> list[Any]:
     return [fit.diagnose() for fit in fits]
 
 
+def described(panels: Any) -> list[Any]:
+    import probgen as pg
+
+    rows = pg.data.load("two_moons")
+    data = {"x": rows, "num_components": 12}
+    fits = [
+        pg.fit("gaussian_mixture", data, inference="em", num_steps=1000, **SHOWN),
+        pg.fit("gaussian", {"x": rows}, inference="em", **SHOWN),
+    ]
+    for panel, fit in zip(panels, fits, strict=True):
+        panel.plot(*rows[:500].T, ".", markersize=2, label="rows")
+        panel.plot(*fit.sample(500)["x"].T, ".", markersize=2, label="draws")
+        panel.set(xlim=(-2.2, 3.2), ylim=(-2.0, 2.5), xticks=[], yticks=[])
+        panel.legend(frameon=False, loc="upper right")
+    return [fit.diagnose() for fit in fits]
+
+
 MORE = {
     "modes": (
         "Is there mass that no chain has seen?",
@@ -107,5 +124,15 @@ MORE = {
         "More steps; then another algorithm, or a larger net.",
         "Rows of two moons and draws of a model of them. Left they cover each other; right the draws lie between the moons.",
         told_apart,
+    ),
+    "described": (
+        "Does a learned density describe its rows?",
+        "two_sample",
+        "The best normal of two moons is learned to the last digit, and no row of them is like its draws. Draws of every learned "
+        "density, mixture, flow or program with hidden sites are held against its rows by the same classifier. It is a warning and "
+        "no failure: log probabilities and parameters are right; the program is what does not fit.",
+        "Another program: more components, a flow, a larger net. Look at `fit.sample(500)` beside the rows.",
+        "Rows of two moons and draws of two mixtures at their maxima. Left twelve normals cover them; right one lies across both.",
+        described,
     ),
 }

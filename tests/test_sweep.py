@@ -16,7 +16,7 @@ import probgen as pg
 from probgen.fits.seal import ChangedRun
 from probgen.processes import crews
 from probgen.sweeps.figures import MEANINGS
-from probgen.sweeps.grid import grid
+from probgen.sweeps.grid import _hashed, grid
 from probgen.sweeps.table import MEANT
 
 X = np.array([-1.0, 0.0, 2.0])
@@ -210,6 +210,14 @@ def test_data_of_the_program_are_one_data_set():
     for several in ({"a": DATA, "b": DATA}, [DATA, DATA]):
         axes = grid(line, {"num_warmup": range(2)}, several, ["nuts", "hmc"], 2, {}).axes
         assert [axis.name for axis in axes] == ["inference", "data", "num_warmup", "seed"]
+
+
+def test_large_arrays_that_print_alike_are_told_apart_by_their_content():
+    a, b = np.zeros(5000), np.zeros(5000)
+    b[2500] = 1.0
+    assert repr(a) == repr(b)
+    assert _hashed(a) != _hashed(b)
+    assert _hashed({"x": [a]}) == _hashed({"x": [a.copy()]})
 
 
 def test_coordinates_are_as_given():

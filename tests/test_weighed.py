@@ -275,3 +275,79 @@ def test_one_draw_has_no_known_error():
     two = [fit.log_prob(method="elbo", num_particles=2, seed=i) for i in range(400)]
     spread = np.var([f.value for f in two], axis=0, ddof=1)
     assert np.mean([f.stderr**2 for f in two], axis=0) / spread == pytest.approx(np.ones(20), abs=0.5)
+
+
+# ---- learned from rows -------------------------------------------------------------------------------------------
+
+
+def chain(x=None, y=None, weight=5.0):
+    m = parameter("m", 0.0)
+    with handlers.scale(scale=weight):
+        x = numpyro.sample("x", dist.Normal(m, 1.0), obs=x)
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+
+def test_what_is_drawn_given_something_is_of_the_weighed_density_and_refused():
+    """Given y the weighed density of x is N((5 m + y) / 6, 1 / 6), the program's N((m + y) / 2, 1 / 2)."""
+    x = np.random.default_rng(0).normal(1.0, 1.0, 200)
+    settings: Any = {"inference": "mle", "by_row": True, "num_steps": 20, "progress": False}
+    fit: Any = pg.fit(chain, {"x": x, "y": x}, **settings)
+    with pytest.raises(pg.Incompatible, match=r"'x' has a scale.*given y.*\nLeave the scale out"):
+        fit.condition(y=2.0)
+    assert fit.sample(2000)["x"].std() == pytest.approx(1.0, abs=0.1)  # run forward, which no scale weighs
+    given: Any = pg.fit(chain, {"x": x, "y": x, "weight": np.ones(200)}, **settings)
+    target = given.condition(y=2.0, weight=1.0)
+    assert any("A scale counts 'x' in what is drawn given y" in note for note in target.notes)
+    m = given.parameters["m"]
+    density = [float(target.densities(np.array([[z]]))[0]) for z in (0.0, 1.0, -1.0)]
+    exact = [stats.norm.logpdf(z, m, 1.0) + stats.norm.logpdf(2.0, z, 1.0) for z in (0.0, 1.0, -1.0)]
+    np.testing.assert_allclose(density, exact, atol=1e-4)
+
+
+def hidden(x=None):
+    a = parameter("a", 1.0)
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("x", dist.Normal(a * z, 1.0), obs=x)
+
+
+def hidden_pyro(x):
+    a = pyro.param("a", torch.tensor(1.0))
+    with pyro.plate("row", len(x)):
+        z = pyro.sample("z", pdist.Normal(0.0, 1.0))
+        pyro.sample("x", pdist.Normal(a * z, 1.0), obs=x)
+
+
+def guide(weight):
+    def program(x):
+        w, s = parameter("w", 0.5), numpyro.param("s", 0.7, constraint=dist.constraints.positive)
+        with handlers.scale(scale=weight):
+            numpyro.sample("z", dist.Normal(w * x, s))
+
+    return program
+
+
+def guide_pyro(weight):
+    def program(x):
+        w, s = pyro.param("w", torch.tensor(0.5)), pyro.param("s", torch.tensor(0.7))
+        with pyro.plate("row", len(x)), poutine.scale(scale=weight):
+            pyro.sample("z", pdist.Normal(w * x, s))
+
+    return program
+
+
+@pytest.mark.parametrize(("program", "of"), [(hidden, guide), (hidden_pyro, guide_pyro)])
+def test_a_scale_of_the_guide_alone_makes_no_bound(program, of):
+    """It gave log q three times: a "lower bound" above log p(x) of N(0, a^2 + 1)."""
+    x = np.random.default_rng(0).normal(0.0, 2.0, 100)
+    settings: Any = {"inference": "svi", "num_steps": 20, "batch_size": 100, "progress": False}
+    plain, weighed = (pg.fit(pg.Model(program, guide=of(w), by_row=True), {"x": x}, **settings) for w in (1.0, 3.0))
+    found: Any = plain.log_prob()
+    exact = stats.norm.logpdf(x, 0.0, np.sqrt(plain.parameters["a"] ** 2 + 1))
+    assert np.all(np.asarray(found.value) < exact + 0.2)
+    assert np.mean(found.value) == pytest.approx(exact.mean(), abs=0.05)
+    with pytest.raises(pg.Incompatible, match=r"'z' has a scale"):
+        weighed.log_prob()
+    assert "a scale counts 'z'" in weighed.diagnose()["objective"].message
+    assert plain.diagnose()["objective"].status == "pass"
+    with pytest.raises(TypeError, match=r"num_particles is of method='elbo'"):
+        plain.log_prob(method="exact", num_particles=10)

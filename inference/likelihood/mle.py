@@ -10,6 +10,7 @@ in closed form, the states of all others one by one, so that an RBM takes 2^min(
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -188,6 +189,18 @@ class MLE(RowLearner[Learnable]):
             return self.averaged(state)
         looked = jnp.isfinite(watch.best)  # a short run has no look
         return dict(jax.tree.map(lambda a, b: jnp.where(looked, a, b), watch.parameters, self.averaged(state)))
+
+    def held_apart(self, state: Mapping[str, Any], num_rows: int) -> Any:
+        """Indices of the rows that were not learned from, of a checkpoint: (row,)."""
+        import numpy as np
+
+        if not min(int(self.validation * num_rows), num_rows - 1):
+            return np.zeros(0, int)
+        named = [
+            k for k in sorted(state) if k.partition("|")[0].endswith(".order")
+        ]  # of Pyro; JAX numbers leaves in their order
+        whole = [v for _, v in sorted(state.items()) if np.ndim(v) == 1 and np.asarray(v).dtype.kind == "i"]
+        return np.setdiff1d(np.arange(num_rows), state[named[0]] if named else whole[1])
 
     # ---- the likelihood
 

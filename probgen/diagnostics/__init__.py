@@ -29,7 +29,7 @@ from probgen.diagnostics.evidence import (
 )
 from probgen.diagnostics.finite_modes import finite_modes
 from probgen.diagnostics.learners import loss_drop
-from probgen.diagnostics.samples import particles, textures
+from probgen.diagnostics.samples import densities, particles, textures
 from probgen.diagnostics.unvisited import modes
 from probgen.diagnostics.verdict import SEVERITY, Finding, Verdict, agreed
 from probgen.fitted import Fitted, FittedBridge, FittedDenoiser
@@ -51,7 +51,8 @@ UNSEEN = (
     "`probgen evaluate RUN`, compares them."
 )
 LEARNER_CHECKS = (
-    *learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, *samples.OF_ENERGIES, gradient, modes,
+    *learners.CHECKS, *baselines.CHECKS, *unbounded.CHECKS, *guides.CHECKS, *samples.OF_DENSITIES,
+    *samples.OF_ENERGIES, gradient, modes,
 )  # fmt: skip
 
 
@@ -59,6 +60,8 @@ def diagnose(fit: Fitted) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
     found = agreed(_findings(fit))
     notes = (*fit.notes, UNSEEN) if _unseen(fit, found) else fit.notes
+    if isinstance(fit.inference, Learner) and _checks(fit) is LEARNER_CHECKS:
+        notes = (*notes, *densities.unsaid(fit))
     return Verdict(tuple(sorted(found, key=lambda f: -SEVERITY[f.status])), notes)
 
 
@@ -67,7 +70,7 @@ def _unseen(fit: Fitted, found: list[Finding]) -> bool:
     learner = fit.inference
     if not isinstance(learner, Learner) or not isinstance(fit.target, Generative) or _checks(fit) is not LEARNER_CHECKS:
         return False
-    return learner.loss_of in ("loss", "pseudo-likelihood") and not {"baseline", "new draws", "draws"} & {
+    return learner.loss_of in ("loss", "pseudo-likelihood") and not {"baseline", "new draws", "two_sample", "draws"} & {
         f.check for f in found
     }
 

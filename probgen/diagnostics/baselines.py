@@ -17,16 +17,16 @@ from probgen.algorithm import Incompatible
 from probgen.data import scales
 from probgen.diagnostics import convergence
 from probgen.diagnostics.evidence import Evidence
-from probgen.diagnostics.samples.gathered import held_out
+from probgen.diagnostics.samples import densities
 from probgen.diagnostics.verdict import Finding, Status
 from probgen.engine.drawable import weighed
+from probgen.evaluate.samples.drawn import held_out
 from probgen.programs.pinned import Changed
 from probgen.target import Learnable
 
 ROWS = 2000  # at most, of an energy
 STATES = 2**12  # states of an energy that are counted
 LARGEST = 1000  # coordinates of a point whose covariance is fitted, or whose draws are compared
-DRAWS = 500
 EACH = 10  # rows for each level, below which frequencies of levels would be the rows themselves
 SLACK = 0.1  # nats a row
 COARSE = 1.0  # nats a coordinate: worse than that, whatever the program may describe
@@ -234,19 +234,14 @@ def draws(evidence: Evidence) -> Finding | None:
     fit, target = evidence.fit, evidence.fit.target
     if not isinstance(target, Learnable) or not target.proper or target.inputs or not _cheap(target):
         return None
-    try:
-        drawn = fit.sample(DRAWS, seed=fit.seed + 5)
-    except Changed:  # what the fit is of is not there any more
-        raise
-    except (Incompatible, TypeError, ValueError, NotImplementedError):
+    drawn = densities.drawn(fit)
+    if isinstance(drawn, str):
         return None
     whole = target.all_rows()
-    apart = [_apart(whole[v.name], drawn[v.name]) for v in target.visible if v.name in drawn]
-    if not apart:
-        return None
+    apart = [_apart(whole[v.name], drawn[v.name]) for v in target.visible]
     shift, ratio = max(a for a, _ in apart), max(b for _, b in apart)
     told = f"{shift:.2g} sd off the rows', spreads a factor of {ratio:.2g}"
-    message = f"means of {DRAWS} draws are {told}, beyond noise; at most 0.5 and 2"
+    message = f"means of {len(next(iter(drawn.values())))} draws are {told}, beyond noise; at most 0.5 and 2"
     remedy = "more steps, data in units near 1, or another program: new points are not like the data"
     bad = not (shift <= 2 and ratio <= 5)
     status: Status = "fail" if bad else "warn" if shift > 0.5 or ratio > 2 else "pass"

@@ -14,6 +14,11 @@ WEIGHED = (
     "Leave them out, or try inference='svi' or 'mle', which use a density."
 )
 WEIGHTS = "{0!r} has a scale, which counts its density more or less than once: {1}.\nLeave the scale out{2}."
+GIVEN = (
+    "{0!r} has a scale, which counts its density more or less than once: what is drawn given {1} would be of the weighed density.\n"
+    "Leave the scale out of the program."
+)
+STILL = "A scale counts {0!r} in what is drawn given {1}, as in learning: inputs for which it is 1 give the program's own law."
 OBSERVED = (
     "{!r} is observed at values that are no rows of the data, which draws do not take into account.\n"
     "Try inference='svi' or 'mle', which use its density."
@@ -28,8 +33,9 @@ STUCK = "The parameters {} move draws by steps alone, as a rounding is, without 
 
 
 def weighed(target: Any) -> list[str]:
-    """Names of the sites that a scale counts more or less than once."""
-    return [site.name for site in target.sites if site.weighed]
+    """Names of the sites that a scale counts more or less than once, be it the guide's alone."""
+    own = [site.name for site in target.sites if site.weighed]
+    return [*own, *(name for name in getattr(target, "weighed_by_guide", ()) if name not in own)]
 
 
 def check_counted(target: Any, word: str) -> None:

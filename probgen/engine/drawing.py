@@ -15,13 +15,15 @@ SAME = 1e-6  # radians between two directions that are taken for one, or for opp
 
 
 def forward(
-    target: Generative, answer: Arrays, rows: Arrays, count: int, seed: int, given: Arrays | None = None
-) -> dict[str, np.ndarray]:
+    target: Generative, answer: Arrays, rows: Arrays, count: int, seed: int, given: Arrays | None = None,
+    once: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """All sites run forward, parameters as learned: {site: (count, *event)}.
 
     rows: inputs by keyword, (count, *event); given: values (count, *event) that stand for draws of some sites. Bits are drawn.
+    once: whether it is done once, so that compiling in haste pays.
     """
-    return _asked(target, "forward")(target, answer, rows, count, seed, given or {})
+    return _asked(target, "forward")(target, answer, rows, count, seed, given or {}, once)
 
 
 def noise(target: Generative, answer: Arrays, rows: Arrays) -> Mapping[str, tuple[tuple[int, ...], str]]:

@@ -51,6 +51,10 @@ class LatentFit(LearnedFit, FittedLatents):
         if not self.target.proper:
             raise TypeError("This program is no probability: its rows have no density. Use fit.reconstruct().")
         self._check_counted()
+        if method in ("exact", "ais") and num_particles is not None:
+            raise TypeError(
+                f"num_particles is of method='elbo' and 'iwae'; {method!r} draws no hidden sites by the guide."
+            )
         named = self._named(x, rows)
         given = self._rows(named)
         if method == "exact":

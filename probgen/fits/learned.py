@@ -15,7 +15,7 @@ from probgen.data.checks import check_known
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import first, read
 from probgen.engine import drawing
-from probgen.engine.drawable import WEIGHTS, weighed
+from probgen.engine.drawable import GIVEN, STILL, WEIGHTS, weighed
 from probgen.evaluate.attribute import Attribute, Latents
 from probgen.fits import latents
 from probgen.fits.fit import Fit
@@ -71,9 +71,18 @@ class LearnedFit(Fit, FittedParameters):
         """The target of a new point, whose unknown sites any algorithm can draw: `pg.fit(fit.condition(v=part), ...)`.
 
         x, given: what is known of the visible sites, in the shape of one point; NaN where it is not known.
+        Incompatible where a scale weighs the density, which what is drawn given something would be of.
         """
         self._check_seen()
-        return self.target.learned(self.answer, self._one(self._named(x, given), unknown=True))
+        point = self._one(self._named(x, given), unknown=True)
+        found = self.target.learned(self.answer, point)
+        known = [k for k in point if k in self.target.keywords]
+        own = [site.name for site in self.target.sites if site.weighed]
+        if known and own and self.target.proper:
+            if not self.target.inputs:
+                raise Incompatible(GIVEN.format(own[0], known[0]))
+            found.notes = (*found.notes, STILL.format(own[0], known[0]))
+        return found
 
     def sample(self, num_samples: int = 1, seed: int | None = None, inference: Any = None, **settings: Any) -> Any:
         """New points: arrays (num_samples, *event). Inputs of a conditional program are among the keywords: one for all points;

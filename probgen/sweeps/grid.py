@@ -131,6 +131,11 @@ def _hashed(value: Any) -> Any:
     """A value as JSON has it, the same for 1 and 1.0, but not for 1 and True."""
     if isinstance(value, list | tuple):
         return [_hashed(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: _hashed(v) for k, v in value.items()}
+    if hasattr(value, "__array__"):  # arrays that print alike, as large ones do, may differ
+        array = np.asarray(value)
+        return repr(value), array.shape, str(array.dtype), array.tolist() if array.dtype == object else array.tobytes()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value if isinstance(value, bool) else str(value) if isinstance(value, int) else repr(value)

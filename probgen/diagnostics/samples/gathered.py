@@ -76,7 +76,7 @@ def _gather(fit: Any) -> Gathered | None:
     drawn = _drawn(fit, {k: v[picked] for k, v in inputs.items()}, count)
     if drawn is None:
         return None
-    told = [_inputs(v, given, known) for v in inputs.values() if not unpaired]
+    told = [inputs_of(v, given, known) for v in inputs.values() if not unpaired]
     return _compared(target.all_rows(), drawn, target, against, held, known, told)
 
 
@@ -101,7 +101,7 @@ def _compared(
     rows = {k: np.asarray(every[k], float).reshape(target.num_rows, -1) for k in sites}
     draws = {k: np.asarray(drawn[k], float).reshape(count, -1) for k in sites}
     good = np.all([np.isfinite(v).all(1) for v in draws.values()], axis=0)
-    parts = [_features(rows[k], np.where(good[:, None], draws[k], rows[k][0]), known[:MOST]) for k in sites]
+    parts = [features(rows[k], np.where(good[:, None], draws[k], rows[k][0]), known[:MOST]) for k in sites]
     x, y = (np.concatenate([part[i] for part in parts], 1) for i in (0, 1))
     size = min(len(against), count)
     against = against[:size]
@@ -143,7 +143,7 @@ def _drawn(fit: Any, inputs: dict[str, np.ndarray], count: int) -> Any:
         return None
 
 
-def _features(rows: np.ndarray, draws: np.ndarray, few: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def features(rows: np.ndarray, draws: np.ndarray, few: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and draws (row, dim) of one site in units in which distances mean something, by a few of the rows."""
     mean, scale = rows[few].mean(0), units(rows[few])
     x, y = ((a - mean) / scale for a in (rows, draws))
@@ -185,10 +185,10 @@ def _groups(sites: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _inputs(values: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:
+def inputs_of(values: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Features of the inputs of rows, classes apart: (row, dim)."""
     flat = values.reshape(len(values), -1)
     kinds = np.unique(flat[known]) if flat.shape[1] == 1 else np.zeros(KINDS + 1)
     if len(kinds) <= KINDS:
         return CLASS * (flat[given] == kinds).astype(float)
-    return _features(flat.astype(float), flat[given].astype(float), known[:MOST])[1]
+    return features(flat.astype(float), flat[given].astype(float), known[:MOST])[1]

@@ -36,6 +36,7 @@ from probgen.engine.pyro.programs.looks import (
 )
 from probgen.engine.pyro.programs.names import looked_at
 from probgen.engine.pyro.programs.parameters import Parameter, given
+from probgen.engine.pyro.programs.sites import is_weighed
 from probgen.engine.pyro.row_data import in_rows
 from probgen.engine.pyro.rows import AT_ONCE, Learning, PyroRows, host, parts
 from probgen.programs.autoguides import is_auto, own_program, unwrapped
@@ -61,12 +62,13 @@ class Terms(NamedTuple):
 
 
 class Guide(NamedTuple):
-    """A guide as a look at it tells."""
+    """A guide as a look at it tells; beside: sites that it observes; weighed: those it draws, whose density a scale counts."""
 
     program: Callable[..., Any]
     parameters: tuple[Parameter, ...]
     roots: tuple[Any, ...]
     beside: tuple[str, ...]
+    weighed: tuple[str, ...]
 
 
 class PyroBounded(PyroLearnable, Bounded):
@@ -74,7 +76,7 @@ class PyroBounded(PyroLearnable, Bounded):
 
     def __init__(self, structure: Learning, tensors: Any, data: Mapping[str, Any], guide: Guide) -> None:
         super().__init__(structure, tensors, data)
-        self.guide, self.beside = guide, guide.beside
+        self.guide, self.beside, self.weighed_by_guide = guide, guide.beside, guide.weighed
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -303,9 +305,10 @@ def guided(target: PyroLearnable, program: Callable[..., Any] | None, critic: An
     _check_shapes(target, program, seen)
     refuse_batch_norm(seen.roots)
     beside = tuple(k for k, n in nodes.items() if n["is_observed"])
+    counted = tuple(k for k, n in nodes.items() if not n["is_observed"] and is_weighed(n))
     if (held := innermost_pin(program)) is not None:
         held.given(functools.partial(identities, tuple(seen.found.values())))
-    found = Guide(program, tuple(seen.found.values()), tuple(seen.roots), beside)
+    found = Guide(program, tuple(seen.found.values()), tuple(seen.roots), beside, counted)
     bounded = PyroBounded(target.structure, target.tensors, target.data, found)
     bounded.notes, bounded.author_critic = (*bounded.notes, *notes), target.author_critic
     return bounded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyro.distributions as dist
@@ -22,7 +23,7 @@ from probgen.engine.pyro.programs.data import innermost
 from probgen.engine.pyro.programs.edges import is_point
 from probgen.engine.pyro.programs.looks import FEW, identities, looked, refuse_batch_norm, sample_nodes
 from probgen.engine.pyro.programs.parameters import Learned
-from probgen.engine.pyro.programs.sites import is_weighed
+from probgen.engine.pyro.programs.sites import is_masked, is_weighed
 from probgen.engine.pyro.programs.types import is_lifted, is_mixed
 from probgen.engine.pyro.rows import Learning, PyroRows, _batch, are_bits, data_of
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
@@ -97,9 +98,8 @@ def _rows_with(
             limits, source = bounds(node["fn"].support, constraints), visible.get(name, "")
             limits, weighed = limits if source else None, is_weighed(node)
             kind = "observed" if name in visible else "latent"
-            sites.append(
-                Site(name, kind, shape, distribution=distribution, source=source, bounds=limits, weighed=weighed)
-            )
+            site = Site(name, kind, shape, distribution=distribution, source=source, bounds=limits, weighed=weighed)
+            sites.append(replace(site, masked=is_masked(node)))
     values = {k: arrays[k].cpu().numpy() for k in visible.values()}
     bits = [v.name for v in variables if v.kind == "bits" and v.name in visible]
     grey = tuple(s for s in bits if is_grey(values[visible[s]]))

@@ -48,7 +48,9 @@ def drawn(fit: Fitted, num: int, site: str | None, seed: int | None) -> Own:
 
 
 def held_out(fit: Any) -> np.ndarray:
-    """Indices of the rows that a learner from draws, or of a denoiser, held out of learning; of others none."""
+    """Indices of the rows that were held out of learning; none of a learner that holds none."""
+    if fit.state and (apart := getattr(fit.inference, "held_apart", None)) is not None:
+        return apart(fit.state, fit.target.num_rows)
     if not fit.state or getattr(fit.inference, "held_rows", None) is None:
         return np.zeros(0, int)
     return np.asarray(fit.inference.held(fit.state, fit.target.num_rows), int)

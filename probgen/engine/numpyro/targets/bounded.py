@@ -110,9 +110,18 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
     @property
     def beside(self) -> tuple[str, ...]:
         """Sites that the guide observes, whose log probability is learned beside the bound."""
+        return self._of_guide(lambda site: not _drawn(site))
+
+    @property
+    def weighed_by_guide(self) -> tuple[str, ...]:
+        """Hidden sites whose density in the guide a scale counts more or less than once, so that what it learns is no bound."""
+        return self._of_guide(lambda site: _drawn(site) and site["scale"] is not None and not _is_one(site["scale"]))
+
+    def _of_guide(self, which: Callable[[Any], bool]) -> tuple[str, ...]:
+        """Names of some of the guide's sites."""
         guided = lambda parameters: self.guided(jax.random.key(0), parameters, self._first())  # noqa: E731
         found: list[str] = []
-        look = lambda parameters: found.extend(k for k, site in guided(parameters).items() if not _drawn(site))  # noqa: E731
+        look = lambda parameters: found.extend(k for k, site in guided(parameters).items() if which(site))  # noqa: E731
         with runtime.jax_scope(self.precision):
             jax.eval_shape(look, self.first_shapes())
         return tuple(found)
@@ -312,6 +321,10 @@ def _check_beside(target: NumpyroBounded) -> None:
 
 def _drawn(site: Mapping[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
+
+
+def _is_one(scale: Any) -> bool:
+    return isinstance(scale, int | float) and scale == 1
 
 
 def _states(sites: list[Variable]) -> dict[str, Any]:

@@ -37,12 +37,15 @@ class Given(Messenger):
 
 
 def forward(
-    target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any], count: int, seed: int, given: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+    target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any], count: int, seed: int, given: Mapping[str, Any],
+    once: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """All sites run forward, parameters as learned: {site: (count, *event)}.
 
     rows: inputs by keyword, (count, *event); given: values (count, *event) that stand for draws of some sites. Bits are drawn.
+    once: whether it is done once, so that compiling in haste pays.
     """
+    run = _forward_once if once else _forward
     with runtime.jax_scope(target.precision):
         parameters = _own(target, answer)
         keys = jax.random.split(jax.random.key(seed), count)
@@ -51,7 +54,7 @@ def forward(
         parts = []
         for start in range(0, count, CHUNK):
             cut = lambda tree: {k: v[start : start + CHUNK] for k, v in tree.items()}  # noqa: B023, E731
-            found, inside = _forward(target, keys[start : start + CHUNK], parameters, cut(rows), cut(given))
+            found, inside = run(target, keys[start : start + CHUNK], parameters, cut(rows), cut(given))
             _check_inside({k: np.asarray(v) for k, v in inside.items()}, given, start)
             parts.append({k: np.asarray(v) for k, v in found.items()})
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
@@ -66,13 +69,15 @@ def _check_inside(inside: Mapping[str, np.ndarray], given: Mapping[str, Any], st
             )
 
 
-@jax.jit
-def _forward(target: Any, keys: Any, parameters: Any, rows: Any, given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _many(target: Any, keys: Any, parameters: Any, rows: Any, given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     def one(key: Any, row: Any, given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         sites, inside = _trace(target, key, parameters, row, given)
         return {k: s["value"] for k, s in sites.items() if s["type"] in ("sample", "deterministic")}, inside
 
     return jax.vmap(one, axis_name=ROWS)(keys, rows, given)
+
+
+_forward, _forward_once = jax.jit(_many), jax.jit(_many, compiler_options=runtime.ONCE)
 
 
 def _trace(target: Any, key: Any, parameters: Any, row: Any, given: Any) -> tuple[dict[str, Any], dict[str, Any]]:

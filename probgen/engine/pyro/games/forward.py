@@ -47,11 +47,13 @@ class Given(Messenger):
 
 
 def forward(
-    target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any], count: int, seed: int, given: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+    target: Any, answer: Mapping[str, Any], rows: Mapping[str, Any], count: int, seed: int, given: Mapping[str, Any],
+    once: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """All sites run forward, parameters as learned: {site: (count, *event)}.
 
     rows: inputs by keyword, (count, *event); given: values (count, *event) that stand for draws of some sites. Bits are drawn.
+    once: nothing is compiled here.
     """
     from probgen.algorithm import Incompatible
 

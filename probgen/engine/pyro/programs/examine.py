@@ -28,7 +28,7 @@ from probgen.engine.pyro.programs.density import (
     scoped,
     whole_plates,
 )
-from probgen.engine.pyro.programs.sites import is_discrete, is_enumerable, is_weighed
+from probgen.engine.pyro.programs.sites import is_discrete, is_enumerable, is_masked, is_weighed
 from probgen.engine.pyro.programs.types import is_lifted, lifting
 from probgen.engine.pyro.sums import drawn as pyro_drawn
 from probgen.target import Site
@@ -166,7 +166,7 @@ def _site(node: Any, plates: Mapping[str, Any], source: str = "") -> Site:
         source=source,
         bounds=bounds_of(node) if source else None,
         circular=_kind(node) == "latent" and pyro_edges.is_angle(node["fn"]),
-        masked=node["mask"] is not None or "Masked" in type(node["fn"]).__name__,
+        masked=is_masked(node),
         weighed=is_weighed(node),
     )
 

@@ -51,6 +51,11 @@ def is_weighed(msg: Any) -> bool:
     return not math.isclose(float(scale), times, rel_tol=1e-6)
 
 
+def is_masked(msg: Any) -> bool:
+    """Whether a mask may leave out some of a site."""
+    return msg["mask"] is not None or "Masked" in type(msg["fn"]).__name__
+
+
 def bijection(msg: Any) -> Transform:
     """The bijection from R^n to the support of a site; ValueError that names a site without one."""
     if pyro_edges.is_angle(msg["fn"]):
