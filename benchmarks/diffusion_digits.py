@@ -125,7 +125,7 @@ def few(ask: argparse.Namespace) -> dict[str, Any]:
 def completion(ask: argparse.Namespace) -> dict[str, Any]:
     x, _, test, test_labels = digits()
     _, read = judge()
-    fit, seconds = fitted("ddpm", {"x": flat(x), "dim": 784, "width": ask.width, "kind": "v"}, "denoising", ask)
+    fit, seconds = fitted("ddpm", {"x": flat(x), "dim": 784, "width": ask.width, "kind": "point"}, "denoising", ask)
     rows, labels = flat(spread(test, ask.pictures)).astype(float), spread(test_labels, ask.pictures)
     hidden = np.arange(784) >= 28 * KNOWN
     drawn, least = [], []

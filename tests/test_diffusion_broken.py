@@ -1,5 +1,7 @@
 """Diffusion programs that are written wrong, or otherwise than usual: right numbers, or refused."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,3 +111,14 @@ def test_a_fit_of_paired_noise_completes_nothing():
     )
     with pytest.raises(Incompatible, match="paired noise with points"):
         pg.fit(fit.condition(x=np.array([0.5, np.nan])), inference="twisted_smc", progress=False)
+
+
+@pytest.mark.parametrize("model", ["ddpm", "conditional_diffusion", "prompted_diffusion"])
+def test_a_perceptron_narrower_than_a_row_is_asked_for_the_point(model):
+    """Of noise in 300 directions 256 units hand on 256 at most; the point is few-dimensional, and needs fewer."""
+    chosen = importlib.import_module(f"probgen.models.diffusion.{model}").model
+    wide = {"x": np.zeros((5, 300)), "label": np.arange(5), "prompt": np.zeros((5, 2), int)}
+    assert chosen.whole(wide)["kind"] == "point"
+    assert chosen.whole(wide | {"kind": "v"})["kind"] == "v"
+    assert "kind" not in chosen.whole(wide | {"width": 300})
+    assert "kind" not in chosen.whole(wide | {"x": np.zeros((5, 256))})

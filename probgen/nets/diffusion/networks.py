@@ -8,11 +8,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from probgen.nets.flows import registered
 from probgen.nets.vae import Affine
 
 SLOWEST, FASTEST = 0.25, 8.0  # waves a unit of log sigma / alpha
+WIDTH = 256  # units, where nobody says how many
 WIDER = 2.0  # units of such waves in the whole of time, where times themselves are seen
 
 
@@ -74,7 +76,16 @@ def between_times(name: str, size: int, width: int = 256, depth: int = 3, num_gi
     return BetweenTimes(perceptron(name, size, width, depth, num_given + 2 * Waves().count))
 
 
-def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0) -> Perceptron:
+def asked(data: Any, name: str = "x") -> dict[str, str]:
+    """What a perceptron narrower than a row of `data[name]` is asked for: the point. Noise does not fit through it.
+
+    Asked for noise, or for "v", it hands a part of it on, and pictures are full of specks however long it learns.
+    """
+    size = np.prod(np.shape(data[name])[1:]) if np.ndim(data.get(name)) > 1 else 0
+    return {"kind": "point"} if size > data.get("width", WIDTH) else {}
+
+
+def perceptron(name: str, size: int, width: int = WIDTH, depth: int = 3, num_given: int = 0) -> Perceptron:
     """A perceptron of `size` coordinates with `depth` residual layers of `width` units, registered under a name."""
     for label, value in {"size": size, "width": width}.items():
         if value < 1:
