@@ -25,6 +25,7 @@ from probgen.diagnostics.verdict import Finding, beside
 from probgen.engine import drawing
 from probgen.engine.drawable import weighed
 from probgen.evaluate.samples.drawn import held_out
+from probgen.programs.pinned import Changed
 from probgen.target import Arrays, Learnable
 
 MOST = 1000  # rows, and draws
@@ -136,8 +137,10 @@ def _drawn(fit: Any) -> Arrays | str:
     count = len(index) if inputs else MOST
     try:
         found = drawing.forward(fit.target, fit.answer, inputs, count, fit.seed + 5, once=True)
-    except (Incompatible, NotImplementedError) as error:
-        return str(error).splitlines()[0].rstrip(".")
+    except Changed:  # what the fit is of is not there any more
+        raise
+    except (Incompatible, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        return f"it is not drawn ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')})"
     names = [v.name for v in fit.target.visible]
     return {k: found[k] for k in names} if all(k in found for k in names) else "not all of a row is drawn"
 
