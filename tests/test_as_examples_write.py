@@ -11,7 +11,11 @@ import pyro
 import pyro.distributions as pdist
 import pytest
 import torch
+from numpyro import handlers
+from numpyro.infer.autoguide import AutoDelta as PointOfNumpyro
 from numpyro.infer.autoguide import AutoNormal as OfNumpyro
+from pyro import poutine
+from pyro.infer.autoguide import AutoDelta as PointOfPyro
 from pyro.infer.autoguide import AutoNormal as OfPyro
 from torch import nn
 
@@ -41,6 +45,42 @@ def test_an_automatic_guide_with_an_argument_that_is_always_given(program, auto)
     fit = pg.fit(model, {"y": Y}, "svi", guide=guide, learning_rate=0.1, block=20, progress=False)
     assert fit.draws["m"].mean() == pytest.approx(6 / 3.25, abs=0.1)
     assert fit.draws["m"].std() == pytest.approx(3.25**-0.5, rel=0.2)
+
+
+def switched_on_numpyro(y, args):
+    m = numpyro.sample("m", dist.Normal(0.0, args.scale))
+    with numpyro.plate("n", len(y)):
+        k = numpyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+        numpyro.sample("y", dist.Normal(m + 0.0 * k, 1.0), obs=y)
+
+
+def switched_on_pyro(y, args):
+    m = pyro.sample("m", pdist.Normal(0.0, args.scale))
+    with pyro.plate("n", len(y)):
+        k = pyro.sample("k", pdist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+        pyro.sample("y", pdist.Normal(m + 0.0 * k, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("program", "guide"),
+    [
+        (switched_on_numpyro, PointOfNumpyro(handlers.block(switched_on_numpyro, hide=["k"]))),
+        (switched_on_pyro, PointOfPyro(poutine.block(switched_on_pyro, hide=["k"]))),
+    ],
+    ids=["numpyro", "pyro"],
+)
+def test_an_automatic_guide_of_a_part_of_a_program_with_arguments_of_any_kind(program, guide):
+    """As of the libraries' hidden Markov models: finite unknowns are summed out, and `args` is a namespace of settings."""
+    settings = {
+        "guide": guide,
+        "elbo": "enum",
+        "learning_rate": 0.1,
+        "num_steps": 300,
+        "num_draws": 2,
+        "progress": False,
+    }
+    fit = pg.fit(program, None, "svi", args=(Y, types.SimpleNamespace(scale=2.0)), **settings)
+    assert fit.draws["m"].mean() == pytest.approx(6 / 3.25, abs=0.02)
 
 
 class Tones(nn.Module):

@@ -27,7 +27,7 @@ class Automatic:
 
     def __init__(self, guide: Any, program: Callable[..., Any], finite: frozenset[str]) -> None:
         self.made, self.settings = unwrapped(guide)
-        self.program = poutine.block(program, hide=sorted(finite)) if finite else program
+        self.whole, self.program = program, poutine.block(program, hide=sorted(finite)) if finite else program
 
     def fresh(self) -> Any:
         """A guide that nobody else has."""
@@ -37,7 +37,7 @@ class Automatic:
                 module._model = (_Lifted()(module.model),)
         if isinstance(self.made, type):
             return found
-        return laid_out(functools.partial(found, **self.settings) if self.settings else found, self.program)
+        return laid_out(functools.partial(found, **self.settings) if self.settings else found, self.whole)
 
     @property
     def laplace(self) -> bool:
