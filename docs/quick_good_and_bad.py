@@ -343,7 +343,7 @@ QUICK = {
         "Where a density grows without end, a search for its top stops somewhere on the way. The check goes on in the same "
         "direction, and looks whether the density is higher there.",
         "A proper prior; of a hierarchy, whose density has no top either, draws: `nuts`.",
-        "Log density along one unknown, and where the search ended. Left at the top; right it has left the picture: there is no top.",
+        "Log density along one unknown, and where the search ended. Left at the top; right it has left the picture.",
         no_top,
     ),
     "separable": (
