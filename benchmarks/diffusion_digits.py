@@ -11,8 +11,7 @@ few          Frechet distance of 2,000 draws from the test set by DPM-Solver++ a
 completion   the lower half of test pictures drawn by twisted SMC: the share that the classifier reads rightly, less that of the
              upper half alone, the rest black; at least 15 points. Both have the error of so few pictures
 
-By --model the first two are of a U-Net in torch or of a perceptron in NumPyro, the others of a perceptron. One narrower than a
-picture cannot hand noise through: it is asked for the point, or its pictures are full of noise. Steps, not minutes, are
+By --model the first two are of a U-Net in torch or of a perceptron in NumPyro, the others of a perceptron. Steps, not minutes, are
 what is asked for, and seconds of the processor are told with compilation within: a machine that others use makes no difference. No
 row of the test set is learned from.
 """
@@ -89,7 +88,7 @@ def conditional(ask: argparse.Namespace) -> dict[str, Any]:
     if ask.model == "ddpm_images":
         fit, seconds = fitted(ask.model, {"x": x, "label": labels}, "denoising", ask, unlabelled=0.1)
     else:
-        data = {"x": flat(x), "label": labels, "dim": 784, "width": ask.width, "kind": "point"}
+        data = {"x": flat(x), "label": labels, "dim": 784, "width": ask.width, "kind": "v"}
         fit, seconds = fitted("conditional_diffusion", data, "denoising", ask)
     wanted, found = np.repeat(np.arange(10), ask.each), {}
     rows = spread(test, len(wanted)) / 255
@@ -112,7 +111,7 @@ def conditional(ask: argparse.Namespace) -> dict[str, Any]:
 def few(ask: argparse.Namespace) -> dict[str, Any]:
     x, _, test, _ = digits()
     net, _ = judge()
-    fit, seconds = fitted("ddpm", {"x": flat(x), "dim": 784, "width": ask.width, "kind": "point"}, "denoising", ask)
+    fit, seconds = fitted("ddpm", {"x": flat(x), "dim": 784, "width": ask.width, "kind": "v"}, "denoising", ask)
     found = {}
     for sampler, evaluations in (("dpm++", 10), ("ancestral", 1000)):
         drawn = fit.sample(2000, sampler=sampler, num_steps=evaluations, seed=1)["x"].reshape(-1, 28, 28)
@@ -125,7 +124,7 @@ def few(ask: argparse.Namespace) -> dict[str, Any]:
 def completion(ask: argparse.Namespace) -> dict[str, Any]:
     x, _, test, test_labels = digits()
     _, read = judge()
-    fit, seconds = fitted("ddpm", {"x": flat(x), "dim": 784, "width": ask.width, "kind": "point"}, "denoising", ask)
+    fit, seconds = fitted("ddpm", {"x": flat(x), "dim": 784, "width": ask.width, "kind": "v"}, "denoising", ask)
     rows, labels = flat(spread(test, ask.pictures)).astype(float), spread(test_labels, ask.pictures)
     hidden = np.arange(784) >= 28 * KNOWN
     drawn, least = [], []

@@ -20,7 +20,7 @@ from probgen.datasets import labels, load
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Network
-from probgen.nets.diffusion.networks import asked, perceptron
+from probgen.nets.diffusion.networks import perceptron
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import linear_levels
 
@@ -47,7 +47,7 @@ def rows(x, label):
 
 
 def derived(data):
-    return levels_or_scales("x")(data) | classes("x", "label")(data) | asked(data)
+    return levels_or_scales("x")(data) | classes("x", "label")(data)
 
 
 model = Model(

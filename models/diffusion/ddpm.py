@@ -16,7 +16,7 @@ from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Network
-from probgen.nets.diffusion.networks import asked, perceptron
+from probgen.nets.diffusion.networks import perceptron
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import linear_levels
 
@@ -42,8 +42,4 @@ def rows(x):
     return {"x": x, "dim": x.shape[1]}
 
 
-def derived(data):
-    return levels_or_scales("x")(data) | asked(data)
-
-
-model = Model(program=ddpm, guide=guide, data=lambda: rows(load("digits")), rows=rows, derived=derived)
+model = Model(program=ddpm, guide=guide, data=lambda: rows(load("digits")), rows=rows, derived=levels_or_scales("x"))

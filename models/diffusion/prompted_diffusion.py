@@ -21,7 +21,7 @@ from probgen.datasets import load
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Network
-from probgen.nets.diffusion.networks import asked, perceptron
+from probgen.nets.diffusion.networks import perceptron
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import linear_levels
 from probgen.nets.tokens.transformer import encoder
@@ -50,7 +50,7 @@ def rows(prompt, x):
 
 
 def derived(data):
-    return levels_or_scales("x")(data) | vocabulary("prompt", data) | asked(data)
+    return levels_or_scales("x")(data) | vocabulary("prompt", data)
 
 
 model = Model(

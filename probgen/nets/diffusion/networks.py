@@ -8,13 +8,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from probgen.nets.flows import registered
 from probgen.nets.vae import Affine
 
 SLOWEST, FASTEST = 0.25, 8.0  # waves a unit of log sigma / alpha
-WIDTH = 256  # units, where nobody says how many
 WIDER = 2.0  # units of such waves in the whole of time, where times themselves are seen
 
 
@@ -41,21 +39,24 @@ class Block(eqx.Module):
 class Perceptron(eqx.Module):
     """A residual perceptron on the flattened point; its last layer begins at zero.
 
-    inputs: what the point is given besides, such as a class: (num_given,).
+    given: what the point is given besides, such as a class: (num_given,). by: how much of the point passes by a network that is
+    narrower than it, a number for each level: noise does not fit through, and draws would be full of specks.
     """
 
     begin: Affine
     blocks: tuple[Block, ...]
     end: Affine
     waves: Waves
+    by: Affine | None = None
 
     def __call__(self, z: Any, level: Any, given: Any = None) -> Any:
-        e = self.waves(level)
-        e = e if given is None else jnp.concatenate([e, given])
+        waves = self.waves(level)
+        e = waves if given is None else jnp.concatenate([waves, given])
         h = self.begin(jnp.ravel(z))
         for block in self.blocks:
             h = block(h, e)
-        return self.end(jax.nn.swish(h)).reshape(jnp.shape(z))
+        said = self.end(jax.nn.swish(h)).reshape(jnp.shape(z))
+        return said if self.by is None else said + self.by(waves) * z
 
 
 class BetweenTimes(eqx.Module):
@@ -76,16 +77,7 @@ def between_times(name: str, size: int, width: int = 256, depth: int = 3, num_gi
     return BetweenTimes(perceptron(name, size, width, depth, num_given + 2 * Waves().count))
 
 
-def asked(data: Any, name: str = "x") -> dict[str, str]:
-    """What a perceptron narrower than a row of `data[name]` is asked for: the point. Noise does not fit through it.
-
-    Asked for noise, or for "v", it hands a part of it on, and pictures are full of specks however long it learns.
-    """
-    size = np.prod(np.shape(data[name])[1:]) if np.ndim(data.get(name)) > 1 else 0
-    return {"kind": "point"} if size > data.get("width", WIDTH) else {}
-
-
-def perceptron(name: str, size: int, width: int = WIDTH, depth: int = 3, num_given: int = 0) -> Perceptron:
+def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0) -> Perceptron:
     """A perceptron of `size` coordinates with `depth` residual layers of `width` units, registered under a name."""
     for label, value in {"size": size, "width": width}.items():
         if value < 1:
@@ -97,7 +89,8 @@ def perceptron(name: str, size: int, width: int = WIDTH, depth: int = 3, num_giv
         keys = iter(jax.random.split(key, 2 + 2 * depth))
         blocks = tuple(Block(_affine(next(keys), seen, width), _affine(next(keys), width, width)) for _ in range(depth))
         begin, end = _affine(next(keys), size, width), _affine(next(keys), width, size)
-        return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves)
+        by = Affine(jnp.zeros((1, 2 * waves.count)), jnp.zeros(1)) if size > width else None
+        return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves, by)
 
     return registered(name, make)
 
