@@ -96,7 +96,9 @@ def normal(y):
 
 
 def stateful(guide, y):
-    seen = numpyro.primitives.mutable("seen", {"largest": jnp.zeros(())})
+    seen = numpyro.primitives.mutable("seen")  # as flax_module asks
+    if seen is None:
+        seen = numpyro.primitives.mutable("seen", {"largest": jnp.zeros(())})
     seen["largest"] = jnp.maximum(seen["largest"], y.max())
     guide(y)
 
@@ -122,8 +124,18 @@ def test_state_that_cannot_be_learned_is_refused():
         numpyro.primitives.mutable("count", jnp.zeros(()))
         normal(y)
 
+    def growing(y):
+        numpyro.primitives.mutable("seen", {}).update(mean=y.mean())
+        normal(y)
+
+    def word(y):
+        numpyro.primitives.mutable("mode", {"of": "training"})
+        normal(y)
+
     for program, what in (
         (keyed, "'dropout' is state with keys"),
+        (growing, "'seen' is state of another form"),
+        (word, "'mode' is state in a str; expected a dictionary"),
         (number, "'count' is state in a .*expected a dictionary"),
     ):
         with pytest.raises(ValueError, match=what):

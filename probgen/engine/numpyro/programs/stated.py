@@ -24,6 +24,7 @@ Learn it with a guide, pg.fit(program, data, 'svi', guide=guide), or use a netwo
 
 KEYS = """{!r} is state with keys of random numbers that the program changes, which cannot be learned.
 Keep the key as it is and count the draws beside it, jax.random.fold_in(key, count), or draw with numpyro.prng_key()."""
+FORM = "{!r} is state of another form after a run of the program than before it: give all of its arrays at once, with their shapes."
 HELD = '{!r} is state in a {}; expected a dictionary that the program changes, numpyro.mutable(name, {{"mean": 0.0}}).'
 
 Kinds = tuple[tuple[str, tuple[str, ...]], ...]  # state sites, and the types of the arrays of each
@@ -69,7 +70,8 @@ class _States(Messenger):
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "param" and msg["name"] in self.kinds and msg["value"] is not None:
             leaves, tree = jax.tree.flatten(msg["value"])
-            typed = zip(leaves, self.kinds[msg["name"]], jax.tree.leaves(msg["begun"]), strict=True)
+            begun = jax.tree.leaves(msg["begun"]) or [None] * len(leaves)  # flax_module asks first whether there is any
+            typed = zip(leaves, self.kinds[msg["name"]], begun, strict=True)
             msg["value"].update(jax.tree.unflatten(tree, [jax.lax.stop_gradient(_as(*each)) for each in typed]))
 
 
@@ -97,10 +99,14 @@ def kinds_of(trace: Mapping[str, Any]) -> Kinds:
     found = []
     for name, site in trace.items():
         if site["type"] == "mutable":
-            kinds = tuple(str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(site["value"]))
-            if not isinstance(site["value"], dict):
-                raise ValueError(HELD.format(name, type(site["value"]).__name__))
-            pairs = zip(jax.tree.leaves(site["begun"]), jax.tree.leaves(site["value"]), strict=True)
+            leaves, begun = jax.tree.leaves(site["value"]), jax.tree.leaves(site["begun"])
+            odd = [leaf for leaf in leaves if not isinstance(leaf, int | float) and not hasattr(leaf, "dtype")]
+            if odd or not isinstance(site["value"], dict):
+                raise ValueError(HELD.format(name, type((odd or [site["value"]])[0]).__name__))
+            if [*map(jnp.shape, leaves)] != [*map(jnp.shape, begun)]:
+                raise ValueError(FORM.format(name))
+            kinds = tuple(str(jnp.result_type(leaf)) for leaf in leaves)
+            pairs = zip(begun, leaves, strict=True)
             if any((_is_key(old) or _is_key(new)) and new is not old for old, new in pairs):
                 raise ValueError(KEYS.format(name))
             found.append((name, kinds))
