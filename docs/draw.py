@@ -8,6 +8,7 @@ takes an hour. NAME is a part of a name: `python docs/draw.py map-bayes`.
 What fails is named at the end, and is the exit code. `make docs` does this.
 """
 
+import functools
 import io
 import json
 import os
@@ -36,11 +37,16 @@ def examples() -> dict[str, Path]:
     return {f"example-{path.stem}": path for path in sorted((DOCS.parent / "examples").glob("*.py"))}
 
 
+@functools.cache
+def checks() -> dict[str, str]:
+    """The pictures of "Read a verdict", and of what they are made: to read the source of a function takes a while."""
+    return {f"check-{name}": kept.digest(check.source()) for name, check in CHECKS.items()}
+
+
 def sources() -> dict[str, str]:
     """What is made, and of what."""
-    checks = {f"check-{name}": kept.digest(check.source()) for name, check in CHECKS.items()}
     of_the_map = {f"map-{name}": kept.digest(pictures.source(topic)) for name, topic in pictures.topics().items()}
-    return checks | of_the_map | {name: kept.digest(path.read_text()) for name, path in examples().items()}
+    return checks() | of_the_map | {name: kept.digest(path.read_text()) for name, path in examples().items()}
 
 
 def asked(name: str, words: list[str], whole_map: bool) -> bool:

@@ -4,8 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-import draw
 import kept
+import pictures
 from docstrings import plain
 
 from probgen import catalog
@@ -75,7 +75,7 @@ def _section(name: str, topic: lectures.Topic) -> str:
         lines += [f"Algorithms: {', '.join(_link('algorithms', a) for a in topic.algorithms)}.", ""]
     if topic.command:
         lines += ["```sh", *_commands(topic), "```", ""]
-    if kept.found(f"map-{name}", draw.sources().get(f"map-{name}", "")):
+    if kept.found(f"map-{name}", kept.digest(pictures.source(topic))):
         words = f"What the command draws: {plain(topic.title)}"
         lines += [f"![{words}](../made/map-{name}/picture.png){{ loading=lazy }}", ""]
     if topic.oracle:
