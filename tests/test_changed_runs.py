@@ -313,3 +313,23 @@ def test_a_forked_child_does_not_hold_its_parent_s_lock(tmp_path):
         except RunInUse:
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_parameters_cannot_be_read_at_all(engine, tmp_path):
+    tensor = "(__import__('torch').tensor(0.0))" if engine == "pyro" else "(0.0)"
+    source = f"""
+import {engine} as E, {engine}.distributions as dist
+def program(x):
+    loc = E.param("loc", {tensor})
+    with E.plate("row", len(x)):
+        E.sample("x", dist.Normal(loc, 1.0), obs=x)
+"""
+    file = tmp_path / "program.py"
+    file.write_text(source)
+    program, x = from_file(file, "program"), np.zeros(5, "float32")
+    pg.fit(program, {"x": x}, "mle", num_steps=2, out=tmp_path / "run", progress=False)
+    file.write_text(source.replace('"loc"', '"middle"'))
+    for read in (pg.load, pg.resume):
+        with pytest.raises(ChangedRun, match="middle .*loc|'parameter middle' is new, 'parameter loc' is gone"):
+            read(tmp_path / "run")

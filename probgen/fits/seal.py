@@ -68,7 +68,24 @@ def changes(record: Mapping[str, Any], target: Any, arrays: Mapping[str, np.ndar
             f"The program has the unknowns {new or 'none'} {_shapes(now)}; the draws of this run are of {old or 'none'} "
             f"{_shapes(seal['sites'])}.\nPass the program that the run was begun with, or fit anew."
         )
-    return found + list(_changed_density(seal, _probed(target), target.precision, record))
+    probed = _probed(target)
+    _check_parameters(seal["density"] or {}, probed or {})
+    return found + list(_changed_density(seal, probed, target.precision, record))
+
+
+def _check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ChangedRun where a program has other parameters than those that were learned: what was learned fits nothing then."""
+    old, new = ({k for k in found if k.startswith("parameter ") and not _of_a_guide(k)} for found in (was, now))
+    if old and new and old != new:
+        more = [
+            f"{names[0]!r} is {word}"
+            for names, word in ((sorted(new - old), "new"), (sorted(old - new), "gone"))
+            if names
+        ]
+        raise ChangedRun(
+            f"The program has other parameters than this run learned: {', '.join(more)}.\n"
+            "Pass the program that the run was begun with, in the version that it was begun with, or fit anew."
+        )
 
 
 def between(record: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
