@@ -331,5 +331,5 @@ def program(x):
     pg.fit(program, {"x": x}, "mle", num_steps=2, out=tmp_path / "run", progress=False)
     file.write_text(source.replace('"loc"', '"middle"'))
     for read in (pg.load, pg.resume):
-        with pytest.raises(ChangedRun, match="middle .*loc|'parameter middle' is new, 'parameter loc' is gone"):
+        with pytest.raises(ChangedRun, match=r"middle .*loc|'parameter middle' is new, 'parameter loc' is gone"):
             read(tmp_path / "run")

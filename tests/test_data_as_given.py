@@ -227,13 +227,6 @@ def test_what_is_learned_of_rows_means_what_it_meant(made, library):
     assert "looks at the values" in " ".join(fit.notes)
 
 
-def test_rows_that_mean_the_same_are_rows():
-    from probgen.run.fitting import asked
-
-    with_its_own = {"x": np.random.default_rng(0).normal(size=(6, 3)), "y": Y}
-    assert asked(learned_on_numpyro(), with_its_own, "mle")[0].name == "mle"
-
-
 @needs_pyro
 def test_batch_norm_is_read_on_the_whole_data():
     import pyro
