@@ -194,13 +194,12 @@ class MLE(RowLearner[Learnable]):
         """Indices of the rows that were not learned from, of a checkpoint: (row,)."""
         import numpy as np
 
-        if not min(int(self.validation * num_rows), num_rows - 1):
+        if not (count := min(int(self.validation * num_rows), num_rows - 1)):
             return np.zeros(0, int)
-        named = [
-            k for k in sorted(state) if k.partition("|")[0].endswith(".order")
-        ]  # of Pyro; JAX numbers leaves in their order
-        whole = [v for _, v in sorted(state.items()) if np.ndim(v) == 1 and np.asarray(v).dtype.kind == "i"]
-        return np.setdiff1d(np.arange(num_rows), state[named[0]] if named else whole[1])
+        whole = [state[k] for k in sorted(state) if np.asarray(state[k]).dtype.kind == "i" and np.ndim(state[k]) == 1]
+        named = [state[k] for k in sorted(state) if k.partition("|")[0].endswith(".order")]  # of Pyro
+        apart = np.setdiff1d(np.arange(num_rows), (named or whole[1:])[0])  # JAX numbers the leaves
+        return apart if len(apart) == count else np.zeros(0, int)
 
     # ---- the likelihood
 
