@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
-from probgen.diagnostics.samples.gathered import _features
+from probgen.diagnostics.samples.gathered import features
 from probgen.diagnostics.samples.looks import trend
 from probgen.diagnostics.samples.regions import copies, covered, inside
 from probgen.diagnostics.samples.told_apart import told_apart
@@ -243,7 +243,7 @@ def test_bits_and_constant_columns():
     assert told_apart(rows, same, 0).p_value > 0.01
     assert told_apart(rows, other, 0).share > 0.68
     constant, moved = np.full((100, 1), 5.0), 5 + 0.1 * rng.normal(size=(100, 1))
-    x, y = _features(constant, moved, np.arange(100))
+    x, y = features(constant, moved, np.arange(100))
     assert told_apart(x, y, 0).share > 0.95
 
 
@@ -251,7 +251,7 @@ def test_units_do_not_matter():
     rng = np.random.default_rng(0)
     rows, draws = rng.normal(size=(400, 3)), rng.normal(size=(400, 3)) + np.array([0.0, 0.0, 1.0])
     units = np.array([1e6, 1.0, 1e-6])
-    x, y = _features(rows * units, draws * units, np.arange(400))
+    x, y = features(rows * units, draws * units, np.arange(400))
     assert abs(told_apart(x, y, 0).share - told_apart(rows, draws, 0).share) < 0.05
 
 
@@ -273,7 +273,7 @@ def test_a_small_column_beside_large_ones_counts_as_much():
         rows = rng.normal(size=(400, len(scale))) * scale
         wrong = rng.normal(size=(400, len(scale))) * scale
         wrong[:, -1] += 2 * scale[-1]
-        x, y = _features(rows, wrong, np.arange(400))
+        x, y = features(rows, wrong, np.arange(400))
         assert y[:, -1].mean() - x[:, -1].mean() == pytest.approx(2.0, abs=0.3)
 
 
@@ -281,5 +281,5 @@ def test_a_pixel_that_is_hardly_ever_lit_is_no_more_than_any_other():
     rng = np.random.default_rng(0)
     pictures = (rng.random((400, 40)) < 0.3).astype(float)
     pictures[:, 0] = 0.05 * (rng.random(400) < 0.005)
-    x, _ = _features(pictures, pictures, np.arange(400))
+    x, _ = features(pictures, pictures, np.arange(400))
     assert np.abs(x[:, 0]).max() < 0.2
