@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,16 +88,7 @@ def ours(
 ) -> Callable[..., Any]:
     target = engine.guided(engine.prepare(program, {"x": x}, "float32", True), None, critic)
     inference = catalog.inference(name, settings)
-    executor = engine.Executor(inference, inference.prepare(target), 0, 1)
-    executor.init()
-    done = 0
-
-    def advance(steps: int) -> None:
-        nonlocal done
-        executor.advance(done, steps)
-        done += steps
-
-    return advance
+    return harness.steps_of(engine.Executor(inference, inference.prepare(target), 0, 1))
 
 
 def loop(name: str, x: np.ndarray, settings: dict[str, Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,19 @@ FOLDER = SHARED / "data" / "posteriordb"
 PACKAGES = ("probgen", "jax", "numpyro", "blackjax", "pymc", "pytensor", "nutpie", "torch", "pyro-ppl", "numpy")
 
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # for posteriordb, the twelve posteriors
+
+
+def steps_of(executor: Any) -> Callable[[int], None]:
+    """Takes so many more steps of a run that it begins, as `pg.fit` does in memory."""
+    executor.init()
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done
+        executor.advance(done, steps)
+        done += steps
+
+    return advance
 
 
 def require_data() -> None:

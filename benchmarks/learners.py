@@ -39,16 +39,7 @@ def ours(name: str, data: dict[str, Any], word: str, **settings: Any) -> Advance
     from probgen.run.fitting import asked
 
     algorithm, _, _, _, target = asked(name, data, word, num_steps=10**6, **settings)
-    executor = engine.load(target.engine).Executor(algorithm, target, 0, 1)
-    executor.init()
-    done = 0
-
-    def advance(steps: int) -> None:
-        nonlocal done
-        executor.advance(done, steps)
-        done += steps
-
-    return advance
+    return harness.steps_of(engine.load(target.engine).Executor(algorithm, target, 0, 1))
 
 
 # ---- by hand: Adam on a loss of parameters, a batch and a key
@@ -272,14 +263,8 @@ def langevin() -> tuple[dict[str, Advance], float, float]:
     data: dict[str, Any] = dict(zip(("W1", "W2", "w3"), weights, strict=True))
     settings = {"num_chains": chains, "num_warmup": 0, "num_samples": 10**6, "step_size": 0.1, "thin": thin, "start": "uniform",
                 "metric": "diagonal"}  # fmt: skip
-    executor = engine.Executor(catalog.inference("ula", settings), engine.prepare(program, data, "float32"), 0, chains)
-    executor.init()
-    done = 0
-
-    def own(steps: int) -> None:
-        nonlocal done
-        executor.advance(done, steps)
-        done += steps
+    target = engine.prepare(program, data, "float32")
+    own = harness.steps_of(engine.Executor(catalog.inference("ula", settings), target, 0, chains))
 
     W1, W2, w3 = map(jnp.asarray, weights)
 

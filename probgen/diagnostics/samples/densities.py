@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probgen.algorithm import Incompatible
 from probgen.data.grey import as_bits
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.beside import APART, FEWEST, SURE
@@ -139,7 +138,7 @@ def _drawn(fit: Any) -> Arrays | str:
         found = drawing.forward(fit.target, fit.answer, inputs, count, fit.seed + 5, once=True)
     except Changed:  # what the fit is of is not there any more
         raise
-    except (Incompatible, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the author's, which the verdict tells in a note
         return f"it is not drawn ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')})"
     names = [v.name for v in fit.target.visible]
     return {k: found[k] for k in names} if all(k in found for k in names) else "not all of a row is drawn"
