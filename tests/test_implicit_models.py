@@ -231,20 +231,23 @@ def test_rows_of_a_map_are_no_pairs_for_others():
 # ---- what networks are ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sides", [(4, 6), (12, 14)])  # by a product of matrices, by a convolution
-def test_convolutions_are_the_sum_over_neighbours(sides):
-    rng, (height, width) = np.random.default_rng(0), sides
-    x = rng.normal(size=(height, width, 3)).astype("float32")
-    same, halve = layers.Same(3, 5, key=jax.random.key(0)), layers.Halve(3, 5, key=jax.random.key(1))
+@pytest.mark.parametrize("sizes", [(3, 5), (5, 3)])  # from neighbours, to neighbours
+def test_convolutions_are_the_sum_over_neighbours(sizes, monkeypatch):
+    rng, (n, m), height, width = np.random.default_rng(0), sizes, 12, 14
+    x = rng.normal(size=(height, width, n)).astype("float32")
+    same, halve = layers.Same(n, m, key=jax.random.key(0)), layers.Halve(n, m, key=jax.random.key(1))
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-    w = np.asarray(same.linear.weight).reshape(5, 3, 3, 3)  # out, row, column, in
+    w = np.asarray(same.linear.weight).reshape(m, 3, 3, n)  # out, row, column, in
     by_hand = [[np.einsum("orci,rci->o", w, padded[i : i + 3, j : j + 3]) for j in range(width)] for i in range(height)]
-    np.testing.assert_allclose(same(x), np.array(by_hand) + same.linear.bias, atol=1e-5)
-    w = np.asarray(halve.linear.weight).reshape(5, 2, 2, 2, 2, 3)  # out, square's row and column, pixel in it, in
-    w = w.transpose(0, 1, 3, 2, 4, 5).reshape(5, 4, 4, 3)
+    same_by_hand = np.array(by_hand) + same.linear.bias
+    w = np.asarray(halve.linear.weight).reshape(m, 2, 2, 2, 2, n)  # out, square's row and column, pixel in it, in
+    w = w.transpose(0, 1, 3, 2, 4, 5).reshape(m, 4, 4, n)
     places = [(range(0, height, 2)), range(0, width, 2)]
     by_hand = [[np.einsum("orci,rci->o", w, padded[i : i + 4, j : j + 4]) for j in places[1]] for i in places[0]]
-    np.testing.assert_allclose(halve(x), np.array(by_hand) + halve.linear.bias, atol=1e-5)
+    for accelerated in (False, True):
+        monkeypatch.setattr(layers, "accelerator", lambda: accelerated)  # noqa: B023
+        np.testing.assert_allclose(same(x), same_by_hand, atol=1e-5)
+        np.testing.assert_allclose(halve(x), np.array(by_hand) + halve.linear.bias, atol=1e-5)
 
 
 def test_gathering_undoes_spreading():
