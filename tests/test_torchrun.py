@@ -1,11 +1,13 @@
 """Pyro learners whose rows processes of torchrun share: the parameters of one process, a run that a kill leaves whole."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from test_sweep import DATA, line
 
 import probgen as pg
 from probgen.algorithm import Incompatible
-from probgen.processes import rows
 from probgen.processes.peers import PeerFailed, Team
+from probgen.processes.rows import _check_near
 
 pytestmark = needs_pyro
 
@@ -77,7 +79,8 @@ class Added(Team):
 
 def each_of(num, work):
     """What work(team) returned or raised in each of some threads."""
-    table, barrier, found = [None] * num, threading.Barrier(num), [None] * num
+    table, barrier = [None] * num, threading.Barrier(num)
+    found: list[Any] = [None] * num
 
     def one(index):
         try:
@@ -133,9 +136,9 @@ def test_what_fails_in_one_ends_all_in_the_same_step():
 
 def test_parameters_that_come_apart_are_told():
     near = [{"sizes": np.array([1.0, 5.0])}, {"sizes": np.array([1.0, 5.0 + 1e-4])}]
-    rows._check_near(near, ["a", "b"])
+    _check_near(near, ["a", "b"])
     with pytest.raises(RuntimeError, match=r"Process 1 holds other parameters .*\(b\)"):
-        rows._check_near([near[0], {"sizes": np.array([1.0, 5.1])}], ["a", "b"])
+        _check_near([near[0], {"sizes": np.array([1.0, 5.1])}], ["a", "b"])
 
 
 @pytest.fixture
@@ -184,11 +187,10 @@ def test_two_processes_learn_what_one_does_and_a_kill_loses_nothing(tmp_path, mo
     (tmp_path / "curves.py").write_text(PROGRAM)
     (tmp_path / "killed.py").write_text(textwrap.dedent(KILLED))
     monkeypatch.syspath_prepend(tmp_path)
-    from curves import DATA as ROWS
-    from curves import curve
-
-    np.savez(tmp_path / "rows.npz", **ROWS)
-    alone = pg.fit(curve, ROWS, "mle", **SETTINGS)
+    curves = importlib.import_module("curves")
+    rows, curve = curves.DATA, curves.curve
+    np.savez(tmp_path / "rows.npz", **rows)
+    alone = pg.fit(curve, rows, "mle", **SETTINGS)
     flags = ["--num-steps", 800, "--batch-size", 25, "--validation", 0.2, "--data", tmp_path / "rows.npz"]
     words = ["fit", f"{tmp_path / 'curves.py'}:curve", "-i", "mle", *flags, "--out", tmp_path / "shell"]
     code, said = torchrun("-m", "probgen.cli", *words)
