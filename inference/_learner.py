@@ -86,6 +86,7 @@ class RowLearner(Learner[T]):
     precision: ClassVar[str] = "float32"
     period: ClassVar[int] = 50
     spike: ClassVar[float] = math.inf  # of a single loss, in margins of the guard, that is a runaway too
+    shared: ClassVar[bool] = False  # whether a step is a mean over the rows of its batch, which processes can share
 
     num_steps: int = 20_000
     batch_size: int = 100
@@ -126,6 +127,9 @@ class RowLearner(Learner[T]):
         if self.ema:
             return xp.maximum(1 - self.ema, 1 / (step + 1.0))
         return 1 / xp.maximum(1.0, step + 2.0 - self.averaged_from)
+
+    def unshared(self, target: Any) -> str:
+        return "" if self.shared else super().unshared(target)
 
     def check_batch(self, target: Any) -> None:
         """Raise ValueError for a batch larger than the data; a default is cut to them."""

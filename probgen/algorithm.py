@@ -75,6 +75,13 @@ class Inference(Generic[T]):
         """The precision that suits this target, where it is not the algorithm's own; see `precision`."""
         return self.precision
 
+    def unshared(self, target: Any) -> str:
+        """Why processes cannot make a run together; empty where they can."""
+        return (
+            "Processes share the chains of a sampler, or the rows of a learner whose step is a mean over them; "
+            f"{self.name} is neither.\nFit it in one process."
+        )
+
     def kernel(self) -> Inference[T]:
         """The settings with those that `init` and `step` do not read at a fixed value: the key of compiled code."""
         return self
@@ -126,6 +133,9 @@ class Sampler(Inference[T]):
         positive(self, "num_samples", "num_chains", "thin")
         if self.num_warmup < 0:
             raise ValueError(f"num_warmup is {self.num_warmup}; it must be 0 or more")
+
+    def unshared(self, target: Any) -> str:
+        return ""
 
     def kernel(self) -> Sampler[T]:
         return replace(self, num_samples=1, num_chains=1)

@@ -18,7 +18,8 @@ CODE = [path for folder in ("probgen", "models", "inference") for path in sorted
 HEAVY = {"jax", "jaxlib", "torch", "numpyro", "pyro", "equinox", "optax", "flowjax", "diffrax", "funsor", "blackjax"}
 MAY_BE_HEAVY = (
     "probgen/engine/", "probgen/nets/", "probgen/distributions/", "probgen/evaluate/",
-    "probgen/runtime.py", "probgen/machine.py", "probgen/pools.py", "probgen/measures.py", "probgen/processes/peers.py", "models/",
+    "probgen/runtime.py", "probgen/machine.py", "probgen/pools.py", "probgen/measures.py", "probgen/processes/peers.py",
+    "probgen/processes/torchrun.py", "models/",
     "inference/",
 )  # fmt: skip
 TOP = {

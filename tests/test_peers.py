@@ -24,7 +24,7 @@ from test_sweep import DATA, line
 
 import probgen as pg
 from probgen.algorithm import Incompatible
-from probgen.processes import chains, meeting, peers
+from probgen.processes import chains, joining, meeting, peers, torchrun
 
 
 class Threads:
@@ -87,7 +87,7 @@ class Threads:
 def together(monkeypatch):
     def made(num, work):
         threads = Threads(num)
-        monkeypatch.setattr(peers, "joined", threads.joined)
+        monkeypatch.setattr(joining, "joined", threads.joined)
         monkeypatch.setattr(peers.Team, "messages", lambda team, said: threads.message(said))
         found = threads(work)
         assert not threads.barrier.broken, "one waited for a message that nobody sent"
@@ -251,12 +251,11 @@ def test_bad_input_is_refused_at_once(what):
 def test_what_torchrun_starts_is_refused(monkeypatch, tmp_path):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="torchrun started 2 processes"):
+    with pytest.raises(Incompatible, match="torchrun started 2 processes"):
         pg.fit(line, DATA, "random_walk", out=tmp_path / "run")
-    with pytest.raises(ValueError, match="torchrun started 2 processes"):
-        pg.resume(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert peers.refuse_torchrun() is None
+    assert torchrun.started() == 0
 
 
 # ---- where they meet ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ KL in nats, up to its ends: -1/2 d SNR / dt | x - x(z_t, t) |^2. Ho et al. 2020 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from probgen.inference.denoising._noise import FromNoise
 
@@ -22,6 +22,8 @@ class Denoising(FromNoise):
     weighting: of times: "simple", of what the network says; or "likelihood".
     The loss is the mean square a coordinate, no nats, and with "likelihood" nats a coordinate.
     """
+
+    shared: ClassVar[bool] = True
 
     weighting: Literal["simple", "likelihood"] = "simple"
 

@@ -11,7 +11,7 @@ Lipman et al. 2023 (arXiv:2210.02747); Tong et al. 2024 (arXiv:2302.00482).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from probgen.inference.denoising._noise import FromNoise
 
@@ -30,6 +30,8 @@ class FlowMatching(FromNoise):
     The loss is the mean square of the velocity's error a coordinate: no nats, and it does not go to zero.
     """
 
+    shared: ClassVar[bool] = True
+
     coupling: Literal["independent", "optimal_transport"] = "independent"
 
     def __post_init__(self) -> None:
@@ -42,6 +44,11 @@ class FlowMatching(FromNoise):
         if self.coupling != "independent" and target.inputs:
             found.notes = (*found.notes, LABELLED)
         return found
+
+    def unshared(self, target: Any) -> str:
+        if target.engine == "pyro" and self.coupled:
+            return "coupling pairs a whole batch, of which each process sees its rows.\nLeave it out, or fit in one process."
+        return super().unshared(target)
 
     def on(self, engine: str) -> Any:
         from probgen.inference.denoising import _torch

@@ -14,6 +14,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from probgen.engine.pyro.executor import OPS
+from probgen.engine.pyro.together import ALONE, Alone
 from probgen.inference import _learner
 from probgen.inference.likelihood._told import ACTIVE, ROWS, OfBound, OfLikelihood, Watch
 from probgen.nets.pyro_modules import running
@@ -36,7 +37,9 @@ class State(NamedTuple):
 
 
 class Kernel:
-    """A learner's settings, and its steps in torch."""
+    """A learner's settings, and its steps in torch. rows: whose rows those of a batch are."""
+
+    rows: Alone = ALONE
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -70,8 +73,10 @@ class Kernel:
         order, rows = self._batch(k_order, state, target)
         leaves = {k: p.detach().requires_grad_() for k, p in state.parameters.items()}
         networks = running(s.compiled, s.mixed_precision)
-        with target.running(leaves, OPS.seed(k_model), train=True), torch.enable_grad(), networks:
-            gradients, loss, told = self.gradient(target, leaves, rows, state.step)
+        seed = OPS.seed(self.rows.key(k_model, OPS.fold_in))
+        with target.running(leaves, seed, train=True), torch.enable_grad(), networks:
+            gradient = lambda some: self.gradient(target, leaves, some, state.step)  # noqa: E731
+            gradients, loss, told = self.rows.mean(gradient, rows, leaves)
         rate = float(s.rate(state.step, np) * state.guard.factor)
         with torch.no_grad():
             self._update(state, gradients, rate)

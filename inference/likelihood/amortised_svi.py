@@ -52,6 +52,7 @@ class AmortisedSVI(RowLearner[Bounded]):
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
+    shared: ClassVar[bool] = True
 
     num_steps: int = 10_000
     batch_size: int = 128
@@ -84,6 +85,11 @@ class AmortisedSVI(RowLearner[Bounded]):
     @property
     def _weighted(self) -> bool:
         return self.kl_weight != 1 or bool(self.kl_warmup) or bool(self.free_bits)
+
+    def unshared(self, target: Any) -> str:
+        if target.engine == "pyro" and self.free_bits:
+            return "free_bits are of a whole batch, of which each process sees its rows.\nLeave them out, or fit in one process."
+        return super().unshared(target)
 
     def on(self, engine: str) -> Any:
         from probgen.inference.likelihood import _torch

@@ -43,6 +43,7 @@ class MLE(RowLearner[Learnable]):
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
     flat_prior: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
 
     num_steps: int = 5000
     batch_size: int = 512

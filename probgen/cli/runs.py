@@ -65,7 +65,7 @@ class Fit:
     init: Annotated[Path | None, arg(metavar="RUN")] = None
     """the directory of a run at whose learned parameters learning begins"""
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
-    """chains over processes: where they meet, at the first; each runs the same command, with a --process-id of its own"""
+    """work over processes: where they meet, at the first; each runs the same command, with a --process-id of its own"""
     num_processes: Annotated[int | None, arg(metavar="N")] = None
     """with --coordinator: how many"""
     process_id: Annotated[int | None, arg(metavar="I")] = None
@@ -79,9 +79,11 @@ class Fit:
 
     def run(self) -> int:
         from probgen import run
+        from probgen.processes import torchrun
 
+        first = not (self.process_id or torchrun.number())
         out = self.out or _free_folder(self.program, self.inference, self.overwrite)
-        if not self.process_id:
+        if first:
             if (out / "run.json").exists() and not self.overwrite:
                 raise FileExistsError(
                     f"{out} holds a run already. Go on with `probgen resume {out}`, or pass --overwrite."
@@ -99,7 +101,7 @@ class Fit:
             precision=self.precision, engine=self.engine, init=self.init, coordinator=self.coordinator,
             num_processes=self.num_processes, process_id=self.process_id, loggers=self.logger or None, **settings,
         )  # fmt: skip
-        return _silent(work) if self.process_id else _told(work, out, self.report)
+        return _told(work, out, self.report) if first else _silent(work)
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,17 @@ class Resume:
 
     def run(self) -> int:
         from probgen import run
+        from probgen.processes import torchrun
 
-        if not self.process_id:
+        first = not (self.process_id or torchrun.number())
+        if first:
             _check_new(self.report, self.overwrite)
         program = _program(self.program) if self.program else None
         work = lambda: run.resume(  # noqa: E731
             self.out, program, progress=self.progress, coordinator=self.coordinator, num_processes=self.num_processes,
             process_id=self.process_id, loggers=self.logger or None,
         )  # fmt: skip
-        return _silent(work) if self.process_id else _told(work, self.out, self.report)
+        return _told(work, self.out, self.report) if first else _silent(work)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _table(of: Any, tree: Any, keywords: dict[str, Any]) -> Any:
         for piece in _rows(tree[group].to_dataset()[[name]]):
             part = xr.DataTree.from_dict({group: piece})
             parts.append(_with_intervals(of(part, **keywords), part, keywords))
-        scratch.release(tree[group][name].values)
+            scratch.release(tree[group][name].values)
     return pd.concat(parts)
 
 

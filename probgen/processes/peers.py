@@ -1,4 +1,4 @@
-"""Processes of one fit, by jax.distributed: they meet at a coordinator, and tell each other what they found.
+"""Processes of one fit: they tell each other what they found. By jax.distributed they meet at a coordinator; or see `torchrun`.
 
 They meet twice: over a plain connection, which ends in an error that says what is wrong, then by JAX, which ends the process.
 What they tell goes as bytes: JAX would round 64-bit numbers to 32 bits where x64 is off.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -34,21 +34,29 @@ class Team:
     def __init__(self, num: int, index: int):
         self.num, self.index, self.over = num, index, False
 
+    def refuses(self, engine: str, chains: bool) -> str:
+        """Why they cannot make a run on an engine; empty where they can. chains: whether it is of chains."""
+        if chains:
+            return ""
+        return (
+            f"coordinator spreads the chains of a sampler over processes; this is one optimisation, on {engine}.\n"
+            "Fit it in one process: leave coordinator, num_processes and process_id out."
+        )
+
     @property
     def first(self) -> bool:
         """Whether this is the one that writes."""
         return self.index == 0
 
-    def share(self, count: int) -> range:
-        """Which of so many chains this process runs; ValueError where one would have none."""
-        return self.shares(count)[self.index]
+    def share(self, count: int, of: str = "chains") -> range:
+        """Which of so many this process has; ValueError where one would have none. of: "chains", or "rows" of a batch."""
+        return self.shares(count, of)[self.index]
 
-    def shares(self, count: int) -> list[range]:
-        """Which each of them runs."""
+    def shares(self, count: int, of: str = "chains") -> list[range]:
+        """Which each of them has."""
         if count < self.num:
-            raise ValueError(
-                f"{count} chains over {self.num} processes: each needs one. Raise num_chains, or start fewer."
-            )
+            more = {"chains": "num_chains", "rows": "batch_size"}[of]
+            raise ValueError(f"{count} {of} over {self.num} processes: each needs one. Raise {more}, or start fewer.")
         ends = [count * i // self.num for i in range(self.num + 1)]
         return [range(*pair) for pair in pairwise(ends)]
 
@@ -73,12 +81,17 @@ class Team:
             self.over = True
             if not isinstance(error, Exception):
                 raise
-            raise PeerFailed(f"Another process of the fit is gone: {error}\n{GO_ON}") from error
+            raise self.gone(error) from error
         errors = [(i, k.removeprefix(ERROR)) for i, one in enumerate(found) for k in one if k.startswith(ERROR)]
         self.over = 0 < len(errors) < self.num  # where all of them failed in the same way, they go on in step
         if errors and self.index not in [i for i, _ in errors]:
             raise PeerFailed(f"Process {errors[0][0]} of the fit ended: {errors[0][1]}")
         return found
+
+    def gone(self, error: BaseException) -> PeerFailed:
+        """What is raised where another process cannot be reached any more."""
+        self.over = True
+        return PeerFailed(f"Another process of the fit is gone: {error}\n{GO_ON}")
 
     def messages(self, own: bytes) -> list[bytes]:
         """The message of every process; in a thread, which Ctrl-C can leave."""
@@ -120,24 +133,6 @@ def _gathered(message: bytes) -> list[bytes]:
         most = max(SMALLEST, 1 << (max(map(int, sizes)) - 1).bit_length())
         padded = np.frombuffer(message.ljust(most, b"\0"), np.uint8)
         return [row[: int(size)].tobytes() for row, size in zip(process_allgather(padded), sizes, strict=True)]
-
-
-@contextlib.contextmanager
-def joined(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Iterator[Team | None]:
-    """The processes of one fit, for the time of the block; None where it is of this one alone. See `pg.fit`."""
-    if coordinator is None:
-        if num_processes is not None or process_id is not None:
-            raise TypeError("num_processes and process_id need coordinator='HOST:PORT', where the processes meet.")
-        refuse_torchrun()
-        yield None
-        return
-    team = connected(coordinator, num_processes, process_id)
-    try:
-        yield team
-    except BaseException as error:
-        team.leave(error)
-        raise
-    team.leave(None)
 
 
 def connected(coordinator: str, num_processes: int | None, process_id: int | None) -> Team:
@@ -182,15 +177,3 @@ def _seconds(name: str, default: int) -> int:
     if not said.isdecimal() or not int(said):
         raise ValueError(f"{name} is {said!r}; expected a number of seconds, such as {default}.")
     return int(said)
-
-
-def refuse_torchrun() -> None:
-    """Raise where torchrun started several processes: each would make the whole fit, and nothing would say so."""
-    count = os.environ.get("WORLD_SIZE", "")
-    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "MASTER_ADDR"} <= os.environ.keys()
-    if by_torchrun and count.isdecimal() and int(count) > 1:
-        raise ValueError(
-            f"torchrun started {count} processes, and each would make this whole fit by itself. For chains over processes pass "
-            "coordinator='HOST:PORT', num_processes=int(os.environ['WORLD_SIZE']), process_id=int(os.environ['RANK']).\n"
-            "Learners run in one process. If each is to fit something else, unset WORLD_SIZE in it."
-        )

@@ -11,13 +11,14 @@ from typing import Any
 
 from probgen import machine
 from probgen.data.whole_numbers import whole
-from probgen.processes import clusters, sending
+from probgen.processes import clusters, sending, torchrun
 from probgen.processes.crews import Crew, Unreadable
 from probgen.processes.outcomes import Job, Outcome
 
 
 def asked(client: Any, num_workers: Any, num_threads: Any) -> tuple[int | None, int | None]:
-    """The two numbers, checked, and the client; raises TypeError or ValueError."""
+    """The two numbers, checked, and the client; raises TypeError or ValueError, and where each process of torchrun would ask."""
+    torchrun.refuse("all of these fits")
     if client is not None:
         clusters.check(client)
         if num_workers is not None:

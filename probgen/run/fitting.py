@@ -19,7 +19,7 @@ from probgen.fits.learned import LearnedFit
 from probgen.loggers.telling import Telling, written
 from probgen.loggers.telling import asked as asked_for
 from probgen.model import Model
-from probgen.processes import peers
+from probgen.processes import joining, torchrun
 from probgen.programs.completable import Completable
 from probgen.run import pairs, starts, suggestions
 from probgen.run.conditioning import Program, apart, conditioned, declared, given_to, model_of, read_for
@@ -80,12 +80,14 @@ def fit(
         goes and the verdict at the end, for which the fit is judged. One that fails is left out, and the fit's notes say so.
     coordinator, num_processes, process_id: as in jax.distributed.initialize. Each process makes the same call, with a number of its
         own, and runs its share of a sampler's chains; all return all draws, and the first writes the run, as one process would.
+        Processes that torchrun started do the same with Pyro programs, without these words; of learners each takes its share of the
+        rows of every batch.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
     """
     seed = whole_numbers.seed(seed)
-    with peers.joined(coordinator, num_processes, process_id) as team:
+    with joining.joined(coordinator, num_processes, process_id) as team:
         telling = Telling(asked_for(loggers, out) if team is None or team.first else [])
         if auto := inference == suggestions.AUTO:
             said = {
@@ -253,4 +255,10 @@ def _learned(init: Any) -> LearnedFit:
     return found
 
 
-RUNNER.fit = fit
+def _by_itself(*args: Any, **keywords: Any) -> Fit:
+    """A fit that a fit asks for, of this process alone."""
+    with torchrun.apart():
+        return fit(*args, **keywords)
+
+
+RUNNER.fit = _by_itself

@@ -13,6 +13,7 @@ from probgen.data.whole_numbers import whole
 from probgen.fits import seal
 from probgen.fits.fit import Fit
 from probgen.loggers.telling import going_on
+from probgen.processes import torchrun
 from probgen.run.record import changes
 from probgen.run.resuming import load
 from probgen.run.runner import Run, drive
@@ -33,6 +34,7 @@ def extend(
 
     Returns a new fit; the old one stays. Raises Incompatible where the steps depend on how many there are, as in a schedule.
     """
+    torchrun.refuse("all of this run")
     fit = fit if isinstance(fit, Fit) else load(fit, program)
     longer = _longer(fit, num_samples, num_steps)
     if not fit.state:

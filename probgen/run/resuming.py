@@ -16,7 +16,7 @@ from probgen.data.large.stored import Stored, numbers_at_once
 from probgen.fits import seal
 from probgen.fits.fit import Fit
 from probgen.loggers.telling import Telling, going_on
-from probgen.processes import peers
+from probgen.processes import joining
 from probgen.run.conditioning import Program
 from probgen.run.record import arrays_of, changes, record_of, restored_run
 from probgen.run.runner import RUNNER, Run, check_together, drive, scope_of, settled
@@ -37,7 +37,7 @@ def resume(
     coordinator, num_processes, process_id: as in `pg.fit`, of any number of processes, which all read `out`.
     Raises FileNotFoundError without a run there, CorruptRun where a file cannot be read (the draws are kept).
     """
-    with peers.joined(coordinator, num_processes, process_id) as team:
+    with joining.joined(coordinator, num_processes, process_id) as team:
         store = Store(out)
         record = store.record()  # there is one
         writes = team is None or team.first

@@ -27,6 +27,7 @@ from probgen.loggers.telling import Telling
 from probgen.model import Model
 from probgen.processes.chains import SharedChains
 from probgen.processes.peers import Team
+from probgen.processes.rows import SharedRows
 from probgen.programs.bridging import Bridging
 from probgen.programs.completable import PartlyKnown
 from probgen.programs.fields import Field
@@ -75,11 +76,15 @@ class Run:
         return {"step": self.step, "seconds": self.seconds, "compiling": self.compiling}
 
     def executor(self) -> Any:
-        """What runs its chains, those of other processes included."""
+        """What runs its chains, or its steps, those of other processes included."""
         make = partial(
             engine.load(self.target.engine).Executor, self.algorithm, self.target, self.seed, self.num_chains
         )
-        return SharedChains(self.team, lambda share: make(share=share), self.num_chains) if self.team else make()
+        if not self.team:
+            return make()
+        if isinstance(self.algorithm, Sampler):
+            return SharedChains(self.team, lambda share: make(share=share), self.num_chains)
+        return SharedRows(self.team, lambda team: make(team=team))
 
     def agreed(self, size: int, stops: bool) -> tuple[int, bool]:
         """How many steps come next, and whether the run stops: the same in all processes."""
@@ -153,12 +158,11 @@ def check_together(run: Run, record: Mapping[str, Any]) -> None:
     team = run.team
     if team is None:
         return
-    if not isinstance(run.algorithm, Sampler):
-        raise Incompatible(
-            f"coordinator spreads the chains of a sampler over processes; {run.algorithm.name} is one optimisation.\n"
-            "Fit it in one process: leave coordinator, num_processes and process_id out."
-        )
-    team.share(run.num_chains)
+    if why := team.refuses(run.target.engine, isinstance(run.algorithm, Sampler)) or run.algorithm.unshared(run.target):
+        team.over = True  # in all of them
+        raise Incompatible(why)
+    if isinstance(run.algorithm, Sampler):
+        team.share(run.num_chains)
     begin = {k: v.tolist() for k, v in (run.begin_at or {}).items()}
     ours, *theirs = team.records({"record": record, "step": run.step, "begin": begin})
     for number, other in enumerate(theirs, 1):
@@ -260,7 +264,7 @@ def _chunks(run: Run, executor: Any, progress: bool | None) -> Iterator[Mapping[
     from tqdm.auto import tqdm
 
     total, size = run.algorithm.total_steps, 16
-    disable = watch.unseen() if progress is None else not progress
+    disable = (watch.unseen() if progress is None else not progress) or bool(run.team and not run.team.first)
     with (
         watch.interruptible() as ctrl_c,
         tqdm(total=total, initial=run.step, disable=disable, unit="step", desc=run.algorithm.name) as bar,

@@ -21,6 +21,7 @@ from probgen.engine import thinning
 from probgen.engine.pyro.capture import SMALL
 from probgen.engine.pyro.graph import threads_for
 from probgen.engine.pyro.programs.density import scoped
+from probgen.engine.pyro.together import Together
 
 Key = np.ndarray  # two 64-bit integers
 
@@ -192,12 +193,16 @@ class Executor:
 
     inference: its `kernel()` has `init(key, target) -> state` and `step(key, state, target) -> (state, info)`, which may change
         the tensors of a state in place.
-    share: which of the chains this process runs; by default all.
+    share: which of the chains this process runs; by default all. team: of a learner, the processes that share its rows.
     seed: step i of chain c uses `fold_in(fold_in(key(seed), c), i)`, whatever the chunks.
     """
 
-    def __init__(self, inference: Any, target: Any, seed: int, num_chains: int, share: range | None = None) -> None:
+    def __init__(
+        self, inference: Any, target: Any, seed: int, num_chains: int, share: range | None = None, team: Any = None
+    ) -> None:
         self.kernel, self.target = inference.kernel().on("pyro"), target
+        if team is not None:
+            self.kernel.rows = Together(team)
         self._keys = [OPS.fold_in(OPS.key(seed), chain) for chain in share or range(num_chains)]
         self._states: list[Any] | None = None
         of: Any = getattr(target, "largest", SMALL)  # a number, or a function of the rows of a batch
