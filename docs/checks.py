@@ -18,6 +18,7 @@ GROUPS = {
     "Of grown textures": ("samples/textures",),
     "Of diffusion": ("samples/denoisers", "samples/particles"),
     "Of bridges": ("samples/bridges",),
+    "Of a study by `pg.sbc`": ("../calibration/result",),
 }
 ELSEWHERE = {"going_on": ["pg.resume(...), or fit again without stopping it"]}  # remedies that another file makes
 
@@ -55,7 +56,8 @@ class Source:
     def __init__(self, path: Path):
         self.path = path
         tree = ast.parse(path.read_text())
-        self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        nodes = [part for node in tree.body for part in (node.body if isinstance(node, ast.ClassDef) else [node])]
+        self.functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
         self.constants = {
             target.id: node.value
             for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)
@@ -65,7 +67,7 @@ class Source:
         """Names, docstring and remedies of every check."""
         for name, function in self.functions.items():
             doc = ast.get_docstring(function)
-            if doc and [a.arg for a in function.args.args] == ["evidence"] and _returns_a_finding(function):
+            if doc and [a.arg for a in function.args.args] in (["evidence"], ["self"]) and _returns_a_finding(function):
                 words = list(dict.fromkeys(self.names(function))) or [name.strip("_")]
                 yield words, " ".join(doc.split()), "; or ".join(dict.fromkeys(self.remedies(function)))
 

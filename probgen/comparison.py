@@ -39,7 +39,8 @@ COLUMNS = {
     "seconds": "wall time of all steps, warm-up included, without compiling",
     "compiling": "seconds of compiling beside: hardly any in a second fit, which finds that done; of Pyro none is counted",
     "ess_per_s": "min_ess / seconds: warm-up counts, compiling does not",
-    "gradients": "gradient evaluations, warm-up included, the search for a start apart; of a guide, steps x particles",
+    "gradients": "gradient evaluations (random_walk: of the density), warm-up included, the search for a start apart; of a guide, "
+    "steps x particles; nothing where an algorithm does not count them",
     "r_hat": "largest R-hat",
     "k_hat": "k-hat of a guide's importance weights",
 }
@@ -232,6 +233,10 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.DataFrame.from_dict(dict(rows), orient="index", columns=list(COLUMNS))
+    if (
+        len(rows) > 1 and sum(np.isfinite(row.get("mean_diff", np.nan)) for row in rows.values()) == 1
+    ):  # the reference alone
+        table[["mean_diff", "sd_diff"]] = np.nan
     return table.dropna(axis="columns", how="all")
 
 
@@ -291,11 +296,12 @@ def _log_prob(fit: FittedParameters) -> dict[str, Any]:
     return {"log_prob": float(np.mean(found.value)), "log_prob_error": error or np.nan, "log_prob_kind": found.kind}
 
 
-def _gradients(fit: Fitted) -> int:
+def _gradients(fit: Fitted) -> float:
+    """NaN of those that do not count: sweeps, ladders of temperatures, searches, whose steps are not one gradient each."""
     if "n_steps" in fit.records:
-        return int(fit.records["n_steps"].sum())
+        return float(fit.records["n_steps"].sum())
     chains = next(iter(fit.records.values())).shape[0]
-    return fit.num_steps * chains * int(fit.inference.settings().get("num_particles", 1))
+    return fit.num_steps * chains * float(fit.inference.settings().get("num_particles", np.nan))
 
 
 def _angles(fit: Fitted) -> set[str]:

@@ -142,7 +142,11 @@ class Model:
     def given_rows(self, *arrays: Any, what: str = "an array", **settings: Any) -> dict[str, Any]:
         """The program's data for arrays of rows; TypeError for a model that does not learn from rows, or from so many arrays."""
         if self.rows is None:
-            raise TypeError(f"{self.program.__name__} does not say how it takes {what}; pass a mapping.")
+            names = [*inspect.signature(self.program).parameters]
+            raise TypeError(
+                f"{self.program.__name__} does not say how it takes {what}: name it, as in {{{(names or ['x'])[0]!r}: rows}}.\n"
+                f"Its arguments: {', '.join(names) or 'none'}. In the shell: a .npz file, or columns of a .csv, of these names."
+            )
         if len(arrays) == len(self.takes) + 1 and "label" in self.cuts:
             arrays, settings = arrays[:-1], {**settings, "label": arrays[-1]}
         if len(arrays) != len(self.takes):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,15 @@ def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "a"
     assert main(["fit", "eight_schools", "--out", str(folder), *QUICK]) == 0
     return folder
+
+
+def test_a_reader_that_goes_is_no_error():
+    words = [sys.executable, "-c", "import sys; from probgen.cli import main; sys.exit(main(['list']))"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listing:
+        assert listing.stdout is not None
+        listing.stdout.close()  # as of `probgen list | true`
+        _, said = listing.communicate(timeout=300)
+    assert (listing.returncode, said) == (141, "")
 
 
 def test_fit_says_the_verdict_the_summary_and_where_the_run_is(say):

@@ -160,7 +160,7 @@ def test_every_check_is_told_with_its_remedy(made):
     told = {word for row in rows for word in re.findall(r"`([\w ]+)`", row[0])}
     assert all(len(row) == 3 and row[1] and row[2].strip("| ") for row in rows)
     found = set()
-    for path in (ROOT / "probgen" / "diagnostics").rglob("*.py"):
+    for path in (p for shelf in ("diagnostics", "calibration") for p in (ROOT / "probgen" / shelf).rglob("*.py")):
         found |= set(re.findall(r'Finding\(\s*"([\w ]+)"', path.read_text()))
     assert found - {"draws"} <= told
     assert {"ess_bulk", "ess_tail", "r_hat", "k_hat"} <= told

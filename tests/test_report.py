@@ -186,6 +186,15 @@ def test_compare_sees_a_shift():
     assert row.sd_diff == pytest.approx(0.2, abs=0.08)
 
 
+def test_what_is_not_counted_is_no_number_of_gradients():
+    """A step of a ladder of temperatures or of a search is not one gradient, and a sampler of one's own may take none."""
+    fit = by_hand(1)
+    silent = replace(fit, records={k: v for k, v in fit.records.items() if k != "n_steps"})
+    table = pg.compare({"nuts": by_hand(0), "own": silent}).table
+    assert table.gradients["nuts"] == 7000
+    assert np.isnan(table.gradients["own"])
+
+
 def test_compare_holds_guides_against_chains():
     compared = pg.compare({"guide": guide(steps=100, scale=0.8), "chains": chains()})
     assert compared.reference == "chains"

@@ -93,6 +93,7 @@ def latent():
 def test_models_with_an_error_for_each_row(latent):
     compared = pg.compare(chosen(latent, "svi", "iwae"))
     assert (compared.table["log_prob_error"] > 0).all()
+    assert "mean_diff" not in compared.table, "parameters are not held against each other"
     found = latent["svi"].log_prob()
     assert compared.table.loc["svi", "log_prob"] == pytest.approx(found.value.mean())
     assert compared.table.loc["svi", "log_prob_error"] == pytest.approx(np.sqrt((found.stderr**2).sum()) / 40)

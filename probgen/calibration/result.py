@@ -48,6 +48,7 @@ class SBC:
         return self.verdict._repr_html_()
 
     def _uniform(self) -> Finding:
+        """Whether the truth's rank among the draws is any rank equally often, of every unknown and of the log density."""
         worst = int(np.argmin(self.p_values))
         value = float(min(1.0, self.p_values[worst] * len(self.names)))
         status = "pass" if value >= WARN else "warn" if value >= FAIL else "fail"
@@ -60,6 +61,7 @@ class SBC:
         return Finding("uniform", status, value, WARN, message, remedy)
 
     def _failed(self) -> Finding:
+        """How many simulations could not be fitted."""
         total = len(self.ranks) + len(self.failures)
         share = len(self.failures) / total
         first = f"; the first: {self.failures[0]}" if self.failures else ""
@@ -69,6 +71,7 @@ class SBC:
         return Finding("failed", status, share, 0.0, message, remedy)
 
     def _thinned(self) -> Finding:
+        """Whether the draws that the truth is ranked among are nearly independent."""
         typical = np.median(self.ess, axis=0)
         value, worst = float(typical.min() / self.num_ranked), self.names[int(typical.argmin())]
         message = f"of {self.num_ranked} thinned draws {value:.0%} are effective ({worst}); at least 50 %"

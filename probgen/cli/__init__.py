@@ -15,6 +15,7 @@ from probgen.cli.flags import _parse
 from probgen.cli.words import INTERRUPTED
 
 BAD_INPUT = 2
+BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
 NO_VERDICT = 64  # of `diagnose`, whose 2 is a verdict; EX_USAGE of sysexits.h
 
 
@@ -25,7 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     bad = NO_VERDICT if words[:1] == ["diagnose"] else BAD_INPUT
     try:
-        return _version() if words == ["--version"] else _parse(words).run()
+        code = _version() if words == ["--version"] else _parse(words).run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read what is printed has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except (TypeError, ValueError, LookupError, OSError, ImportError) as error:
         if debug:
             raise

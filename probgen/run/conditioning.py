@@ -147,10 +147,15 @@ def given_to(model: Model, data: Any, **settings: Any) -> Any:
     return model.whole(model.default_data() if data is None else data)
 
 
+WHOLE = "can't be cast to the desired output type Long"
+AS_FLOATS = "Torch's Bernoulli takes bits as floats: `obs=y.double()` in the program, or floats as data."
+
+
 def _said(error: BaseException) -> str:
     """What an error says; with its kind where that says nothing by itself, as a failed assertion, or a key alone."""
     plain = isinstance(error, TypeError | ValueError | RuntimeError) and str(error)
-    return str(error) if plain else f"{type(error).__name__}: {error}"
+    said = str(error) if plain else f"{type(error).__name__}: {error}"
+    return f"{said}\n{AS_FLOATS}" if WHOLE in said else said
 
 
 def _other_engine(program: Callable[..., Any], asked: str | None) -> str:
