@@ -6,6 +6,13 @@ import json
 import os
 import shutil
 import signal
+import sys
+from collections import namedtuple
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -355,16 +362,104 @@ def test_after_a_kill_the_series_goes_on_without_a_doubled_or_a_missing_step(nor
 # ---- MLflow -------------------------------------------------------------------------------------------------------------
 
 
+class StandIn:
+    """What the logger asks of a client of MLflow, in memory: runs outlive clients as they do in a data base."""
+
+    runs: ClassVar[dict[str, dict]] = {}
+    experiments: ClassVar[list[str]] = []
+
+    def __init__(self, tracking_uri):
+        assert tracking_uri
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id=name) if name in self.experiments else None
+
+    def create_experiment(self, name):
+        self.experiments.append(name)
+        return name
+
+    def create_run(self, experiment, run_name):
+        assert experiment in self.experiments
+        self.runs[run_name] = {"metrics": [], "params": {}, "tags": {}, "status": "RUNNING"}
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
+
+    def log_batch(self, run, metrics=(), params=(), tags=()):
+        self.runs[run]["metrics"] += metrics
+        self.runs[run]["params"] |= {p.key: p.value for p in params}
+        self.runs[run]["tags"] |= {t.key: t.value for t in tags}
+
+    def update_run(self, run, status):
+        self.runs[run]["status"] = status
+
+    set_terminated = update_run
+
+    def get_run(self, run):
+        found = self.runs[run]
+        data = {"metrics": {m.key: m.value for m in found["metrics"]}, "params": found["params"], "tags": found["tags"]}
+        return SimpleNamespace(data=SimpleNamespace(**data), info=SimpleNamespace(status=found["status"], run_id=run))
+
+    def get_metric_history(self, run, key):
+        return [m for m in self.runs[run]["metrics"] if m.key == key]
+
+    def search_runs(self, experiments):
+        assert set(experiments) <= set(self.experiments)
+        return [self.get_run(run) for run in self.runs]
+
+
+@pytest.fixture(params=["stand-in", pytest.param("mlflow", marks=needs_mlflow)])
+def client(request, tmp_path, monkeypatch):
+    """A client of MLflow, and of what stands for it where the package is not installed."""
+    monkeypatch.setenv("DO_NOT_TRACK", "true")
+    if request.param == "mlflow":
+        return import_module("mlflow").MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(StandIn, "runs", {})
+    monkeypatch.setattr(StandIn, "experiments", [])
+    pair, metric = namedtuple("pair", "key value"), namedtuple("metric", "key value timestamp step")
+    names = {"mlflow": {"MlflowClient": StandIn}, "mlflow.entities": {"Param": pair, "RunTag": pair, "Metric": metric}}
+    for name, what in names.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**what))
+    return StandIn("memory")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_of_mlflow_goes_on_where_what_was_flushed_ends(client, tmp_path):
+    """As after a kill: a second logger is told again of a step that is there, and of one that was never written."""
+    about = pg.loggers.About(
+        {"num_steps": 150, "rate": "9" * 6000}, {"model": "normal", "algorithm": "mle"}, 0, tmp_path
+    )
+    logger = partial(pg.loggers.MLflow, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    killed = logger()
+    assert killed.begin(about) == 0
+    for step in (50, 100):
+        killed.log(step, {"loss": 1.0 / step, "held out, loss": 2.0})
+    killed.flush()
+    killed.log(150, {"loss": 7.0})
+    again = logger()
+    assert again.begin(replace(about, step=100)) == 100
+    for step in (100, 150):
+        again.log(step, {"loss": 1.0 / step})
+    again.end(pg.loggers.Ending("finished", 150, "warn", "the words", {"k hat?": "warn"}))
+    (run,) = client.search_runs([client.get_experiment_by_name("probgen").experiment_id])
+    history = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss"))
+    assert history == [(step, pytest.approx(1.0 / step)) for step in (50, 100, 150)]
+    assert len(client.get_metric_history(run.info.run_id, "held out_ loss")) == 2
+    assert (run.data.params["num_steps"], len(run.data.params["rate"]), run.info.status) == ("150", 5000, "FINISHED")
+    tags = {k: v for k, v in run.data.tags.items() if "probgen" in k or "note" in k}
+    assert tags == {
+        "probgen.verdict": "warn", "probgen.state": "finished", "probgen.check.k hat_": "warn",
+        "mlflow.note.content": "```\nthe words\n```",
+    }  # fmt: skip
+
+
 @needs_mlflow
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("order", ["told", "not told"])
-def test_mlflow_has_the_series_the_settings_and_the_verdict(normal, whole, tmp_path, monkeypatch, order):
+def test_mlflow_has_the_series_the_settings_and_the_verdict(normal, whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     address = f"sqlite:///{tmp_path}/mlflow.db"
     for key, value in {"MLFLOW_TRACKING_URI": address, "DO_NOT_TRACK": "true"}.items():
         monkeypatch.setenv(key, value)
-    fit = killed_run(normal, tmp_path / "run", order, "mlflow", env=os.environ | {"MLFLOW_TRACKING_URI": address})
+    fit = killed_run(normal, tmp_path / "run", "not told", "mlflow", env=os.environ | {"MLFLOW_TRACKING_URI": address})
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=address)
