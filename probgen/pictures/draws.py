@@ -202,7 +202,7 @@ def _pairs(fit: Fitted, shown: Scalars) -> Figure | None:
 
 
 def _predictive(fit: Fitted, shown: Scalars) -> Figure | str | None:
-    """Distribution functions of data drawn from the posterior, behind that of the data."""
+    """Distribution functions of data drawn from the fit, behind that of the data."""
     if not fit.target.named("observed"):
         return "The program observes nothing."
     try:
@@ -215,9 +215,7 @@ def _predictive(fit: Fitted, shown: Scalars) -> Figure | str | None:
         if name in drawn and np.size(observed[name]):
             sets = np.asarray(drawn[name]).reshape(-1, np.size(observed[name]))
             new[name] = sets[rng.permutation(len(sets))[:60]]
-    return behind(new, observed, "data sets drawn from the posterior") or (
-        "Not drawn: the observed sites have no predictive draws."
-    )
+    return behind(new, observed, fit) or ("Not drawn: the observed sites have no predictive draws.")
 
 
 def _importance(fit: Fitted, shown: Scalars) -> Figure | str | None:
@@ -249,5 +247,5 @@ PICTURES: tuple[tuple[str, str | Callable[[], str], Callable[[Fitted, Scalars], 
     ("Posterior", intervals, _forest),
     ("Means", "Of every site, light to dark.", _marginals),
     ("Pairs", "At most four scalars, one of each site first; red crosses are divergent transitions.", _pairs),
-    ("Posterior predictive check", "Data drawn from the posterior, as distribution functions.", _predictive),
+    ("Posterior predictive check", "Data drawn from the fit, as distribution functions.", _predictive),
 )

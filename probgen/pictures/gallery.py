@@ -171,6 +171,8 @@ def _missing(fit: Fitted, word: str) -> str:
         return f"the loss is finite at {finite} steps; a picture takes 10."
     if word == "importance_weights" and "log_q" not in fit.answer:
         return f"draws of {name} have no weights."
+    if word == "pairs":
+        return "it takes two unknowns that vary, and draws of them; a point has none."
     return "it has not what this picture shows, or too few draws or steps of it."
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probgen.algorithm import Incompatible
+from probgen.algorithm import Incompatible, Learner
 from probgen.fitted import Fitted, FittedParameters
 from probgen.pictures import sequences
 from probgen.pictures.density import range_of
@@ -112,11 +112,11 @@ def _numbers(fit: Fitted, key: str, values: np.ndarray) -> Figure:
 def _sets(fit: Fitted, new: Mapping[str, np.ndarray]) -> Figure | str:
     """Distribution functions of whole data sets, behind that of the data."""
     observed = fit.target.observed_values()
-    return behind(new, observed, "data sets drawn from the posterior") or "the observed sites hold nothing to draw."
+    return behind(new, observed, fit) or "the observed sites hold nothing to draw."
 
 
-def behind(new: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray], label: str) -> Figure | None:
-    """Distribution functions of new data sets, {site: (set, *event)}, behind those of the data; of at most four sites."""
+def behind(new: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray], fit: Fitted) -> Figure | None:
+    """Distribution functions of a fit's new data sets, {site: (set, *event)}, behind those of the data; of at most four sites."""
     sites = [name for name in observed if name in new and np.size(observed[name])][:4]
     if not sites:
         return None
@@ -127,6 +127,19 @@ def behind(new: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray], la
             steps(panel, row, color=COLOURS[0], lw=0.5, alpha=0.35, rasterized=True)
         steps(panel, np.ravel(observed[name]), color=BAD, lw=1.8, label="data")
         panel.set(xlabel=name, ylim=(0, 1), ylabel="share at or below")
-        panel.plot([], [], color=COLOURS[0], lw=0.8, label=f"{len(rows)} {label}")
+        panel.plot(
+            [],
+            [],
+            color=COLOURS[0],
+            lw=0.8,
+            label=f"{len(rows)} data {'set' if len(rows) == 1 else 'sets'} drawn {whence(fit)}",
+        )
     panels[0].legend(loc="upper left")
     return picture
+
+
+def whence(fit: Fitted) -> str:
+    """Where data sets are drawn: only chains have draws of the posterior itself."""
+    if not isinstance(fit.inference, Learner):
+        return "from the posterior"
+    return "from the guide" if "log_q" in fit.answer else "at the point"
