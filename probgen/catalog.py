@@ -16,6 +16,53 @@ from probgen.algorithm import Inference, closest, configure, offered
 from probgen.model import Model
 from probgen.target import Target
 
+_CHAINS = "Nearest: 'nuts', or 'random_walk', which asks the density alone."
+_LOOP = "Nearest: 'svi', which is NumPyro's and Pyro's loop with Adam; a guide of yours is guide=..."
+_SERIES = "Nearest: 'nuts' on the whole series (scan, markov), whose finite states are summed out exactly."
+_SUMMED = "Nearest: 'nuts', which sums finite unknowns out exactly; 'gibbs' draws them."
+_TURNS = "Nearest: 'gibbs', finite unknowns in turn with Hamiltonian steps of the reals; 'nuts' sums them out."
+_WEIGHTS = (
+    "Nearest: 'nuts' for the posterior; a bound by importance weights is inference='iwae', or elbo='renyi' of 'svi'."
+)
+_WIDE = "Nearest: 'neural_spline', a guide of many shapes; 'tempering' where there are several modes."
+
+# Algorithms of other libraries and of textbooks, without the signs between their words, and what serves their purpose here.
+NEAREST = {
+    **dict.fromkeys(("stein", "steinvi", "svgd", "asvgd", "boosting", "boostingbbvi", "mixturevi"), _WIDE),
+    **dict.fromkeys(("nested", "nestedsampling"), _WIDE),
+    **dict.fromkeys(("importance", "importancesampling", "importancesampler", "snis", "csis", "rws", "wakesleep"), _WEIGHTS),
+    **dict.fromkeys(("reweightedwakesleep", "tracetmc", "vimco", "renyielbo"), _WEIGHTS),
+    **dict.fromkeys(("smcfilter", "particlefilter", "bootstrapfilter", "rbpf", "kalman", "kalmanfilter", "pmcmc"), _SERIES),
+    **dict.fromkeys(("hmcgibbs", "discretehmcgibbs", "mixedhmc", "compoundstep"), _TURNS),
+    **dict.fromkeys(("inferdiscrete", "enumeration", "enum", "exact", "traceenumelbo", "beliefpropagation"), _SUMMED),
+    **dict.fromkeys(("mh", "metropolishastings", "rwm", "rwmh", "slice", "slicesampling", "ess", "ellipticalslice"), _CHAINS),
+    **dict.fromkeys(("aies", "emcee", "ensemble", "sa", "demetropolis", "mcmckernel", "randomwalkkernel"), _CHAINS),
+    **dict.fromkeys(("traceelbo", "tracegraphelbo", "scorefunction", "reinforce", "bbvi"), _LOOP),
+    **dict.fromkeys(("mcmc", "blackjax", "nutpie", "stan"), "Nearest: 'nuts'."),
+    **dict.fromkeys(("smc", "smcsampler", "replicaexchange", "simulatedtempering", "rehmc"), "Nearest: 'tempering'."),
+    **dict.fromkeys(("hmcecs", "sghmc", "sgmcmc", "sgnuts", "stochasticgradientlangevin"), "Nearest: 'sgld', of minibatches."),
+    **dict.fromkeys(("barker", "barkermh", "langevin"), "Nearest: 'mala'."),
+    **dict.fromkeys(("advi", "meanfieldadvi", "vi", "variational", "bayesbybackprop", "dadvi"), "Nearest: 'mean_field', or 'svi'."),
+    **dict.fromkeys(("fulladvi", "fullrankadvi"), "Nearest: 'full_rank'."),
+    **dict.fromkeys(("laplaceapproximation", "inla", "pathfinder"), "Nearest: 'laplace', the normal at the mode."),
+    **dict.fromkeys(("optimize", "optimizing", "lbfgs", "bfgs", "mapestimate", "findmap", "newton"), "Nearest: 'map'."),
+    **dict.fromkeys(("maximumlikelihoodestimation", "sgd", "adam"), "Nearest: 'mle', of parameters; 'map' of unknowns."),
+    **dict.fromkeys(("emalgorithm", "expectationmaximization", "baumwelch"), "Nearest: 'em', of mixtures; 'mle' sums states out."),
+    **dict.fromkeys(("simulatedannealing",), "Nearest: 'annealing'."),
+    **dict.fromkeys(
+        ("abc", "smcabc", "rejection", "sbi", "npe"),
+        "Nearest: 'nuts', where the simulator is a program with a density of its data; there is no posterior without one here.",
+    ),
+}  # fmt: skip
+
+
+def nearest(word: str) -> str:
+    """' Nearest: ...' where an algorithm of another library is known by this name, as the name of its class too; else nothing."""
+    plain = "".join(c for c in str(word).lower() if c.isalnum())
+    if plain.startswith("auto") and len(plain) > 4:
+        return f" An automatic guide is given as such: inference='svi', guide={word}, of NumPyro or Pyro."
+    return f" {NEAREST[plain]}" if plain in NEAREST else ""
+
 
 @functools.cache
 def modules(group: str) -> dict[str, str]:
@@ -37,7 +84,8 @@ def modules(group: str) -> dict[str, str]:
 def _find(group: str, word: str, what: str) -> Any:
     known = modules(group)
     if word not in known:
-        raise ValueError(f"Unknown {what} {word!r}.{closest(word, known)}\nKnown: {', '.join(sorted(known))}.")
+        hint = (nearest(word) if what == "inference" else "") or closest(word, known)
+        raise ValueError(f"Unknown {what} {word!r}.{hint}\nKnown: {', '.join(sorted(known))}.")
     module, _, attribute = known[word].partition(":")
     try:
         loaded = importlib.import_module(module)
@@ -80,7 +128,9 @@ def inference(word: str | Inference, settings: dict[str, Any]) -> Inference:
     elif isinstance(word, type) and issubclass(word, Inference):
         word = word()
     if not isinstance(word, Inference):
-        raise TypeError(f"inference is a {type(word).__name__}; expected a name or a settings object, such as 'nuts'.")
+        kind = (word if isinstance(word, type) else type(word)).__name__
+        hint = nearest(kind) or closest(kind, modules("probgen.inference"))
+        raise TypeError(f"inference is a {kind}; expected a name or a settings object, such as 'nuts'.{hint}")
     return configure(word, settings)
 
 

@@ -1,5 +1,7 @@
 """Bad input: one clear message that names the user's own words, before anything is compiled or written."""
 
+import re
+
 import jax
 import jax.monitoring
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from conftest import needs_pyro
 
 import probgen as pg
+from probgen import catalog
 
 X, Y = np.arange(12.0).reshape(6, 2), np.arange(6.0)
 GOOD = {"x": X, "y": Y}
@@ -74,6 +77,8 @@ CASES = {
     "missing data": (line, {"y": Y}, {}, TypeError, r"Missing data for line: x"),
     "a list for a mapping": (line, [X, Y], {}, TypeError, r"data is a list; expected a mapping"),
     "an unknown inference": (line, GOOD, {"inference": "nutz"}, ValueError, r"inference 'nutz'. Did you mean 'nuts'"),
+    "an algorithm of others": (line, GOOD, {"inference": "Stein-VI"}, ValueError, r"'Stein-VI'. Nearest: 'neural_spline', a guide"),
+    "a sampler of others": (line, GOOD, {"inference": numpyro.infer.DiscreteHMCGibbs}, TypeError, r"name.*Nearest: 'gibbs'"),
     "no inference": (line, GOOD, {"inference": 3}, TypeError, r"inference is a int; expected a name or a settings"),
     "an unknown setting": (line, GOOD, {"num_sample": 9}, TypeError, r"'num_sample' of nuts. Did you mean 'num_s"),
     "negative draws": (line, GOOD, {"num_samples": -5}, ValueError, r"num_samples is -5; it must be above 0"),
@@ -87,6 +92,13 @@ CASES = {
     "no unknowns": (no_unknowns, {"y": Y}, {}, pg.Incompatible, r"offers Simulable. It has no unknowns"),
     "endless unknowns": (counting, {"y": Y}, {}, ValueError, r"'count' \(Poisson\) is discrete and cannot be enum"),
 }  # fmt: skip
+
+
+def test_the_nearest_algorithms_are_there():
+    known = {*catalog.modules("probgen.inference"), "renyi"}
+    words = {word for hint in catalog.NEAREST.values() for word in re.findall(r"'(\w+)'", hint)}
+    assert words - known == set()
+    assert not known & set(catalog.NEAREST)
 
 
 @pytest.mark.parametrize("case", CASES)

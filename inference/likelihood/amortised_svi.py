@@ -48,7 +48,8 @@ class AmortisedSVI(RowLearner[Bounded]):
     free_bits: nats of KL of every hidden coordinate, averaged over the batch, that are not held against it.
     compiled: of Pyro programs, whether networks of `probgen.nets.pyro_modules.registered` learn through `torch.compile`, for which
         the first step waits, half a minute for a small convolutional net.
-    The loss that is recorded is minus the bound itself, whatever is maximised.
+    The loss that is recorded is minus the bound itself, whatever is maximised. Where `pg.fit` is given a guide, decay is "constant"
+    by default and the learning rate does not rise at first: step by step this is then the library's own loop with Adam.
     """
 
     engines: ClassVar[tuple[str, ...]] = ("numpyro", "pyro")
@@ -81,6 +82,12 @@ class AmortisedSVI(RowLearner[Bounded]):
     def weight(self, step: Any, xp: Any) -> Any:
         """Of the KL at a step."""
         return self.kl_weight * (xp.minimum(1.0, step / self.kl_warmup) if self.kl_warmup else 1.0)
+
+    def rate(self, step: Any, xp: Any = None) -> Any:
+        """The learning rate of a step; a constant one is that from the first step on, as in the libraries' own loops."""
+        if self.decay == "constant":
+            return self.learning_rate
+        return super().rate(step, xp) if xp else super().rate(step)
 
     @property
     def _weighted(self) -> bool:

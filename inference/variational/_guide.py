@@ -95,7 +95,7 @@ class Guide(Learner[Continuous]):
     """Settings of all guides.
 
     num_steps: at most so many steps; learning ends earlier when it has converged.
-    learning_rate: Adam's, in whitened coordinates, where posterior sds are about one.
+    learning_rate: Adam's, in whitened coordinates, where posterior sds are about one; it rises over the first block.
     num_particles: draws a step.
     gradient: "path", or "total" (the plain reparametrised gradient).
     block: steps over which losses are averaged before they are compared.
@@ -121,6 +121,7 @@ class Guide(Learner[Continuous]):
     whitening: ClassVar[Literal["dense", "diagonal"]] = "dense"
     smallest: ClassVar[int] = 1  # dimensions below which the family is not defined
     has_density: ClassVar[bool] = True  # whether log q can be evaluated at any point, as "path" needs
+    rises: ClassVar[bool] = True  # whether the learning rate does over the first block, for Adam is blind at first
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,7 +176,7 @@ class Guide(Learner[Continuous]):
         xp = target.ops.xp
         loss, gradient = self.backend(target).loss_and_gradient(self, key, state.parameters, state.anchor, target)
         finite = xp.logical_and(xp.isfinite(loss), xp.all(xp.isfinite(gradient)))
-        ramp = xp.minimum(1.0, (state.step + 1.0) / self.block)  # Adam's first steps have the size of the rate, blindly
+        ramp = xp.minimum(1.0, (state.step + 1.0) / self.block) if self.rises else 1.0
         rate = ramp * state.plan.learning_rate
         state = target.ops.cond(finite, lambda: _adam(xp, state, gradient, rate), lambda: state)
         plan = _advance(xp, self, state.plan, xp.where(finite, loss, 0.0), finite)

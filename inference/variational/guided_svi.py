@@ -53,7 +53,8 @@ class GuidedSVI(Guide):
     elbo: the library's: "trace"; "mean_field", with divergences in closed form; "graph", whose gradients of what has no
         reparametrisation have less variance; "renyi", the bound of order `alpha` (0 is that of importance weights, IWAE), with two
         particles or more; "enum" sums finite unknowns out, and is what "trace" means where there are some.
-    Learning is in the coordinates of the program: a larger or smaller learning_rate may suit it.
+    Learning is in the coordinates of the program: a larger or smaller learning_rate may suit it. It is Adam's from the first step
+    on, as in the library's own loop with the same number of particles; it is cut where progress stalls.
     """
 
     num_particles: int = 4
@@ -63,6 +64,7 @@ class GuidedSVI(Guide):
 
     has_density: ClassVar[bool] = False  # at points other than the guide's own draws
     takes_guide: ClassVar[bool] = True
+    rises: ClassVar[bool] = False  # step by step what the library's own loop does with Adam
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -71,7 +71,7 @@ def fit(
         never "float32" where that would round away what rows of data say.
     engine: "numpyro" or "pyro", where the program leaves it in doubt.
     guide: for "svi", the author's own program that draws the unknowns, or an automatic guide of the library, a class or an object;
-        or the name of a family of ours, a setting of "svi".
+        or the name of a family of ours, a setting of "svi". With one of the author's `learning_rate` holds from the first step on.
     by_row: whether a NumPyro program says one row of its data, whose parameters are learned from all rows. By default it means what
         NumPyro makes of it on the whole data, but for models of the collection that say rows and programs that do not run whole.
     init: where it begins. Of a sampler: values by site, {"theta": 10.0}, of the site's shape or one for each chain; or a fit, or
@@ -200,7 +200,9 @@ def asked(
             program = program if found is pair else found
     preset: dict[str, Any] = {}
     if isinstance(inference, str):
-        inference, preset = meant(inference, program, data, engine)
+        inference, preset = meant(word := inference, program, data, engine)
+        if guide is not None and (word, inference) == ("svi", "amortised_svi"):
+            preset = {"decay": "constant", **preset}  # what the libraries' own loops do
         preset = {k: v for k, v in preset.items() if k not in settings}
         settings = preset | settings
     try:

@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters import partial_eval
 from numpyro import handlers
 from numpyro.distributions import Delta, Distribution, ExpandedDistribution, Independent
 from numpyro.infer import init_to_uniform
@@ -236,7 +238,7 @@ def _seen(program: Callable[..., Any], arrays: Arrays, static: Arrays, sliced: l
         return None
     rest = [v for site, v in zip(order, out, strict=True) if site not in held]
     used = _reached(jaxpr.jaxpr, [given[k] for k in sources.values()], rest)
-    if sources and not _are(jax.jit(look)(some)[0], sources, some):
+    if sources and not _are(_values(jaxpr, order, [*sources], some), sources, some):
         return None
     return _Seen(parameters, {k: v.shape for k, v in values.items()}, sources, used, plates.subsample)
 
@@ -250,6 +252,15 @@ class _Noted(FullPlates):
         if msg["type"] == "plate" and msg["value"] is None and msg["args"][1]:
             self.subsample = msg["args"][1]
         super().process_message(msg)
+
+
+def _values(jaxpr: Any, order: list[str], sites: list[str], some: Arrays) -> dict[str, Any]:
+    """The values of some results of traced code, by the few equations that they come of: nothing else is run or compiled."""
+    wanted = [site in sites for site in order]
+    few, needed = partial_eval.dce_jaxpr(jaxpr.jaxpr, wanted)
+    given = [v for v, is_needed in zip(jax.tree.leaves(some), needed, strict=True) if is_needed]
+    found = jaxpr_as_fun(ClosedJaxpr(few, jaxpr.consts))(*given)
+    return dict(zip([site for site in order if site in sites], found, strict=True))
 
 
 def _are(values: Arrays, sources: Mapping[str, str], some: Arrays) -> bool:
