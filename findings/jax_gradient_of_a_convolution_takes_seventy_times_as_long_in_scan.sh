@@ -3,7 +3,7 @@
 # jitted alone, called as often; the numbers are equal. jax and jaxlib 0.10.2. Seen, 64 pictures of 16 x 16 x 32, a kernel of
 # 3 x 3 x 32 x 64, milliseconds of CPU for each gradient on two busy cores: 23 alone, 1661 in a scan. As one product of the shifted
 # neighbours side by side it takes about as long in both. That convolutions with channels first are slow forwards in a loop is known
-(jax-ml/jax issue 12868, where channels last, as here, are the remedy).
+# (jax-ml/jax issue 12868, where channels last, as here, are the remedy).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
