@@ -228,6 +228,16 @@ def test_rows_of_a_map_are_no_pairs_for_others():
         pg.fit("gan", inference="cycle_gan")
 
 
+def test_an_average_is_over_at_most_a_tenth_of_the_steps_by_default():
+    """Else the verdict warns of every fit by default."""
+    words = {group: catalog.modules(f"probgen.{group}") for group in ("inference", "models")}
+    learners = [catalog.algorithm(w)() for w, file in words["inference"].items() if ".adversarial." in file]
+    games = [catalog.model(w).settings for w, file in words["models"].items() if ".implicit." in file]
+    found = [learner.settings() for learner in learners] + [catalog.inference("gan", own).settings() for own in games]
+    assert len(found) > 14
+    assert all(1 / (1 - own["ema"]) <= own["num_steps"] / 10 for own in found)
+
+
 # ---- what networks are ---------------------------------------------------------------------------------------------
 
 
