@@ -203,6 +203,9 @@ def test_a_map_is_gone_both_ways():
         found.translate(c=a)
     with pytest.raises(ValueError, match=r"b has shape \(3, 4\); expected rows of shape \(8, 8\)"):
         found.translate(b=np.ones((3, 4)))
+    for rows in ({"a": 255 * a}, {"b": 255 * b}):  # of another scale
+        with pytest.raises(ValueError, match="another scale"):
+            found.translate(**rows)
     pairs = fit("pix2pix")
     assert pairs.translate(a=np.resize(a, (3, *pairs.target.data["a"].shape[1:])))["b"].shape[0] == 3
     with pytest.raises(Incompatible, match="No way back was learned"):
