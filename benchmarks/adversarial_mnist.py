@@ -43,8 +43,13 @@ SPENT: dict[str, Any] = {}  # steps of the last fit, and its seconds, compilatio
 ASKED = {"draws": 10_000, "steps": 0}  # rows to judge by; steps, by default what goes into the time
 
 
+def plain(number: Any) -> Any:
+    """NumPy's as Python's."""
+    return number.item()
+
+
 def told(**said: Any) -> None:
-    print(time.strftime("%H:%M:%S"), json.dumps(said, default=float), flush=True)
+    print(time.strftime("%H:%M:%S"), json.dumps(said, default=plain), flush=True)
 
 
 def digits() -> tuple[Any, Any, Any, Any]:
@@ -320,7 +325,7 @@ def main(words: list[str] | None = None) -> None:
         told(**found)
         if given.out:
             with given.out.open("a") as file:
-                file.write(json.dumps(found, default=float) + "\n")
+                file.write(json.dumps(found, default=plain) + "\n")
 
 
 if __name__ == "__main__":
