@@ -203,6 +203,9 @@ def test_a_map_is_gone_both_ways():
         found.translate(c=a)
     with pytest.raises(ValueError, match=r"b has shape \(3, 4\); expected rows of shape \(8, 8\)"):
         found.translate(b=np.ones((3, 4)))
+    for rows in ({"a": 255 * a}, {"b": 255 * b}):  # of another scale
+        with pytest.raises(ValueError, match="another scale"):
+            found.translate(**rows)
     pairs = fit("pix2pix")
     assert pairs.translate(a=np.resize(a, (3, *pairs.target.data["a"].shape[1:])))["b"].shape[0] == 3
     with pytest.raises(Incompatible, match="No way back was learned"):
@@ -226,6 +229,16 @@ def test_rows_of_a_map_are_no_pairs_for_others():
         pg.fit(model, (np.ones((5, 2)), np.ones((6, 2))), "gan")
     with pytest.raises(Incompatible, match=r"without noise; this has noise \(z\)"):
         pg.fit("gan", inference="cycle_gan")
+
+
+def test_an_average_is_over_at_most_a_tenth_of_the_steps_by_default():
+    """Else the verdict warns of every fit by default."""
+    words = {group: catalog.modules(f"probgen.{group}") for group in ("inference", "models")}
+    learners = [catalog.algorithm(w)() for w, file in words["inference"].items() if ".adversarial." in file]
+    games = [catalog.model(w).settings for w, file in words["models"].items() if ".implicit." in file]
+    found = [learner.settings() for learner in learners] + [catalog.inference("gan", own).settings() for own in games]
+    assert len(found) > 14
+    assert all(1 / (1 - own["ema"]) <= own["num_steps"] / 10 for own in found)
 
 
 # ---- what networks are ---------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Sinkhorn(ByDistance):
 
     epsilon: float = 0.05
     num_steps: int = 5000
+    ema: float = 0.998
 
     def __post_init__(self) -> None:
         super().__post_init__()

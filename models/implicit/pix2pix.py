@@ -43,5 +43,5 @@ model = Model(
     data=lambda: rows(*load("edges_to_digits")),
     rows=rows,
     derived=of_pictures("a", "b", most=2),
-    settings={"num_steps": 3000, "batch_size": 32, "reconstruction": 100.0},
+    settings={"num_steps": 3000, "batch_size": 32, "ema": 0.99, "reconstruction": 100.0},
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
-from probgen.data.inputs import read
+from probgen.data.inputs import first, read
 from probgen.engine import drawing
 from probgen.evaluate.attribute import Latents
 from probgen.fits import latents
@@ -87,7 +87,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         array = read(name, value).astype(float)
         if array.shape[1:] != shape or array.ndim != len(shape) + 1:
             raise ValueError(f"{name} has shape {array.shape}; expected rows of shape {shape}: (row, *{shape}).")
-        return drawing.returned(target, self.answer, {name: array})
+        return drawing.returned(target, self.answer, {name: self._whole(name, array)})
 
     def interpolate(
         self,
@@ -158,6 +158,25 @@ class ImplicitFit(LearnedFit, FittedImplicit):
 
     # ---- parts
 
+    def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
+        """The values of rows, on the scale of those that were learned from, and no class counted from the end."""
+        array, (low, high) = super()._whole(keyword, array), self._ranges[keyword]
+        told = f"{keyword} is from {low:g} to {high:g} where it was learned from"
+        if len(self._shapes[keyword][1]) > 1:
+            if array.min() < 2 * low - high or array.max() > 2 * high - low:
+                raise ValueError(
+                    f"{told}; here from {array.min():g} to {array.max():g}, which is another scale: bring it to that one."
+                )
+        elif np.dtype(self.target.data[keyword].dtype).kind in "iub" and low >= 0 and (bad := array < 0).any():
+            raise ValueError(f"{told}; {keyword}{first(bad)} is {array[bad][0]:g}, which counts from the end.")
+        return array
+
+    @functools.cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        """The least and the largest value of every keyword of rows and inputs."""
+        arrays = {k: np.asarray(self.target.data[k]) for k in self._shapes}
+        return {k: (float(v.min()), float(v.max())) for k, v in arrays.items()}
+
     def _without(self, what: str) -> Exception:
         name = self.target.visible[0].name
         return Incompatible(
@@ -171,8 +190,8 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         """Standard normal noise given |z| <= tau, by its quantiles: {site: (count, *event)}."""
         from scipy.special import ndtr, ndtri
 
-        if isinstance(tau, str) or not tau > 0:
-            raise ValueError(f"truncation is {tau}; it must be above 0")
+        if isinstance(tau, str | bool) or np.ndim(tau) or not tau > 0:
+            raise ValueError(f"truncation is {tau}; it must be a number above 0")
         known = self.noise
         sites = {k: shape for k, (shape, kind) in known.items() if kind == NORMAL}
         if not sites:
