@@ -2,6 +2,7 @@
 
 import signal
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ from probgen.inference.likelihood.mle import MLE
 
 
 def curve(x, y=None):
-    a = numpyro.param("a", 0.3 * jnp.ones(2))
-    b = numpyro.param("b", jnp.array(0.5))
+    a: Any = numpyro.param("a", 0.3 * jnp.ones(2))
+    b: Any = numpyro.param("b", jnp.array(0.5))
     numpyro.sample("y", dist.Normal(b * jnp.tanh(x @ a), 0.5), obs=y)
 
 

@@ -79,8 +79,8 @@ def fit(
     loggers: "tensorboard", "mlflow", an object of `pg.loggers` or one of your own, or a list of them: they are told the loss as it
         goes and the verdict at the end, for which the fit is judged. One that fails is left out, and the fit's notes say so.
     coordinator, num_processes, process_id: as in jax.distributed.initialize. Each process makes the same call, with a number of its
-        own, and runs its share of a sampler's chains, or takes its share of the rows of a learner's batches; all return all draws or
-        parameters, and the first writes the run, as one process would. Processes that torchrun started do the same with Pyro
+        own, and runs its share of a sampler's chains, or takes its share of the rows of a learner's batches; all return all draws
+        or parameters, and the first writes the run, as one process would. Processes that torchrun started do the same with Pyro
         programs, without these words.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
