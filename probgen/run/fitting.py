@@ -109,18 +109,13 @@ def fit(
                 *target.notes,
                 f"No inference was named: {algorithm.name} is the one that serves this program best.",
             )
-        begin_at = None
-        if init is not None and isinstance(target, Generative):
-            found = _learned(init)
-            target = begun_at(target, found.answer)
-            algorithm.check_begun(target, found)
-        elif init is not None:
-            init = load(init) if isinstance(init, str | Path) else init
-            begin_at = starts.given(init, target, algorithm, seed)
-
+        init = load(init) if isinstance(init, str | Path) else init
+        target, begin_at = begun(init, target, algorithm, seed)
         run = Run(model, target, algorithm, seed, precision, store)
         run.begin_at, run.telling, run.team = begin_at, telling, team
         record = record_of(program, model, algorithm, target, seed, precision) if store or team else {}
+        if record and begin_at:
+            record["init"] = starts.digest(init, algorithm)
         check_together(run, record)
 
         def begin() -> None:
@@ -247,12 +242,17 @@ def _cut(algorithm: Any, target: Target) -> Any:
     return dataclasses.replace(algorithm, batch_size=rows) if 0 < rows < algorithm.batch_size else algorithm
 
 
-def _learned(init: Any) -> LearnedFit:
-    """A fit of learned parameters, or that of a directory."""
-    found = init if isinstance(init, Fit) else load(init)
-    if not isinstance(found, LearnedFit):
-        raise TypeError(f"init is {found}; expected a fit that learned parameters from rows.")
-    return found
+def begun(init: Any, target: Target, algorithm: Inference, seed: int) -> tuple[Target, starts.Chains | None]:
+    """The target whose parameters begin where init says, or where its chains begin; raises where it says neither."""
+    if init is None or not isinstance(target, Generative):
+        return target, None if init is None else starts.given(init, target, algorithm, seed)
+    if isinstance(init, starts.Learned):
+        return begun_at(target, init), None
+    if not isinstance(init, LearnedFit):
+        raise TypeError(f"init is {init}; expected a fit that learned parameters from rows.")
+    target = begun_at(target, init.answer)
+    algorithm.check_begun(target, init)
+    return target, None
 
 
 def _by_itself(*args: Any, **keywords: Any) -> Fit:
