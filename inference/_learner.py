@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from probgen.algorithm import Learner, positive
+from probgen.engine.numpyro.running import together
 from probgen.target import Generative
 
 NOISE = 3.0  # standard deviations of a single loss that its running mean may rise beyond other causes
@@ -249,7 +250,8 @@ class RowLearner(Learner[T]):
         at = state.step % passes
         anew = jnp.logical_and(at == 0, state.step > 0)
         order = jax.lax.cond(anew, lambda: jax.random.permutation(key, state.order), lambda: state.order)
-        return order, target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size), jax.random.fold_in(key, 1))
+        rows = target.rows(jax.lax.dynamic_slice_in_dim(order, at * size, size), jax.random.fold_in(key, 1))
+        return order, together.cut(rows)
 
 
 def _guarded(state: State, spike: float) -> State:

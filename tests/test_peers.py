@@ -221,10 +221,15 @@ def test_what_cannot_be_shared_is_refused(together):
     work = lambda **words: together(3, lambda who: pg.fit(line, DATA, progress=False, **words, **who))  # noqa: E731
     for error in work(inference="svi"):
         assert isinstance(error, Incompatible)
-        assert "leave coordinator" in str(error)
+        assert "svi is neither" in str(error)
     for error in work(inference="nuts", num_chains=2):
         assert isinstance(error, ValueError)
         assert "2 chains over 3 processes" in str(error)
+
+
+def test_rows_of_a_pyro_learner_are_shared_by_torchrun_alone():
+    assert "where torchrun starts them" in peers.Team(2, 0).refuses("pyro", chains=False)
+    assert not peers.Team(2, 0).refuses("pyro", chains=True)
 
 
 BAD = {
@@ -340,9 +345,9 @@ pg.fit(line, DATA, "random_walk", progress=False, **words)
 """
 
 
-def started(port, **words):
+def started(port, child=CHILD, **words):
     """Two processes of one fit."""
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", child, str(Path(__file__).parent)]
     who = {"coordinator": f"127.0.0.1:{port}", "num_processes": 2}
     given = {
         **os.environ,

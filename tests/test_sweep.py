@@ -179,7 +179,8 @@ BAD = {
     "data that do not fit": ({"data": [DATA, {"x": X, "z": X}]}, TypeError, "z"),
     "part": ({"part": (0, 3)}, ValueError, r"the first of 3 parts is \(1, 3\)"),
     "no workers": ({"num_workers": 0}, ValueError, "num_workers is 0"),
-    "init": ({"init": {"slope": 0.0}}, TypeError, "sweep takes no init"),
+    "init": ({"init": {"slop": 0.0}, "inference": "random_walk"}, TypeError, "Did you mean 'slope'"),
+    "init in the grid": ({"settings": {"init": [1, 2]}}, TypeError, "the same for all fits"),
 }  # fmt: skip
 
 

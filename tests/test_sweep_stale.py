@@ -1,5 +1,7 @@
 """Sweeps used again: a guide is part of what was asked for, findings count for one state of a run, each point has its own run."""
 
+import pickle
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -11,7 +13,7 @@ from probgen.fits.seal import ChangedRun
 from probgen.processes import crews
 from probgen.run import verdicts
 from probgen.run.store import Store
-from probgen.sweeps import asking, fitting
+from probgen.sweeps import asking, fitting, sweeping
 from probgen.sweeps.fitting import Job, Outcome
 from probgen.sweeps.grid import grid
 
@@ -169,3 +171,42 @@ def test_a_worker_that_dies_before_it_begins_anew_is_followed_by_one_that_begins
     job = Job(str(found.path), "", "", {}, {}, 0, {}, anew=True)
     assert crews.Crew(b"", 1, found.path / "log").run(job).status == "died"
     assert [job.anew for job in jobs] == [True, not begins]
+
+
+def weighed(x=None):
+    numpyro.sample("x", dist.Normal(numpyro.param("loc", 0.0), 1.0), obs=x)
+
+
+BEGUN = {
+    "chains": (
+        normal,
+        "random_walk",
+        {"num_chains": [1, 3]},
+        {"num_samples": 5, "num_warmup": 0},
+        "where its chains begin",
+    ),
+    "learned": (weighed, "mle", {"learning_rate": [0.01, 0.02]}, {"num_steps": 5}, "loc start"),
+}
+
+
+@pytest.mark.parametrize("case", BEGUN)
+def test_all_fits_begin_where_init_says_and_another_start_is_another_sweep(case, tmp_path, monkeypatch):
+    """Each is that of pg.fit with the same init; what is there of another, or of none, is refused."""
+    program, inference, settings, fixed, told = BEGUN[case]
+    (name, values), words = next(iter(settings.items())), {**fixed, "progress": False}
+    one, other = (pg.fit(program, DATA, inference, seed=seed, **words) for seed in (7, 8))
+    if inference == "mle":
+        other = pg.fit(program, DATA, inference, learning_rate=0.5, **words)
+    plan = grid(program, settings, DATA, inference, 1, fixed)
+    asked = asking.checked(program, plan, plan.points, fixed, one)
+    jobs, _ = sweeping._jobs(tmp_path, asked, {})
+    for job, value in zip(jobs.values(), values, strict=True):
+        job = pickle.loads(pickle.dumps(job))
+        fitting.outcome(asking.task(program, plan, asked, fixed), job)
+        there, here = pg.load(job.path, program), pg.fit(program, DATA, inference, init=one, **{name: value}, **words)
+        assert all(np.array_equal(there.records[k], v) for k, v in here.records.items())
+    assert not asking.others(tmp_path, asked)
+    monkeypatch.setattr(crews, "Worker", None)
+    for init in (other, None):
+        with pytest.raises(ChangedRun, match=told):
+            pg.sweep(program, settings, DATA, inference, seeds=1, out=tmp_path, init=init, **words)

@@ -46,7 +46,7 @@ class FlowMatching(FromNoise):
         return found
 
     def unshared(self, target: Any) -> str:
-        if target.engine == "pyro" and self.coupled:
+        if self.coupled:
             return "coupling pairs a whole batch, of which each process sees its rows.\nLeave it out, or fit in one process."
         return super().unshared(target)
 

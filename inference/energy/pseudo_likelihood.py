@@ -9,7 +9,7 @@ holds. Besag 1975 (doi:10.2307/2987782).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from probgen.inference.energy._energy import EnergyLearner
 
@@ -21,6 +21,8 @@ class PseudoLikelihood(EnergyLearner):
     num_units: units of a row that a step predicts, drawn at random; all by default. Fewer leave the gradient unbiased.
     The loss is minus the log pseudo-likelihood of a row, in nats, smoothed over steps; the gap its value at one step.
     """
+
+    shared: ClassVar[bool] = True
 
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = 0.01

@@ -22,6 +22,7 @@ class ScoreMatching(RealEnergyLearner):
     noise: sigma, in the units of the data; the learned density is that of the data with this noise on them.
     """
 
+    shared: ClassVar[bool] = True
     bias: ClassVar[str | None] = "learns the data with noise on them, and the weights of modes far apart only loosely"
 
     noise: float = 0.1

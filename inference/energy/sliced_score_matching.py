@@ -22,6 +22,7 @@ class SlicedScoreMatching(RealEnergyLearner):
     num_projections: random directions a row.
     """
 
+    shared: ClassVar[bool] = True
     bias: ClassVar[str | None] = "learns the weights of modes far apart only loosely"
 
     num_projections: int = 1

@@ -37,6 +37,8 @@ class Sweep:
     """how many seeds, from 0; or which, such as 0,7"""
     out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")] = Path("runs/sweep")
     """the folder of the runs"""
+    init: Annotated[Path | None, arg(metavar="RUN")] = None
+    """the directory of a run at whose learned parameters, or draws, all of them begin"""
     num_workers: Annotated[int | None, arg(metavar="N")] = None
     """fits at once, each in a process of its own; by default as many as there are cores"""
     num_threads: Annotated[int | None, arg(metavar="N")] = None
@@ -62,7 +64,7 @@ class Sweep:
             found = sweep(
                 _program(self.program), settings, _data(self.data), inference, seeds=_seeds(self.seeds), out=self.out,
                 client=client, num_workers=self.num_workers, num_threads=self.num_threads, part=_part(self.part),
-                overwrite=self.overwrite, progress=self.progress,
+                overwrite=self.overwrite, progress=self.progress, init=self.init,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("\nStopped. The same command goes on with it.", file=sys.stderr)

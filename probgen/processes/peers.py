@@ -36,11 +36,11 @@ class Team:
 
     def refuses(self, engine: str, chains: bool) -> str:
         """Why they cannot make a run on an engine; empty where they can. chains: whether it is of chains."""
-        if chains:
+        if chains or engine == "numpyro":
             return ""
         return (
-            f"coordinator spreads the chains of a sampler over processes; this is one optimisation, on {engine}.\n"
-            "Fit it in one process: leave coordinator, num_processes and process_id out."
+            "Processes share the rows of a Pyro learner where torchrun starts them: leave coordinator, num_processes and "
+            "process_id out.\nCoordinator is for chains, and for learners of NumPyro programs."
         )
 
     @property

@@ -9,6 +9,7 @@ from probgen.run.conditioning import conditioned as conditioned
 from probgen.run.conditioning import given as given
 from probgen.run.conditioning import prepared as prepared
 from probgen.run.fitting import asked as asked
+from probgen.run.fitting import begun as begun
 from probgen.run.fitting import default_algorithm as default_algorithm
 from probgen.run.fitting import fit as fit
 from probgen.run.meaning import meant as meant

@@ -79,9 +79,9 @@ def fit(
     loggers: "tensorboard", "mlflow", an object of `pg.loggers` or one of your own, or a list of them: they are told the loss as it
         goes and the verdict at the end, for which the fit is judged. One that fails is left out, and the fit's notes say so.
     coordinator, num_processes, process_id: as in jax.distributed.initialize. Each process makes the same call, with a number of its
-        own, and runs its share of a sampler's chains; all return all draws, and the first writes the run, as one process would.
-        Processes that torchrun started do the same with Pyro programs, without these words; of learners each takes its share of the
-        rows of every batch.
+        own, and runs its share of a sampler's chains, or takes its share of the rows of a learner's batches; all return all draws
+        or parameters, and the first writes the run, as one process would. Processes that torchrun started do the same with Pyro
+        programs, without these words.
 
     Ctrl-C returns the Fit of what is there. Raises TypeError or ValueError for bad input before anything is compiled,
     Incompatible where the program cannot carry the algorithm, FileExistsError for a directory that holds a run.
@@ -109,18 +109,13 @@ def fit(
                 *target.notes,
                 f"No inference was named: {algorithm.name} is the one that serves this program best.",
             )
-        begin_at = None
-        if init is not None and isinstance(target, Generative):
-            found = _learned(init)
-            target = begun_at(target, found.answer)
-            algorithm.check_begun(target, found)
-        elif init is not None:
-            init = load(init) if isinstance(init, str | Path) else init
-            begin_at = starts.given(init, target, algorithm, seed)
-
+        init = load(init) if isinstance(init, str | Path) else init
+        target, begin_at = begun(init, target, algorithm, seed)
         run = Run(model, target, algorithm, seed, precision, store)
         run.begin_at, run.telling, run.team = begin_at, telling, team
         record = record_of(program, model, algorithm, target, seed, precision) if store or team else {}
+        if record and begin_at:
+            record["init"] = starts.digest(init, algorithm)
         check_together(run, record)
 
         def begin() -> None:
@@ -249,12 +244,17 @@ def _cut(algorithm: Any, target: Target) -> Any:
     return dataclasses.replace(algorithm, batch_size=rows) if 0 < rows < algorithm.batch_size else algorithm
 
 
-def _learned(init: Any) -> LearnedFit:
-    """A fit of learned parameters, or that of a directory."""
-    found = init if isinstance(init, Fit) else load(init)
-    if not isinstance(found, LearnedFit):
-        raise TypeError(f"init is {found}; expected a fit that learned parameters from rows.")
-    return found
+def begun(init: Any, target: Target, algorithm: Inference, seed: int) -> tuple[Target, starts.Chains | None]:
+    """The target whose parameters begin where init says, or where its chains begin; raises where it says neither."""
+    if init is None or not isinstance(target, Generative):
+        return target, None if init is None else starts.given(init, target, algorithm, seed)
+    if isinstance(init, starts.Learned):
+        return begun_at(target, init), None
+    if not isinstance(init, LearnedFit):
+        raise TypeError(f"init is {init}; expected a fit that learned parameters from rows.")
+    target = begun_at(target, init.answer)
+    algorithm.check_begun(target, init)
+    return target, None
 
 
 def _by_itself(*args: Any, **keywords: Any) -> Fit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +21,10 @@ TRIED, ROUNDS, SCALES = 256, 12, (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
 EXPECTED = "expected values by site, init={'theta': 0.5}, or a fit, or its directory."
 
 
+class Learned(dict[str, np.ndarray]):
+    """Parameters by name, of a learned fit that was looked at already: what is sent in its place."""
+
+
 # ---- given -------------------------------------------------------------------------------------------------------
 
 
@@ -30,7 +35,7 @@ def given(init: Any, target: Target, algorithm: Inference, seed: int) -> Chains:
     if not algorithm.begins_anywhere or target.points or getattr(target, "takes_turns", False):
         raise TypeError(f"{algorithm.name} does not begin at values of the unknowns: it takes no init.")
     num_chains = algorithm.num_chains if isinstance(algorithm, Sampler) else 1
-    values = _of_chains(_values(init, num_chains), target, num_chains)
+    values = _of_chains(values_of(init, algorithm), target, num_chains)
     if isinstance(target, Conditional):
         return values
     space: Any = target
@@ -40,8 +45,18 @@ def given(init: Any, target: Target, algorithm: Inference, seed: int) -> Chains:
     return {FLAT: np.stack(points)}
 
 
-def _values(init: Any, num_chains: int) -> Mapping[str, Any]:
+def digest(init: Any, algorithm: Inference) -> str:
+    """What is written down of where chains begin: the same of the same values."""
+    said = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(values_of(init, algorithm).items()):
+        array = np.asarray(value, float)
+        said.update(f"{name} {array.shape}".encode() + array.tobytes())
+    return said.hexdigest()
+
+
+def values_of(init: Any, algorithm: Inference) -> Mapping[str, Any]:
     """Values by site; of a fit, arrays (chain, *event): the last draws of its chains, or draws spread over them."""
+    num_chains = algorithm.num_chains if isinstance(algorithm, Sampler) else 1
     if isinstance(init, Mapping):
         return init
     if isinstance(init, FittedParameters):

@@ -14,14 +14,14 @@ from probgen import catalog, run
 from probgen.algorithm import Inference
 from probgen.fits import seal
 from probgen.processes.sending import plain
-from probgen.run import programs, suggestions
+from probgen.run import programs, starts, suggestions
 from probgen.run.conditioning import model_of
 from probgen.run.meaning import READINGS
 from probgen.run.record import record_of
 from probgen.run.store import CorruptRun, Store
 from probgen.sweeps.fitting import Task
 from probgen.sweeps.grid import Grid, Point
-from probgen.target import Target
+from probgen.target import Generative, Target
 
 READING = ("precision", "engine", "by_row", "guide")  # words of `pg.fit` that say how the program is read
 
@@ -30,13 +30,15 @@ class Asked(NamedTuple):
     """What all points of one data set, one inference and one reading of the program have in common.
 
     inference: what `pg.fit` is given; own: settings of the grid that are the program's, by name; algorithm: what the inference
-    means here; record: what the first of them writes down of its run.
+    means here; record: what the first of them writes down of its run; target: of the first; init: where it begins.
     """
 
     inference: Any
     own: Mapping[str, Any]
     algorithm: Inference
     record: Mapping[str, Any]
+    target: Any = None
+    init: Any = None
 
 
 def key_of(point: Point, own: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -44,12 +46,13 @@ def key_of(point: Point, own: Mapping[str, Any]) -> tuple[Any, ...]:
     return (point.data, point.inference, repr(own), *(repr(point.settings.get(word)) for word in READING))
 
 
-def checked(program: Any, grid: Grid, points: Sequence[Point], fixed: Mapping[str, Any]) -> dict[Point, Asked]:
+def checked(
+    program: Any, grid: Grid, points: Sequence[Point], fixed: Mapping[str, Any], init: Any = None
+) -> dict[Point, Asked]:
     """What every point asks for; raises what `pg.fit` would raise before it compiles, with the point that it is about."""
     if isinstance(program, Target):
         raise TypeError("sweep is for programs; this is a learned model with data.")
-    if "init" in fixed:
-        raise TypeError("sweep takes no init: each of its fits begins as pg.fit does by itself.")
+    init = run.load(init) if isinstance(init, str | Path) else init
     found: dict[tuple[Any, ...], Asked] = {}
     meant: dict[tuple[Any, Any], tuple[Any, set[str]]] = {}
     asked: dict[Point, Asked] = {}
@@ -59,7 +62,10 @@ def checked(program: Any, grid: Grid, points: Sequence[Point], fixed: Mapping[st
             inference, names = meant[either] = meant.get(either) or _meant(program, grid, point, fixed)
             own = {k: v for k, v in point.settings.items() if k in names}
             first = found.get(key := key_of(point, own))
-            one = _first(program, grid, point, fixed, inference, own) if first is None else _as_first(first, point)
+            if first is None:
+                one = _first(program, grid, point, fixed, inference, own, init)
+            else:
+                one = _as_first(first, point, init)
         except (TypeError, ValueError, LookupError, ImportError) as error:
             error.add_note(f"The first fit of the sweep that it is about: {point.words}.")
             raise
@@ -107,16 +113,28 @@ def _of_the_program(program: Any, data: Any) -> set[str]:
 
 
 def _first(
-    program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any], inference: Any, own: Mapping[str, Any]
+    program: Any, grid: Grid, point: Point, fixed: Mapping[str, Any], inference: Any, own: Mapping[str, Any], init: Any
 ) -> Asked:
     data = grid.datas[point.data]
     data = {**run.given(program, data), **own} if own else data
     words = {**fixed, **{k: v for k, v in point.settings.items() if k not in own}}
     algorithm, _, precision, model, target = run.asked(program, data, inference, **words)
-    return Asked(inference, own, algorithm, record_of(program, model, algorithm, target, point.seed, precision))
+    target, _ = run.begun(init, target, algorithm, point.seed)
+    record = record_of(program, model, algorithm, target, point.seed, precision)
+    return _beginning(Asked(inference, own, algorithm, record, target), init)
 
 
-def _as_first(first: Asked, point: Point) -> Asked:
+def _beginning(one: Asked, init: Any) -> Asked:
+    """What is asked for with where it begins, as it is written down and sent: parameters of a learned fit, or values of chains."""
+    if init is None:
+        return one
+    if isinstance(one.target, Generative):
+        return one._replace(init=starts.Learned(init.answer))
+    record = {**one.record, "init": starts.digest(init, one.algorithm)}
+    return one._replace(init=starts.values_of(init, one.algorithm), record=record)
+
+
+def _as_first(first: Asked, point: Point, init: Any) -> Asked:
     """The same on the same target, with other settings."""
     changed = {k: v for k, v in point.settings.items() if k not in READING and k not in first.own}
     algorithm = catalog.inference(first.algorithm, changed)
@@ -125,7 +143,9 @@ def _as_first(first: Asked, point: Point) -> Asked:
         "seed": point.seed,
         "inference": {"name": algorithm.name, "settings": algorithm.settings()},
     }
-    return Asked(first.inference, first.own, algorithm, seal.resealed(record))
+    if init is not None and isinstance(first.target, Generative):
+        algorithm.check_begun(first.target, init)
+    return _beginning(first._replace(algorithm=algorithm, record=seal.resealed(record)), init)
 
 
 # ---- runs that are there already -------------------------------------------------------------------------------------
@@ -147,7 +167,8 @@ def differences(directory: Path, asked: Asked) -> list[str]:
         return []
     if "seal" not in record:
         return ["it was written by a version that kept no trace"]
-    return [*seal.between(record, asked.record), *_read_otherwise(record, asked.record)]
+    begins = ["where its chains begin (init)"] if record.get("init") != asked.record.get("init") else []
+    return [*seal.between(record, asked.record), *_read_otherwise(record, asked.record), *begins]
 
 
 def _read_otherwise(record: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ ONE = ""  # the label of the data or the inference where there is one
 NOT_AN_AXIS = {
     "seed": "pass seeds=[...]", "inference": "pass inference=[...]", "data": "pass data=[...]",
     "args": "it is the same for all fits", "kwargs": "it is the same for all fits",
-    "out": "each fit has its own folder under out", "init": "fits of a sweep begin as pg.fit does",
+    "out": "each fit has its own folder under out", "init": "pass init= by itself, the same for all fits",
     "overwrite": "pass overwrite=True by itself", "progress": "pass progress=False by itself",
 }  # fmt: skip
 MOST = 10_000  # seeds that a number may ask for: a larger one is a seed

@@ -38,6 +38,7 @@ def sweep(
     part: tuple[int, int] | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    init: Any = None,
     **fixed: Any,
 ) -> xr.Dataset:
     """Fit a program at every point of a grid, side by side, and tell what came of each.
@@ -53,6 +54,7 @@ def sweep(
     part: (i, n), the i-th of n parts of the grid, from 1: for machines that share nothing but the folder.
     overwrite: fit anew what is there of another program, other data or other settings.
     progress: a line on stderr for every fit that is done.
+    init: where all fits begin, as in `pg.fit`: a fit, or its directory, or values by site.
     fixed: what is the same for all fits, as in `pg.fit`: settings, guide, precision, args, ...
 
     Returns an xarray.Dataset with a dimension for every axis: `status` (pass, warn, fail, error), `error`, `seconds`, `run`, and
@@ -63,7 +65,7 @@ def sweep(
     plan = grid(program, settings, data, inference, seeds, fixed)
     table.check(plan)
     chosen, folder = _chosen(plan.points, part), _free(Path(out))
-    everything = asking.checked(program, plan, plan.points, fixed)
+    everything = asking.checked(program, plan, plan.points, fixed, init)
     changed = asking.others(folder, everything)
     if not overwrite:
         asking.refuse(folder, changed)
@@ -116,6 +118,7 @@ def _jobs(
             done[point] = found
         else:
             words = {k: v for k, v in point.settings.items() if k not in one.own}
+            words |= {} if one.init is None else {"init": one.init}
             jobs[point] = Job(
                 str(where.absolute()), point.data, point.inference, one.own, words, point.seed, one.record["program"],
                 point in changed,

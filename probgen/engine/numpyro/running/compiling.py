@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding
 
 from probgen import pools, runtime, watch
 from probgen.algorithm import Inference
-from probgen.engine.numpyro.running import mappings
+from probgen.engine.numpyro.running import mappings, together
 from probgen.engine.numpyro.running.loops import init, init_at
 from probgen.engine.numpyro.running.options import options
 from probgen.programs.contents import is_library
@@ -105,7 +105,10 @@ def _compiled(
 ) -> Code:  # fmt: skip
     mappings.relieve(_compiled.cache_clear, _density.cache_clear)
     leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
-    file = _file(make, kernel, kind, structure, tree, leaves, settings, own)
+    shared = any(
+        spread and not spread.is_fully_addressable for *_, spread in shapes
+    )  # by processes that run it in step
+    file = None if shared else _file(make, kernel, kind, structure, tree, leaves, settings, own)
     if file:
         with contextlib.suppress(Exception):  # absent, cut short, or not this user's
             return _read(file, jax.local_devices() if any(spread for *_, spread in shapes) else jax.local_devices()[:1])
@@ -117,10 +120,12 @@ def _compiled(
         shape.append(found)
         return tuple(out)
 
-    with jax.default_device(pools.side()) if elsewhere() else contextlib.nullcontext():
-        lowered = jax.jit(flat).lower(*leaves)
+    there = elsewhere() and not shared
+    code = jax.jit(flat, out_shardings=together.everywhere()) if shared else jax.jit(flat)
+    with together.cutting(shared), jax.default_device(pools.side()) if there else contextlib.nullcontext():
+        lowered = code.lower(*leaves)
     text = "" if runtime.accelerator() else lowered.as_text()
-    if elsewhere() and "callback" in text:  # which cannot be written down
+    if there and "callback" in text:  # which cannot be written down
         lowered = jax.jit(flat).lower(*leaves)
     if make not in (init, init_at):  # the longest wait for XLA
         watch.load_ahead()
@@ -128,18 +133,18 @@ def _compiled(
     loops = "stablehlo.while" in _density_of(kind, structure, tree, leaves)
     asked = options(make, leaves, loops) | (pools.one_by_one() if rows else {})
     with (
-        runtime.no_compile_cache() if file or rows else contextlib.nullcontext(),
+        runtime.no_compile_cache() if file or rows or shared else contextlib.nullcontext(),
         watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
     ):
         executable = _in_a_thread(lambda: lowered.compile(compiler_options=asked))
     kept = None
-    if file or ((rows or elsewhere()) and "callback" not in text):
+    if file or ((rows or there) and not shared and "callback" not in text):
         with contextlib.suppress(Exception):  # code that cannot be written down
             kept = serialize_executable.serialize(executable)
     if file and kept:
         with contextlib.suppress(Exception):  # a full disk
             _write(file, (kept, shape[0], rows))
-    return Code(executable, kept if rows or elsewhere() else None, shape[0], rows)
+    return Code(executable, kept if rows or there else None, shape[0], rows)
 
 
 def _in_a_thread(job: Callable[[], Any]) -> Any:

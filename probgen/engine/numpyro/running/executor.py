@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from probgen import pools, runtime, watch
 from probgen.algorithm import Inference, Sampler
+from probgen.engine.numpyro.running import together
 from probgen.engine.numpyro.running.compiling import Code, _folded, _in_a_thread, compiled
 from probgen.engine.numpyro.running.loops import answer, chunk, chunk_many, init, init_at, init_many, init_many_at
 
@@ -42,9 +43,18 @@ class Executor:
     On a CPU, too, many chains are vectorised where every step costs the same. Vectorised chains are spread over all devices
     where they divide evenly among them.
     share: which of the chains this process runs, by default all; how they are run does not depend on it.
+    team: of a learner, the processes that share its rows: see `together`.
     """
 
-    def __init__(self, inference: Inference, target: Any, seed: int, num_chains: int, share: range | None = None):
+    def __init__(
+        self,
+        inference: Inference,
+        target: Any,
+        seed: int,
+        num_chains: int,
+        share: range | None = None,
+        team: Any = None,
+    ):
         chains = range(num_chains) if share is None else share
         self.kernel, self.target = inference.kernel(), target.for_run()
         self.num_chains, self.total = len(chains), num_chains
@@ -63,6 +73,8 @@ class Executor:
             key = jax.random.key(seed)
             fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number
             self.keys: Any = _folded(key, np.asarray(chains)) if self.vectorised else [fold(key, c) for c in chains]
+        self.team, self.everywhere = team, (lambda tree: tree) if team is None else together.placed
+        self.target = self.everywhere(self.target)
         self.states: Any = None
         self.compiling = 0.0  # seconds that went into code
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
@@ -90,7 +102,7 @@ class Executor:
 
         def scoped(chain: int) -> Any:
             with runtime.in_precision(self.precision), watch.doing(f"{what} of chain {chain}"):
-                return jax.block_until_ready(code(*arguments(chain), narrow=self.narrow))
+                return self._done(lambda: code(*arguments(chain), narrow=self.narrow))
 
         jobs = [functools.partial(scoped, chain) for chain in range(self.num_chains)]
         return watch.apart(jobs, 1 if code.alone else self.workers)
@@ -98,7 +110,16 @@ class Executor:
     def _all(self, code: Code, *arguments: Any, what: str) -> Any:
         """The code of all chains at once, in a thread that Ctrl-C can leave."""
         with watch.doing(what):
-            return _in_a_thread(lambda: jax.block_until_ready(code(*arguments)))
+            return _in_a_thread(lambda: self._done(lambda: code(*arguments)))
+
+    def _done(self, work: Callable[[], Any]) -> Any:
+        """What code gives, when it is there; PeerFailed where another process that runs it in step is gone."""
+        try:
+            return jax.block_until_ready(work())
+        except jax.errors.JaxRuntimeError as error:
+            if self.team is None:
+                raise
+            raise self.team.gone(error) from error
 
     def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
         begun = time.perf_counter()
@@ -118,7 +139,7 @@ class Executor:
                 found = self._all(code, self.target.arrays, many, *given, what="the start of the chains")
                 self.states = self._placed(found)
                 return
-            keys = [jax.random.fold_in(key, start) for key in self.keys]
+            keys = [self.everywhere(jax.random.fold_in(key, start)) for key in self.keys]
             at = lambda c: () if begin is None else (jax.tree.map(lambda a: jnp.asarray(a[c]), begin),)  # noqa: E731
             starts = [at(c) for c in range(self.num_chains)]
         code = self._code(init_at if starts[0] else init, keys[0], *starts[0])
@@ -136,8 +157,9 @@ class Executor:
                 states, found = self._all(code, self.target.arrays, keys, self.states, *span, what=what)
                 self.states, records = self._placed(states), found._asdict()
         else:
-            code = self._code(chunk, self.keys[0], self.states[0], *span, capacity=self.capacity)
-            given = lambda c: (self.target.arrays, self.keys[c], self.states[c], *span)  # noqa: E731
+            keys, *span = self.everywhere((self.keys, *span))
+            code = self._code(chunk, keys[0], self.states[0], *span, capacity=self.capacity)
+            given = lambda c: (self.target.arrays, keys[c], self.states[c], *span)  # noqa: E731
             states, parts = zip(*self._each(code, given, what), strict=True)
             cut = lambda p, k: np.asarray(getattr(p, k))[: stop - start]  # noqa: E731
             self.states, records = list(states), {k: np.stack([cut(p, k) for p in parts]) for k in parts[0]._fields}
@@ -145,7 +167,7 @@ class Executor:
 
     def answer(self) -> dict[str, np.ndarray]:
         """What a learner reads off its final state."""
-        key = jax.random.fold_in(self.keys[0], 2**31 - 2)
+        key = self.everywhere(jax.random.fold_in(self.keys[0], 2**31 - 2))
         with runtime.in_precision(self.precision):
             state = jax.tree.map(lambda a: a[0], self.states) if self.vectorised else self.states[0]
             found = self._all(self._code(answer, key, state), self.target.arrays, key, state, what="the answer")
@@ -188,7 +210,7 @@ class Executor:
             leaves, tree = jax.tree.flatten(shapes)
             _check_shapes(shapes, arrays)
             values = [jnp.asarray(arrays[f"{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
-            self.states = self._placed(jax.tree.unflatten(tree, values))
+            self.states = self.everywhere(self._placed(jax.tree.unflatten(tree, values)))
 
 
 def _first(records: np.ndarray, num_steps: int) -> np.ndarray:
