@@ -69,6 +69,10 @@ class NumpyroTarget(Target):
         """The target as the loops of a run take it: with what its density needs of the data, made once."""
         return self
 
+    def ready(self) -> Any:
+        """The target within compiled code, before its loops: with what follows from the data alone."""
+        return self
+
     def lowered(self) -> str:
         """What this target computes, as the text of its lowered density: equal texts compute equal things."""
         return f"{self.sites}"
