@@ -19,6 +19,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
+from probgen import runtime
+
 NUMBERS, CLOSED = " numbers", " closed"  # of the arrays made here
 SPREAD = {"neg", "broadcast_in_dim", "convert_element_type", "reshape"}  # which begin a gradient, of 1 or -1
 MANY = 2**16  # entries up to which an array that follows from the data is kept through a run
@@ -31,9 +33,12 @@ class Open:
     text: str  # lowered
     first: Callable[[Any], Any] = field(compare=False)  # of the arrays, numbers among them
     rest: Callable[[Any, Any, Any], Any] = field(compare=False)  # of the arrays, of what came first, and of a point
+    both: Callable[[Any, Any], Any] = field(compare=False)  # compiled, for what runs once
 
 
-def opened(fn: Callable[[Any, Any], Any], arrays: Any, point: Any, precision: str) -> tuple[Open, dict[str, Any]] | None:
+def opened(
+    fn: Callable[[Any, Any], Any], arrays: Any, point: Any, precision: str
+) -> tuple[Open, dict[str, Any]] | None:
     """`fn(arrays, point)` with its numbers left open, and these as arrays beside the others; None where it calls Python.
 
     arrays, point: arrays or their shapes. Raises whatever a trace of fn raises.
@@ -54,8 +59,8 @@ def opened(fn: Callable[[Any, Any], Any], arrays: Any, point: Any, precision: st
     def rest(arrays: Any, made: Any, point: Any) -> Any:
         return jax.tree.unflatten(shape, jaxpr_as_fun(ClosedJaxpr(late, made))(*given(arrays), point))
 
-    text = jax.jit(lambda arrays, point: rest(arrays, first(arrays), point)).lower({**arrays, **found}, point).as_text()
-    return Open(text, first, rest), found
+    both = jax.jit(lambda arrays, point: rest(arrays, first(arrays), point), compiler_options=runtime.ONCE)
+    return Open(both.lower({**arrays, **found}, point).as_text(), first, rest, both), found
 
 
 def _split(jaxpr: Any, precision: str) -> tuple[Any, Any, list[float]]:
@@ -85,7 +90,7 @@ def _split(jaxpr: Any, precision: str) -> tuple[Any, Any, list[float]]:
 
 
 def _largest(eqn: Any) -> int:
-    return max(math.prod(v.aval.shape) for v in eqn.outvars)
+    return max((math.prod(v.aval.shape) for v in eqn.outvars), default=0)
 
 
 def _is_open(eqn: Any, place: int, value: float, first: bool) -> bool:

@@ -45,8 +45,10 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
     def paired(self) -> Any:
         return engine.load(self.engine).paired(self)
 
-    def for_run(self) -> Any:
-        return _opened(rows.together(self)) if type(self) is NumpyroContinuous else self
+    def for_run(self, density_alone: bool = False) -> Any:
+        if type(self) is not NumpyroContinuous:
+            return self
+        return _opened(rows.together(self)) if density_alone else rows.together(self)
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
@@ -81,7 +83,8 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with runtime.jax_scope(self.precision):
-            values, gradients = _gradients(self, jnp.asarray(points))
+            run = _opened(self) if type(self) is NumpyroContinuous else self
+            values, gradients = _gradients(run, jnp.asarray(points))
             return np.asarray(values), np.asarray(gradients)
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -151,9 +154,6 @@ class NumpyroOpen(NumpyroContinuous):
     """A density whose numbers are arrays beside the data. Programs that differ in them alone have the same code."""
 
     made: Any = None  # what follows from the arrays alone
-
-    def for_run(self) -> Any:
-        return self
 
     def ready(self) -> Any:
         self.made = self.structure.density.first(self.arrays)
