@@ -44,6 +44,9 @@ class Inference(Generic[T]):
     learns_points: ClassVar[bool] = False  # whether it learns parameters beside unknowns, or parameters alone
     flat_prior: ClassVar[bool] = False  # whether the unknowns of independent rows may be learned as parameters
     begins_anywhere: ClassVar[bool] = False  # whether it can begin at given values of the unknowns
+    density_alone: ClassVar[bool] = (
+        False  # whether it reads nothing of unknowns in R^n but how many they are and their density
+    )
     period: ClassVar[int] = 0  # steps between two looks at the state; 0: none (NumPyro engine)
     precision: ClassVar[str | None] = None  # None: float64 on a CPU, float32 on an accelerator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.algorithm import Sampler
 from probgen.inference.mcmc import _adaptation
@@ -50,6 +50,8 @@ class Adapted(Sampler[Continuous]):
     metric: "dense", "low_rank", "diagonal", or "auto": dense up to 40 dimensions, low rank beyond.
     start: "pathfinder", or "uniform" for the best of a few draws from U(-2, 2).
     """
+
+    density_alone: ClassVar[bool] = True
 
     target_accept: float | None = None
     metric: Literal["auto", "dense", "low_rank", "diagonal"] = "auto"

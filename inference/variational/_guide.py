@@ -118,6 +118,7 @@ class Guide(Learner[Continuous]):
     minibatch: bool = True
 
     learns_points: ClassVar[bool] = True
+    density_alone: ClassVar[bool] = True
     whitening: ClassVar[Literal["dense", "diagonal"]] = "dense"
     smallest: ClassVar[int] = 1  # dimensions below which the family is not defined
     has_density: ClassVar[bool] = True  # whether log q can be evaluated at any point, as "path" needs

@@ -65,6 +65,7 @@ class GuidedSVI(Guide):
     has_density: ClassVar[bool] = False  # at points other than the guide's own draws
     takes_guide: ClassVar[bool] = True
     rises: ClassVar[bool] = False  # step by step what the library's own loop does with Adam
+    density_alone: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ Tierney and Kadane 1986, "Accurate approximations for posterior moments and marg
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from probgen.algorithm import positive
 from probgen.inference.variational._guide import Answer, evaluated
@@ -20,6 +20,8 @@ class Laplace(Climb):
 
     num_draws: draws of the answer, in each of its four chains.
     """
+
+    density_alone: ClassVar[bool] = True
 
     num_draws: int = 1000
 

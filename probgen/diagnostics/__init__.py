@@ -5,11 +5,13 @@ A check is a function of the `Evidence` that gives one Finding, or None where it
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
 import numpy as np
 
+from probgen import runtime
 from probgen.algorithm import Learner
 from probgen.diagnostics import baselines, chains, convention, guides, learners, samples, unbounded
 from probgen.diagnostics.chains import r_hat
@@ -58,7 +60,8 @@ LEARNER_CHECKS = (
 
 def diagnose(fit: Fitted) -> Verdict:
     """The verdict on a fit: every check that applies to it, the worst first."""
-    found = agreed(_findings(fit))
+    with runtime.compile_cache() if fit.target.engine == "numpyro" else contextlib.nullcontext():
+        found = agreed(_findings(fit))
     notes = (*fit.notes, UNSEEN) if _unseen(fit, found) else fit.notes
     if isinstance(fit.inference, Learner) and _checks(fit) is LEARNER_CHECKS:
         notes = (*notes, *densities.unsaid(fit))

@@ -116,7 +116,7 @@ def _compiled(
 
     def flat(*leaves: Any) -> tuple[Any, ...]:
         arrays, *arguments = jax.tree.unflatten(tree, leaves)
-        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays), *arguments, **dict(settings)))
+        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays).ready(), *arguments, **dict(settings)))
         shape.append(found)
         return tuple(out)
 

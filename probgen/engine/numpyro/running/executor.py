@@ -56,7 +56,7 @@ class Executor:
         team: Any = None,
     ):
         chains = range(num_chains) if share is None else share
-        self.kernel, self.target = inference.kernel(), target.for_run()
+        self.kernel, self.target = inference.kernel(), target.for_run(inference.density_alone)
         self.num_chains, self.total = len(chains), num_chains
         self.precision = target.precision
         many = runtime.accelerator() or (inference.steady and num_chains >= MANY)
@@ -68,7 +68,7 @@ class Executor:
             self.spread = None  # devices of a CPU share one pool of threads, where LAPACK's calls wait for each other
         if self.spread:
             everywhere = NamedSharding(self.spread.mesh, PartitionSpec())
-            self.target = jax.device_put(target, everywhere)
+            self.target = jax.device_put(self.target, everywhere)
         with runtime.in_precision(self.precision):
             key = jax.random.key(seed)
             fold = jax.random.fold_in  # of a few chains one by one, which needs no code of their number

@@ -20,11 +20,13 @@ from probgen.engine.numpyro.noise import combined
 from probgen.engine.numpyro.programs import completion, pieces, prediction
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, parts
+from probgen.engine.numpyro.running import numbers
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.ops import OPS
 from probgen.target import Simulable, Site, Target
 
 name = "numpyro"
+FEW = 64  # draws of a prior that are made at once, and not one by one in a loop
 
 
 class NumpyroTarget(Target):
@@ -65,8 +67,15 @@ class NumpyroTarget(Target):
     def by_row(self) -> Target | None:
         return engine.load(self.engine).by_row(self)
 
-    def for_run(self) -> Any:
-        """The target as the loops of a run take it: with what its density needs of the data, made once."""
+    def for_run(self, density_alone: bool = False) -> Any:
+        """The target as the loops of a run take it: with what its density needs of the data, made once.
+
+        density_alone: whether they read nothing else of it; then a program's numbers are left open.
+        """
+        return self
+
+    def ready(self) -> Any:
+        """The target within compiled code, before its loops: with what follows from the data alone."""
         return self
 
     def lowered(self) -> str:
@@ -153,10 +162,24 @@ class NumpyroSimulable(NumpyroTarget, Simulable):
     """A program that can only be run forward."""
 
 
-@functools.partial(jax.jit, static_argnums=1, compiler_options=runtime.ONCE)
 def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
+    """Draws of all sites, by code that keeps when numbers of the program are edited."""
+    shapes = tuple((k, jnp.shape(v), jnp.result_type(v)) for k, v in sorted(target.arrays.items()))
+    found = _open_prior(type(target), target.structure, shapes, num_samples)
+    return _drawn(target, num_samples, key) if found is None else found[0].both({**target.arrays, **found[1]}, key)
+
+
+@functools.lru_cache(maxsize=64)
+def _open_prior(kind: Any, structure: Any, shapes: tuple, num_samples: int) -> Any:
+    arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
+    draw = lambda arrays, key: _drawn.__wrapped__(kind(structure, arrays), num_samples, key)  # noqa: E731
+    return numbers.opened(draw, arrays, jax.eval_shape(lambda: jax.random.key(0)), structure.precision)
+
+
+@functools.partial(jax.jit, static_argnums=1, compiler_options=runtime.ONCE)
+def _drawn(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
     program = handlers.uncondition(FullPlates(lambda: target.structure.program(**target.data)))
-    return Predictive(program, num_samples=num_samples)(key)
+    return Predictive(program, num_samples=num_samples, parallel=num_samples <= FEW)(key)
 
 
 @functools.partial(jax.jit, static_argnums=1)

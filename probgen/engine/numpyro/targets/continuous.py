@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,9 +20,10 @@ from numpyro.infer import init_to_uniform
 from probgen import engine, runtime
 from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.structure import Structure, index_of, put
+from probgen.engine.numpyro.running import numbers
 from probgen.engine.numpyro.sums import assigned, one_by_one, rows
 from probgen.engine.numpyro.targets.base import NumpyroTarget
-from probgen.target import Continuous, SubsampledContinuous
+from probgen.target import Continuous, Site, SubsampledContinuous
 
 
 class NumpyroContinuous(NumpyroTarget, Continuous):
@@ -43,8 +45,10 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
     def paired(self) -> Any:
         return engine.load(self.engine).paired(self)
 
-    def for_run(self) -> Any:
-        return rows.together(self) if type(self) is NumpyroContinuous else self
+    def for_run(self, density_alone: bool = False) -> Any:
+        if type(self) is not NumpyroContinuous:
+            return self
+        return _opened(rows.together(self)) if density_alone else rows.together(self)
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
@@ -79,7 +83,8 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with runtime.jax_scope(self.precision):
-            values, gradients = _gradients(self, jnp.asarray(points))
+            run = _opened(self) if type(self) is NumpyroContinuous else self
+            values, gradients = _gradients(run, jnp.asarray(points))
             return np.asarray(values), np.asarray(gradients)
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -133,6 +138,36 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
                     for k, site in trace.items()
                     if site["type"] == "sample"
                 }
+
+
+@dataclass(frozen=True)
+class Open:
+    """What the loops of a run need of a program: its sites, and its density with the numbers left open; see `numbers`."""
+
+    sites: tuple[Site, ...]
+    dim: int
+    precision: str
+    density: numbers.Open
+
+
+class NumpyroOpen(NumpyroContinuous):
+    """A density whose numbers are arrays beside the data. Programs that differ in them alone have the same code."""
+
+    made: Any = None  # what follows from the arrays alone
+
+    def ready(self) -> Any:
+        self.made = self.structure.density.first(self.arrays)
+        return self
+
+    def lowered(self) -> str:
+        return f"{self.sites} {self.structure.density.text}"
+
+    def log_density(self, z: Any) -> Any:
+        return self.value_and_grad(z)[0]
+
+    def value_and_grad(self, z: Any) -> tuple[Any, Any]:
+        made = self.structure.density.first(self.arrays) if self.made is None else self.made
+        return _open_value_and_grad(self.structure, self.arrays, made, z)
 
 
 class NumpyroSubsampled(NumpyroContinuous, SubsampledContinuous):
@@ -206,3 +241,26 @@ def _constrain(structure: Structure, arrays: Any, draws: Any) -> dict[str, Any]:
     if structure.transforms:
         return lax.map(lambda chain: lax.map(functools.partial(structure.constrain, arrays), chain), draws)
     return jax.vmap(jax.vmap(functools.partial(structure.constrain, arrays)))(draws)
+
+
+def _opened(target: NumpyroContinuous) -> NumpyroContinuous:
+    """The target with its numbers left open; itself where its code could not be kept or has no use for it."""
+    if target.points or target.structure.transforms:
+        return target
+    shapes = tuple((k, jnp.shape(v), jnp.result_type(v)) for k, v in sorted(target.arrays.items()))
+    with runtime.tracing(target.precision):
+        found = _open(target.structure, shapes)
+    return target if found is None else NumpyroOpen(found[0], {**target.arrays, **found[1]})
+
+
+@functools.lru_cache(maxsize=64)
+def _open(structure: Structure, shapes: tuple) -> tuple[Open, dict[str, Any]] | None:
+    arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
+    point = jax.ShapeDtypeStruct((structure.dim,), structure.precision)
+    made = numbers.opened(functools.partial(_value_and_grad.__wrapped__, structure), arrays, point, structure.precision)
+    return made and (Open(structure.sites, structure.dim, structure.precision, made[0]), made[1])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _open_value_and_grad(structure: Open, arrays: Any, made: Any, z: Any) -> tuple[Any, Any]:
+    return structure.density.rest(arrays, made, z)
