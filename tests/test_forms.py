@@ -140,8 +140,9 @@ def dense(y):
     numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(16), cov), obs=y)
 
 
-def test_a_transform_within_a_distribution_runs():
+@pytest.mark.parametrize("inference", ["laplace", "map"])
+def test_a_transform_within_a_distribution_runs(inference):
     y = np.random.default_rng(0).normal(size=16)
     assert conditioned(circulant, {"y": y})[1].structure.transforms
-    one, other = (pg.fit(p, {"y": y}, "laplace", progress=False).draws["s"].mean() for p in (circulant, dense))
+    one, other = (pg.fit(p, {"y": y}, inference, progress=False).draws["s"].mean() for p in (circulant, dense))
     np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -113,7 +113,8 @@ def matrices(c):
     def program(y=None):
         length = numpyro.sample("length", dist.LogNormal(-1.0, c))
         k = jnp.exp(-0.5 * ((X[:, None] - X) / length) ** 2) + (c**2 + 1e-6) * jnp.eye(4)
-        numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(4), k), obs=y)
+        law: Any = dist.MultivariateNormal(jnp.zeros(4), k)
+        numpyro.sample("y", law, obs=y)
 
     return program
 

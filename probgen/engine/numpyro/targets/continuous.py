@@ -228,6 +228,8 @@ def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any
 
 @functools.partial(jax.jit, static_argnums=0)
 def _own_value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
+    if structure.transforms:
+        return one_by_one.value_and_grad(structure.own_density, arrays, z)
     return jax.value_and_grad(functools.partial(structure.own_density, arrays))(z)
 
 
