@@ -339,7 +339,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 LOOKED_AT = [
-    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "libraries", "howto/loggers", "howto/choose",
+    "index", "verdict", "examples", "checks", "algorithms", "data", "numbers", "libraries", "howto/loggers", "howto/compare",
     "lectures/energies", "api/words", "benchmarks",
 ]  # fmt: skip
 
