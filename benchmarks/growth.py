@@ -19,8 +19,8 @@ whose code is in no cache; `fit`, of the same run again; `out=`, of the same on 
 fit / (imports + needed).
 
 `--disk N ...`: runs of N draws in all, with `out=`: a normal of 1,000 dimensions with scales from .1 to 10, 4 chains of MALA, a
-step a draw. Its draws are never held, so that memory should not grow with N. One process fits, a second one reads: in MB, the largest
-resident set so far after each thing that it does. Of disk 8 kB a draw for the run, and as many for the scratch of `fit.draws`.
+step a draw. Its draws are never held, so that memory should not grow with N. One process fits, a second one reads: in MB, the
+largest resident set so far after each thing that it does. Of disk 8 kB a draw for the run, as many for the scratch of `fit.draws`.
 """
 
 from __future__ import annotations
