@@ -3,6 +3,7 @@
     python benchmarks/growth.py
     python benchmarks/growth.py --quick
     python benchmarks/growth.py --cases rows-10000 groups-1000 --turns 40
+    python benchmarks/growth.py --disk 100000 1000000
 
 `rows-N`: logistic regression of N rows of 30 columns; `groups-N`: Poisson, N groups of 40 rows, one effect each; `dims-N`: a random
 walk of N steps, each observed. All in double precision.
@@ -16,6 +17,10 @@ Memory is the largest resident set of a fresh process, in MB: `imports`, after t
 whose code is in no cache; `fit`, of the same run again; `out=`, of the same on disk, none of its draws held. It has 4 chains of
 `--draws` and half as many adapting steps. `needed` is what it must hold: the data once, and all steps. The ratio is
 fit / (imports + needed).
+
+`--disk N ...`: runs of N draws in all, with `out=`: a normal of 1,000 dimensions with scales from .1 to 10, 4 chains of MALA, a
+step a draw. Its draws are never held, so that memory should not grow with N. One process fits, a second one reads: in MB, the
+largest resident set so far after each thing that it does. Of disk 8 kB a draw for the run, as many for the scratch of `fit.draws`.
 """
 
 from __future__ import annotations
@@ -49,6 +54,8 @@ CASES = [
 ]
 QUICK = ["rows-1000", "rows-10000", "groups-100", "dims-10", "dims-1000"]
 HEAD = ["case", "gradient, us", "product, us", "ratio", "copy, us", "ratio"]
+HEAD_DISK = ["draws", "on disk, GB", "fit, MB", "load, MB", "verdict, MB", "tree, MB", "table, MB", "CPU, s"]
+DIM = 1000
 HEAD_MEMORY = ["imports, MB", "needed, MB", "compiling, MB", "fit, MB", "ratio", "out=, MB"]
 
 
@@ -201,6 +208,56 @@ def memory(word: str, draws: int) -> list[str]:
     return [*sizes, f"{ratio:.2f}", f"{other['fit']:,.0f}"]
 
 
+# ---- draws on disk ---------------------------------------------------------------------------------------------------------
+
+
+def scales(sd: Any) -> None:
+    """A normal of independent coordinates."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    numpyro.sample("x", dist.Normal(0.0, sd).to_event(1))
+
+
+def fitted(draws: int, out: str) -> None:
+    """In a process of its own: the run, and its largest resident set, as JSON."""
+    import probgen as pg
+
+    sd = np.geomspace(0.1, 10.0, DIM)
+    steps: Any = {"num_chains": CHAINS, "num_warmup": 1000, "num_samples": draws // CHAINS, "thin": 1}
+    pg.fit(scales, {"sd": sd}, "mala", out=out, progress=False, **steps)
+    print(json.dumps({"fit": peak(), "seconds": time.process_time()}))
+
+
+def looked_at(out: str) -> None:
+    """In a second one: what reading it takes, as JSON."""
+    import probgen as pg
+
+    found, fit = {}, pg.load(out, scales)
+    found["load"] = peak()
+    fit.diagnose()
+    found["verdict"] = peak()
+    found["sd"] = float(fit.tree.posterior["x"][0, :, DIM - 1].std())
+    found["tree"] = peak()
+    fit.summary()
+    print(json.dumps({**found, "table": peak(), "seconds": time.process_time()}))
+
+
+def disk(draws: int, folder: str) -> list[str]:
+    """A row of the table of `--disk`."""
+    with tempfile.TemporaryDirectory(dir=folder) as base:
+        out, found = f"{base}/run", {}
+        for word in (["--fitted", str(draws), out], ["--looked-at", out]):
+            said = subprocess.run([sys.executable, __file__, *word], capture_output=True, text=True)
+            if said.returncode:
+                raise SystemExit(said.stderr)
+            told = json.loads(said.stdout.strip().splitlines()[-1])
+            found |= {**told, "seconds": found.get("seconds", 0.0) + told["seconds"]}
+        size = sum(entry.stat().st_size for entry in os.scandir(f"{out}/draws")) / 2**30
+    sizes = [f"{found[k]:,.0f}" for k in ("fit", "load", "verdict", "tree", "table", "seconds")]
+    return [f"{draws:,}", f"{size:.1f}", *sizes]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", help="as rows-5000: a kind and a size")
@@ -208,10 +265,24 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--quick", action="store_true", help="small sizes, few turns and few draws")
     parser.add_argument("--no-memory", action="store_true", help="gradients alone")
+    parser.add_argument("--disk", nargs="+", type=int, metavar="DRAWS", help="runs of so many draws on disk, alone")
+    parser.add_argument("--folder", help="of --disk, by default the system's for temporary files")
+    parser.add_argument("--fitted", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--looked-at", help=argparse.SUPPRESS)
     parser.add_argument("--held", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.held:
         return held(given.held[0], int(given.held[1]), given.held[2])
+    if given.fitted:
+        return fitted(int(given.fitted[0]), given.fitted[1])
+    if given.looked_at:
+        return looked_at(given.looked_at)
+    if given.disk:
+        table = []
+        for draws in given.disk:
+            table.append(disk(draws, given.folder))
+            harness.say("  ".join(table[-1]))
+        return harness.say("\n" + harness.table(HEAD_DISK, table))
     turns, draws = (5, 50) if given.quick else (given.turns, given.draws)
     words, rows = given.cases or (QUICK if given.quick else CASES), []
     harness.say(harness.machine())

@@ -232,6 +232,22 @@ def test_rows_of_a_pyro_learner_are_shared_by_torchrun_alone():
     assert not peers.Team(2, 0).refuses("pyro", chains=True)
 
 
+def test_a_process_of_several_still_ends_at_sigterm(monkeypatch):
+    """JAX's preemption service takes the signal and goes on; see findings/jax_distributed_takes_no_sigterm.sh."""
+    import jax
+
+    config, seen = jax.config, []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: False)
+    monkeypatch.setattr(peers.runtime, "started", lambda: False)
+    monkeypatch.setattr(meeting, "meet", lambda *who: None)
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda *a, **k: seen.append(config.jax_enable_preemption_service)
+    )
+    peers.connected("127.0.0.1:1234", 2, 0)
+    assert seen == [False]
+    assert config.jax_enable_preemption_service
+
+
 BAD = {
     "no numbers": ({"coordinator": "127.0.0.1:1234"}, TypeError, "needs num_processes and process_id"),
     "no coordinator": ({"num_processes": 2, "process_id": 0}, TypeError, "need coordinator"),

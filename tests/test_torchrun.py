@@ -17,7 +17,7 @@ from test_sweep import DATA, line
 import probgen as pg
 from probgen.algorithm import Incompatible
 from probgen.processes.peers import PeerFailed, Team
-from probgen.processes.rows import _check_near
+from probgen.processes.rows import SharedRows, _check_near
 
 pytestmark = needs_pyro
 
@@ -68,13 +68,17 @@ class Added(Team):
         super().__init__(len(table), index)
         self.table, self.barrier = table, barrier
 
+    def messages(self, own):
+        self.table[self.index] = own
+        self.barrier.wait(20)
+        found = list(self.table)
+        self.barrier.wait(20)
+        return found
+
     def add(self, numbers):
-        self.table[self.index] = numbers.clone() if hasattr(numbers, "clone") else numbers.copy()
-        self.barrier.wait(20)
-        assert len({each.shape for each in self.table}) == 1
-        total = sum(self.table)
-        self.barrier.wait(20)
-        return total
+        found = self.messages(numbers.clone() if hasattr(numbers, "clone") else numbers.copy())
+        assert len({each.shape for each in found}) == 1
+        return sum(found)
 
 
 def each_of(num, work):
@@ -134,7 +138,35 @@ def test_what_fails_in_one_ends_all_in_the_same_step():
     assert isinstance(first, PeerFailed)
 
 
-def test_parameters_that_come_apart_are_told():
+class Held:
+    """An executor whose state is what it is given, and another one in each process at first."""
+
+    def __init__(self, team):
+        self.begun = float(team.index + 1)
+
+    def init(self, begin):
+        self.restore({"a": np.array([self.begun])})
+
+    def restore(self, arrays):
+        self.arrays = arrays
+
+    def state(self):
+        return self.arrays
+
+
+def test_all_begin_where_the_first_does_and_those_that_come_apart_are_told():
+    def work(team):
+        shared = SharedRows(team, Held)
+        shared.init()
+        assert shared.state()["a"] == 1.0
+        shared.own.arrays = {"a": np.array([1.0 + 1e-6 * team.index])}
+        assert shared.state()["a"] == 1.0 + 1e-6 * team.index
+        shared.own.arrays = {"a": np.array([1.0 + team.index])}
+        return shared.state()
+
+    for error in each_of(2, work):
+        assert isinstance(error, RuntimeError)
+        assert "Process 1 holds other parameters than process 0 (a)" in str(error)
     near = [{"sizes": np.array([1.0, 5.0])}, {"sizes": np.array([1.0, 5.0 + 1e-4])}]
     _check_near(near, ["a", "b"])
     with pytest.raises(RuntimeError, match=r"Process 1 holds other parameters .*\(b\)"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -166,10 +166,25 @@ def _initialised(coordinator: str, num: int, index: int) -> None:
         )
     patience = _seconds("PROBGEN_COORDINATOR_TIMEOUT", 300)
     meeting.meet(host, port, num, index, patience)
-    jax.distributed.initialize(
-        coordinator, num, index, initialization_timeout=patience,
-        heartbeat_timeout_seconds=_seconds("PROBGEN_HEARTBEAT_TIMEOUT", 100),
-    )  # fmt: skip
+    with _ends_at_sigterm():
+        jax.distributed.initialize(
+            coordinator, num, index, initialization_timeout=patience,
+            heartbeat_timeout_seconds=_seconds("PROBGEN_HEARTBEAT_TIMEOUT", 100),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _ends_at_sigterm() -> Iterator[None]:
+    """JAX's service for preemption, which takes SIGTERM and goes on, is not begun: a scheduler's polite end is to be one."""
+    import jax
+
+    config: Any = jax.config
+    before = config.jax_enable_preemption_service
+    try:
+        config.update("jax_enable_preemption_service", False)
+        yield
+    finally:
+        config.update("jax_enable_preemption_service", before)
 
 
 def _seconds(name: str, default: int) -> int:
