@@ -14,7 +14,7 @@ from probgen.target import Arrays, Diffused
 
 
 class Draw(NamedTuple):
-    """How points are drawn: the sampler, evaluations of the network, guidance, the share of noise of a start, where the times are."""
+    """How points are drawn: the sampler, evaluations of the network, guidance, the share of noise of a start, its grid of times."""
 
     sampler: str
     num_steps: int
