@@ -40,7 +40,7 @@ def chain(x=None, whole=0):
     denoiser = Exact(schedule, numpyro.param("mean", jnp.zeros(2)), 0.2 * jnp.array(COVARIANCE))
     steps = Backward(denoiser, (2,), levels(schedule, 100), "bridge")
     z = numpyro.sample("z", steps)
-    numpyro.sample("x", observed(*steps.last(z[0]), whole), obs=x)
+    numpyro.sample("x", observed(*steps.last(z[0]), whole=whole), obs=x)
 
 
 def guide(x, whole=0):

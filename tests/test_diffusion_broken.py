@@ -126,3 +126,15 @@ def test_noise_passes_by_a_network_that_is_narrower_than_a_point():
     }
     fit = pg.fit("ddpm", data, "denoising", num_steps=600, batch_size=64, learning_rate=0.01, progress=False)
     assert np.std(fit.sample(200, seed=1)["x"]) < 0.1  # 0.36 without
+
+
+def test_a_parameter_with_an_argument_s_name_is_refused():
+    def program(x=None, loc=0.0):
+        z = numpyro.sample("z", dist.Normal(numpyro.param("loc", jnp.zeros(())), 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, loc=0.0):
+        numpyro.sample("z", dist.Normal(0.5 * x, 1.0))
+
+    with pytest.raises(ValueError, match=r"param\('loc'\) has the name of an argument"):
+        pg.fit(program, {"x": np.arange(9.0), "loc": 1.0}, "svi", guide=guide, num_steps=2, progress=False)

@@ -6,10 +6,11 @@ import numpy as np
 import numpyro
 import pytest
 from numpyro import handlers
+from scipy.stats import norm
 
 from probgen.distributions.discretised_normal import DiscretisedNormal
 from probgen.nets.diffusion.chains import Backward, Noised, early, levels
-from probgen.nets.diffusion.denoiser import Normal
+from probgen.nets.diffusion.denoiser import BEGUN, Mixed, Mixture, Normal
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import Elucidated, Exploding, Levels, LinearLogSNR, linear_levels
 
@@ -78,6 +79,48 @@ def test_diffusion_loss_of_infinitely_many_levels():
         nodes, weights = np.polynomial.legendre.leggauss(200)
         values = [_slope(chain, 0.25, float(t)) for t in 0.5 * (nodes + 1)]
         assert 0.5 * weights @ np.array(values) == pytest.approx(5.956015, abs=1e-5)
+
+
+def test_the_bound_of_a_mixture_is_its_entropy_wherever_the_noise_ends():
+    """An equal mixture of N(+-2, .25): what a step of noise no longer tells of x, its law given the last level does."""
+    with jax.enable_x64(True):
+        log_s = jnp.full(2, np.log(0.5)) - BEGUN
+        said = jnp.concatenate([jnp.zeros(2), jnp.array([-1.0, 1.0]), log_s])[:, None]
+        denoiser = Mixed(LinearLogSNR(3.0, -14.0), lambda z, level: said)
+        exact = Mixture(denoiser.schedule, jnp.ones(2) / 2, jnp.array([[-2.0], [2.0]]), jnp.full((2, 1), 0.5))
+        chain = Backward(denoiser, (1,), jnp.array([0.0, 1.0]), "bridge", continuous=True)
+        for z, t in ((0.3, 0.5), (-1.7, 0.01)):
+            z, t = jnp.array([z]), jnp.asarray(t)
+            assert float(denoiser(z, t).mean[0]) == pytest.approx(float(exact(z, t).mean[0]), rel=1e-9)
+            assert float(denoiser(z, t).variance[0]) == pytest.approx(float(exact(z, t).variance[0]), rel=1e-9)
+            assert float(denoiser.noise(z, t)[0]) == pytest.approx(float(exact.noise(z, t)[0]), rel=1e-6)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+        weights = np.outer(weights, weights).ravel() / weights.sum() ** 2
+        x, e = (a.ravel() for a in np.meshgrid(2 + 0.5 * nodes, nodes, indexing="ij"))  # one side is as the other
+
+        def fixed(x, e):
+            q = Noised(x[None], denoiser.schedule, chain.times)
+            return chain.end_gap(q) - observed(*chain.last(denoiser.schedule.noised(q.x, e[None], 0.0))).log_prob(q.x)
+
+        def slope(x, e, time):
+            q = Noised(x[None], denoiser.schedule, chain.times)
+            return chain.gap(q, q._at(jax.random.key(0), time, 1.0, 1)._replace(noise=e[None]))
+
+        times, shares = np.polynomial.legendre.leggauss(60)
+        each = jax.vmap(jax.vmap(slope, (None, None, 0)), (0, 0, None))(x, e, 0.5 * (times + 1))
+        integral = each @ (0.5 * shares)
+        assert float(weights @ (jax.vmap(fixed)(x, e) + integral)) == pytest.approx(1.418845, abs=2e-5)
+
+
+def test_a_mixture_cut_into_levels_is_the_mass_of_its_normals():
+    means, scales, shares = np.array([-1.2, 0.1, 0.6]), np.array([0.01, 0.3, 2.0]), np.array([0.5, 0.3, 0.2])
+    law = observed(*(jnp.asarray(a)[:, None] for a in (means, scales, np.log(shares))), whole=17)
+    found = np.exp([float(law.log_prob(jnp.array([k]))) for k in range(17)])
+    edges = np.concatenate([[-np.inf], (np.arange(16) + 0.5) / 8 - 1, [np.inf]])
+    mass = np.diff(norm.cdf((edges[:, None] - means) / scales), axis=0) @ shares
+    assert found == pytest.approx(mass, abs=1e-6)
+    drawn = np.bincount(np.asarray(law.sample(jax.random.key(0), (20_000,))).astype(int).ravel(), minlength=17) / 20_000
+    assert np.all(abs(drawn - mass) < 5 * np.sqrt(mass / 20_000) + 1e-6)  # a false alarm once in 100,000
 
 
 def _gaps(chain, variance):
@@ -213,7 +256,7 @@ def test_a_discretised_normal_is_the_mass_of_a_normal(loc, scale):
 
 def test_measured_points_are_whole_numbers_or_reals():
     assert np.asarray(measured(jnp.array([0.0, 16.0]), 17)).tolist() == [-1, 1]
-    assert observed(jnp.zeros(2), 0.01, 17).log_prob(jnp.array([8, 8])) == pytest.approx(0, abs=1e-5)
+    assert observed(jnp.zeros(2), 0.01, whole=17).log_prob(jnp.array([8, 8])) == pytest.approx(0, abs=1e-5)
 
 
 def test_bad_chains_are_refused():

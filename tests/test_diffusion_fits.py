@@ -101,6 +101,12 @@ def test_draws_of_every_sampler_have_the_moments(flow, levelled, sampler):
         assert x.std(0) == pytest.approx(SD, rel=0.14), sampler
 
 
+def test_times_are_those_that_were_asked_for(flow):
+    own, same, other = (flow.sample(3, 1, sampler="dpm++", num_steps=6, times=t)["x"] for t in (None, "log_snr", "rho"))
+    np.testing.assert_array_equal(own, same)
+    assert (abs(own - other).max(1) > 1e-3).all()
+
+
 def test_a_start_is_kept_as_its_level_says(flow):
     """SDEdit of a point: mean and variance by conjugate normals, given the share of noise."""
     start, level = np.array([1.1, -0.7]), 0.3
@@ -204,6 +210,8 @@ def test_a_fit_is_written_down_and_read(flow, tmp_path):
         ({"sampler": "dimm"}, "Known: own, ancestral, ddim"),
         ({"sampler": "ddim", "num_steps": 0}, "num_steps"),
         ({"num_steps": 10}, "say which"),
+        ({"times": "rho"}, "say which"),
+        ({"sampler": "dpm++", "times": "late"}, "known: even, log_snr, rho"),
         ({"start": MEAN, "level": 1.5}, "level is 1.5"),
         ({"level": 0.5}, "level is of a start"),
         ({"start": np.zeros(3)}, "expected \\(2,\\)"),

@@ -439,8 +439,9 @@ def test_denoising_learns_a_chain_whose_bound_is_told(chained):
     assert np.abs(z).mean() < 2
     drawn = chained.sample(5, seed=0)["x"]
     assert set(np.unique(drawn)) <= set(range(17))
-    quick = chained.sample(5, seed=0, sampler="heun", num_steps=9)["x"]
+    quick, other = (chained.sample(5, seed=0, sampler="heun", num_steps=9, times=t)["x"] for t in (None, "rho"))
     assert set(np.unique(quick)) <= set(range(17))
+    assert (quick != other).any()
 
 
 def test_the_bound_itself_is_raised_by_svi():

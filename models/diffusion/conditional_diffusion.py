@@ -10,7 +10,6 @@ Ho and Salimans 2022 (arXiv:2207.12598); Ho, Jain and Abbeel 2020 (arXiv:2006.11
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpyro
 
@@ -19,8 +18,7 @@ from probgen.data.values.levels import either, levels_or_scales
 from probgen.datasets import labels, load
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
-from probgen.nets.diffusion.denoiser import Network
-from probgen.nets.diffusion.networks import perceptron
+from probgen.nets.diffusion.networks import denoiser
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import linear_levels
 
@@ -30,8 +28,8 @@ def conditional_diffusion(
     whole=0, centre=0.0, spread=1.0,
 ):  # fmt: skip
     schedule = linear_levels(num_levels)
-    net = eqx.Partial(perceptron("net", dim, width, depth, num_classes), given=jax.nn.one_hot(label, num_classes))
-    chain = Backward(Network(schedule, net, kind), (dim,), levels(schedule, num_levels), variance)
+    net = denoiser("net", schedule, kind, dim, width, depth, jax.nn.one_hot(label, num_classes))
+    chain = Backward(net, (dim,), levels(schedule, num_levels), variance)
     z: Any = numpyro.sample("z", chain)
     numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 

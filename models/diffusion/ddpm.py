@@ -15,8 +15,7 @@ from probgen.data import load
 from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
-from probgen.nets.diffusion.denoiser import Network
-from probgen.nets.diffusion.networks import perceptron
+from probgen.nets.diffusion.networks import denoiser
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import linear_levels
 
@@ -25,8 +24,8 @@ def ddpm(
     x=None, dim=64, num_levels=1000, width=256, depth=3, kind="noise", variance="beta", whole=0, centre=0.0, spread=1.0
 ):  # fmt: skip
     schedule = linear_levels(num_levels)
-    denoiser = Network(schedule, perceptron("net", dim, width, depth), kind)
-    chain = Backward(denoiser, (dim,), levels(schedule, num_levels), variance)
+    net = denoiser("net", schedule, kind, dim, width, depth)
+    chain = Backward(net, (dim,), levels(schedule, num_levels), variance)
     z: Any = numpyro.sample("z", chain)
     numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 

@@ -4,7 +4,9 @@
     -log p(x) <= KL(q(z_1 | x) || N(0, I)) + E[-log p(x | z_0)] - 1/2 int_0^1 (d log SNR / dt) E |e - e(z_t, t)|^2 dt
 
 The integral is that of infinitely many levels, and depends on the ends of the line alone; samples take `num_levels` of them. With
-continuous=False the bound is that of `num_levels` levels. Shapes: x: (dim,); z: (num_levels, dim).
+continuous=False the bound is that of `num_levels` levels. clean, noisy: log SNR of the ends, where learning begins.
+kind="mixture" says a mixture of each coordinate, for what is often one value, as pictures are black: there clean=8 is enough.
+Shapes: x: (dim,); z: (num_levels, dim).
 Kingma, Salimans, Poole and Ho 2021 (arXiv:2107.00630).
 """
 
@@ -17,30 +19,30 @@ from probgen.data import load
 from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised
-from probgen.nets.diffusion.denoiser import Network
-from probgen.nets.diffusion.networks import perceptron
+from probgen.nets.diffusion.networks import denoiser
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import LinearLogSNR
 
 
-def schedule(learned):
+def schedule(learned, clean, noisy):
     if not learned:
-        return LinearLogSNR(13.3, -5.0)
-    return LinearLogSNR(numpyro.param("high", jnp.array(13.3)), numpyro.param("low", jnp.array(-5.0)))
+        return LinearLogSNR(clean, noisy)
+    return LinearLogSNR(numpyro.param("high", jnp.array(clean)), numpyro.param("low", jnp.array(noisy)))
 
 
 def vdm(
-    x=None, dim=64, num_levels=256, width=256, depth=3, learned=True, continuous=True, whole=0, centre=0.0, spread=1.0
-):
-    denoiser = Network(schedule(learned), perceptron("net", dim, width, depth), "noise")
-    chain = Backward(denoiser, (dim,), jnp.linspace(0, 1, num_levels), "bridge", continuous)
+    x=None, dim=64, num_levels=256, width=256, depth=3, kind="noise", learned=True, continuous=True,
+    clean=13.3, noisy=-5.0, whole=0, centre=0.0, spread=1.0,
+):  # fmt: skip
+    net = denoiser("net", schedule(learned, clean, noisy), kind, dim, width, depth)
+    chain = Backward(net, (dim,), jnp.linspace(0, 1, num_levels), "bridge", continuous)
     z: Any = numpyro.sample("z", chain)
     numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 
 
-def guide(x, num_levels=256, learned=True, whole=0, centre=0.0, spread=1.0):
+def guide(x, num_levels=256, learned=True, clean=13.3, noisy=-5.0, whole=0, centre=0.0, spread=1.0):
     y = measured(x, whole, centre, spread)
-    numpyro.sample("z", Noised(y, schedule(learned), jnp.linspace(0, 1, num_levels)))
+    numpyro.sample("z", Noised(y, schedule(learned, clean, noisy), jnp.linspace(0, 1, num_levels)))
 
 
 def rows(x):

@@ -14,12 +14,13 @@ from probgen.target import Arrays, Diffused
 
 
 class Draw(NamedTuple):
-    """How points are drawn: the sampler, evaluations of the network, guidance, and the share of noise that a start is given."""
+    """How points are drawn: the sampler, evaluations of the network, guidance, the share of noise of a start, its grid of times."""
 
     sampler: str
     num_steps: int
     guidance: float = 1.0
     level: float | None = None
+    times: str | None = None
 
 
 def own_draws(

@@ -25,6 +25,7 @@ from probgen.target import Diffused, Target
 
 OWN = "own"
 SAMPLERS = (OWN, "ancestral", "ddim", "euler", "heun", "dpm++", "sde")
+TIMES = ("even", "log_snr", "rho")
 SCORED = ("ancestral", "sde")  # samplers that put noise back, which takes a score
 METHODS = ("auto", "bound", "ode")
 NO_SCORE = (
@@ -59,6 +60,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         guidance: float | None = None,
         start: Any = None,
         level: float | None = None,
+        times: str | None = None,
         **inputs: Any,
     ) -> dict[str, np.ndarray]:
         """New points: {site: (num_samples, *event)}.
@@ -70,6 +72,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             what tells them apart is exaggerated; no sampler then draws from a density that is known.
         start: a point, in the units of the data, or (num_samples, *event): noise is put on it up to `level`, the share of the
             variance that is noise, in (0, 1], and points are drawn from there (SDEdit, arXiv:2108.01073), by "sde" unless said.
+        times: where a sampler asks the network: "even" in time, in "log_snr", or by "rho", Karras et al.'s; unless told, as the
+            sampler is known. "rho" asks less often near the clean end, where a network that errs there leaves specks.
         inputs: of a conditional program, one for all points, or (num_samples, *shape).
         After "consistency" and "mean_flow" there is "own" alone: `num_steps` jumps, by default the learner's setting `jumps`.
         Raises ValueError for a sampler that is not known, a level out of range, guidance where nothing was hidden.
@@ -83,6 +87,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         self.target.check_indices(rows, self.answer)
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join([OWN] if self._jumps else SAMPLERS)}.")
+        if times is not None and (times not in TIMES or self._jumps):
+            raise ValueError(f"times is {times!r}; known: {', '.join(TIMES)}, of a sampler's steps; jumps have none.")
         if self._jumps:
             self._check_jumps(sampler, guidance, start, level)
             return self.drawn(rows, count, seed, num_steps)
@@ -94,6 +100,8 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             self._check_score("fit.sample(start=...)" if start is not None else f"sampler={sampler!r}")
         if sampler == OWN and guidance not in (None, 1, 1.0):
             sampler = "ddim"
+        if sampler == OWN and times is not None:
+            raise ValueError("times are of a sampler: say which, such as sampler='dpm++'.")
         if sampler == OWN:
             own = None if num_steps is None else whole_numbers.whole("num_steps", num_steps)
             if own is not None and not self.target.cannot_denoise():
@@ -102,7 +110,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         if guidance is not None:
             self._check_guidance(guidance)
         steps = whole_numbers.whole("num_steps", 50 if num_steps is None else num_steps)
-        draw = Draw(sampler, steps, 1.0 if guidance is None else float(guidance), self._level(start, level))
+        draw = Draw(sampler, steps, 1.0 if guidance is None else float(guidance), self._level(start, level), times)
         begun = None if start is None else self._start(start, count)
         return denoising.draws(self.target, self.answer, rows, count, seed, draw, begun)
 

@@ -121,6 +121,10 @@ def rows_with(
     kept = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in rest.items()))
     program = wrapped(program, settings(free), kept)
     parameters = program.parameters
+    if clash := next((k for k in parameters if k in arrays or k in static), None):
+        raise Wrong(
+            f"numpyro.param({clash!r}) has the name of an argument of the program: give one of them another name."
+        )
     begun = jax.eval_shape(lambda arrays, key: initial_arrays(program, arrays, free, key), rest, jax.random.key(0))
     with_parameters = {**rest, **begun}
     structure = structure_of(program, with_parameters, free, precision)

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 
-from probgen.nets.diffusion.denoiser import Denoiser
-from probgen.nets.diffusion.schedules import Levels, Schedule
+from probgen.nets.diffusion.denoiser import Denoiser, Mixed
+from probgen.nets.diffusion.schedules import Exploding, Levels, LinearLogSNR, Schedule
 
 
 class At(NamedTuple):
@@ -111,12 +111,14 @@ class Noised(Distribution):
         """The first level, and one random level, both drawn by themselves; time: which, in [0, 1), by default drawn.
 
         Early levels come more often, as most of the bound is theirs, and count for less: of `early` there are about even numbers in
-        every octave.
+        every octave. Where the log SNR falls on a line, every time is as good as another.
         """
         k_first, k_time, k_at = jax.random.split(key, 3)
         noise = jax.random.normal(k_first, jnp.shape(self.x))
         first = self.schedule.noised(self.x, noise, self.times[0])
-        time, weight = early(jax.random.uniform(k_time) if time is None else time, 1 / len(self.times))
+        time = jax.random.uniform(k_time) if time is None else time
+        uneven = not isinstance(self.schedule, LinearLogSNR | Exploding)
+        time, weight = early(time, 1 / len(self.times)) if uneven else (time, jnp.ones_like(time))
         index = jnp.clip(jnp.floor(time * (len(self.times) - 1)).astype(int), 0, max(len(self.times) - 2, 0))
         return first, self._at(k_at, time, weight, index + 1 if len(self.times) > 1 else index)
 
@@ -167,8 +169,14 @@ class Backward(Distribution):
         mean, variance = bridge(self.schedule, self.denoiser(z, t).mean, z, s, t)
         return mean, step_variance(self.schedule, s, t) if self.kind == "beta" else variance
 
-    def last(self, z: Any) -> tuple[Any, Any]:
-        """Mean (*event) and standard deviation () of x given z_1; with "bridge" that of the step before, as its own is zero."""
+    def last(self, z: Any) -> tuple[Any, ...]:
+        """Mean (*event) and standard deviation () of x given z_1; with "bridge" that of the step before, as its own is zero.
+
+        Of a denoiser that says a mixture those of its components and their log weights, all (component, *event).
+        """
+        if isinstance(self.denoiser, Mixed):
+            log_weights, mean, variance = self.denoiser.parts(z, self.times[0])
+            return mean, jnp.sqrt(variance), log_weights
         alpha, scale = self.schedule.scales(self.times[0])
         if self.continuous:
             scale = scale / alpha

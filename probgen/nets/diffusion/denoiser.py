@@ -18,11 +18,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from probgen.nets.diffusion.schedules import Schedule
 
 KINDS = ("noise", "point", "v", "velocity", "edm")
+BEGUN, NARROW = -1.5, (-6.0, 2.0)  # log standard deviations of a mixture's components, in units of the data
 
 
 class Posterior(NamedTuple):
@@ -151,6 +153,49 @@ class Network(Denoiser):
         mean = self.posterior(said, z, t).mean
         noise = said if self.kind == "noise" else (z - alpha * mean) / sigma
         return up * mean + down * noise
+
+
+class Mixed(Denoiser):
+    """Coordinates that are mixtures of normals: a network says which, and what is seen of each one weighs them by Bayes' rule.
+
+        p(x | z) = prod_i sum_k w_ik N(x_i; m_ik, s_ik^2) N(z_i; alpha x_i, sigma^2) / Z_i
+
+    A network that says x, or the noise, has to say a coordinate ever more precisely as the noise goes, through its narrowest layer.
+    Here it says what the others tell of it. The same law is that of x at the last level, which need have little noise no more.
+    net: (scaled z, log sigma / alpha) -> (3 components, *event): log weights, means, log standard deviations, about `BEGUN`.
+    """
+
+    schedule: Schedule
+    net: Callable[[Any, Any], Any]
+    spread: float = 1.0
+
+    def parts(self, z: Any, t: Any) -> tuple[Any, Any, Any]:
+        """Log weights, means and variances of x given z_t, all (component, *event)."""
+        (log_w, mean, variance, _), _ = self._seen(z, t)
+        return log_w, mean, variance
+
+    def __call__(self, z: Any, t: Any) -> Posterior:
+        (log_w, each, within, _), _ = self._seen(z, t)
+        share = jnp.exp(log_w)
+        mean = jnp.sum(share * each, 0)
+        return Posterior(mean, jnp.sum(share * (within + (each - mean) ** 2), 0))
+
+    def noise(self, z: Any, t: Any) -> Any:
+        (log_w, _, _, left), scale = self._seen(z, t)
+        return jnp.sum(jnp.exp(log_w) * left, 0) / scale
+
+    def _seen(self, z: Any, t: Any) -> tuple[tuple[Any, Any, Any, Any], Any]:
+        """The same, and what of z / alpha is noise, (component, *event), whose standard deviation is the last number, ()."""
+        alpha, sigma = self.schedule.scales(t)
+        level = jnp.clip(-0.5 * self.schedule.log_snr(t), -self.schedule.farthest, self.schedule.farthest)
+        said = self.net(z / jnp.sqrt((alpha * self.spread) ** 2 + sigma**2), level)
+        log_w, mean, log_s = jnp.split(said, 3)
+        begun = jnp.linspace(-1.0, 1.0, len(mean)).reshape(-1, *(1,) * jnp.ndim(z))
+        mean, square = mean + self.spread * begun, (self.spread * jnp.exp(jnp.clip(log_s + BEGUN, *NARROW))) ** 2
+        noise = (sigma / alpha) ** 2
+        total, apart = square + noise, z / alpha - mean
+        log_w = jax.nn.log_softmax(log_w - 0.5 * (apart**2 / total + jnp.log(total)), 0)
+        return (log_w, mean + square / total * apart, square * noise / total, noise / total * apart), sigma / alpha
 
 
 class Normal(Denoiser):

@@ -9,10 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from probgen.nets.diffusion.denoiser import KINDS, Denoiser, Mixed, Network
+from probgen.nets.diffusion.schedules import Schedule
 from probgen.nets.flows import registered
 from probgen.nets.vae import Affine
 
 SLOWEST, FASTEST = 0.25, 8.0  # waves a unit of log sigma / alpha
+COMPONENTS = 3  # of a coordinate's mixture
 WIDER = 2.0  # units of such waves in the whole of time, where times themselves are seen
 
 
@@ -55,7 +58,8 @@ class Perceptron(eqx.Module):
         h = self.begin(jnp.ravel(z))
         for block in self.blocks:
             h = block(h, e)
-        said = self.end(jax.nn.swish(h)).reshape(jnp.shape(z))
+        said = self.end(jax.nn.swish(h))
+        said = said.reshape(jnp.shape(z) if said.size == z.size else (-1, *jnp.shape(z)))
         return said if self.by is None else said + self.by(waves) * z
 
 
@@ -77,8 +81,13 @@ def between_times(name: str, size: int, width: int = 256, depth: int = 3, num_gi
     return BetweenTimes(perceptron(name, size, width, depth, num_given + 2 * Waves().count))
 
 
-def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0) -> Perceptron:
-    """A perceptron of `size` coordinates with `depth` residual layers of `width` units, registered under a name."""
+def perceptron(
+    name: str, size: int, width: int = 256, depth: int = 3, num_given: int = 0, numbers: int = 1
+) -> Perceptron:
+    """A perceptron of `size` coordinates with `depth` residual layers of `width` units, registered under a name.
+
+    numbers: how many it says of each coordinate; of more than one, an array (numbers, *event).
+    """
     for label, value in {"size": size, "width": width}.items():
         if value < 1:
             raise ValueError(f"A network's {label} is {value}; it must be at least 1.")
@@ -88,11 +97,26 @@ def perceptron(name: str, size: int, width: int = 256, depth: int = 3, num_given
     def make(key: Any) -> Perceptron:
         keys = iter(jax.random.split(key, 2 + 2 * depth))
         blocks = tuple(Block(_affine(next(keys), seen, width), _affine(next(keys), width, width)) for _ in range(depth))
-        begin, end = _affine(next(keys), size, width), _affine(next(keys), width, size)
-        by = Affine(jnp.zeros((1, 2 * waves.count)), jnp.zeros(1)) if size > width else None
+        begin, end = _affine(next(keys), size, width), _affine(next(keys), width, numbers * size)
+        by = Affine(jnp.zeros((1, 2 * waves.count)), jnp.zeros(1)) if size > width and numbers == 1 else None
         return Perceptron(begin, blocks, jax.tree.map(jnp.zeros_like, end), waves, by)
 
     return registered(name, make)
+
+
+def denoiser(
+    name: str, schedule: Schedule, kind: str, size: int, width: int = 256, depth: int = 3, given: Any = None
+) -> Denoiser:
+    """A denoiser by a `perceptron`, which says what `kind` is the word for: of `KINDS`, or "mixture", see `Mixed`.
+
+    given: what it is given besides a point, such as a class: (num_given,).
+    """
+    if kind not in (*KINDS, "mixture"):
+        raise ValueError(f"A denoiser says {kind!r}; known: {', '.join(KINDS)}, mixture.")
+    num_given = 0 if given is None else len(given)
+    net: Any = perceptron(name, size, width, depth, num_given, 3 * COMPONENTS if kind == "mixture" else 1)
+    net = net if given is None else eqx.Partial(net, given=given)
+    return Mixed(schedule, net) if kind == "mixture" else Network(schedule, net, kind)
 
 
 def _affine(key: Any, num_inputs: int, num_outputs: int) -> Affine:

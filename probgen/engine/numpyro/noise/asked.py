@@ -80,10 +80,11 @@ def _sampled(draw: Draw, begun: bool, target: Any, parameters: Any, keys: Any, r
         row = row if begun else row | _nothing(target)
         denoiser, seen = _guided(target, parameters, row, draw.guidance)
         if begun:
-            y = edited(denoiser, key, seen, draw.level or 1.0, draw.num_steps, draw.sampler)
+            y = edited(denoiser, key, seen, draw.level or 1.0, draw.num_steps, draw.sampler, times=draw.times)
         else:
             k_end, key = jax.random.split(key)
-            y = sample(denoiser, key, end(denoiser.schedule, k_end, seen.shape), draw.num_steps, draw.sampler)
+            z = end(denoiser.schedule, k_end, seen.shape)
+            y = sample(denoiser, key, z, draw.num_steps, draw.sampler, times=draw.times)
         return target.unmeasured(parameters, row, y)
 
     return jax.vmap(one)(keys, rows)

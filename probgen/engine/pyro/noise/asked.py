@@ -57,9 +57,9 @@ def draws(
         rows = rows if start is None else {**rows, target.visible[0].name: rows["start"]}
         denoiser, seen = _guided(target, rows, draw.guidance)
         if start is None:
-            y = sample(denoiser, end(denoiser.schedule, seen), draw.num_steps, draw.sampler)
+            y = sample(denoiser, end(denoiser.schedule, seen), draw.num_steps, draw.sampler, times=draw.times)
         else:
-            y = edited(denoiser, seen, draw.level or 1.0, draw.num_steps, draw.sampler)
+            y = edited(denoiser, seen, draw.level or 1.0, draw.num_steps, draw.sampler, times=draw.times)
         return target.unmeasured(rows, y)
 
     return _mapped(some, target, answer, given, count, seed, "sample")
