@@ -256,6 +256,7 @@ def cycle_gan(seconds: float) -> dict[str, Any]:
     net = classifier(x, labels, (test, test_labels), name="mnist")
     fit = learned("cycle_gan", (x[:30_000], 1 - x[30_000:55_000]), "cycle_gan", seconds)
     cycle = fit.records["cycle"].ravel()
+    test, test_labels = test[: ASKED["draws"]], test_labels[: ASKED["draws"]]
     made = fit.sample(len(test), a=test)["b"]
     kept("cycle_gan", np.stack([test[:60], made[:60]]).reshape(2, 3, 20, 28, 28).swapaxes(0, 1).reshape(-1, 28, 28))
     right = float((read(net, 1 - made) == test_labels).mean())

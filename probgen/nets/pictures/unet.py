@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import silu
 
+from probgen.machine import accelerator
 from probgen.nets.flows import registered
 from probgen.nets.pictures.sizes import FREQUENCIES, GROUP, LONGEST, SHORTEST, check
 
@@ -40,11 +41,14 @@ class Conv(eqx.Module):
 
     def __call__(self, x: Any) -> Any:
         margin = [(side // 2, side // 2) for side in self.weight.shape[:2]]
-        strides = (self.stride, self.stride)
-        form = ("NHWC", "HWIO", "NHWC")
-        return (
-            jax.lax.conv_general_dilated(x[None], self.weight, strides, margin, dimension_numbers=form)[0] + self.bias
-        )
+        if accelerator():
+            strides, form = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
+            found = jax.lax.conv_general_dilated(x[None], self.weight, strides, margin, dimension_numbers=form)[0]
+            return found + self.bias
+        side, (height, width), step = self.weight.shape[0], x.shape[:2], self.stride
+        x = jnp.pad(x, (*margin, (0, 0)))  # as a product of matrices: see nets.adversarial.layers
+        seen = [x[i : i + height : step, j : j + width : step] for i in range(side) for j in range(side)]
+        return jnp.concatenate(seen, -1) @ self.weight.reshape(-1, self.weight.shape[-1]) + self.bias
 
 
 class Linear(eqx.Module):
