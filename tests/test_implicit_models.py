@@ -259,6 +259,7 @@ def test_convolutions_are_the_sum_over_neighbours(sizes, monkeypatch):
     by_hand = [[np.einsum("orci,rci->o", w, padded[i : i + 4, j : j + 4]) for j in places[1]] for i in places[0]]
     for accelerated in (False, True):
         monkeypatch.setattr(layers, "accelerator", lambda: accelerated)  # noqa: B023
+        assert ("conv_general" in str(jax.make_jaxpr(same)(x))) == accelerated  # on a CPU slow backwards in a loop
         np.testing.assert_allclose(same(x), same_by_hand, atol=1e-5)
         np.testing.assert_allclose(halve(x), np.array(by_hand) + halve.linear.bias, atol=1e-5)
 
