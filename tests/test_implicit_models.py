@@ -9,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from scipy import ndimage
 
 import probgen as pg
 from probgen import catalog, datasets, runtime
@@ -345,6 +346,10 @@ def test_edges_are_paired_with_their_pictures():
     step = flat + (np.arange(6) >= 3)
     assert (datasets.with_edges(flat)[0] == 0).all()  # nothing to see, no division by zero
     np.testing.assert_allclose(datasets.with_edges(step)[0][0], np.tile([0.0, 0, 1, 1, 0, 0], (6, 1)))
+    several = np.random.default_rng(0).integers(0, 255, (3, 6, 8)).astype("uint8")
+    for found, picture in zip(datasets.with_edges(several)[0], several.astype(float), strict=True):  # each its own
+        steep = np.hypot(*(ndimage.sobel(picture, axis, mode="nearest") for axis in (0, 1)))
+        np.testing.assert_allclose(found, steep / steep.max(), rtol=1e-5)
 
 
 def test_classes_come_with_the_data_set():
