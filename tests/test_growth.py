@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -114,6 +115,12 @@ def test_verdict_and_table_on_disk_are_those_in_memory(run, monkeypatch):
     whole = fit.summary()
     monkeypatch.setattr(tables, "MANY", 0)
     pd.testing.assert_frame_equal(kept.summary(), whole)
+    released: list[np.ndarray] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "numbers_at_once", lambda width: 1)
+        patch.setattr(tables, "scratch", SimpleNamespace(release=released.append))
+        pd.testing.assert_frame_equal(kept.summary(), whole)
+    assert len(released) == len(whole), "memory is let go of after each row, not after all rows of a site"
     pd.testing.assert_frame_equal(
         fit.summary(var_names=["a"], kind="stats"), whole.loc[["a[0]", "a[1]", "a[2]"], :].iloc[:, :4]
     )
