@@ -78,27 +78,60 @@ class LatentFit(LearnedFit, FittedLatents):
         given = self._rows(self._named(x, rows))
         return bound.encoded(self, given, num_samples, self.seed + 3 if seed is None else seed)
 
-    def decode(self, **hidden: Any) -> dict[str, np.ndarray]:
-        """The visible sites' means given hidden sites, and the inputs of a conditional model: all (row, *event)."""
+    def decode(self, **given: Any) -> dict[str, np.ndarray]:
+        """The visible sites' means given hidden sites, and the inputs of a conditional model: all (row, *event).
+
+        A visible site that others depend on, as a picture does on its class, is given too: `fit.decode(z=z, y=y)`.
+        Raises TypeError for what is missing, and ValueError for other shapes.
+        """
         from probgen.evaluate import bound
 
         self._check_seen()
-        shapes = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}
-        if set(hidden) != set(shapes):
-            raise TypeError(f"Got {', '.join(hidden) or 'nothing'}; decode takes {', '.join(shapes)}.")
-        arrays = {k: read(k, v).astype(float) for k, v in hidden.items()}
-        for k, shape in shapes.items():
-            if arrays[k].shape[1:] != shape or arrays[k].ndim != len(shape) + 1:
-                raise ValueError(f"{k} has shape {arrays[k].shape}; expected rows of shape {shape}: (row, *{shape}).")
+        needed = {v.name: v.shape for v in self.target.hidden} | {k: self._shapes[k][1] for k in self.target.inputs}
+        shapes = needed | {k: self._shapes[k][1] for k in self.target.keywords}
+        if not set(needed) <= set(given) <= set(shapes):
+            raise TypeError(f"Got {', '.join(given) or 'nothing'}; decode takes {', '.join(needed)}.")
+        arrays = {k: read(k, v).astype(float) for k, v in given.items()}
+        for k, x in arrays.items():
+            if x.shape[1:] != shapes[k] or x.ndim != len(shapes[k]) + 1:
+                raise ValueError(f"{k} has shape {x.shape}; expected rows of shape {shapes[k]}: (row, *{shapes[k]}).")
         if len({len(v) for v in arrays.values()}) > 1:
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in arrays.items())}.")
+        arrays = {self.target.keywords.get(k, k): v for k, v in arrays.items()}
+        if leaning := self._leaning(arrays):
+            raise TypeError(
+                f"What is visible depends on {' and '.join(leaning)}: give it too, decode(..., {leaning[0]}=...)."
+            )
         return bound.decoded(self, arrays)
 
+    def _leaning(self, values: Mapping[str, np.ndarray]) -> list[str]:
+        """Keywords of visible sites without values that another's mean depends on: of one point, by trying values of the rows."""
+        from probgen.evaluate import bound
+
+        sites = {site: k for k, site in self.target.keywords.items() if site not in values}
+        if len(self.target.visible) < 2 or not sites or not all(map(len, values.values())):
+            return []
+        rows = self.target.all_rows()
+        flat = {k: np.asarray(rows[k]).reshape(len(rows[k]), -1) for k in sites}
+        other = {k: np.flatnonzero((x != x[0]).any(axis=1)) for k, x in flat.items()}
+        tried = [k for k in sites if len(other[k])]
+        at = {k: [0, *(int(other[k][0]) if k == one else 0 for one in tried)] for k in sites}
+        points = {k: np.repeat(v[:1], len(tried) + 1, axis=0) for k, v in values.items()}
+        means = bound.decoded(self, points | {k: np.asarray(rows[k], float)[at[k]] for k in sites})
+        moved = {
+            one: any(
+                not np.allclose(m[i], m[0], rtol=1e-5, atol=1e-7, equal_nan=True) for k, m in means.items() if k != one
+            )
+            for i, one in enumerate(tried, 1)
+        }
+        return [sites[k] for k in tried if moved[k]]
+
     def reconstruct(self, x: Any = None, /, **rows: Any) -> dict[str, np.ndarray]:
-        """The visible sites' means given the guide's middle of rows: (row, *event)."""
+        """The visible sites' means given the guide's middle of rows, and what of the rows they depend on: (row, *event)."""
+        from probgen.evaluate import bound
+
         given = self._rows(self._named(x, rows))
-        inputs = {k: given[k] for k in self.target.inputs}
-        return self.decode(**self.encode(x, **rows), **inputs)
+        return bound.decoded(self, given | self.encode(x, **rows))
 
     def interpolate(self, a: Any, b: Any, num_points: int = 8, **inputs: Any) -> dict[str, np.ndarray]:
         """The visible sites' means on the straight line between the codes of two points: (num_points, *event).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def new_points(fit: FittedLatents) -> Figure | None:
     if shape is None or fit.target.inputs or not fit.target.proper:
         return None
     drawn = fit.sample(3 * ACROSS)
-    means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden})
+    means = fit.decode(**{v.name: drawn[v.name] for v in fit.target.hidden}, **_beside(fit, drawn))
     return tiles(means[_picture(fit).name], shape, ACROSS)
 
 
@@ -44,7 +45,7 @@ def manifold(fit: FittedLatents) -> Figure | None:
     from scipy.stats import norm
 
     shape, hidden = _shape(fit), fit.target.hidden
-    if shape is None or len(hidden) != 1 or hidden[0].shape != (2,) or fit.target.inputs:
+    if shape is None or len(hidden) != 1 or hidden[0].shape != (2,) or fit.target.inputs or len(fit.target.visible) > 1:
         return None
     line = norm.ppf((np.arange(ACROSS) + 0.5) / ACROSS)
     plane = np.stack(np.meshgrid(line, -line), -1).reshape(-1, 2)
@@ -68,8 +69,9 @@ def traversals(fit: FittedLatents) -> Figure | None:
         line[name].reshape(ACROSS, -1)[:, i] += np.linspace(-2, 2, ACROSS) * sd
         lines.append(line)
     joined = {k: np.concatenate([line[k] for line in lines]) for k in codes}
-    inputs = {k: np.repeat(rows[k][:1], len(lines) * ACROSS, 0) for k in target.inputs}
-    return tiles(fit.decode(**joined, **inputs)[_picture(fit).name], shape, ACROSS)
+    known = {k: rows[k] for k in target.inputs} | _beside(fit, {s: rows[k] for k, s in target.keywords.items()})
+    known = {k: np.repeat(v[:1], len(lines) * ACROSS, 0) for k, v in known.items()}
+    return tiles(fit.decode(**joined, **known)[_picture(fit).name], shape, ACROSS)
 
 
 def interpolations(fit: FittedLatents) -> Figure | None:
@@ -97,6 +99,11 @@ def activity(fit: FittedLatents) -> Figure | None:
         panel.axhline(0.01, color=INK, lw=0.5)
         panel.set(title=name, xlabel="coordinate, the most active first", ylabel="variance" if i == 0 else "")
     return picture
+
+
+def _beside(fit: FittedLatents, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of values by site those of the other visible sites than the picture, by keyword: a picture depends on its class."""
+    return {k: values[site] for k, site in fit.target.keywords.items() if site != _picture(fit).name}
 
 
 def _picture(fit: FittedLatents) -> Any:

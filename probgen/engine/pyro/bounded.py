@@ -200,6 +200,7 @@ class PyroBounded(PyroLearnable, Bounded):
             for part in parts(chosen, AT_ONCE):
                 hidden = {v.name: part[v.name] for v in self.hidden}
                 rows = self.stand_ins(len(next(iter(part.values())))) | {k: part[k] for k in self.inputs}
+                rows |= {v.name: part[v.name].to(rows[v.name].dtype) for v in self.visible if v.name in part}
                 told = self.told(rows, Given(hidden))
                 found.append({v.name: host(middle(told[v.name]["fn"]), v) for v in self.visible})
         return {k: np.concatenate([part[k] for part in found]) for k in found[0]}

@@ -160,8 +160,9 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         return {k: site for k, site in trace.items() if site["type"] == "sample"}
 
     def means(self, parameters: Any, values: Any) -> dict[str, Any]:
-        """The visible sites' means given hidden sites and inputs."""
-        row, hidden = {k: values[k] for k in self.inputs}, {v.name: values[v.name] for v in self.hidden}
+        """The visible sites' means given hidden sites and inputs, and visible ones that others depend on."""
+        hidden = {v.name: values[v.name] for v in self.hidden}
+        row = {k: v for k, v in values.items() if k not in hidden}
         hidden |= {v.name: hidden[v.name].astype(int) for v in self.finite}
         return self._middles(self.told(parameters, row, hidden))
 
