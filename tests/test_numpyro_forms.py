@@ -189,6 +189,35 @@ def test_noise_that_a_density_holds_is_told():
     assert not pg.fit(program, unused, "mle", by_row=False, progress=False).notes
 
 
+def with_noise(y):
+    """A hidden site beside a mean with noise of +-2, which one held draw of it would move the mean by."""
+    noise = 2.0 * jax.random.rademacher(numpyro.prng_key(), (1,))
+    with numpyro.plate("row", len(y)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(numpyro.param("m", 1.0) + noise + 0 * z, 1.0), obs=y)
+
+
+def guide_with_noise(y):
+    with numpyro.plate("row", len(y)):
+        scale = numpyro.param("s", 0.5, constraint=dist.constraints.positive)
+        numpyro.sample("z", dist.Normal(numpyro.param("a", 0.0), scale))
+
+
+def test_noise_of_programs_of_rows_is_drawn_anew_by_svi_and_told():
+    def row(y=None):
+        noise = 2.0 * jax.random.rademacher(numpyro.prng_key(), ())
+        numpyro.sample("y", dist.Normal(numpyro.param("m", 1.0) + noise, 1.0), obs=y)
+
+    settings = {"learning_rate": 0.01, "num_steps": 2000, "progress": False}
+    anew = pg.fit(with_noise, {"y": Y}, "svi", guide=guide_with_noise, **settings)
+    held = pg.fit(row, {"y": Y}, "mle", by_row=True, num_steps=2000, progress=False)
+    assert (anew.inference.name, held.inference.name) == ("amortised_svi", "mle")
+    assert anew.answer["m"] == pytest.approx(Y.mean(), abs=0.6)
+    assert abs(held.answer["m"] - Y.mean()) == pytest.approx(2.0, abs=0.1)
+    for fit in (anew, held):
+        assert "density is that of one draw" in " ".join(fit.notes)
+
+
 def test_state_without_a_guide_is_refused():
     for word in ("nuts", "mean_field", "map"):
         with pytest.raises(ValueError, match="'running' is state that changes"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.distributions import constraints
@@ -19,7 +20,7 @@ from probgen.data.values.series import overlapping
 from probgen.engine.numpyro.noise.bridged import as_unpaired
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
-from probgen.engine.numpyro.programs.structure import settings
+from probgen.engine.numpyro.programs.structure import settings, varies
 from probgen.engine.numpyro.programs.tracing import structure_of
 from probgen.engine.numpyro.targets import implicit
 from probgen.engine.numpyro.targets.implicit import Wrong
@@ -135,7 +136,27 @@ def rows_with(
     )
     compact = lambda v: v if v.dtype.kind in "bu" else np.asarray(v, precision)  # noqa: E731
     arrays = {k: jax.device_put(compact(v) if k in sources else v) for k, v in arrays.items()}
-    return NumpyroLearnable(structure, arrays)
+    target = NumpyroLearnable(structure, arrays)
+    target.notes = _held_noise(target)
+    return target
+
+
+HELD_NOISE = (
+    "The program draws noise with numpyro.prng_key(), as dropout does: its density is that of one draw of it, the same for all "
+    "rows. Only 'svi' of hidden sites, by its bound, draws it anew for each row and step."
+)
+
+
+def _held_noise(target: NumpyroLearnable) -> tuple[str, ...]:
+    """What to tell of a program whose density of a row depends on noise that it draws itself."""
+    if not target.structure.one.keyed:
+        return ()
+    with contextlib.suppress(Exception):  # what has no density is said where one is asked for
+        parameters = target.initial(jax.random.key(0), False)
+        hidden = {v.name: jnp.full(v.shape, 0.5 if v.kind == "reals" else 0, target.precision) for v in target.hidden}
+        row = {k: v[0] for k, v in target.rows(slice(1)).items()} | hidden
+        return (HELD_NOISE,) if varies(lambda key: target.joint(parameters, row, key)) else ()
+    return ()
 
 
 def _check_counts(arrays: Mapping[str, Any], names: list[str]) -> None:

@@ -87,8 +87,8 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
 
     # ---- one row {site: array}, with its inputs by keyword
 
-    def joint(self, parameters: Any, values: Any) -> Any:
-        return super().joint(parameters, values | {v.name: values[v.name].astype(int) for v in self.finite})
+    def joint(self, parameters: Any, values: Any, key: Any = None) -> Any:
+        return super().joint(parameters, values | {v.name: values[v.name].astype(int) for v in self.finite}, key)
 
     def _whole(self, row: Any) -> dict[str, Any]:
         """The row with levels as whole numbers, which programs use as indices, and inputs of their own dtype."""
@@ -187,7 +187,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         """The terms with some hidden sites given, and log q of those: ()."""
         sites = self.guided(key, parameters, row, given=given)
         q = {k: site for k, site in sites.items() if _drawn(site)}
-        p = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
+        p = self.told(parameters, row, {k: site["value"] for k, site in q.items()}, jax.random.fold_in(key, 1))
         likelihood = sum(site_log_prob(site) for k, site in p.items() if k not in q)
         log_q = {k: site_log_prob(site) for k, site in q.items()}
         apart = {k: log_q[k] - site_log_prob(p[k]) for k in q}
@@ -279,6 +279,7 @@ def guided(target: NumpyroLearnable, guide: Callable[..., Any] | None) -> Numpyr
         except (TypeError, ValueError) as error:
             raise ValueError(f"The guide does not run on a row: {error}") from error
     check_drawn({k: v.shape for k, v in hidden.items()}, {k: v.shape for k, v in drawn.items()})
+    found.notes = target.notes
     with runtime.jax_scope(target.precision):
         _check_beside(found)
     return found

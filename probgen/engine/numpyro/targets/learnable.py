@@ -42,11 +42,11 @@ class NumpyroLearnable(NumpyroRows, Learnable):
             begun[name] = jnp.log((count + 0.5) / (self.num_rows - count + 0.5))
         return {**found, **self.started(begun)}
 
-    def joint(self, parameters: Any, values: Any) -> Any:
+    def joint(self, parameters: Any, values: Any, key: Any = None) -> Any:
         inputs = {k: jnp.asarray(values[k]).astype(self.arrays[k].dtype) for k in self.inputs}  # as indices are
         sites = {k: v for k, v in values.items() if k not in inputs}
         own = {k: parameters[k] for k in self.structure.parameters}  # without a guide's
-        return self.structure.one.joint({**self.rest, **inputs, **own}, sites)
+        return self.structure.one.joint({**self.rest, **inputs, **own}, sites, key)
 
     def joints(self, parameters: Any, rows: Any) -> Any:
         """The log density of rows: (row,)."""
