@@ -189,10 +189,38 @@ def configure(inference: Inference, keywords: dict[str, Any]) -> Inference:
     for word in keywords:
         if word not in known:
             raise TypeError(
-                f"Unknown setting {word!r} of {inference.name}.{closest(word, known)}\nKnown: {', '.join(known)}."
+                f"Unknown setting {word!r} of {inference.name}.{_meant_by(word, known)}\nKnown: {', '.join(known)}."
             )
     own = {f.name: getattr(inference, f.name) for f in fields(inference)}
     return replace(inference, **settled(inference, own | keywords))
+
+
+OTHERS = {
+    "lr": "learning_rate",
+    **dict.fromkeys(("n_iter", "num_iter", "max_iter", "niter", "num_iterations"), "num_steps"),
+    **dict.fromkeys(("tune", "warmup_steps", "burn_in", "burnin", "iter_warmup", "num_burnin"), "num_warmup"),
+    **dict.fromkeys(("draws", "n_draws", "iter", "iter_sampling", "num_results"), "num_samples"),
+    **dict.fromkeys(("num_samples", "n_samples"), "num_draws"),
+    **dict.fromkeys(("dense_mass", "full_mass"), "metric"),
+    **{"loss": "elbo", "init_strategy": "start", "target_accept_prob": "target_accept", "adapt_delta": "target_accept"},
+}  # settings by the names that other libraries have for them
+OF_FIT = {
+    **dict.fromkeys(("rng_key", "random_seed", "random_state", "rng_seed", "prng_key"), "seed"),
+    **dict.fromkeys(("progress_bar", "progressbar", "disable_progbar", "verbose"), "progress"),
+    **dict.fromkeys(("initial_params", "init_params", "initial_values", "initvals", "inits"), "init"),
+}
+
+
+def _meant_by(word: str, known: list[str]) -> str:
+    """What an unknown setting may mean: one of another library's name, one of `fit` itself, or one that is spelt alike."""
+    plain = str(word).lower()
+    if OTHERS.get(plain) in known:
+        return f" Did you mean {OTHERS[plain]!r}?"
+    if plain in OF_FIT:
+        return f" Did you mean {OF_FIT[plain]!r}?"
+    if plain in ("optim", "optimizer", "optimiser") and "learning_rate" in known:
+        return " It learns by Adam: say its learning_rate."
+    return closest(word, known)
 
 
 FORMER = {"thinning": "thin"}  # settings by the names that they once had, in old runs and scripts

@@ -121,12 +121,12 @@ def test_the_first_steps_are_the_librarys_own(engine, kind):
     pairs, loop = (numpyro_pairs, numpyro_loop) if engine == "numpyro" else (pyro_pairs, pyro_loop)
     theirs = loop(*pairs()[kind], kind)
     program, guide = pairs()[kind]  # anew: an automatic guide keeps what it has learned
-    settings = {"num_steps": STEPS, "learning_rate": RATE, "progress": False}
+    settings = {"num_steps": 8 * STEPS, "learning_rate": RATE, "progress": False}
     if kind == "rows":
         fit = pg.fit(program, {"y": Y}, "svi", guide=guide, batch_size=len(Y), **settings)
-        ours = fit.records["loss"][0] * len(Y)  # in nats a row
+        ours = fit.records["loss"][0][:STEPS] * len(Y)  # in nats a row
     else:
         fit = pg.fit(program, {"y": Y}, "svi", guide=guide, num_particles=1, num_draws=10, **settings)
-        ours = fit.records["loss"][0]
+        ours = fit.records["loss"][0][:STEPS]
     assert fit.inference.name == ("amortised_svi" if kind == "rows" else "guided_svi")
     np.testing.assert_allclose(ours, theirs, rtol=2e-5)
