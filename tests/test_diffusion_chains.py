@@ -147,11 +147,11 @@ def _slope(chain, variance, time):
     return float(jax.vmap(one)(points[:, 0], points[:, 1]) @ np.array([w for *_, w in PAIRS]) / TOTAL)
 
 
-def test_a_random_level_stands_for_all():
+@pytest.mark.parametrize("schedule", [linear_levels(6), LinearLogSNR()])
+def test_a_random_level_stands_for_all(schedule):
     """The mean of the estimate over times is the whole sum: by quadrature over the time, level by level."""
     with jax.enable_x64(True):
-        chain = normal_chain(0.25, 6, linear_levels(6))
-        q = Noised(jnp.array([0.4]), chain.schedule, chain.times)
+        q = Noised(jnp.array([0.4]), schedule, levels(schedule, 6))
         count = 20_000
         times = (jnp.arange(count) + 0.5) / count
         drawn = jax.vmap(lambda u: q.lazily(jax.random.key(1), u)[1])(times)
