@@ -16,6 +16,7 @@ from probgen.nets.diffusion.schedules import Elucidated, Exploding, Levels, Line
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(3)  # exact for the squares that a KL of normals is made of
 PAIRS = [(a, b, v * w) for a, v in zip(NODES, WEIGHTS, strict=True) for b, w in zip(NODES, WEIGHTS, strict=True)]
+POINTS = np.array([0.3, -1.7, 1.1]), np.array([0.5, 0.01, 0.9])  # z and times
 TOTAL = sum(w for *_, w in PAIRS)
 
 
@@ -81,19 +82,26 @@ def test_diffusion_loss_of_infinitely_many_levels():
         assert 0.5 * weights @ np.array(values) == pytest.approx(5.956015, abs=1e-5)
 
 
+def saying(shares, spreads, clean):
+    """Of one coordinate: components at -2 and 2, whatever is seen of the others."""
+    said = jnp.concatenate([jnp.log(shares), jnp.array([-1.0, 1.0]), jnp.log(spreads) - BEGUN])[:, None]
+    return Mixed(LinearLogSNR(clean, -14.0), lambda z, level: said)
+
+
+def test_a_mixture_is_seen_by_bayes_rule():
+    with jax.enable_x64(True):
+        shares, spreads = jnp.array([0.3, 0.7]), jnp.array([0.5, 1.2])
+        said = saying(shares, spreads, 3.0)
+        exact = Mixture(said.schedule, shares, jnp.array([[-2.0], [2.0]]), spreads[:, None])
+        told = jax.jit(jax.vmap(lambda z, t: [(*d(z[None], t), d.noise(z[None], t)) for d in (said, exact)]))(*POINTS)
+        assert np.ravel(told[0]) == pytest.approx(np.ravel(told[1]), rel=1e-6)
+
+
 def test_the_bound_of_a_mixture_is_its_entropy_wherever_the_noise_ends():
     """An equal mixture of N(+-2, .25): what a step of noise no longer tells of x, its law given the last level does."""
     with jax.enable_x64(True):
-        log_s = jnp.full(2, np.log(0.5)) - BEGUN
-        said = jnp.concatenate([jnp.zeros(2), jnp.array([-1.0, 1.0]), log_s])[:, None]
-        denoiser = Mixed(LinearLogSNR(3.0, -14.0), lambda z, level: said)
-        exact = Mixture(denoiser.schedule, jnp.ones(2) / 2, jnp.array([[-2.0], [2.0]]), jnp.full((2, 1), 0.5))
+        denoiser = saying(jnp.ones(2) / 2, jnp.full(2, 0.5), 3.0)
         chain = Backward(denoiser, (1,), jnp.array([0.0, 1.0]), "bridge", continuous=True)
-        for z, t in ((0.3, 0.5), (-1.7, 0.01)):
-            z, t = jnp.array([z]), jnp.asarray(t)
-            assert float(denoiser(z, t).mean[0]) == pytest.approx(float(exact(z, t).mean[0]), rel=1e-9)
-            assert float(denoiser(z, t).variance[0]) == pytest.approx(float(exact(z, t).variance[0]), rel=1e-9)
-            assert float(denoiser.noise(z, t)[0]) == pytest.approx(float(exact.noise(z, t)[0]), rel=1e-6)
         nodes, weights = np.polynomial.hermite_e.hermegauss(40)
         weights = np.outer(weights, weights).ravel() / weights.sum() ** 2
         x, e = (a.ravel() for a in np.meshgrid(2 + 0.5 * nodes, nodes, indexing="ij"))  # one side is as the other
@@ -106,10 +114,12 @@ def test_the_bound_of_a_mixture_is_its_entropy_wherever_the_noise_ends():
             q = Noised(x[None], denoiser.schedule, chain.times)
             return chain.gap(q, q._at(jax.random.key(0), time, 1.0, 1)._replace(noise=e[None]))
 
+        def total(x, e):
+            each = jax.vmap(slope, (None, None, 0))(x, e, 0.5 * (times + 1))
+            return fixed(x, e) + 0.5 * shares @ each
+
         times, shares = np.polynomial.legendre.leggauss(60)
-        each = jax.vmap(jax.vmap(slope, (None, None, 0)), (0, 0, None))(x, e, 0.5 * (times + 1))
-        integral = each @ (0.5 * shares)
-        assert float(weights @ (jax.vmap(fixed)(x, e) + integral)) == pytest.approx(1.418845, abs=2e-5)
+        assert float(weights @ jax.jit(jax.vmap(total))(x, e)) == pytest.approx(1.418845, abs=2e-5)
 
 
 def test_a_mixture_cut_into_levels_is_the_mass_of_its_normals():
@@ -147,11 +157,11 @@ def _slope(chain, variance, time):
     return float(jax.vmap(one)(points[:, 0], points[:, 1]) @ np.array([w for *_, w in PAIRS]) / TOTAL)
 
 
-def test_a_random_level_stands_for_all():
+@pytest.mark.parametrize("schedule", [linear_levels(6), LinearLogSNR()])
+def test_a_random_level_stands_for_all(schedule):
     """The mean of the estimate over times is the whole sum: by quadrature over the time, level by level."""
     with jax.enable_x64(True):
-        chain = normal_chain(0.25, 6, linear_levels(6))
-        q = Noised(jnp.array([0.4]), chain.schedule, chain.times)
+        q = Noised(jnp.array([0.4]), schedule, levels(schedule, 6))
         count = 20_000
         times = (jnp.arange(count) + 0.5) / count
         drawn = jax.vmap(lambda u: q.lazily(jax.random.key(1), u)[1])(times)
