@@ -74,7 +74,11 @@ def _split(jaxpr: Any, precision: str) -> tuple[Any, Any, list[float]]:
         first = all(isinstance(v, Literal) or v in known for v in eqn.invars) and _largest(eqn) <= MANY
         given = list(eqn.invars)
         for i, atom in enumerate(given if exponents.isdisjoint(eqn.outvars) else ()):
-            if isinstance(atom, Literal) and atom.aval.dtype == precision and _is_open(eqn, i, float(atom.val), first):
+            if (
+                isinstance(atom, Literal)
+                and getattr(atom.aval, "dtype", None) == precision
+                and _is_open(eqn, i, float(atom.val), first)
+            ):
                 values.append(float(atom.val))
                 variables.append(Var(atom.aval))
                 given[i] = variables[-1]

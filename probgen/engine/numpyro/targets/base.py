@@ -172,14 +172,16 @@ def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def _open_prior(kind: Any, structure: Any, shapes: tuple, num_samples: int) -> Any:
     arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
-    draw = lambda arrays, key: _drawn.__wrapped__(kind(structure, arrays), num_samples, key)  # noqa: E731
+    draw = lambda arrays, key: _run_forward(kind(structure, arrays), num_samples, key)  # noqa: E731
     return numbers.opened(draw, arrays, jax.eval_shape(lambda: jax.random.key(0)), structure.precision)
 
 
-@functools.partial(jax.jit, static_argnums=1, compiler_options=runtime.ONCE)
-def _drawn(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
+def _run_forward(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
     program = handlers.uncondition(FullPlates(lambda: target.structure.program(**target.data)))
     return Predictive(program, num_samples=num_samples, parallel=num_samples <= FEW)(key)
+
+
+_drawn = jax.jit(_run_forward, static_argnums=1, compiler_options=runtime.ONCE)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -219,11 +219,13 @@ def _log_density(structure: Structure, arrays: Any, z: Any) -> Any:
     return structure.log_density(arrays, z)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _value_and_grad(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
+def _evaluated(structure: Structure, arrays: Any, z: Any) -> tuple[Any, Any]:
     if structure.transforms:
         return one_by_one.value_and_grad(structure.log_density, arrays, z)
     return jax.value_and_grad(functools.partial(structure.log_density, arrays))(z)
+
+
+_value_and_grad = jax.jit(_evaluated, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -259,7 +261,7 @@ def _opened(target: NumpyroContinuous) -> NumpyroContinuous:
 def _open(structure: Structure, shapes: tuple) -> tuple[Open, dict[str, Any]] | None:
     arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
     point = jax.ShapeDtypeStruct((structure.dim,), structure.precision)
-    made = numbers.opened(functools.partial(_value_and_grad.__wrapped__, structure), arrays, point, structure.precision)
+    made = numbers.opened(functools.partial(_evaluated, structure), arrays, point, structure.precision)
     return made and (Open(structure.sites, structure.dim, structure.precision, made[0]), made[1])
 
 
