@@ -238,7 +238,9 @@ def test_an_average_is_over_at_most_a_tenth_of_the_steps_by_default():
     learners = [catalog.algorithm(w)() for w, file in words["inference"].items() if ".adversarial." in file]
     games = [catalog.model(w).settings for w, file in words["models"].items() if ".implicit." in file]
     found = [learner.settings() for learner in learners] + [catalog.inference("gan", own).settings() for own in games]
-    assert len(found) > 14
+    noise = [catalog.model(w).settings for w, file in words["models"].items() if ".diffusion." in file]
+    found += [own for own in noise if "ema" in own]
+    assert len(found) > 18
     assert all(1 / (1 - own["ema"]) <= own["num_steps"] / 10 for own in found)
 
 

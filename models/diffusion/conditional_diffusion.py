@@ -54,5 +54,5 @@ model = Model(
     data=lambda: rows(load("digits_grey"), labels("digits_grey")),
     rows=rows,
     derived=derived,
-    settings={"num_steps": 8000, "unlabelled": 0.1},
+    settings={"num_steps": 8000, "unlabelled": 0.1, "ema": 0.998},
 )

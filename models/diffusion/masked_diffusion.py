@@ -46,5 +46,5 @@ model = Model(
     data=lambda: rows(load("digits")),
     rows=rows,
     derived=of_tokens("x"),
-    settings={"num_steps": 6000, "batch_size": 64, "ema": 0.999},
+    settings={"num_steps": 6000, "batch_size": 64, "ema": 0.998},
 )

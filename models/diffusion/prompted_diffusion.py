@@ -59,5 +59,5 @@ model = Model(
     data=lambda: rows(*load("prompted_digits")),
     rows=rows,
     derived=derived,
-    settings={"num_steps": 8000, "unlabelled": 0.1},
+    settings={"num_steps": 8000, "unlabelled": 0.1, "ema": 0.998},
 )
