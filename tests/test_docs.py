@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -57,6 +58,29 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     (tmp_path / "page.py").write_text(runs(page))
     monkeypatch.chdir(tmp_path)
     runpy.run_path("page.py")
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in PAGES if blocks(p, "py")])
+def test_the_code_that_asks_for_other_machines_or_for_long_runs(page, tmp_path):
+    """On this machine: a cluster of dask's within the process, one process for a coordinator."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = {
+        '"/shared/runs"': '"shared"',
+        'Client("tcp://scheduler:8786")': 'Client(processes=False, n_workers=1)',
+        "node1:1234": f"127.0.0.1:{port}",
+    }
+    for number, block in enumerate(blocks(page, "py")):
+        for there, own in here.items():
+            block = block.replace(there, own)
+        block = re.sub(r"num_processes=\d", "num_processes=1", block)
+        own = tmp_path / str(number)
+        own.mkdir()
+        begun = "import probgen as pg\n" if page.stem == "cluster" else runs(page)
+        (own / "page.py").write_text(f"{begun}\n{block}")
+        done = python("page.py", cwd=own)
+        assert not done.returncode, done.stderr[-2000:]
 
 
 # ---- the map of the lectures -------------------------------------------------------------------------------------
