@@ -45,6 +45,30 @@ def holes(panels: Any) -> list[Any]:
     return _judged(fits)
 
 
+def cut_short(panels: Any) -> list[Any]:
+    import os
+    import signal
+
+    import probgen as pg
+
+    class PressesCtrlC(pg.loggers.Logger):
+        pressed = False
+
+        def log(self, step, values):
+            if step > 1200 and not self.pressed:
+                self.pressed = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+    how = {"num_samples": 8000, "num_warmup": 500, "inference": "random_walk", "thin": 50, **SHOWN}
+    fits = [pg.fit(known_sum, {"y": 1.0}, **how), pg.fit(known_sum, {"y": 1.0}, loggers=PressesCtrlC(), **how)]
+    for panel, fit in zip(panels, fits, strict=True):
+        made = fit.draws["a"].shape[1]
+        panel.plot(fit.draws["a"][0], linewidth=0.3)
+        panel.axvspan(made, 8000, color="gray", alpha=0.3, linewidth=0)
+        panel.set(xlabel="draw", ylabel="a", xlim=(0, 8000), ylim=(-3, 4))
+    return _judged(fits)
+
+
 def alone(panels: Any) -> list[Any]:
     import probgen as pg
 
@@ -179,6 +203,70 @@ def no_number(panels: Any) -> list[Any]:
     return _judged(fits)
 
 
+def other_aims(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 1)) * np.ones(2) + 0.4 * rng.normal(size=(1000, 2))
+    data = {"x": rows, "dim": 2, "num_latents": 1}
+    how = {"inference": "svi", "num_steps": 2000, "learning_rate": 0.01, **SHOWN}
+    fits = [pg.fit("ppca", data, kl_weight=weight, **how) for weight in (1.0, 8.0)]
+    for panel, fit in zip(panels, fits, strict=True):
+        panel.plot(*rows[:500].T, ".", markersize=2, label="rows")
+        panel.plot(*fit.sample(500)["x"].T, ".", markersize=2, label="draws")
+        panel.set(xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[])
+        panel.legend(frameon=False, loc="upper left")
+    return _judged(fits)
+
+
+def collapsed(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 1)) * np.ones(2) + 0.4 * rng.normal(size=(1000, 2))
+    data = {"x": rows, "dim": 2, "num_latents": 1}
+    how = {"inference": "svi", "num_steps": 2000, "learning_rate": 0.01, **SHOWN}
+    fits = [pg.fit("ppca", data, kl_weight=weight, **how) for weight in (1.0, 8.0)]
+    for panel, fit in zip(panels, fits, strict=True):
+        panel.plot(rows[:500].sum(1), fit.encode(num_samples=1)["z"][0, :500, 0], ".", markersize=2)
+        panel.set(xlabel="where a row lies along the cloud", ylabel="its hidden value", ylim=(-4, 4))
+    return _judged(fits)
+
+
+def dead(panels: Any) -> list[Any]:
+    import numpy as np
+    import numpyro
+    import numpyro.distributions as dist
+
+    import probgen as pg
+    from probgen.distributions.codebook import Codes, Nearest, codebook
+
+    def program(x=None, number=8):
+        prior = dist.Categorical(logits=numpyro.param("logits", np.zeros((1, number)))).to_event(1)
+        z = numpyro.sample("z", Codes(prior, codebook("z", number, 2)))
+        numpyro.sample("x", dist.Normal(z[0], 0.3).to_event(1), obs=x)
+
+    def guide(x, number=8):
+        numpyro.sample("z", Nearest(x[None], codebook("z", number, 2)))
+
+    rows = pg.data.load("two_moons")[:60]
+    model = pg.Model(program, guide=guide, by_row=True)
+    how = {"inference": "vq", "num_steps": 300, "learning_rate": 0.01, "batch_size": 60, "revive": 0.0, **SHOWN}
+    fits = [pg.fit(model, {"x": rows, "number": number}, **how) for number in (8, 200)]
+    for panel, fit in zip(panels, fits, strict=True):
+        far = ((rows[:, None] - fit.parameters["z codebook"]) ** 2).sum(-1)
+        used = np.sort(np.bincount(far.argmin(1), minlength=far.shape[1]))[::-1]
+        panel.step(np.arange(used.size + 1), np.r_[used, used[-1]], where="post")
+        panel.fill_between(np.arange(used.size + 1), np.r_[used, used[-1]], step="post", alpha=0.5)
+        panel.axvspan((used > 0).sum(), used.size, color="tab:red", alpha=0.2, linewidth=0)
+        panel.set(xlabel="code, most used first; red: dead", ylabel="rows that use it", xlim=(0, used.size))
+    return _judged(fits)
+
+
 FURTHER = {
     "finite": (
         "Is every draw a number?",
@@ -239,5 +327,39 @@ FURTHER = {
         "A constraint on the parameter, as on the left; a smaller `learning_rate`.",
         "Losses by step. Left the line has no gap; right red stripes mark steps whose loss is NaN, and it begins anew.",
         no_number,
+    ),
+    "complete": (
+        "Did the run come to its end?",
+        "complete",
+        "A run that was stopped by Ctrl-C, or whose process died, has the draws that were made until then. They are judged too.",
+        "`pg.resume` goes on where it stopped, bit for bit. Draws that pass all other checks can be used as they are.",
+        "A chain of 8,000 draws. Left it is whole; right it breaks off after some hundreds, and the rest is gray.",
+        cut_short,
+    ),
+    "objective": (
+        "Was it a bound that was maximised?",
+        "objective",
+        "With another weight of the KL what is maximised is no bound on log p(x), and the best model by it is another. Right the "
+        "KL counts eight times.",
+        "`kl_weight=1`, `free_bits=0`, and a `kl_warmup` that ends before the run does.",
+        "Rows in an oblong cloud and draws of a model of them. Left they are alike; right the draws are a round cloud.",
+        other_aims,
+    ),
+    "activity": (
+        "Are hidden coordinates in use?",
+        "activity",
+        "Where the KL weighs more than what a hidden value explains, the guide says the prior of every row: the coordinate has "
+        "collapsed, and says nothing of a row.",
+        "`kl_warmup`, `free_bits`, fewer hidden coordinates, a weaker decoder.",
+        "Hidden value by where a row lies along the cloud. Left they lie on a line; right there is no relation.",
+        collapsed,
+    ),
+    "codes": (
+        "Is the codebook in use?",
+        "codes",
+        "A code that is no row's nearest is dead: nothing moves it any more. Sixty rows cannot use two hundred codes.",
+        'Fewer codes, a larger `revive`, `codebook="ema"`, a smaller `learning_rate`.',
+        "Rows by the code that they use. Left all eight codes are used; right most of two hundred are not, which is red.",
+        dead,
     ),
 }
