@@ -13,11 +13,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from further_good_and_bad import FURTHER
+from good_and_bad_of_games import GAMES
 from more_good_and_bad import MORE
 from quick_good_and_bad import QUICK
 from small_programs import PROGRAMS, known_sum, narrowing, spread_out, two_wells
 
 SHOWN = {"progress": False, "seed": 0}
+SILENT, ABSENT = (
+    ("bias", "point", "gradient"),
+    "there is no such line",
+)  # checks that say nothing of a fit that is right
 NUMBERS = ("r_hat", "ess_bulk", "divergences", "k_hat", "bfmi")  # whose values say something by themselves
 
 
@@ -199,7 +205,15 @@ CHECKS = {
         "Losses by step, of batches and of held-out rows. Left both level off; right both still fall where the run ends.",
         learning,
     ),
-} | {name: Check(*told) for name, told in (MORE | QUICK).items()}
+} | {name: Check(*told) for name, told in (MORE | QUICK | FURTHER | GAMES).items()}
+
+
+def _found(verdict: Any, name: str) -> Any:
+    """A finding; of a check that speaks only of what is wrong, one that says that there is none."""
+    from probgen.diagnostics import Finding
+
+    silent = name in SILENT and all(finding.check != name for finding in verdict.findings)
+    return Finding(name, "pass", None, None, ABSENT, "") if silent else verdict[name]
 
 
 def draw(name: str, folder: Path) -> dict[str, Any]:
@@ -212,11 +226,12 @@ def draw(name: str, folder: Path) -> dict[str, Any]:
 
     check = CHECKS[name]
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 2.7), layout="constrained")
-    findings = [verdict[check.finding] for verdict in check.draw(panels)]
+    findings = [_found(verdict, check.finding) for verdict in check.draw(panels)]
     colours = {"pass": "tab:green", "warn": "chocolate", "fail": "tab:red"}
     for panel, finding in zip(panels, findings, strict=True):
         value = f" {finding.value:.4g}" if check.finding in NUMBERS and np.isfinite(finding.value) else ""
-        panel.set_title(f"{check.finding}{value}: {finding.status}", color=colours[finding.status], fontweight="bold")
+        status = "no such line" if finding.message == ABSENT else finding.status
+        panel.set_title(f"{check.finding}{value}: {status}", color=colours[finding.status], fontweight="bold")
     figure.savefig(folder / "picture.png", dpi=100)
     told = [{"status": f.status, "message": f.message, "remedy": f.remedy} for f in findings]
     if (told[0]["status"], told[1]["status"] in ("warn", "fail")) != ("pass", True):
