@@ -68,7 +68,7 @@ def test_the_code_that_asks_for_other_machines_or_for_long_runs(page, tmp_path):
         port = free.getsockname()[1]
     here = {
         '"/shared/runs"': '"shared"',
-        'Client("tcp://scheduler:8786")': 'Client(processes=False, n_workers=1)',
+        'Client("tcp://scheduler:8786")': "Client(processes=False, n_workers=1)",
         "node1:1234": f"127.0.0.1:{port}",
     }
     for number, block in enumerate(blocks(page, "py")):
