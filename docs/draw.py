@@ -8,6 +8,7 @@ takes an hour. NAME is a part of a name: `python docs/draw.py map-bayes`.
 What fails is named at the end, and is the exit code. `make docs` does this.
 """
 
+import argparse
 import functools
 import io
 import json
@@ -124,5 +125,9 @@ def main(names: list[str], fresh: bool, whole_map: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    given = [word for word in sys.argv[1:] if not word.startswith("--")]
-    sys.exit(main(given, "--fresh" in sys.argv, "--map" in sys.argv))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--map", action="store_true")
+    given = parser.parse_args()
+    sys.exit(main(given.names, given.fresh, given.map))

@@ -203,7 +203,8 @@ def no_number(panels: Any) -> list[Any]:
     return _judged(fits)
 
 
-def other_aims(panels: Any) -> list[Any]:
+def _along_a_line() -> tuple[Any, list[Any]]:
+    """A cloud of rows along a line, and two fits of one hidden value: by the bound, and with the divergence weighed by 8."""
     import numpy as np
 
     import probgen as pg
@@ -213,6 +214,11 @@ def other_aims(panels: Any) -> list[Any]:
     data = {"x": rows, "dim": 2, "num_latents": 1}
     how = {"inference": "svi", "num_steps": 2000, "learning_rate": 0.01, **SHOWN}
     fits = [pg.fit("ppca", data, kl_weight=weight, **how) for weight in (1.0, 8.0)]
+    return rows, fits
+
+
+def other_aims(panels: Any) -> list[Any]:
+    rows, fits = _along_a_line()
     for panel, fit in zip(panels, fits, strict=True):
         panel.plot(*rows[:500].T, ".", markersize=2, label="rows")
         panel.plot(*fit.sample(500)["x"].T, ".", markersize=2, label="draws")
@@ -222,15 +228,7 @@ def other_aims(panels: Any) -> list[Any]:
 
 
 def collapsed(panels: Any) -> list[Any]:
-    import numpy as np
-
-    import probgen as pg
-
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(1000, 1)) * np.ones(2) + 0.4 * rng.normal(size=(1000, 2))
-    data = {"x": rows, "dim": 2, "num_latents": 1}
-    how = {"inference": "svi", "num_steps": 2000, "learning_rate": 0.01, **SHOWN}
-    fits = [pg.fit("ppca", data, kl_weight=weight, **how) for weight in (1.0, 8.0)]
+    rows, fits = _along_a_line()
     for panel, fit in zip(panels, fits, strict=True):
         panel.plot(rows[:500].sum(1), fit.encode(num_samples=1)["z"][0, :500, 0], ".", markersize=2)
         panel.set(xlabel="where a row lies along the cloud", ylabel="its hidden value", ylim=(-4, 4))

@@ -379,13 +379,11 @@ def started(port, child=CHILD, **words):
     ]
 
 
-def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path):
-    """Killed in the midst; the other one ends by itself, and one process goes on, to the draws of one process."""
-    words = {"num_chains": 3, "num_samples": 8_000, "num_warmup": 100, "seed": 5}
-    both = started(free_port(), out=str(tmp_path / "run"), **words)
+def kill_one(both, run):
+    """Kill the second of two processes in the midst of a run on disk; the first says so, and ends."""
     try:
-        deadline = time.monotonic() + 200
-        while not (tmp_path / "run" / "state.safetensors").exists():
+        deadline = time.monotonic() + 300
+        while not (run / "state.safetensors").exists():
             assert time.monotonic() < deadline
             assert both[0].poll() is None, both[0].communicate()[1]
             time.sleep(0.02)
@@ -397,6 +395,13 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path):
             process.communicate()
     assert both[0].returncode != 0
     assert "Another process of the fit is gone" in said
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path):
+    """Killed in the midst; the other one ends by itself, and one process goes on, to the draws of one process."""
+    words = {"num_chains": 3, "num_samples": 8_000, "num_warmup": 100, "seed": 5}
+    both = started(free_port(), out=str(tmp_path / "run"), **words)
+    kill_one(both, tmp_path / "run")
     assert not pg.load(tmp_path / "run", line).complete
     done, whole = (
         pg.resume(tmp_path / "run", line, progress=False),

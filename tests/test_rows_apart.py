@@ -1,7 +1,5 @@
 """Rows of a NumPyro learner's batches over processes: the parameters of one, work that is really shared, a kill."""
 
-import signal
-import time
 from typing import Any
 
 import jax
@@ -9,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from test_peers import free_port, started
+from test_peers import free_port, kill_one, started
 
 import probgen as pg
 from probgen import engine, runtime
@@ -76,20 +74,7 @@ def test_what_pairs_a_whole_batch_is_not_shared():
 def test_two_processes_learn_what_one_does_and_a_kill_loses_nothing(tmp_path):
     """A short run to its end; then one that a kill ends, which one process goes on with."""
     both = started(free_port(), child=CHILD, out=str(tmp_path))
-    try:
-        deadline = time.monotonic() + 300
-        while not (tmp_path / "long" / "state.safetensors").exists():
-            assert time.monotonic() < deadline
-            assert both[0].poll() is None, both[0].communicate()[1]
-            time.sleep(0.02)
-        both[1].send_signal(signal.SIGKILL)
-        said = both[0].communicate(timeout=100)[1]
-    finally:
-        for process in both:
-            process.kill()
-            process.communicate()
-    assert both[0].returncode != 0
-    assert "Another process of the fit is gone" in said
+    kill_one(both, tmp_path / "long")
     assert [int((tmp_path / f"sums-{i}").read_text()) > 0 for i in range(2)] == [True, True], "nothing was shared"
     assert 0 < pg.load(tmp_path / "long", curve).num_steps < SETTINGS["num_steps"]
     fits = (

@@ -11,11 +11,12 @@ within a loop or a branch of the program's own stay, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
@@ -36,13 +37,22 @@ class Open:
     both: Callable[[Any, Any], Any] = field(compare=False)  # compiled, for what runs once
 
 
+Shapes = tuple[tuple[str, tuple[int, ...], Any], ...]  # of named arrays, and their types
+
+
+def shapes_of(arrays: Mapping[str, Any]) -> Shapes:
+    """What a trace sees of arrays, as a key."""
+    return tuple((k, jnp.shape(v), jnp.result_type(v)) for k, v in sorted(arrays.items()))
+
+
 def opened(
-    fn: Callable[[Any, Any], Any], arrays: Any, point: Any, precision: str
+    fn: Callable[[Any, Any], Any], shapes: Shapes, point: Any, precision: str
 ) -> tuple[Open, dict[str, Any]] | None:
     """`fn(arrays, point)` with its numbers left open, and these as arrays beside the others; None where it calls Python.
 
-    arrays, point: arrays or their shapes. Raises whatever a trace of fn raises.
+    shapes: of the arrays; point: the shape of one array. Raises whatever a trace of fn raises.
     """
+    arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
     traced, tree = jax.make_jaxpr(fn, return_shape=True)(arrays, point)
     if traced.effects:
         return None

@@ -163,17 +163,15 @@ class NumpyroSimulable(NumpyroTarget, Simulable):
 
 
 def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
-    """Draws of all sites, by code that keeps when numbers of the program are edited."""
-    shapes = tuple((k, jnp.shape(v), jnp.result_type(v)) for k, v in sorted(target.arrays.items()))
-    found = _open_prior(type(target), target.structure, shapes, num_samples)
+    """Draws of all sites, by code that is the same when numbers of the program are edited."""
+    found = _open_prior(type(target), target.structure, numbers.shapes_of(target.arrays), num_samples)
     return _drawn(target, num_samples, key) if found is None else found[0].both({**target.arrays, **found[1]}, key)
 
 
 @functools.lru_cache(maxsize=64)
-def _open_prior(kind: Any, structure: Any, shapes: tuple, num_samples: int) -> Any:
-    arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
+def _open_prior(kind: Any, structure: Any, shapes: numbers.Shapes, num_samples: int) -> Any:
     draw = lambda arrays, key: _run_forward(kind(structure, arrays), num_samples, key)  # noqa: E731
-    return numbers.opened(draw, arrays, jax.eval_shape(lambda: jax.random.key(0)), structure.precision)
+    return numbers.opened(draw, shapes, jax.eval_shape(lambda: jax.random.key(0)), structure.precision)
 
 
 def _run_forward(target: Any, num_samples: int, key: Any) -> dict[str, Any]:

@@ -46,9 +46,8 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
         return engine.load(self.engine).paired(self)
 
     def for_run(self, density_alone: bool = False) -> Any:
-        if type(self) is not NumpyroContinuous:
-            return self
-        return _opened(rows.together(self)) if density_alone else rows.together(self)
+        run = rows.together(self) if type(self) is NumpyroContinuous else self
+        return _opened(run) if density_alone else run
 
     def lowered(self) -> str:
         z = jax.ShapeDtypeStruct((self.dim,), self.precision)
@@ -83,8 +82,7 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
     def gradients(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with runtime.jax_scope(self.precision):
-            run = _opened(self) if type(self) is NumpyroContinuous else self
-            values, gradients = _gradients(run, jnp.asarray(points))
+            values, gradients = _gradients(_opened(self), jnp.asarray(points))
             return np.asarray(values), np.asarray(gradients)
 
     def constrain(self, draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -141,7 +139,7 @@ class NumpyroContinuous(NumpyroTarget, Continuous):
 
 
 @dataclass(frozen=True)
-class Open:
+class Bare:
     """What the loops of a run need of a program: its sites, and its density with the numbers left open; see `numbers`."""
 
     sites: tuple[Site, ...]
@@ -248,23 +246,21 @@ def _constrain(structure: Structure, arrays: Any, draws: Any) -> dict[str, Any]:
 
 
 def _opened(target: NumpyroContinuous) -> NumpyroContinuous:
-    """The target with its numbers left open; itself where its code could not be kept or has no use for it."""
-    if target.points or target.structure.transforms:
+    """The target with its numbers left open; itself where more than a density is asked of it, or its density calls Python."""
+    if type(target) is not NumpyroContinuous or target.points or target.structure.transforms:
         return target
-    shapes = tuple((k, jnp.shape(v), jnp.result_type(v)) for k, v in sorted(target.arrays.items()))
     with runtime.tracing(target.precision):
-        found = _open(target.structure, shapes)
+        found = _bare(target.structure, numbers.shapes_of(target.arrays))
     return target if found is None else NumpyroOpen(found[0], {**target.arrays, **found[1]})
 
 
 @functools.lru_cache(maxsize=64)
-def _open(structure: Structure, shapes: tuple) -> tuple[Open, dict[str, Any]] | None:
-    arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
+def _bare(structure: Structure, shapes: numbers.Shapes) -> tuple[Bare, dict[str, Any]] | None:
     point = jax.ShapeDtypeStruct((structure.dim,), structure.precision)
-    made = numbers.opened(functools.partial(_evaluated, structure), arrays, point, structure.precision)
-    return made and (Open(structure.sites, structure.dim, structure.precision, made[0]), made[1])
+    made = numbers.opened(functools.partial(_evaluated, structure), shapes, point, structure.precision)
+    return made and (Bare(structure.sites, structure.dim, structure.precision, made[0]), made[1])
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _open_value_and_grad(structure: Open, arrays: Any, made: Any, z: Any) -> tuple[Any, Any]:
+def _open_value_and_grad(structure: Bare, arrays: Any, made: Any, z: Any) -> tuple[Any, Any]:
     return structure.density.rest(arrays, made, z)
