@@ -1,6 +1,6 @@
 """Models of pictures without a density on MNIST, each for some minutes on two cores, held against bars.
 
-    PROBGEN_DATA=folder python benchmarks/adversarial_mnist.py [dcgan wgan_gp conditional_gan biggan pix2pix cycle_gan stacked]
+    PROBGEN_DATA=folder python benchmarks/adversarial_mnist.py [dcgan wgan_gp conditional_gan biggan pix2pix cycle_gan stacked step]
         [--minutes 15] [--processor] [--out results.jsonl] [--pictures folder]
 
 dcgan, wgan_gp     FID of draws against the test set, by a classifier trained here, beside the same nets in a plain torch
@@ -9,6 +9,7 @@ conditional_gan    the classifier reads the class that was asked for: at least .
 biggan             noise cut at tau of 2, 1.3, .9, .6, .3: the distance of means in FID, and recall, both fall
 pix2pix            L1 of held-out pairs: at least 30 % below that of copying the edges
 cycle_gan          digits and inverted ones: the cycle error falls by 5, the classifier reads the translated digit right >= .85
+step               a step of dcgan beside the torch loop's, compiled and channels_last, in turns, processor time: at most 1.0
 stacked            dcgan by r3gan on 25,600 stacked digits, 26,000 draws: 990 of 1000 modes, KL at most .15; beside real triples
 
 Time is that of steps, compilation apart; with --processor the processor's, all threads of a side together, which other work on the
@@ -129,8 +130,8 @@ def fid(x: Any, test: Any, net: Any) -> float:
 # ---- the same nets in torch
 
 
-def torch_draws(x: np.ndarray, seconds: float, wasserstein: bool) -> tuple[np.ndarray, int]:
-    """Draws of the average of a generator that learned for so many seconds, and how many steps it took."""
+def torch_loop(x: np.ndarray, wasserstein: bool, r1: float = 0.0, compiled: bool = False) -> tuple[Any, Any]:
+    """A step, given the share of the time that is done; so many draws of the average."""
     import torch
     from torch import nn
 
@@ -156,44 +157,94 @@ def torch_draws(x: np.ndarray, seconds: float, wasserstein: bool) -> tuple[np.nd
     )  # fmt: skip
     make, judge = (net.to(memory_format=torch.channels_last) for net in (make, judge))
     mean = copy.deepcopy(make)
-    own = {k: v for k, v in catalog.model("dcgan").settings.items() if k in ("learning_rate", "ema")}
-    defaults = pg.inference.WGANGP(**own) if wasserstein else pg.inference.GAN(**own)
+    kind, names = (pg.inference.WGANGP, ("penalty",)) if wasserstein else (pg.inference.GAN, ())
+    own = {k: v for k, v in catalog.model("dcgan").settings.items() if k in ("learning_rate", "ema", *names)}
+    defaults = kind(**own)
     betas = (defaults.beta1, defaults.beta2)
     players = [torch.optim.Adam(net.parameters(), defaults.learning_rate, betas) for net in (make, judge)]
-    data, softplus = torch.from_numpy(x)[:, None], nn.functional.softplus
+    data, softplus, steps = torch.from_numpy(x)[:, None], nn.functional.softplus, itertools.count(1)
+    made, judged = (torch.compile(net) for net in (make, judge)) if compiled else (make, judge)
+
+    def slope(u: Any) -> Any:
+        """Squared, of the critic at each picture; torch does not compile a gradient of a gradient."""
+        u = u.detach().requires_grad_()
+        (found,) = torch.autograd.grad(judge(2 * u - 1).sum(), u, create_graph=True)
+        return found.flatten(1).square().sum(1)
 
     def penalty(real: Any, fake: Any) -> Any:
         share = torch.rand(len(real), 1, 1, 1)
-        between = (share * real + (1 - share) * fake).requires_grad_()
-        (slope,) = torch.autograd.grad(judge(2 * between - 1).sum(), between, create_graph=True)
-        return defaults.penalty * ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+        return defaults.penalty * ((slope(share * real + (1 - share) * fake).sqrt() - 1) ** 2).mean()
 
+    def step(done: float) -> None:
+        for player in players:
+            player.param_groups[0]["lr"] = defaults.learning_rate * (1 - done)
+        for _ in range(defaults.critic_steps):
+            real = data[torch.randint(len(data), (BATCH,))].contiguous(memory_format=torch.channels_last)
+            with torch.no_grad():
+                fake = made(torch.randn(BATCH, LATENTS))
+            d, g = judged(2 * real - 1), judged(2 * fake - 1)
+            loss = (g - d).mean() + penalty(real, fake) if wasserstein else (softplus(-d) + softplus(g)).mean()
+            if r1:
+                loss = loss + r1 / 2 * slope(real).mean()
+            players[1].zero_grad()
+            loss.backward()
+            players[1].step()
+        g = judged(2 * made(torch.randn(BATCH, LATENTS)) - 1)
+        loss = -g.mean() if wasserstein else softplus(-g).mean()
+        players[0].zero_grad()
+        loss.backward()
+        players[0].step()
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(mean.parameters()), list(make.parameters()), max(1 - defaults.ema, 1 / next(steps))
+            )
+
+    def sample(draws: int) -> np.ndarray:
+        with torch.no_grad():
+            return mean(torch.randn(draws, LATENTS))[:, 0].numpy()
+
+    return step, sample
+
+
+def torch_draws(x: np.ndarray, seconds: float, wasserstein: bool) -> tuple[np.ndarray, int]:
+    """Draws of the average of a generator that learned for so many seconds, and how many steps it took."""
+    step, sample = torch_loop(x, wasserstein)
     start, steps, said = CLOCK[0](), 0, 0.0
     while (done := (CLOCK[0]() - start) / seconds) < 1:
         if done > said:
             told(torch_steps=steps)
             said += 0.1
-        for player in players:
-            player.param_groups[0]["lr"] = defaults.learning_rate * (1 - done)
-        for _ in range(defaults.critic_steps):
-            real = data[torch.randint(len(data), (BATCH,))].contiguous(memory_format=torch.channels_last)
-            fake = make(torch.randn(BATCH, LATENTS)).detach()
-            d, g = judge(2 * real - 1), judge(2 * fake - 1)
-            loss = (g - d).mean() + penalty(real, fake) if wasserstein else (softplus(-d) + softplus(g)).mean()
-            players[1].zero_grad()
-            loss.backward()
-            players[1].step()
-        g = judge(2 * make(torch.randn(BATCH, LATENTS)) - 1)
-        loss = -g.mean() if wasserstein else softplus(-g).mean()
-        players[0].zero_grad()
-        loss.backward()
-        players[0].step()
+        step(done)
         steps += 1
-        with torch.no_grad():
-            for own, new in zip(mean.parameters(), make.parameters(), strict=True):
-                own += max(1 - defaults.ema, 1 / steps) * (new - own)
-    with torch.no_grad():
-        return mean(torch.randn(ASKED["draws"], LATENTS))[:, 0].numpy(), steps
+    return sample(ASKED["draws"]), steps
+
+
+def step_beside_torch(rounds: int = 7, steps: int = 20) -> dict[str, Any]:
+    """A step of dcgan beside the torch loop's, compiled and channels_last, with and without the penalty on the slope, in turns."""
+    from probgen.engine.numpyro import engine
+    from probgen.run.fitting import asked
+
+    x = digits()[0]
+    found: dict[str, Any] = {}
+    for r1 in (0.0, catalog.model("dcgan").settings["r1"]):
+        algorithm, _, _, _, target = asked("dcgan", {"x": x}, "gan", precision="float32", num_steps=10**6, r1=r1)
+        ours = harness.steps_of(engine.Executor(algorithm, target, 0, 1))
+        theirs = {word: torch_loop(x, False, r1, word == "compiled")[0] for word in ("eager", "compiled")}
+        race = {"ours": ours} | {
+            word: (lambda n, step=step: [step(0.0) for _ in range(n)]) for word, step in theirs.items()
+        }
+        spent: dict[str, list[float]] = {word: [] for word in race}
+        for i in range(rounds + 1):  # the first compiles
+            for word, advance in race.items():
+                start = time.process_time()
+                advance(steps)
+                if i:
+                    spent[word].append(1000 * (time.process_time() - start) / steps)
+        least = {word: min(times) for word, times in spent.items()}
+        told(r1=r1, milliseconds_of_the_processor=least)
+        found |= {f"{word}, r1={r1}": value for word, value in least.items()}
+        found["passed"] = found.get("passed", True) and least["ours"] <= least["compiled"]
+    return found
 
 
 # ---- the models
@@ -294,6 +345,7 @@ MODELS = {
     "pix2pix": pix2pix,
     "cycle_gan": cycle_gan,
     "stacked": stacked,
+    "step": lambda seconds: step_beside_torch(),
 }
 
 

@@ -47,6 +47,6 @@ model = Model(
     derived=of_pictures("x", label="label", most=2),
     settings={
         "num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "loss": "hinge", "orthogonal": 1e-4,
-        "spectral_norm": True,
+        "spectral_norm": True, "penalty": 10.0,
     },
 )  # fmt: skip

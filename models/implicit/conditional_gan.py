@@ -42,5 +42,5 @@ model = Model(
     data=lambda: rows(load("digits_grey"), labels("digits_grey")),
     rows=rows,
     derived=of_pictures("x", label="label", most=2),
-    settings={"num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "r1": 0.3},
+    settings={"num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "r1": 0.3, "penalty": 10.0},
 )

@@ -35,5 +35,5 @@ model = Model(
     data=lambda: {"x": load("digits_grey")},
     rows=lambda x: {"x": x},
     derived=of_pictures("x", most=2),
-    settings={"num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "r1": 0.3},
+    settings={"num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "r1": 0.3, "penalty": 10.0},
 )

@@ -39,5 +39,5 @@ model = Model(
     data=lambda: progressive(load("digits_grey")),
     rows=progressive,
     derived=in_stages("x"),
-    settings={"num_steps": 3000, "batch_size": 64, "ema": 0.99, "equalised": True},
+    settings={"num_steps": 3000, "batch_size": 64, "ema": 0.99, "equalised": True, "penalty": 10.0},
 )
