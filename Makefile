@@ -1,7 +1,7 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
 # `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example.
 # Of the map of the lectures it draws three quick pictures; with MAP=1 all that are not there yet, an hour on two cores.
-# On two cores the tests take about three quarters of an hour; `make test-slow` runs those that are left out, two hours or so.
+# On two cores the tests take about half an hour; `make test-slow` runs those that are left out, two and a half hours or so.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
 PYTHON ?= python3.11

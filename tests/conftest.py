@@ -83,8 +83,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What the imports made stays: without this every full collection of garbage goes through a million objects."""
+    """What the imports made stays: without this every full collection of garbage goes through a million objects.
+
+    And tracing makes many objects: at Python's own threshold of 700 new ones a twentieth of the time is collection.
+    """
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 MOST = float(os.environ.get("PROBGEN_TEST_GIB", "4"))  # of a worker's memory, before what JAX keeps is dropped

@@ -20,11 +20,13 @@ def test_answers_are_parameters_and_then_their_mean(settings, counted):
     learner = pg.inference.MLE(num_steps=10, batch_size=8, **settings)
     target = learner.prepare(conditioned("fvsbn", {"x": np.eye(8), "dim": 8}, precision="float32")[1])
     with runtime.jax_scope("float32"):
+        step = jax.jit(lambda key, state: learner.step(key, state, target)[0])
+        answer_of = jax.jit(lambda state: learner.answer(jax.random.key(0), state, target))
         state, parameters, answers = learner.init(jax.random.key(0), target), [], []
         for i in range(10):
-            state, _ = learner.step(jax.random.key(i), state, target)
+            state = step(jax.random.key(i), state)
             parameters.append(state.parameters)
-            answers.append(learner.answer(jax.random.key(0), state, target))
+            answers.append(answer_of(state))
     begin = 10 - counted  # the step after which the mean has one term
     for i, answer in enumerate(answers):
         mean = jax.tree.map(lambda *p: np.mean(p, 0), *parameters[min(i, begin - 1) : i + 1])

@@ -143,6 +143,12 @@ def test_sinkhorn_pairs_are_those_of_the_bridge(sigma):
 # ---- a fit ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_bridge_draws_one_pair_or_more(fit, count):
+    with pytest.raises(ValueError, match=f"num_samples is {count}; it must be at least 1"):
+        fit.sample(count)
+
+
 def test_a_fit_draws_and_translates_by_a_seed(fit):
     drawn = fit.sample(5)
     assert drawn["a"].shape == drawn["b"].shape == (5, 3)

@@ -203,7 +203,7 @@ def test_pyro_programs_with_a_critic_play_against_it_alone():
 
 
 def test_the_critic_of_pictures_halves_their_sides():
-    found = handlers_seeded(lambda: judge("critic", 8, 12, 2, 3)(jnp.ones((8, 12))))
+    found = jax.eval_shape(lambda: handlers_seeded(lambda: judge("critic", 8, 12, 2, 3)(jnp.ones((8, 12)))))
     assert (found[0].shape, found[1].shape) == ((), (2 * 3 * 6,))
     with pytest.raises(ValueError, match="cannot be halved 3 times"):
         handlers_seeded(lambda: judge("critic", 8, 12, 3, 3))

@@ -91,14 +91,15 @@ def test_densities_say_of_which_law_they_are(flow, levelled):
         assert truth - 0.6 < lower.value.mean() < truth + 0.05 + 4 * error
 
 
+@pytest.mark.parametrize("which", ["flow", "levelled"])
 @pytest.mark.parametrize("sampler", ["own", "ancestral", "ddim", "heun", "dpm++", "sde"])
-def test_draws_of_every_sampler_have_the_moments(flow, levelled, sampler):
+def test_draws_of_every_sampler_have_the_moments(request, which, sampler):
     """2000 draws: 5 standard errors of a mean, 8 % of a standard deviation, plus 2 % for steps."""
-    for fit in (flow, levelled):
-        x = fit.sample(2000, sampler=sampler, **({} if sampler == "own" else {"num_steps": 64}))["x"]
-        assert x.shape == (2000, 2)
-        assert (abs(x.mean(0) - MEAN) < 0.03 + 5 * SD / np.sqrt(2000)).all(), sampler
-        assert x.std(0) == pytest.approx(SD, rel=0.14), sampler
+    fit = request.getfixturevalue(which)
+    x = fit.sample(2000, sampler=sampler, **({} if sampler == "own" else {"num_steps": 64}))["x"]
+    assert x.shape == (2000, 2)
+    assert (abs(x.mean(0) - MEAN) < 0.03 + 5 * SD / np.sqrt(2000)).all(), sampler
+    assert x.std(0) == pytest.approx(SD, rel=0.14), sampler
 
 
 def test_times_are_those_that_were_asked_for(flow):

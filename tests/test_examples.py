@@ -1,10 +1,15 @@
 """The Python of the pages and every example run, as scripts, with warnings as errors."""
 
+import ast
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 from conftest import needs_pyro, python
+
+import probgen as pg
+from probgen import catalog
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -43,6 +48,24 @@ def test_example_is_short_and_in_percent_format(path):
     assert len(lines) <= 60
     assert lines[0] == "# %% [markdown]"
     assert lines[1].startswith("# # ")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_asks_for_what_there_is(path):
+    """Most of them run in the slow tests alone: here every word of the package, every model and every algorithm is looked up."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("probgen"):
+            found = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(found, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), alias.name
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pg":
+            assert hasattr(pg, node.attr), node.attr
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pg.fit":
+            words = dict(enumerate(node.args)) | {k.arg: k.value for k in node.keywords}
+            for key, group in ((0, "models"), (2, "inference"), ("inference", "inference")):
+                word = words.get(key)
+                if isinstance(word, ast.Constant):
+                    assert word.value in catalog.modules(f"probgen.{group}"), word.value
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -207,6 +207,10 @@ def test_a_map_is_gone_both_ways():
     for rows in ({"a": 255 * a}, {"b": 255 * b}):  # of another scale
         with pytest.raises(ValueError, match="another scale"):
             found.translate(**rows)
+
+
+def test_a_map_of_one_way_is_gone_one_way():
+    a, b = np.random.default_rng(1).random((2, 3, 8, 8))
     pairs = fit("pix2pix")
     assert pairs.translate(a=np.resize(a, (3, *pairs.target.data["a"].shape[1:])))["b"].shape[0] == 3
     with pytest.raises(Incompatible, match="No way back was learned"):

@@ -40,16 +40,21 @@ def flat_critic(x, label):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run in the plane by each of two learners, and one of pictures with classes."""
+    """Folders by name, each made when it is asked for: a run in the plane by two learners, one of pictures with classes."""
     folder, rng = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
     settings = {"num_steps": 300, "batch_size": 8, "ema": 0.9, "progress": False}
     rows = {"x": rng.normal(size=(300, 2))}
-    model = pg.Model(plane, critic=round_critic)
-    for name in ("gan", "r3gan"):
-        pg.fit(model, rows, inference=name, out=folder / name, **settings)
     labelled = {"x": rng.random((60, 8, 8)), "label": np.arange(60) % 3}
-    pg.fit(pg.Model(squares, critic=flat_critic), labelled, inference="gan", out=folder / "squares", **settings)
-    return folder
+
+    def made(name):
+        if not (folder / name).exists():
+            model, data = (pg.Model(plane, critic=round_critic), rows)
+            if name == "squares":
+                model, data = pg.Model(squares, critic=flat_critic), labelled
+            pg.fit(model, data, inference="r3gan" if name == "r3gan" else "gan", out=folder / name, **settings)
+        return folder / name
+
+    return made
 
 
 def titles(fit):
@@ -57,12 +62,12 @@ def titles(fit):
 
 
 def test_pictures_of_the_plane_and_of_classes(runs):
-    assert titles(pg.load(runs / "gan")) == ["Losses", "Looks", "Draws", "Critic", "Interpolation", "Truncation"]
-    assert titles(pg.load(runs / "squares")) == ["Losses", "Looks", "New points"]
+    assert titles(pg.load(runs("gan"))) == ["Losses", "Looks", "Draws", "Critic", "Interpolation", "Truncation"]
+    assert titles(pg.load(runs("squares"))) == ["Losses", "Looks", "New points"]
 
 
 def test_the_landscape_is_the_critics(runs):
-    fit = pg.load(runs / "gan")
+    fit = pg.load(runs("gan"))
     picture = implicit.landscape(dataclasses.replace(fit, answer={**fit.answer, "w (critic)": np.float32(1.0)}))
     assert picture is not None
     levels = picture.axes[0].collections[0].get_array()
@@ -74,14 +79,14 @@ def test_the_landscape_is_the_critics(runs):
 
 
 def test_pictures_of_classes_are_a_line_each(runs):
-    fit = pg.load(runs / "squares")
+    fit = pg.load(runs("squares"))
     picture = implicit.new_points(fit)
     assert picture is not None
     assert picture.axes[0].images[0].get_array().shape[:2] == (3 * 9, 12 * 9)  # with a line between
 
 
 def test_the_page_is_whole(runs, tmp_path):
-    page = pg.load(runs / "gan").report(tmp_path / "gan.html").read_text()
+    page = pg.load(runs("gan")).report(tmp_path / "gan.html").read_text()
     for title in ("Losses", "Looks", "Draws", "Critic", "Interpolation", "Truncation", "two_sample", "coverage"):
         assert title in page
     assert "nats a row" not in page.split("Settings")[0]
@@ -90,7 +95,7 @@ def test_the_page_is_whole(runs, tmp_path):
 
 
 def test_a_page_replaces_a_page_and_no_other_file(runs, tmp_path):
-    fit = pg.load(runs / "squares")
+    fit = pg.load(runs("gan"))
     (tmp_path / "mine.html").write_text("<html>my own notes</html>")
     with pytest.raises(FileExistsError, match=r"mine.html exists already and is no page of probgen's"):
         fit.report(tmp_path / "mine.html")
@@ -114,26 +119,26 @@ def test_a_flow_learned_from_draws_shows_its_density_too(tmp_path):
 
 
 def test_the_shell_knows_such_runs(runs, tmp_path, capsys):
-    code = main(["diagnose", str(runs / "gan")])
+    code = main(["diagnose", str(runs("gan"))])
     told = capsys.readouterr().out
     assert code in (0, 1, 2)
     assert "two_sample" in told
-    main(["sample", str(runs / "gan"), "-n", "5", "-o", str(tmp_path / "draws.npz")])
+    main(["sample", str(runs("gan")), "-n", "5", "-o", str(tmp_path / "draws.npz")])
     drawn = np.load(tmp_path / "draws.npz")
-    np.testing.assert_array_equal(drawn["x"], pg.load(runs / "gan").sample(5)["x"])
-    main(["report", str(runs / "squares"), "-o", str(tmp_path / "page.html")])
+    np.testing.assert_array_equal(drawn["x"], pg.load(runs("gan")).sample(5)["x"])
+    main(["report", str(runs("gan")), "-o", str(tmp_path / "page.html")])
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
 def test_draws_given_inputs_by_the_shell(runs, tmp_path, capsys):
-    main(["sample", str(runs / "squares"), "-n", "5", "-o", str(tmp_path / "draws.npz")])
+    main(["sample", str(runs("squares")), "-n", "5", "-o", str(tmp_path / "draws.npz")])
     drawn = np.load(tmp_path / "draws.npz")
     assert drawn["x"].shape == (5, 8, 8)
     assert set(drawn["label"]) <= {0, 1, 2}
 
 
 def test_fits_side_by_side(runs):
-    fits = {name: pg.load(runs / name) for name in ("gan", "r3gan")}
+    fits = {name: pg.load(runs(name)) for name in ("gan", "r3gan")}
     found = pg.compare(fits)
     assert {"verdict", "told_apart", "coverage", "quality", "seconds"} <= set(found.table.columns)
     assert "log_prob" not in found.table.columns
@@ -142,4 +147,4 @@ def test_fits_side_by_side(runs):
     with pytest.raises(ValueError, match="loo is for posterior draws"):
         pg.compare(fits, loo=True)
     with pytest.raises(ValueError, match="fits of different data"):
-        pg.compare({**fits, "other": pg.load(runs / "squares")})
+        pg.compare({**fits, "other": pg.load(runs("squares"))})

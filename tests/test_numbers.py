@@ -136,9 +136,11 @@ def test_density_and_gradient_are_those_of_the_program(make):
         with runtime.tracing("float64"):
             run = target.for_run(density_alone=True)
             assert type(run) is not type(target)
+            again = type(run)(run.structure, run.arrays).ready()
+            exact, *others = (jax.jit(one.value_and_grad) for one in (target, run, again))
             for z in np.random.default_rng(0).normal(size=(5, target.dim)):
-                value, gradient = target.value_and_grad(z)
-                for one in (run, type(run)(run.structure, run.arrays).ready()):
-                    found, slope = jax.jit(one.value_and_grad)(z)
+                value, gradient = exact(z)
+                for other in others:
+                    found, slope = other(z)
                     assert float(found) == pytest.approx(float(value), rel=1e-12)
                     np.testing.assert_allclose(slope, gradient, rtol=1e-10, atol=1e-12)

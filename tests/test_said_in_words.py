@@ -85,12 +85,6 @@ def test_attribute_says_which_fits_have_it(posterior, texture):
 # ---- bridges, samplers, numbers
 
 
-@pytest.mark.parametrize("count", [0, -1])
-def test_a_bridge_draws_one_pair_or_more(bridge, count):
-    with pytest.raises(ValueError, match=f"num_samples is {count}; it must be at least 1"):
-        bridge.sample(count)
-
-
 def test_a_kind_of_one_point_has_no_correlation(bridge):
     names = [check.check for check in bridge.diagnose().findings]
     assert "way_back" in names

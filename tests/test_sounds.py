@@ -110,6 +110,12 @@ def fit():
     return pg.fit("wavenet", inference="mle", num_steps=700, learning_rate=0.01, progress=False)
 
 
+@pytest.fixture(scope="module")
+def begun():
+    """A run that is long enough for two looks at what is held out, and learns little."""
+    return pg.fit("wavenet", inference="mle", num_steps=200, learning_rate=0.01, progress=False)
+
+
 def test_a_resonance_takes_the_bits_of_its_entropy_rate(fit):
     """On fresh samples, beside the process itself, whose -log2 p has a standard error of 1 / (sqrt(2) log(2) 245) = .0042 bits."""
     x = sounds.resonance(60_000, seed=9)
@@ -139,29 +145,29 @@ def test_draws_sound_like_the_recording_and_go_on_after_a_context(fit):
         assert abs(drawn.std() - 16) < 3
 
 
-def test_the_kind_of_number_says_what_is_given(fit):
-    assert fit.log_prob().kind == "exact: the program is a probability, given context"
+def test_the_kind_of_number_says_what_is_given(begun):
+    assert begun.log_prob().kind == "exact: the program is a probability, given context"
     with pytest.raises(ValueError, match=r"context holds whole numbers .* context\[0, 0\] is 0.5"):
-        fit.log_prob(x=np.full((1, 128), 5), context=np.full((1, 17), 0.5))
+        begun.log_prob(x=np.full((1, 128), 5), context=np.full((1, 17), 0.5))
     with pytest.raises(ValueError, match=r"from 0 to 1023; x.0, 0. is 1024"):
-        fit.log_prob(x=np.full((1, 128), 1024), context=np.full((1, 17), 5))
+        begun.log_prob(x=np.full((1, 128), 1024), context=np.full((1, 17), 5))
     beyond = np.full(17, 1024)
-    assert np.isnan(fit.log_prob(x=np.full((1, 128), 5), context=beyond[None]).value).all()
-    assert np.isnan(fit.sample(1, context=beyond)["x"]).all()
+    assert np.isnan(begun.log_prob(x=np.full((1, 128), 5), context=beyond[None]).value).all()
+    assert np.isnan(begun.sample(1, context=beyond)["x"]).all()
     with pytest.raises(ValueError, match="NaN"):
-        heard(fit, 1, context=beyond)
+        heard(begun, 1, context=beyond)
 
 
-def test_the_last_windows_are_held_out(fit):
+def test_the_last_windows_are_held_out(begun):
     """The best loss of held-out rows is that of the fit's answer on the last tenth."""
-    x, context = fit.target.all_rows()["x"], np.asarray(fit.target.data["context"])
+    x, context = begun.target.all_rows()["x"], np.asarray(begun.target.data["context"])
     last = slice(len(x) - int(0.1 * len(x)), None)
-    held = -fit.log_prob(x=x[last], context=context[last]).value.mean()
-    assert abs(held - fit.records["validation"][0][99:].min()) < 1e-3
+    held = -begun.log_prob(x=x[last], context=context[last]).value.mean()
+    assert abs(held - begun.records["validation"][0][99:].min()) < 1e-3
 
 
-def test_the_picture_has_both_spectra(fit):
-    picture = fit.plot()
+def test_the_picture_has_both_spectra(begun):
+    picture = begun.plot()
     assert [panel.get_title() for panel in picture.axes] == ["recorded", "drawn", "power, dB a hertz"]
 
 
@@ -285,10 +291,10 @@ def test_frequencies_do_not_flatter_their_own_rows():
     assert abs(value + 50 * np.log(16)) < 0.6
 
 
-def test_few_windows_of_many_levels_are_not_called_worse_than_themselves(fit):
+def test_few_windows_of_many_levels_are_not_called_worse_than_themselves(begun):
     """Frequencies of 1024 levels in 40 rows are those rows; a rounded normal is a baseline."""
     rows = sounds.levels_of(sounds.resonance(4000), 1024, "linear").reshape(40, 100)
-    value, name = _baseline(fit.target.variables["x"], rows, 10)
+    value, name = _baseline(begun.target.variables["x"], rows, 10)
     assert name == "a rounded normal"
     assert value < -100 * sounds.ENTROPY * np.log(2)
 

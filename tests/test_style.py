@@ -135,6 +135,9 @@ def test_map_of_many_unknowns_is_the_closed_form(program):
     mode = np.linalg.solve(precision, step.T @ y / 0.25)
     np.testing.assert_allclose(fit.draws["x"].ravel(), mode, atol=1e-5)
     assert fit.records["loss"].size < 400, "it ends where it has arrived"
+    if program is chained_numpyro:
+        told = fit.diagnose()["modes"]
+        assert (told.status, f"{MANY} unknowns" in told.message) == ("warn", True), "other modes were not looked for"
 
 
 def test_the_last_steps_stand_for_the_matrix():

@@ -200,10 +200,12 @@ def test_what_is_no_token_is_refused(data, told):
         pg.fit("transformer", data, **QUIET)
 
 
-def test_what_is_known_of_a_row_is_checked(learned):
+def test_what_is_known_of_a_row_is_checked():
+    data = {"x": grammar.sentences(100, 16), "width": 8, "num_heads": 2}
+    begun = pg.fit("transformer", data, num_steps=2, batch_size=32, **QUIET)
     for value in (7, -1, 0.5):
         row = np.r_[value, np.full(15, np.nan)]
         with pytest.raises(
             ValueError, match=rf"x\[0\] is {value}; site 'x' \(Autoregressive\) has integers from 0 to 6"
         ):
-            learned.condition(x=row)
+            begun.condition(x=row)

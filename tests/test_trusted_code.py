@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import stat
 
 import numpyro
@@ -42,22 +43,31 @@ def cache(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_folder_is_made_for_its_user_alone(cache):
-    fit()
-    assert stat.S_IMODE(cache.stat().st_mode) & runtime.OTHERS == 0
-    files = list((cache / "executables").iterdir())
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder with the code of a first fit, and the draws of it."""
+    folder = tmp_path_factory.mktemp("kept") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROBGEN_CACHE", str(folder))
+        return folder, fit().draws["x"]
+
+
+def test_a_folder_is_made_for_its_user_alone(kept):
+    folder = kept[0]
+    assert stat.S_IMODE(folder.stat().st_mode) & runtime.OTHERS == 0
+    files = list((folder / "executables").iterdir())
     assert files
     assert all(runtime.is_own(file) for file in files)
 
 
 @pytest.mark.parametrize(("mode", "runs"), [(0o600, True), (0o602, False)])
-def test_a_planted_file_is_not_read(cache, tmp_path, mode, runs):
+def test_a_planted_file_is_not_read(kept, cache, tmp_path, mode, runs):
     """With this user's own mode the plant runs, which shows that it would."""
-    draws = fit().draws["x"]
+    shutil.copytree(kept[0], cache)
     for i, file in enumerate((cache / "executables").iterdir()):
         file.write_bytes(pickle.dumps(Planted(tmp_path / f"run{i}")))
         file.chmod(mode)
-    assert (fit().draws["x"] == draws).all()
+    assert (fit().draws["x"] == kept[1]).all()
     assert bool(list(tmp_path.glob("run*"))) == runs
 
 
