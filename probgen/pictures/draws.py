@@ -198,6 +198,8 @@ def _pairs(fit: Fitted, shown: Scalars) -> Figure | None:
                 panel.plot(x[diverging], y[diverging], "x", ms=4, color=BAD)
             panel.set(xlabel=close.names[column] if row == count - 1 else "")
             panel.set(ylabel=close.names[row + 1] if column == 0 else "")
+    if diverging is not None and diverging.size == flat.shape[1] and diverging.any():
+        picture.legend(handles=[picture.axes[0].lines[-1]], labels=["divergent transition"], loc="upper right")
     return picture
 
 
