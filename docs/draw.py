@@ -55,7 +55,7 @@ def asked(name: str, words: list[str], whole_map: bool) -> bool:
     """Whether a thing is to be made: all but the slow ones of the map, or those whose names have one of the words."""
     if words:
         return any(word in name for word in words)
-    return whole_map or not name.startswith("map-") or name.removeprefix("map-") in pictures.QUICK
+    return whole_map or name.removeprefix("map-") not in pictures.SLOW
 
 
 def work(name: str, folder: Path) -> dict[str, Any]:
