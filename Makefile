@@ -1,6 +1,6 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
-# `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example.
-# Of the map of the lectures it draws three quick pictures; with MAP=1 all that are not there yet, an hour on two cores.
+# `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example and what
+# is drawn for "Read a verdict" and the map of the lectures, about twenty minutes on two cores; MAP=1 draws the slow ones of the map, too.
 # On two cores the tests take about half an hour; `make test-slow` runs those that are left out, two and a half hours or so.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
@@ -32,7 +32,7 @@ lint: $(READY)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY)
-	$(BIN)/python docs/draw.py $(if $(FRESH),--fresh) $(if $(MAP),--map)
+	$(BIN)/python docs/draw.py --jobs $(WORKERS) $(if $(FRESH),--fresh) $(if $(MAP),--map)
 	$(BIN)/python docs/build.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/mkdocs.yml
 	@echo "The site is in build/site: open build/site/index.html, or $(BIN)/python -m http.server -d build/site"

@@ -1,9 +1,9 @@
 """Run the examples, and the fits of the pictures of "Read a verdict" and of the map, for the next build of the site.
 
-    python docs/draw.py [--fresh] [--map] [NAME ...]
+    python docs/draw.py [--fresh] [--map] [--jobs 2] [NAME ...]
 
-What has not changed since it was run last is left; --fresh runs it anew. Of the map the quickest are drawn, with --map all, which
-takes an hour. NAME is a part of a name: `python docs/draw.py map-bayes`.
+What has not changed since it was run last is left; --fresh runs it anew. Of the map the quick ones are drawn, with --map all.
+NAME is a part of a name: `python docs/draw.py map-bayes`.
 
 What fails is named at the end, and is the exit code. `make docs` does this.
 """
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def asked(name: str, words: list[str], whole_map: bool) -> bool:
     """Whether a thing is to be made: all but the slow ones of the map, or those whose names have one of the words."""
     if words:
         return any(word in name for word in words)
-    return whole_map or not name.startswith("map-") or name.removeprefix("map-") in pictures.QUICK
+    return whole_map or name.removeprefix("map-") not in pictures.SLOW
 
 
 def work(name: str, folder: Path) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def work(name: str, folder: Path) -> dict[str, Any]:
             [sys.executable, *map(str, words)], cwd=away, env=environment, capture_output=True, text=True, timeout=LONGEST
         )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
+        raise RuntimeError(f"exit code {done.returncode}. {done.stderr[-2000:]}")
     for picture in folder.glob("*.png"):
         picture.write_bytes(small(picture))
     told = folder / "told.json"
@@ -102,25 +103,35 @@ def cpu() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
-def main(names: list[str], fresh: bool, whole_map: bool = False) -> int:
-    """Make what is not there; the number of things that failed."""
-    began, failed, made = time.perf_counter(), [], 0
-    before = cpu()
-    for name, key in sources().items():
-        if not asked(name, names, whole_map):
-            continue
-        if not fresh and kept.found(name, key):
-            continue
-        already = cpu()
-        try:
-            told = kept.make(name, key, lambda folder, name=name: work(name, folder))
-            made += 1
-            print(f"{name}: {told['seconds']:.0f} s, {cpu() - already:.0f} s of CPU", flush=True)
-        except Exception as error:
-            failed.append(name)
-            print(f"{name} failed: {error}", file=sys.stderr, flush=True)
-    seconds = f"{time.perf_counter() - began:.0f} s in all, {cpu() - before:.0f} s of CPU"
-    print(f"{made} run, {seconds}; failed: {', '.join(failed) or 'none'}")
+def one(name: str, key: str) -> tuple[str, float, float, str]:
+    """Make one thing in a process of its own: its name, seconds, those of a processor, and what went wrong."""
+    began, before, wrong = time.perf_counter(), cpu(), ""
+    try:
+        kept.make(name, key, lambda folder: work(name, folder))
+    except Exception as error:
+        wrong = f"{type(error).__name__}: {error}"
+    return name, time.perf_counter() - began, cpu() - before, wrong
+
+
+def main(names: list[str], fresh: bool, whole_map: bool = False, jobs: int = 2) -> int:
+    """Make what is not there, so many at a time; the number of things that failed."""
+    wanted = {name: key for name, key in sources().items() if asked(name, names, whole_map)}
+    if not wanted:
+        print(f"Nothing is called {' or '.join(names)}. Known: {', '.join(sources())}", file=sys.stderr)
+        return 1
+    wanted = {name: key for name, key in wanted.items() if fresh or not kept.found(name, key)}
+    began, failed, computed = time.perf_counter(), [], 0.0
+    with ProcessPoolExecutor(jobs) as pool:
+        for job in as_completed([pool.submit(one, name, key) for name, key in wanted.items()]):
+            name, seconds, own, wrong = job.result()
+            computed += own
+            if wrong:
+                failed.append(name)
+                print(f"{name} failed: {wrong}", file=sys.stderr, flush=True)
+            else:
+                print(f"{name}: {seconds:.0f} s, {own:.0f} s of CPU", flush=True)
+    seconds = f"{time.perf_counter() - began:.0f} s in all, {computed:.0f} s of CPU"
+    print(f"{len(wanted) - len(failed)} run, {seconds}; failed: {', '.join(failed) or 'none'}")
     return len(failed)
 
 
@@ -129,5 +140,6 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--map", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     given = parser.parse_args()
-    sys.exit(main(given.names, given.fresh, given.map))
+    sys.exit(main(given.names, given.fresh, given.map, given.jobs))

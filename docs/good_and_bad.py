@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from further_good_and_bad import FURTHER
+from good_and_bad_of_draws import DRAWS
 from good_and_bad_of_games import GAMES
 from more_good_and_bad import MORE
 from quick_good_and_bad import QUICK
@@ -205,7 +206,7 @@ CHECKS = {
         "Losses by step, of batches and of held-out rows. Left both level off; right both still fall where the run ends.",
         learning,
     ),
-} | {name: Check(*told) for name, told in (MORE | QUICK | FURTHER | GAMES).items()}
+} | {name: Check(*told) for name, told in (MORE | QUICK | FURTHER | GAMES | DRAWS).items()}
 
 
 def _found(verdict: Any, name: str) -> Any:

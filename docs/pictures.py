@@ -1,6 +1,6 @@
 """Run one command of the map of the lectures and draw its picture: python docs/pictures.py TOPIC FOLDER
 
-`draw.py` does this for those of QUICK, and with --map for all, an hour on two cores.
+`draw.py` does this for all but those of SLOW, and with --map for these too.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from probgen.cli import lectures, main
 
-QUICK = ("boltzmann", "gaussian", "mixture")  # half a minute each
+SLOW = ("pixels",)  # more than half a minute of a processor
 
 
 def topics() -> dict[str, lectures.Topic]:

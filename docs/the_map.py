@@ -75,13 +75,21 @@ def _section(name: str, topic: lectures.Topic) -> str:
         lines += [f"Algorithms: {', '.join(_link('algorithms', a) for a in topic.algorithms)}.", ""]
     if topic.command:
         lines += ["```sh", *_commands(topic), "```", ""]
-    if kept.found(f"map-{name}", kept.digest(pictures.source(topic))):
-        words = f"What the command draws: {plain(topic.title)}"
-        lines += [f"![{words}](../made/map-{name}/picture.png){{ loading=lazy }}", ""]
+    if name in pictures.topics():
+        lines += [*_picture(name, topic), ""]
     if topic.oracle:
         lines += [f"**Held to**: {topic.oracle}.", ""]
     lines += [f"**{'What goes wrong' if topic.models else 'Not here'}**: {topic.trouble}.", ""]
     return "\n".join(lines)
+
+
+def _picture(name: str, topic: lectures.Topic) -> list[str]:
+    """The picture with what is seen in it; where the site was built without it, how to have it."""
+    if not kept.found(f"map-{name}", kept.digest(pictures.source(topic))):
+        how = f"This site was built without the picture: `python docs/draw.py map-{name}` puts it here."
+        return [f"The second line draws: {topic.seen}", "", f"<small>{how}</small>"]
+    words = f"What the command draws: {plain(topic.title)}"
+    return [f"![{words}](../made/map-{name}/picture.png){{ loading=lazy }}", "", topic.seen]
 
 
 def _commands(topic: lectures.Topic) -> list[str]:

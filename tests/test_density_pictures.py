@@ -69,6 +69,16 @@ def test_which_points_are_pictures():
     assert {shape: picture_shape(shape) for shape in known} == known
 
 
+def test_words_stand_beside_their_lines():
+    """Of pictures 4 pixels high, and a gap: the first line's rows are 0 to 3, the others' 5 to 13."""
+    drawn = tiles(np.zeros((6, 4, 5)), (4, 5), 2, (("data", 1), ("draws", 2)))
+    data, draws = drawn.axes[0].texts
+    assert (data.get_text(), draws.get_text()) == ("data", "draws")
+    assert 0 < data.get_position()[1] < 3 < 5 < draws.get_position()[1] < 13
+    assert draws.get_position()[1] == (5 + 13) / 2
+    assert data.get_position()[0] < 0
+
+
 def test_colours_are_scaled_to_what_matplotlib_takes():
     canvas = tiles(np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3)), (4, 5, 3), 3).axes[0].images[0].get_array()
     assert canvas.shape == (2 * 5, 3 * 6, 3)

@@ -60,7 +60,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     runpy.run_path("page.py")
 
 
-@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in PAGES if blocks(p, "py")])
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem, marks=marks(p)) for p in PAGES if blocks(p, "py")])
 def test_the_code_that_asks_for_other_machines_or_for_long_runs(page, tmp_path):
     """On this machine: a cluster of dask's within the process, one process for a coordinator."""
     with socket.socket() as free:
@@ -115,6 +115,7 @@ def test_topics_name_what_there_is():
         assert set(topic.models) <= set(models), name
         assert set(topic.algorithms) <= set(algorithms), name
         assert bool(topic.models) == bool(topic.command) == bool(topic.oracle), name
+        assert (" --out " in topic.command) == (len(topic.seen) > 20), f"{name}: what is seen in the picture"
         if topic.models:
             assert any(f" {word} " in topic.command for word in topic.models), name
             for path in re.findall(r"`(examples/[\w.]+)`", topic.trouble + topic.oracle):
@@ -248,11 +249,13 @@ def test_examples_are_shown_with_what_they_print_and_draw(tmp_path, monkeypatch)
     sources = draw.sources()
     topics = draw.pictures.topics()
     assert len(sources) == len(list((ROOT / "examples").glob("*.py"))) + len(draw.CHECKS) + len(topics)
-    assert set(draw.pictures.QUICK) <= set(topics)
+    assert set(draw.pictures.SLOW) < set(topics)
     drawn = {name.removeprefix("map-") for name in sources if name.startswith("map-") and draw.asked(name, [], False)}
-    assert drawn == set(draw.pictures.QUICK)
+    assert drawn == set(topics) - set(draw.pictures.SLOW)
     kept.make("example-demo", sources["example-demo"], work)
-    assert "made/" not in build.pages()["lectures/energies.md"]
+    page = build.pages()["lectures/energies.md"]
+    assert "made/" not in page
+    assert "`python docs/draw.py map-hopfield` puts it here" in page
     kept.make("map-hopfield", sources["map-hopfield"], work)
     assert "](../made/map-hopfield/picture.png){ loading=lazy }" in build.pages()["lectures/energies.md"]
     assert "](made/example-demo/1.png){ loading=lazy }" in build.examples()

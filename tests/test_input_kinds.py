@@ -158,6 +158,23 @@ def test_new_data_of_a_fit(fitted):
             word(z=Y)
 
 
+@needs_pyro
+def test_missing_values_that_a_program_handles_are_not_blamed():
+    """x is filled in by the program, y is not: Pyro refuses y before its density can be looked at."""
+    import pyro
+    import pyro.distributions as dist
+    import torch
+
+    def filled(x, y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        x = torch.nan_to_num(x)
+        with pyro.plate("row", len(x)):
+            pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"'y' has 1 value\(s\) that are NaN or infinite, the first at y\[2\]"):
+        pg.fit(filled, {"x": np.array([0.0, np.nan, 1.0, 2.0]), "y": np.where(np.arange(4) == 2, np.nan, Y)}, **SHORT)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_sbc(engine):
     with pytest.raises(ValueError, match=r"'y' is masked"):

@@ -82,6 +82,10 @@ def test_its_own_style_is_its_mode():
     x = woven(24)
     fit = pg.fit("style_transfer", data=(x, x), num_steps=5, init={"x": x}, progress=False)
     np.testing.assert_allclose(fit.draws["x"].reshape(x.shape), x, atol=0.05)
+    panels = fit.plot().axes
+    assert [panel.get_title() for panel in panels] == ["content", "style", "x"]
+    shown = [panel.images[0].get_array() for panel in panels]
+    np.testing.assert_allclose(shown[2], shown[0], atol=0.1)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ class Topic:
     """One topic.
 
     part: the page of the map that it stands on. models, algorithms: words of the catalogue; none where the collection has nothing.
-    command: what to type. picture: of `probgen plot`; "" for what tells most of such a fit.
+    command: what to type. picture: of `probgen plot`; "" for what tells most of such a fit. seen: what is seen in it.
     oracle: what holds it in the tests. trouble: what goes wrong, and how that is seen.
     """
 
@@ -27,6 +27,7 @@ class Topic:
     command: str = ""
     oracle: str = ""
     picture: str = ""
+    seen: str = ""
 
 
 @dataclass(frozen=True)

@@ -214,9 +214,12 @@ def is_table(value: Any) -> bool:
     return hasattr(value, "to_numpy") and value.to_numpy().dtype.kind in "fiub"
 
 
-def unreadable(given: Mapping[str, Any]) -> str:
-    """Why the first of the data that is no array of finite numbers is none; empty where all are."""
-    for name, value in given.items():
+def unreadable(given: Mapping[str, Any], said: str = "") -> str:
+    """Why the first of the data that is no array of finite numbers is none; empty where all are.
+
+    said: what the program said of it; data whose names stand there in quotes come first, for NaN in others it may handle.
+    """
+    for name, value in sorted(given.items(), key=lambda item: repr(item[0]) not in said):
         value = plain(value)
         like = hasattr(value, "__array__") or isinstance(value, list | tuple | set) or as_given(value)
         if like and not is_setting(value) and not callable(value):

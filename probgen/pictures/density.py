@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,9 @@ def new_points(fit: FittedParameters) -> Figure | None:
         return None
     rows = np.resize(fit.target.all_rows()[site.name][: 2 * ACROSS], (2 * ACROSS, *site.shape))
     drawn = _drawn(fit, 2 * ACROSS, fit.seed)
-    return None if drawn is None else _tiles(np.concatenate([rows, drawn[site.name]]), site)
+    if drawn is None:
+        return None
+    return _tiles(np.concatenate([rows, drawn[site.name]]), site, words=(("data", 2), ("draws", 2)))
 
 
 def new_rows(fit: FittedParameters) -> Figure | None:
@@ -144,10 +147,10 @@ def _drawn(fit: FittedParameters, count: int, seed: int, *known: np.ndarray) -> 
         return None
 
 
-def _tiles(pictures: np.ndarray, site: Any, across: int = ACROSS) -> Figure:
+def _tiles(pictures: np.ndarray, site: Any, across: int = ACROSS, words: Sequence[tuple[str, int]] = ()) -> Figure:
     shape = picture_shape(site.shape)
     assert shape is not None
-    return tiles(pictures, shape, across)
+    return tiles(pictures, shape, across, words)
 
 
 PICTURES = (

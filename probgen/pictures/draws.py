@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen.data.fixed import arrays_of
 from probgen.diagnostics import Scalars, convention, smoothed_weights
 from probgen.fitted import Fitted
 from probgen.pictures.learned import loss
@@ -161,6 +162,35 @@ def _marginals(fit: Fitted, shown: Scalars) -> Figure | None:
     return picture
 
 
+def _pictures(fit: Fitted, shown: Scalars) -> Figure | None:
+    """Data that are pictures, and beside them a draw of each unknown that has the shape of one."""
+    data, unknown = pictured(fit)
+    if not unknown:
+        return None
+    low, high = min(v.min() for v in data.values()), max(v.max() for v in data.values())
+    picture, panels = grid(len(data) + len(unknown), len(data) + len(unknown), 2.6)
+    for (name, x), panel in zip((data | unknown).items(), panels, strict=True):
+        told = np.clip((x - low) / ((high - low) or 1.0), 0, 1)
+        panel.imshow(told, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        panel.set(title=name, xticks=[], yticks=[])
+    return picture
+
+
+def pictured(fit: Fitted) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Data that are pictures, and a draw of each unknown of the shape of one, by name; nothing where there are too many."""
+    if isinstance(fit.target, Conditional):
+        return {}, {}
+    data = {k: v for k, v in arrays_of(fit.target.data).items() if _is_picture(v.shape)}
+    shapes = {v.shape for v in data.values()}
+    unknown = {k: v[0, -1] for k, v in fit.draws.items() if v.shape[2:] in shapes}
+    return (data, unknown) if len(data) + len(unknown) <= CLOSE else ({}, {})
+
+
+def _is_picture(shape: tuple[int, ...]) -> bool:
+    """Whether an array is one picture of at least 8 pixels a side, grey or coloured."""
+    return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and min(shape[:2]) >= 8
+
+
 def _forest(fit: Fitted, shown: Scalars) -> Figure | None:
     if not shown.names or isinstance(fit.target, Conditional):
         return None
@@ -198,6 +228,8 @@ def _pairs(fit: Fitted, shown: Scalars) -> Figure | None:
                 panel.plot(x[diverging], y[diverging], "x", ms=4, color=BAD)
             panel.set(xlabel=close.names[column] if row == count - 1 else "")
             panel.set(ylabel=close.names[row + 1] if column == 0 else "")
+    if diverging is not None and diverging.size == flat.shape[1] and diverging.any():
+        picture.legend(handles=[picture.axes[0].lines[-1]], labels=["divergent transition"], loc="upper right")
     return picture
 
 
@@ -246,6 +278,7 @@ PICTURES: tuple[tuple[str, str | Callable[[], str], Callable[[Fitted, Scalars], 
     ("Energy", "The two should be alike.", _energy),
     ("Posterior", intervals, _forest),
     ("Means", "Of every site, light to dark.", _marginals),
+    ("Pictures", "Data that are pictures, and a draw of what has the shape of one.", _pictures),
     ("Pairs", "At most four scalars, one of each site first; red crosses are divergent transitions.", _pairs),
     ("Posterior predictive check", "Data drawn from the fit, as distribution functions.", _predictive),
 )

@@ -141,7 +141,7 @@ def _best(fit: Fitted) -> tuple[str, ...]:
         return ("completion", "samples", "means", "posterior")
     if isinstance(fit.target, Conditional):
         return ("samples", "means", "chains", "posterior", "posterior_predictive_check")
-    return ("chains", "posterior", "posterior_predictive_check", "loss")
+    return ("chains", "pictures", "posterior", "posterior_predictive_check", "loss")
 
 
 def _named(fit: Fitted, found: Sequence[Picture], name: str) -> Figure:
@@ -184,7 +184,7 @@ def _may(fit: Fitted, word: str) -> bool:
     return {
         "loss": "loss" in fit.records, "importance_weights": "log_q" in fit.answer, "energy": "energy" in fit.records,
         "chains": chains, "effective_sample_size": chains, "means": point, "posterior": not point, "pairs": not point,
-        "posterior_predictive_check": bool(fit.target.named("observed")),
+        "posterior_predictive_check": bool(fit.target.named("observed")), "pictures": bool(draws.pictured(fit)[1]),
     }.get(word, True)  # fmt: skip
 
 

@@ -115,10 +115,10 @@ def new_points(fit: FittedParameters) -> Figure | None:
     if kinds is not None:
         given: dict[str, Any] = {kinds[0]: np.repeat(kinds[1], ACROSS)}
         drawn = fit.sample(ACROSS * len(kinds[1]), **given)
-        return tiles(drawn[site.name], shape, ACROSS)
+        return tiles(drawn[site.name], shape, ACROSS, [(str(kind), 1) for kind in kinds[1]])
     rows = np.resize(_rows(fit, site)[: 2 * ACROSS], (2 * ACROSS, site.size))
     drawn = fit.simulate(4 * ACROSS)[site.name].reshape(-1, site.size)
-    return tiles(np.concatenate([rows, drawn]), shape, ACROSS)
+    return tiles(np.concatenate([rows, drawn]), shape, ACROSS, (("data", 2), ("draws", 4)))
 
 
 def interpolations(fit: FittedImplicit) -> Figure | None:
@@ -154,7 +154,8 @@ def truncations(fit: FittedImplicit) -> Figure | None:
         return None
     if site is not None:
         lines = [fit.sample(ACROSS, seed=fit.seed + 12, truncation=cut)[site.name] for cut in CUTS]
-        return tiles(np.concatenate(lines), shape, ACROSS)
+        words = [("all" if cut is None else f"|z| ≤ {cut:g}", 1) for cut in CUTS]
+        return tiles(np.concatenate(lines), shape, ACROSS, words)
     only = _only(fit)
     rows = _rows(fit, only)
     picture, panels = grid(len(CUTS), len(CUTS), 2.0)

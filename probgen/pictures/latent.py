@@ -27,7 +27,8 @@ def reconstructions(fit: FittedLatents) -> Figure | None:
     site = _picture(fit).name
     keyword = next(k for k, s in target.keywords.items() if s == site)
     told = fit.reconstruct(**rows)[site]
-    return tiles(np.concatenate([rows[keyword].astype(float), told]), shape, len(told))
+    words = (("data", 1), ("rebuilt", 1))
+    return tiles(np.concatenate([rows[keyword].astype(float), told]), shape, len(told), words)
 
 
 def new_points(fit: FittedLatents) -> Figure | None:

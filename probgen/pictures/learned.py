@@ -46,8 +46,10 @@ def gap(fit: Fitted) -> Figure | None:
 
 
 def filters(fit: FittedParameters) -> Figure | None:
-    """Up to 32 columns of the first matrix whose rows are the pixels of a square."""
-    sizes = {v.size for v in fit.target.visible}
+    """Up to 32 columns of the first matrix whose rows are the pixels of a square, of a visible site or of an input."""
+    sizes = {v.size for v in fit.target.visible} | {
+        int(np.prod(np.shape(fit.target.data[k])[1:])) for k in fit.target.inputs
+    }
     for value in fit.answer.values():
         side = round(len(value) ** 0.5) if value.ndim == 2 and len(value) in sizes else 0
         if side > 3 and side * side == len(value):

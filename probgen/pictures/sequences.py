@@ -12,7 +12,7 @@ from probgen.pictures.style import grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEXTS, ROWS = 12, 32
+TEXTS, ROWS, FEW = 12, 32, 20
 
 
 def is_tokens(fit: Any, key: str) -> bool:
@@ -39,8 +39,15 @@ def _texts(texts: list[str]) -> Figure:
 
 
 def _cells(rows: np.ndarray) -> Figure:
+    """A colour a token; of few, which is which stands beside."""
+    import matplotlib as mpl
+
     picture, (panel,) = grid(1, 1, 4.2)
-    panel.imshow(rows, cmap="turbo", interpolation="nearest", aspect="auto")
-    panel.set(xlabel="token", ylabel="sample")
+    number = int(rows.max()) + 1
+    shades = mpl.colormaps["turbo"].resampled(number)
+    drawn = panel.imshow(rows, cmap=shades, vmin=-0.5, vmax=number - 0.5, interpolation="nearest", aspect="auto")
+    panel.set(xlabel="place in the row", ylabel="drawn row")
     panel.grid(False)
+    if number <= FEW:
+        picture.colorbar(drawn, ticks=np.arange(number), label="token")
     return picture

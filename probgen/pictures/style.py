@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,11 @@ def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return (side, side) if side > 3 and side * side == shape[0] else None
 
 
-def tiles(pictures: Any, shape: tuple[int, ...], across: int) -> Figure:
-    """Pictures (picture, *event) side by side, so many in a line, scaled from the least value to the largest; NaN is blank."""
+def tiles(pictures: Any, shape: tuple[int, ...], across: int, words: Sequence[tuple[str, int]] = ()) -> Figure:
+    """Pictures (picture, *event) side by side, so many in a line, scaled from the least value to the largest; NaN is blank.
+
+    words: what stands beside the lines from the top, each with the number of lines that it is said of.
+    """
     joined = np.asarray(pictures, float).reshape(-1, across, *shape)
     if len(shape) == 3:
         low, high = np.nanmin(joined), np.nanmax(joined)
@@ -103,4 +106,9 @@ def tiles(pictures: Any, shape: tuple[int, ...], across: int) -> Figure:
     panel = drawn.add_subplot(1, 1, 1)
     panel.imshow(canvas, cmap="gray_r", interpolation="nearest")
     panel.axis("off")
+    above = 0
+    for word, lines in words:
+        middle = (above + lines / 2) * (shape[0] + 1) - 1
+        panel.text(-1.5, middle, word, rotation=90 if lines > 1 else 0, ha="right", va="center", fontsize=8)
+        above += lines
     return drawn

@@ -184,7 +184,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
             raise ValueError(
                 f"{model.program.__name__} is written for {other}, and engine is {engine_name!r}: leave it out."
             ) from error
-        told = looking.unreadable(data)
+        told = looking.unreadable(data, str(error))
         if (not told or "NaN" in told) and (looks := looking.why(error)):  # NaN that it handles
             raise ValueError(looks) from error
         if told:
