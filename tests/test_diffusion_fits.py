@@ -11,11 +11,14 @@ import pytest
 import probgen as pg
 from probgen.algorithm import Incompatible
 from probgen.diagnostics.samples import denoisers
+from probgen.fitted import LogProb
 from probgen.model import Model
 from probgen.nets.diffusion.chains import Backward, Noised, levels
 from probgen.nets.diffusion.denoiser import Normal
+from probgen.nets.diffusion.flow import Solver
 from probgen.nets.diffusion.schedules import Linear, Straight, linear_levels
 from probgen.nets.diffusion.site import diffused
+from probgen.run.conditioning import conditioned
 
 MEAN, SD = np.array([0.5, -1.0]), np.array([0.6, 0.3])
 ROWS = MEAN + SD * np.random.default_rng(0).normal(size=(2000, 2))
@@ -161,6 +164,30 @@ def test_a_density_that_sums_to_more_than_one_does_not_pass(flow, monkeypatch, m
     assert found.value == pytest.approx(np.exp(more), rel=0.15)
 
 
+def eight_steps(x=None):
+    numpyro.sample("x", diffused(exact(Straight()), (2,), solver=Solver("euler", num_steps=8)), obs=x)
+
+
+@pytest.mark.parametrize(("apart", "status"), [(0.01, "pass"), (0.2, "warn"), (0.9, "fail")])
+def test_few_steps_of_the_programs_own_solver_are_told(apart, status):
+    """Draws of the program, its energy and `mle` go by eight steps of Euler's, `log_prob` by a solver that holds its error."""
+    target = conditioned(Model(eight_steps, by_row=True), {"x": ROWS})[1]
+    assert target.rough_solver() == "euler, 8 steps"
+    assert conditioned(Model(straight, by_row=True), {"x": ROWS})[1].rough_solver() == ""
+    value = log_normal(ROWS[:5])
+    fit = SimpleNamespace(
+        target=target,
+        held_out={"x": ROWS[:5]},
+        energy=lambda x: apart - log_normal(x),
+        _laws=(None, LogProb(value, 0 * value, "ODE density")),
+    )
+    found = denoisers._density(SimpleNamespace(fit=fit))
+    assert found.status == status
+    if status != "pass":
+        assert found.value == pytest.approx(apart)
+        assert "euler, 8 steps" in found.message
+
+
 def test_points_about_rows_come_with_their_density():
     """A normal inside of them sums to one by importance sampling, within four standard errors."""
     rows = np.array([3.0, -1.0]) + np.array([2.0, 0.1]) * np.random.default_rng(0).random((2000, 2))
@@ -232,6 +259,11 @@ def test_bad_data_and_settings_are_refused():
             pg.fit(model, data=whole, inference="denoising", **QUIET)
     with pytest.raises(ValueError, match="num_levels is 0"):
         pg.fit("ddpm", data={"x": ROWS, "dim": 2, "num_levels": 0}, inference="svi", **QUIET)
+    with pytest.raises(ValueError, match=r"num_levels is 2\.5; expected a whole number"):
+        pg.fit("ddpm", data={"x": ROWS, "dim": 2, "num_levels": 2.5}, inference="denoising", **QUIET)
+    for num in (0, 1):  # one level is no chain from noise; a batch once hid what the program says
+        with pytest.raises(ValueError, match=f"num_levels is {num}; it must be at least 2"):
+            pg.fit("vdm", {"x": ROWS, "dim": 2, "num_levels": num}, inference="svi", batch_size=10, **QUIET)
     with pytest.raises(Incompatible, match="Diffused"):
         pg.fit("realnvp", data=ROWS, inference="flow_matching", **QUIET)
     with pytest.raises(Incompatible, match="log ratios"):

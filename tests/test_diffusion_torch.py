@@ -10,6 +10,7 @@ import probgen as pg
 from probgen.data import load
 from probgen.data.dequantise import dequantised
 from probgen.datasets import labels
+from probgen.run.conditioning import conditioned
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pyro = pytest.importorskip("pyro", reason="Pyro is not installed")
@@ -560,9 +561,98 @@ def test_times_beyond_the_schedule_are_refused():
 def test_whole_numbers_and_bad_schedules_are_refused():
     with pytest.raises(ValueError, match="x holds whole numbers, or grey in equal steps"):
         pg.fit("velocity_images", {"x": load("digits_grey")[:100]}, "flow_matching", **PLANE)
-    with pytest.raises(ValueError, match="num_levels is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="num_levels is 0; it must be at least 2"):
         pg.fit("ddpm_images", digits(whole=True) | {"num_levels": 0}, "denoising", **PLANE)
     with pytest.raises(ValueError, match="betas lie between 0 and 1"):
         schedules.Levels([0.1, -0.2])
     with pytest.raises(ValueError, match="A schedule's low is below its high; got 3 and 1"):
         schedules.Cosine(3.0, 1.0)
+
+
+class Rising(schedules.Preserving):
+    first = 0.0
+
+    def log_snr(self, t):
+        return 6 * torch.cos(9 * t)
+
+    def fall(self, t):
+        return -54 * torch.sin(9 * t)
+
+
+class Weighed(Plane):
+    """Chains that count for something else than they say, or that are two, or whose guide noises something else."""
+
+    denoising = twin.Normal(schedules.linear_levels(20), torch.zeros(2), torch.eye(2))
+
+    def weighed(self, x, scale=1.0, mask=True, second=False):
+        chain = Backward(self.denoising, (2,), levels(self.schedule, 20))
+        weight = pyro.param("weight", torch.ones(()))
+        with pyro.plate("row", len(x)):
+            if second:
+                pyro.sample("w", chain)
+            with pyro.poutine.scale(scale=scale):
+                z = pyro.sample("z", chain if mask else chain.mask(False))
+            mean, sd = chain.last(z[:, 0])
+            pyro.sample("x", pyro.distributions.Normal(weight * mean, sd).to_event(1), obs=x)
+
+    def two(self, x):
+        with pyro.plate("row", len(x)):
+            for name in "zw":
+                pyro.sample(name, Noised(x, self.schedule, levels(self.schedule, 20)))
+
+    def cubing(self, x):
+        self.guide(x**3)
+
+    def rising(self, x):
+        with pyro.plate("row", len(x)):
+            pyro.sample("x", diffused(self.denoiser(Rising(), "noise"), (2,)), obs=x)
+
+
+def test_chains_that_count_for_something_else_are_refused():
+    """Scale and mask were once ignored in silence."""
+    own, x = Weighed(), rows(100, 2)
+    for program in (lambda x: own.weighed(x, scale=0.1), lambda x: own.weighed(x, mask=False)):
+        with pytest.raises(ValueError, match="The chain 'z' has a scale or a mask"):
+            pg.fit(pg.Model(program, guide=own.guide), {"x": x}, "svi", **PLANE)
+    with pytest.raises(pg.Incompatible, match="The program has 2 chains: z, w"):
+        pg.fit(pg.Model(lambda x: own.weighed(x, second=True), guide=own.two), {"x": x}, "denoising", **PLANE)
+
+
+def test_a_schedule_of_ones_own_that_rises_is_refused():
+    with pytest.raises(ValueError, match=r"does not fall with time: it rises after t = 0\.516"):
+        pg.fit(Weighed().rising, {"x": rows(40, 2)}, "denoising", **PLANE)
+
+
+def test_a_chain_of_another_function_of_the_rows_has_its_own_draws_alone():
+    own, x = Weighed(), rows(100, 2)
+    fit = pg.fit(pg.Model(own.chain, guide=own.cubing), {"x": x}, "denoising", **PLANE | {"num_steps": 2})
+    assert np.isfinite(fit.log_prob(x[:3]).value).all()
+    for ask in (
+        lambda: fit.sample(2, sampler="ddim"),
+        lambda: fit.log_prob(x[:3], method="ode"),
+        lambda: fit.trajectory(2),
+        lambda: fit.interpolate(x[0], x[1]),
+    ):
+        with pytest.raises(pg.Incompatible, match="another function of 'x'"):
+            ask()
+
+
+def test_a_denoiser_without_a_network_says_the_noise():
+    exact = twin.Normal(schedules.Linear(), torch.zeros(2), 4 * torch.eye(2))
+    z, t = torch.tensor([[1.0, -2.0]]), torch.tensor([0.3])
+    alpha, sigma = exact.schedule.scales(t)
+    want = sigma * z / (4 * alpha**2 + sigma**2)
+    torch.testing.assert_close(exact.said(z, t), want)
+    torch.testing.assert_close(exact.wanted(z, 2 * z, t), 2 * z)
+
+
+def test_a_loose_solver_of_the_program_is_told():
+    def flowing(x, solver=None):
+        with pyro.plate("row", len(x)):
+            pyro.sample(
+                "x", diffused(Weighed.denoising, (2,), spread=pyro.param("s", torch.ones(())), solver=solver), obs=x
+            )
+
+    for solver, told in ((None, ""), (flow.Solver(0.3, 0.1), "tolerance 0.3")):
+        target = conditioned(lambda x, s=solver: flowing(x, s), {"x": rows(40, 2)})[1]
+        assert target.rough_solver() == told

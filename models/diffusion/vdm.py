@@ -18,7 +18,7 @@ import numpyro
 from probgen.data import load
 from probgen.data.values.levels import either, levels_or_scales
 from probgen.model import Model
-from probgen.nets.diffusion.chains import Backward, Noised
+from probgen.nets.diffusion.chains import Backward, Noised, evenly
 from probgen.nets.diffusion.networks import denoiser
 from probgen.nets.diffusion.observed import measured, observed
 from probgen.nets.diffusion.schedules import LinearLogSNR
@@ -35,14 +35,14 @@ def vdm(
     clean=13.3, noisy=-5.0, whole=0, centre=0.0, spread=1.0,
 ):  # fmt: skip
     net = denoiser("net", schedule(learned, clean, noisy), kind, dim, width, depth)
-    chain = Backward(net, (dim,), jnp.linspace(0, 1, num_levels), "bridge", continuous)
+    chain = Backward(net, (dim,), evenly(num_levels), "bridge", continuous)
     z: Any = numpyro.sample("z", chain)
     numpyro.sample("x", observed(*chain.last(z[0]), whole=whole, centre=centre, spread=spread), obs=x)
 
 
 def guide(x, num_levels=256, learned=True, clean=13.3, noisy=-5.0, whole=0, centre=0.0, spread=1.0):
     y = measured(x, whole, centre, spread)
-    numpyro.sample("z", Noised(y, schedule(learned, clean, noisy), jnp.linspace(0, 1, num_levels)))
+    numpyro.sample("z", Noised(y, schedule(learned, clean, noisy), evenly(num_levels)))
 
 
 def rows(x):

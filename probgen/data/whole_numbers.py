@@ -29,6 +29,14 @@ def whole(name: str, value: Any) -> int:
     return int(number)
 
 
+def counted(name: str, value: Any, least: int = 1) -> int:
+    """The value as a Python integer, at least so many; TypeError or ValueError that says what is expected."""
+    found = whole(name, value)
+    if found < least:
+        raise ValueError(f"{name} is {found}; it must be at least {least}.")
+    return found
+
+
 def _described(value: Any) -> str:
     """A value in few words."""
     shape = getattr(value, "shape", None)

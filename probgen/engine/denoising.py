@@ -12,6 +12,24 @@ from probgen.engine import load
 from probgen.fitted import LogProb
 from probgen.target import Arrays, Diffused
 
+CHAINS = "The program has {} chains: {}. Learn their bound by inference='svi'."
+SCALED = "The chain {!r} has a scale or a mask: the KL of a part of it is no bound. Leave that out."
+RISES = """The schedule's log SNR does not fall with time: it rises after t = {:.3g}.
+Time runs from 0, the point, to 1, noise: alpha / sigma must fall all the way."""
+NO_LINE = """The guide puts noise on another function of {!r} than a line, coordinate by coordinate.
+Such a chain has its own draws, sampler='own', and its bound, method='bound', alone; or transform the data before."""
+
+
+LOOSE = 1e-4  # a tolerance above it is told
+
+
+def rough(solver: Any) -> str:
+    """A program's own solver in words where it holds its error loosely, or not at all; else empty."""
+    if num_steps := getattr(solver, "num_steps", None):
+        return f"{solver.name}, {num_steps} steps"
+    loosest = max(solver.rtol, solver.atol)
+    return f"tolerance {loosest:g}" if loosest > LOOSE else ""
+
 
 class Draw(NamedTuple):
     """How points are drawn: the sampler, evaluations of the network, guidance, the share of noise of a start, its grid of times."""

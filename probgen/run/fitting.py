@@ -204,6 +204,7 @@ def asked(
         algorithm = catalog.inference(inference, settings)
     except TypeError as error:
         if inference in WHOLE and "batch_size" in settings:
+            conditioned(program, data, engine, precision or "float64")  # a program that does not run says that first
             raise TypeError(f"{error}\n{WHOLE_DATA}") from None
         raise
     store = Store(out) if out is not None else None

@@ -24,6 +24,7 @@ LEFT = 0.1, 1.0  # nats of a point of up to eight coordinates that are left at t
 ABOVE = 0.1, 0.5  # nats a coordinate of a bound above a density
 APART = 0.5, 2.0  # nats a coordinate of a density above its bound
 ERROR = 0.05, 0.5  # nats a row, of a density
+EXACT = 32  # coordinates up to which a program's own density is without probes' noise
 MASS, ABOUT, MOST_SIZE = 200, 20, 3  # points that a density is summed over, at most; rows a kernel reaches; coordinates
 TOO_MUCH = 0.05, 0.5  # of a density's mass, above one
 NARROW = 0.03, 0.15  # of a standard deviation that levels without a teacher lose
@@ -105,9 +106,27 @@ def _density(evidence: Evidence) -> Finding | None:
         message = f"the solver gave up on {lost} of {len(value)} rows, whose density is NaN"
         return Finding("density", "fail", float(lost), 0.0, message, remedy)
     typical = float(np.sqrt(np.mean(error**2)))
+    if (own := _own(fit, value)) is not None:
+        return own
     message = f"halving the tolerance, and probes of the divergence, change a density by {typical:.2g} nats; at most {ERROR[0]}"
     size = sum(v.size for v in fit.target.visible)
     return Finding("density", _grade(typical / max(1.0, size / 32), ERROR), typical, ERROR[0], message, remedy)
+
+
+def _own(fit: Any, value: np.ndarray) -> Finding | None:
+    """Whether a program's own rough solver says another density, which all but `log_prob` go by; None where it does not."""
+    words = getattr(fit.target, "rough_solver", str)()
+    if not words or sum(v.size for v in fit.target.visible) > EXACT:
+        return None
+    apart = float(np.sqrt(np.mean((-np.asarray(fit.energy(**_few(fit)), float) - value) ** 2)))
+    if apart <= ERROR[0]:
+        return None
+    message = (
+        f"the program's own solver ({words}) changes a density by {apart:.2g} nats; at most {ERROR[0]}. fit.energy, 'mle' and "
+        "chains go by it, fit.log_prob and this verdict by a finer one"
+    )
+    remedy = "leave out `solver` of the program, or give it smaller tolerances, or more steps"
+    return Finding("density", _grade(apart, ERROR), apart, ERROR[0], message, remedy)
 
 
 def _mass(evidence: Evidence) -> Finding | None:
@@ -179,10 +198,15 @@ def _pair(fit: Any) -> tuple[LogProb | None, LogProb | None]:
 def _compared(fit: Any) -> tuple[LogProb | None, LogProb | None]:
     if any(v.kind != "reals" for v in fit.target.visible):
         return None, None
+    rows = _few(fit)
+    return _asked(fit, rows, method="bound", num_draws=DRAWS), _asked(fit, rows, method="ode")
+
+
+def _few(fit: Any) -> dict[str, np.ndarray]:
+    """A few held-out rows, and their inputs, by keyword."""
     names = {site: k for k, site in fit.target.keywords.items()}
     count = min(ROWS, max(FEW, CELLS // sum(v.size for v in fit.target.visible)))
-    rows = {names.get(k, k): v[:count] for k, v in fit.held_out.items()}
-    return _asked(fit, rows, method="bound", num_draws=DRAWS), _asked(fit, rows, method="ode")
+    return {names.get(k, k): v[:count] for k, v in fit.held_out.items()}
 
 
 def _asked(fit: Any, rows: Any, **how: Any) -> LogProb | None:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 
+from probgen.data.whole_numbers import counted
 from probgen.nets.diffusion.denoiser import Denoiser, Mixed
 from probgen.nets.diffusion.schedules import Exploding, Levels, LinearLogSNR, Schedule
 
@@ -53,11 +54,15 @@ def step_variance(schedule: Schedule, s: Any, t: Any) -> Any:
 
 def levels(schedule: Schedule, num_levels: int) -> Any:
     """The times of a chain of so many levels, the last at 1: (level,)."""
-    if num_levels < 1:
-        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
+    num_levels = counted("num_levels", num_levels)
     if isinstance(schedule, Levels):  # whose own steps these are
         return jnp.arange(1, num_levels + 1) / num_levels
     return jnp.linspace(schedule.first, 1.0, num_levels)
+
+
+def evenly(num_levels: int) -> Any:
+    """The times of a chain of so many levels from 0 to 1, two of them at least: (level,)."""
+    return jnp.linspace(0, 1, counted("num_levels", num_levels, least=2))
 
 
 class Noised(Distribution):

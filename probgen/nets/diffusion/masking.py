@@ -38,7 +38,7 @@ def shares(num_levels: int, schedule: ShareSchedule = "linear") -> np.ndarray:
 
     schedule: "linear", m = t, or "cosine", m = sin(pi t / 2), which shows few units in the first steps from all mask.
     """
-    if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 1:
+    if isinstance(num_levels, bool) or not isinstance(num_levels, int | np.integer) or num_levels < 1:
         raise ValueError(
             f"num_levels is {num_levels!r}; expected a whole number, 1 or more, or None for continuous time."
         )

@@ -17,6 +17,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from probgen.data.whole_numbers import counted
+
 
 class Schedule(eqx.Module):
     """alpha, sigma and log SNR of a time; `first` is the earliest time at which there is noise, `straight` paths need none."""
@@ -89,8 +91,7 @@ class Levels(Preserving):
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
     """DDPM's betas from 1e-4 to .02 at T = 1000, scaled so that as little is left of a point at any other T."""
-    if num_levels < 1:
-        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
+    num_levels = counted("num_levels", num_levels, least=2)
     scale = 1000.0 / num_levels
     return Levels(jnp.clip(jnp.linspace(scale * low, scale * high, num_levels), 0.0, 0.999))
 

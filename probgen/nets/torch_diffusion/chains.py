@@ -18,6 +18,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from probgen.data.whole_numbers import counted
 from probgen.nets.torch_diffusion.denoiser import Denoiser
 from probgen.nets.torch_diffusion.samplers import noise_like
 from probgen.nets.torch_diffusion.schedules import Levels, Schedule, over
@@ -52,8 +53,7 @@ def step_variance(schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
 
 def levels(schedule: Schedule, num_levels: int) -> Tensor:
     """The times of a chain of so many levels, the last at 1: (level,)."""
-    if num_levels < 1:
-        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
+    num_levels = counted("num_levels", num_levels)
     if isinstance(schedule, Levels):  # whose own steps these are
         return torch.arange(1, num_levels + 1) / num_levels
     return torch.linspace(schedule.first, 1.0, num_levels)

@@ -58,6 +58,14 @@ class Denoiser(ABC):
         up, down = self.slopes(z, t)
         return up * self(z, t).mean + down * self.noise(z, t)
 
+    def said(self, z: Tensor, t: Tensor) -> Tensor:
+        """What is compared in learning by the simple loss, the noise unless a class says other: (row, *event)."""
+        return self.noise(z, t)
+
+    def wanted(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What `said` should have been: (row, *event)."""
+        return noise
+
 
 @dataclass(frozen=True)
 class Network(Denoiser):

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from probgen.data.whole_numbers import counted
+
 
 def over(factor: Tensor, z: Tensor) -> Tensor:
     """A number of each row, (row,), in the shape that multiplies rows (row, *event); () stays as it is."""
@@ -129,8 +131,7 @@ class Levels(Preserving):
 
 def linear_levels(num_levels: int, low: float = 1e-4, high: float = 0.02) -> Levels:
     """DDPM's betas from 1e-4 to .02 at T = 1000, scaled so that as little is left of a point at any other T."""
-    if num_levels < 1:
-        raise ValueError(f"num_levels is {num_levels}; it must be at least 1.")
+    num_levels = counted("num_levels", num_levels, least=2)
     scale = 1000.0 / num_levels
     return Levels(torch.linspace(scale * low, scale * high, num_levels, dtype=torch.float64).clamp(0.0, 0.999))
 

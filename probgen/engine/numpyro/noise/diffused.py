@@ -25,6 +25,7 @@ from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
+from probgen.engine.denoising import CHAINS, NO_LINE, RISES, SCALED, rough
 from probgen.engine.numpyro.programs.parameters import moved
 from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets import draws
@@ -97,8 +98,9 @@ class Diffusing(NumpyroLearnable, Diffused):
             begin = lambda: self.denoised(self.initial(key), jax.tree.map(lambda x: x[0], self.rows(jnp.arange(1))))  # noqa: E731
             try:
                 found = jax.eval_shape(lambda: begin()[1])
-            except Incompatible:
-                return NO_DENOISER + "Learn its bound by inference='svi'."
+            except Incompatible as error:
+                told = str(error)
+                return NO_DENOISER + "Learn its bound by inference='svi'." if told.startswith(NO_DENOISER) else told
         return "" if found.shape else "The denoiser is of a point without a shape."
 
     def log_ratios(self) -> tuple[float, float]:
@@ -148,6 +150,13 @@ class NumpyroFlowing(Diffusing):
             volume, point = volume - jnp.sum(transform.log_abs_det_jacobian(before, point)), before
         return found[1].velocity.denoiser, point, volume
 
+    def rough_solver(self) -> str:
+        """The program's own solver, where it holds its error loosely; else empty."""
+        (site,), row, key = self.visible, self.first_row(), jax.random.key(0)
+        with runtime.jax_scope(self.precision):
+            found = apart(draws.traced(self, key, self.initial(key), row, {site.name: row[site.name]})[site.name]["fn"])
+        return "" if found is None else rough(found[1].solver)
+
     def unmeasured(self, parameters: Any, row: Any, seen: Any) -> dict[str, Any]:
         """The visible site of what a denoiser sees: {site: (*event)}."""
         (site,) = self.visible
@@ -176,9 +185,7 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         for k, site in q.items():
             if k in lazy.levels:
                 if site["scale"] is not None or p[k]["scale"] is not None:
-                    raise Incompatible(
-                        f"The chain {k!r} has a scale: the KL of a part of it is no bound. Leave the scale out."
-                    )
+                    raise Incompatible(SCALED.format(k))
                 kl[k] = p[k]["fn"].end_gap(site["fn"]) + p[k]["fn"].gap(site["fn"], lazy.levels[k])
             else:
                 kl[k] = site_log_prob(site) - site_log_prob(p[k])
@@ -199,9 +206,7 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         lazy, q = self._begun(key, parameters, row, key)
         told = self.told(parameters, row, {k: site["value"] for k, site in q.items()})
         if len(lazy.levels) > 1:
-            raise Incompatible(
-                f"The program has {len(lazy.levels)} chains: {', '.join(lazy.levels)}. Learn their bound by inference='svi'."
-            )
+            raise Incompatible(CHAINS.format(len(lazy.levels), ", ".join(lazy.levels)))
         (name,) = lazy.levels
         if not hasattr(told[name]["fn"], "denoiser"):
             raise Incompatible(NO_DENOISER + "Draw with sampler='own', and bound log p(x) by method='bound'.")
@@ -225,10 +230,7 @@ class NumpyroChained(NumpyroBounded, Diffusing):
             apart = jnp.abs(low + (high - low) * x - seen)
             if bool(jnp.all(apart <= 1e-2 * (1 + jnp.abs(seen)) + 1e-5 * jnp.abs(low))):
                 return
-        raise Incompatible(
-            f"The guide puts noise on another function of {site.name!r} than a line, coordinate by coordinate.\n"
-            "Such a chain has its own draws, sampler='own', and its bound, method='bound', alone; or transform the data before."
-        )
+        raise Incompatible(NO_LINE.format(site.name))
 
     def _ends(self, parameters: Any, row: Any) -> tuple[Any, Any]:
         """What the denoiser sees of rows of zeros and of ones: coordinates are measured one by one, on a line."""
@@ -325,11 +327,7 @@ def _check_falls(target: Any) -> None:
             return
     falls = np.diff(np.clip(log_snr, -80, 80))
     if np.isnan(log_snr).any() or (falls > 0).any() or not log_snr[0] > log_snr[-1]:
-        at = float(times[int(np.argmax(np.nan_to_num(falls, nan=np.inf)))])
-        raise ValueError(
-            f"The schedule's log SNR does not fall with time: it rises after t = {at:.3g}.\n"
-            "Time runs from 0, the point, to 1, noise: alpha / sigma must fall all the way."
-        )
+        raise ValueError(RISES.format(float(times[int(np.argmax(np.nan_to_num(falls, nan=np.inf)))])))
 
 
 def _check_schedules(target: NumpyroChained) -> None:

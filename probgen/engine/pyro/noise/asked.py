@@ -51,6 +51,7 @@ def draws(
     target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any, start: Any = None
 ) -> dict[str, np.ndarray]:
     named(draw.sampler)  # which raises for one that is not known
+    _check_line(target, answer)
     given = dict(rows) | ({} if start is None else {"start": start})  # between levels too, where rows are whole numbers
 
     def some(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -69,6 +70,7 @@ def paths(
     target: Diffusing, answer: Arrays, rows: Arrays, count: int, seed: int, draw: Any
 ) -> Mapping[str, np.ndarray]:
     times = torch.zeros(0)
+    _check_line(target, answer)
 
     def some(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         nonlocal times
@@ -88,6 +90,7 @@ def between(
 ) -> dict[str, np.ndarray]:
     (site,) = target.visible
     ends = {k: np.asarray(v)[:2] for k, v in rows.items()} | {site.name: pair}
+    _check_line(target, answer)
 
     def to_noise(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         denoiser, seen = target.denoised(given)
@@ -162,6 +165,7 @@ def _reversed(denoiser: Any, x: torch.Tensor, time: torch.Tensor) -> torch.Tenso
 def density(target: Diffusing, answer: Arrays, rows: Arrays, seed: int) -> LogProb:
     (site,) = target.visible
     whole = target.most is not None
+    _check_line(target, answer)
 
     def once(given: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if whole:
@@ -226,6 +230,12 @@ def _errors(target: Diffusing, answer: Arrays, rows: Arrays, variance: Any, leve
 
 
 # ---- parts
+
+
+def _check_line(target: Diffusing, answer: Arrays) -> None:
+    """Raise Incompatible for a chain whose rows are not measured on a line, by a few of them."""
+    with target.running(target.as_tensors(answer), 0), torch.no_grad():
+        target.check_line(target.few())
 
 
 def _count(rows: Mapping[str, Any]) -> int:

@@ -17,12 +17,14 @@ and one other. A program may look at the first level of a chain alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 import torch
 
+from probgen.algorithm import Incompatible
+from probgen.engine.denoising import CHAINS, NO_LINE, RISES, SCALED, rough
 from probgen.engine.pyro.bounded import PyroBounded, Terms
 from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.noise.chains import Finding, Forward, Lazy
@@ -55,6 +57,9 @@ class Diffusing(PyroLearnable, Diffused):
         """The visible site of what a denoiser sees, (row, *event), whole numbers where it holds them."""
         raise NotImplementedError
 
+    def check_line(self, rows: Rows) -> None:
+        """Raise Incompatible where a chain's rows are not measured one by one on a line."""
+
     def probed(self, rows: Rows) -> dict[str, float]:
         """Numbers that tell the program from another one, without a whole chain or an equation."""
         raise NotImplementedError
@@ -86,7 +91,7 @@ class Diffusing(PyroLearnable, Diffused):
         few = extremes(held, list(held))
         part = self.stand_ins(len(few)) | self.from_host({k: v[few] for k, v in held.items()})
         values = self.initial(0) if answer is None else self.as_tensors(answer)
-        with in_words(held), torch.no_grad(), self.running(values, 0):
+        with suppress(Incompatible), in_words(held), torch.no_grad(), self.running(values, 0):  # of several chains
             denoiser, seen = self.denoised(part)
             if denoiser is not None:
                 denoiser(seen, torch.full((len(seen),), 0.5).to(seen))
@@ -133,8 +138,11 @@ class Diffusing(PyroLearnable, Diffused):
 
     def cannot_denoise(self) -> str:
         """Why there is nothing to learn by noise that is put on rows; empty where there is."""
-        with self.running(self.initial(0), 0), torch.no_grad():
-            denoiser, seen = self.denoised(self.few())
+        try:
+            with self.running(self.initial(0), 0), torch.no_grad():
+                denoiser, seen = self.denoised(self.few())
+        except Incompatible as error:
+            return str(error)
         if denoiser is None:
             return "The chain has no denoiser of reals: learn its bound by inference='svi'."
         return "" if seen.dim() > 1 else "The denoiser is of a point without a shape."
@@ -179,6 +187,11 @@ class PyroFlowing(Diffusing):
         said = {"velocity": fn.denoiser.velocity(z, t).sum(), "row": y.sum(), "spread": fn.log_spread}
         return {k: float(v) for k, v in (said | vars(fn.solver) | {"probes": fn.num_probes}).items()}
 
+    def rough_solver(self) -> str:
+        """The program's own solver, where it holds its error loosely; else empty."""
+        with self.running(self.initial(0), 0), torch.no_grad():
+            return rough(self.found(self.few()).solver)
+
 
 class PyroChained(PyroBounded, Diffusing):
     """Rows, a program with a chain of latents, and the fixed guide of the chain."""
@@ -212,6 +225,8 @@ class PyroChained(PyroBounded, Diffusing):
 
     def denoised(self, rows: Rows, key: Any = None) -> tuple[Any, torch.Tensor]:
         lazy, q = self._begun(rows)
+        if len(lazy.levels) > 1:
+            raise Incompatible(CHAINS.format(len(lazy.levels), ", ".join(lazy.levels)))
         fn = self.found(rows, Given({k: n["value"] for k, n in q.items()}))
         (name,) = lazy.levels
         return getattr(fn, "denoiser", None), innermost(q[name]["fn"]).x
@@ -220,6 +235,15 @@ class PyroChained(PyroBounded, Diffusing):
         denoiser, seen = self.denoised(rows)
         low, high = self._ends(rows)
         return denoiser, seen, (high - low).abs().log().flatten(1).sum(1)[0]
+
+    def check_line(self, rows: Rows) -> None:
+        (site,) = self.visible
+        (low, high), seen, x = self._ends(rows), self.denoised(rows)[1], rows[site.name]
+        if seen.shape == x.shape:
+            apart = (low + (high - low) * x - seen).abs()
+            if bool((apart <= 1e-2 * (1 + seen.abs()) + 1e-5 * low.abs()).all()):
+                return
+        raise Incompatible(NO_LINE.format(site.name))
 
     def _ends(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """What the denoiser sees of rows of zeros and of ones: coordinates are measured one by one, on a line."""
@@ -246,6 +270,7 @@ def diffused(target: Any) -> Any:
         return target
     if not _fits(found):
         return target
+    _check_falls(found)
     found.check_indices({k: v for k, v in found.tensors.items() if k in found.inputs})
     found.notes, found.author_critic, found.author_guide = target.notes, target.author_critic, target.author_guide
     return found
@@ -253,8 +278,6 @@ def diffused(target: Any) -> Any:
 
 def _fits(target: Any) -> bool:
     """Whether a program has the site that makes it one of these; Incompatible for one that looks further along its chain."""
-    from probgen.algorithm import Incompatible
-
     rows = target.few()
     with target.running(target.initial(0), 0), torch.no_grad():
         if not target.chained:
@@ -266,9 +289,37 @@ def _fits(target: Any) -> bool:
         chains = {k: (innermost(told[k]["fn"]), innermost(q[k]["fn"])) for k in lazy.levels}
         if not all(hasattr(p, "end_gap") for p, _ in chains.values()):
             return False
-        for p, own in chains.values():
+        for k, (p, own) in chains.items():
             p.end_gap(own)  # which raises where they are of two schedules
+            if any(_weighed(node) for node in (told[k], q[k])):
+                raise Incompatible(SCALED.format(k))
         seen = sum(log_prob(n) for k, n in told.items() if k not in lazy.levels)
     if not bool(torch.as_tensor(seen).isfinite().all()):
         raise Incompatible(LOOKS_FURTHER)
     return True
+
+
+def _weighed(node: Any) -> bool:
+    """Whether a site counts for more or less than it says: by a scale, or a mask."""
+    fn, scale = node["fn"], node["scale"]
+    while hasattr(fn, "base_dist"):
+        if hasattr(fn, "_mask"):
+            return True
+        fn = fn.base_dist
+    return node["mask"] is not None or not bool((torch.as_tensor(scale) == 1).all())
+
+
+def _check_falls(target: Any) -> None:
+    """Raise ValueError for a schedule by which a row does not get noisier with time."""
+    try:
+        with target.running(target.initial(0), 0), torch.no_grad():
+            denoiser = target.denoised(target.few())[0]
+            if denoiser is None:
+                return
+            times = torch.linspace(float(denoiser.schedule.first), 1.0, 65)
+            log_snr = denoiser.schedule.log_snr(times)
+    except Incompatible:  # several chains
+        return
+    falls = log_snr.clamp(-80, 80).diff()
+    if log_snr.isnan().any() or (falls > 0).any() or not log_snr[0] > log_snr[-1]:
+        raise ValueError(RISES.format(float(times[int(falls.nan_to_num(torch.inf).argmax())])))
