@@ -51,6 +51,9 @@ def test_labels_may_be_floats_where_they_are_whole():
     assert floats == whole
     with pytest.raises(ValueError, match=r"integers from 0 to 2; y\[0\] is 0.5"):
         conditioned(labelled, {"y": LABELS + 0.5})
+
+
+def test_a_fit_of_labels_that_are_floats_has_its_terms():
     fit = pg.fit(labelled, {"y": LABELS.astype(float)}, "nuts", **SHORT)
     assert fit.log_likelihood()["y"].shape == (2, 50, 6)
 
