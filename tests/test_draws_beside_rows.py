@@ -128,9 +128,11 @@ def test_right_models_are_told_apart_no_more_often_than_is_said():
 
 def test_few_rows_cannot_tell_and_that_is_said():
     """Draws that have lost one of two modes: by 30 rows half of the tests miss them, by 60 a fifth or so, by 200 none."""
-    two = lambda rng, n, lost=False: (
-        np.where(lost | (rng.random(n) < 0.5), 3.0, -3.0)[:, None] + rng.normal(size=(n, 1))
-    )  # noqa: E731
+
+    def two(rng, n, lost=False):
+        side = np.where(lost | (rng.random(n) < 0.5), 3.0, -3.0)
+        return side[:, None] + rng.normal(size=(n, 1))
+
     told = {
         n: [told_apart(two(rng, n), two(rng, n, True), 0) for rng in map(np.random.default_rng, range(50))]
         for n in (30, 60, 200)

@@ -22,7 +22,7 @@ from numpyro.distributions.kl import kl_divergence
 
 from probgen import runtime
 from probgen.data.checks import check_drawn, taken
-from probgen.engine.numpyro.moves import causes
+from probgen.engine.numpyro.moves import heeded
 from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
@@ -168,10 +168,7 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         return self._middles(self.told(parameters, row, hidden))
 
     def imagined(self, key: Any, parameters: Any, row: Any) -> dict[str, Any]:
-        """The visible sites' means, hidden sites drawn by the program, with the inputs of a row, which they are for.
-
-        A visible site that others depend on, such as a picture's class, is as it was drawn for them.
-        """
+        """The visible sites' means, hidden sites and visible ones that others depend on drawn, with the inputs of a row, theirs."""
         inputs = {k: row[k] for k in self.inputs}
         told = self.told(parameters, inputs, {}, key)
         return self._middles(told) | self._leading(parameters, row, told) | inputs
@@ -185,17 +182,12 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         """The values, as reals, of visible sites that the distribution of another site depends on: by an abstract run."""
         hidden = {v.name: told[v.name]["value"] for v in self.hidden}
         values = {v.name: row[v.name] for v in self.visible}
-        names = [*values, *hidden]
 
         def laws(values: Any) -> Any:
             found = self.told(parameters, row | values, hidden)
-            return {k: [x for x in jax.tree.leaves(found[k]["fn"]) if hasattr(x, "dtype")] for k in names}
+            return {k: [x for x in jax.tree.leaves(found[k]["fn"]) if hasattr(x, "dtype")] for k in (*values, *hidden)}
 
-        jaxpr, shapes = jax.make_jaxpr(laws, return_shape=True)(values)
-        of = jax.tree.unflatten(
-            jax.tree.structure(shapes), causes(jaxpr.jaxpr, [frozenset([(0, k)]) for k in sorted(values)])
-        )
-        leading = {k for name, leaves in of.items() for cause in leaves for _, k in cause if k != name}
+        leading = heeded(laws, values)
         return {k: jnp.asarray(told[k]["value"], values[k].dtype) for k in values if k in leading}
 
     def _middles(self, told: Any) -> dict[str, Any]:
