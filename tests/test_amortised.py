@@ -193,7 +193,7 @@ def test_the_terms_of_a_bound_agree(name):
         total = sum(k.reshape(len(keys), -1).sum(1) for k in terms.kl.values())
         assert float(abs((drawn - total).mean())) < 5 * float((drawn - total).std()) / 140 + 1e-4
         hidden = target.draw(keys[0], parameters, row)
-        again, likelihood = target.log_ratio(parameters, parameters, row, hidden)
+        again, likelihood = target.log_ratio(parameters, parameters, row, hidden, keys[0])
         np.testing.assert_allclose(again, terms.log_ratio[0], rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(likelihood, terms.likelihood[0], rtol=1e-5, atol=1e-4)
 

@@ -11,7 +11,7 @@ from conftest import needs_pyro
 import probgen as pg
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.inference.adversarial._critic import judgement
+from probgen.inference.adversarial._critic import judgement, rebuilt
 from probgen.inference.adversarial.vae_gan import VAEGAN
 from probgen.nets.convolutions import judge
 from probgen.run import conditioned
@@ -113,6 +113,36 @@ def test_new_points_for_the_critic_come_from_the_prior(begun):
         drawn = jax.vmap(lambda k: target.imagined(k, p, row)["x"])(jax.random.split(jax.random.key(4), 20_000))
     W = np.asarray(p["W"])
     np.testing.assert_allclose(np.cov(drawn.T), W @ W.T, atol=0.1 * (W @ W.T).max())
+
+
+def test_points_for_the_critic_have_their_own_class():
+    """Of new points the class that they were drawn for, of rebuilt ones that of the row: x = 10 y + z, whatever is drawn."""
+
+    def pair(x=None, y=None):
+        y = numpyro.sample("y", dist.Categorical(jnp.array([0.2, 0.3, 0.5])), obs=y)
+        z = numpyro.sample("z", dist.Normal(numpyro.param("m", 0.0), 1.0))
+        numpyro.sample("x", dist.Normal(10.0 * y + z, 1.0), obs=x)
+
+    def guided(x, y):
+        numpyro.sample("z", dist.Normal(numpyro.param("a", 0.0) * x, 1.0))
+
+    def critical(x, y):
+        c = numpyro.param("c", 1.0)
+        return c * x, jnp.stack([x, c * y])
+
+    y = np.arange(60) % 3
+    data = {"x": 10.0 * y + np.random.default_rng(0).normal(size=60), "y": y}
+    target = conditioned(pg.Model(pair, guide=guided, critic=critical, by_row=True), data)[1]
+    keys = jax.random.split(jax.random.key(4), 60)
+    with runtime.jax_scope("float64"):
+        p, batch = target.initial(jax.random.key(0)), target.rows(jnp.arange(60))
+        both = rebuilt(target, keys, p, batch), jax.vmap(lambda k, row: target.imagined(k, p, row))(keys, batch)
+        again, new = jax.tree.map(np.asarray, both)
+    np.testing.assert_array_equal(again["y"], y)
+    assert set(new["y"]) == {0, 1, 2}
+    for points in (again, new):
+        np.testing.assert_array_less(abs(points["x"] - 10 * points["y"]), 5)
+    assert abs(new["y"].mean() - 1.3) < 0.5
 
 
 def test_learning_goes_on_from_its_state_bit_for_bit(tmp_path, killed):

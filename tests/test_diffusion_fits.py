@@ -141,6 +141,11 @@ def test_a_trajectory_begins_at_noise_and_ends_at_a_point(flow):
     assert path["z"].shape == (4, len(path["times"]), 2)
     assert path["times"][0] == 1
     assert path["times"][-1] == 0
+    even, rho = (flow.trajectory(2, num_steps=10, times=t)["times"] for t in ("even", "rho"))
+    assert even[:-1] == pytest.approx(np.linspace(1, even[-2], len(even) - 1), abs=1e-5)
+    assert not np.allclose(even, rho)
+    with pytest.raises(ValueError, match="times is 'evn'; known: "):
+        flow.trajectory(2, times="evn")
 
 
 def test_the_verdict_of_what_is_exact_passes_and_names_both_laws(flow):

@@ -443,6 +443,11 @@ def test_denoising_learns_a_chain_whose_bound_is_told(chained):
     quick, other = (chained.sample(5, seed=0, sampler="heun", num_steps=9, times=t)["x"] for t in (None, "rho"))
     assert set(np.unique(quick)) <= set(range(17))
     assert (quick != other).any()
+    rho, even = (chained.trajectory(2, num_steps=9, times=t) for t in ("rho", "even"))
+    assert even["times"][:-1] == pytest.approx(np.linspace(1, even["times"][-2], len(even["times"]) - 1), abs=1e-5)
+    assert not np.allclose(even["times"], rho["times"])
+    assert np.array_equal(even["z"][:, 0], rho["z"][:, 0])
+    assert (even["z"] != rho["z"]).any()
 
 
 def test_the_bound_itself_is_raised_by_svi():

@@ -11,9 +11,9 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
-from probgen.diagnostics.samples.beside import APART, SURE
+from probgen.diagnostics.samples.beside import APART, SURE, two_sample
 from probgen.diagnostics.samples.densities import _columns, as_coarse
-from probgen.diagnostics.samples.told_apart import told_apart
+from probgen.diagnostics.samples.told_apart import told_apart, too_few
 from probgen.evaluate.samples.drawn import held_out
 
 fit = functools.partial(pg.fit, progress=False)
@@ -124,6 +124,36 @@ def test_right_models_are_told_apart_no_more_often_than_is_said():
     bars = np.asarray(pg.data.load("bars_and_stripes"), float).reshape(-1, 16)[RNG.integers(30, size=200)]
     bits = SimpleNamespace(kind="bits", levels=2, size=16)
     assert told_apart(*_columns(bits, None, bars, (RNG.random(bars.shape) < bars.mean(0)) * 1.0), 0).share > 0.9
+
+
+def test_few_rows_cannot_tell_and_that_is_said():
+    """Draws that have lost one of two modes: by 30 rows half of the tests miss them, by 60 a fifth or so, by 200 none."""
+
+    def two(rng, n, lost=False):
+        side = np.where(lost | (rng.random(n) < 0.5), 3.0, -3.0)
+        return side[:, None] + rng.normal(size=(n, 1))
+
+    told = {
+        n: [told_apart(two(rng, n), two(rng, n, True), 0) for rng in map(np.random.default_rng, range(50))]
+        for n in (30, 60, 200)
+    }
+    power = {n: np.mean([t.p_value < SURE and t.share > APART[0] for t in each]) for n, each in told.items()}
+    assert 0.2 < power[30] < 0.8
+    assert 0.55 < power[60] < 0.97
+    assert power[200] == 1
+    missed = next(t for t in told[60] if t.p_value >= SURE)
+    assert missed.least == pytest.approx(0.72, abs=0.01)
+    assert too_few(missed, SURE).startswith("60 rows are too few to tell: so many tell only laws that are 44% apart")
+    assert not any(too_few(t, SURE) for t in told[200])
+    rows = SimpleNamespace(rows=np.zeros((60, 1)), draws=np.zeros((60, 1)), held=[], own=False)
+    fitted = SimpleNamespace(_told_apart=missed, _gathered=rows, target=None, num_steps=10)
+    found = two_sample(SimpleNamespace(fit=fitted, settings={}))
+    assert (found.status, found.remedy) == ("warn", "more data: 100 rows or more")
+    density = at_best(normal, TWO[:60], by_row=True)
+    verdict = density.diagnose()
+    assert judged(density).status == "pass", "a plainly wrong one of which 60 rows do not tell"
+    assert "60 rows are too few to tell" in " ".join(verdict.notes)
+    assert "too few" not in " ".join(at_best(normal, RNG.normal(size=200), by_row=True).diagnose().notes)
 
 
 def test_draws_are_rounded_as_rows_are_and_only_then():

@@ -121,6 +121,34 @@ def test_what_is_clipped_is_told_and_another_scale_is_refused(net):
     assert "samples are black and white, data grey" in "".join(black.notes)
 
 
+def test_samples_on_another_usual_scale_are_refused(net):
+    """From -1 to 1 beside 0 to 1, as pictures, flat, or without value_range; not noise beyond the ends, nor a poor generator."""
+    (x, _), (y, _) = pictures(1, 100), pictures(2, 100)
+    ask = lambda a, b, **how: pg.evaluate(a, data=b, measures="fid", **how)  # noqa: E731
+    same = ask(x, y)["fid"].value
+    for a, b, how, remedy in [
+        (2 * x - 1, y, {"net": net}, r"Pass \(samples \+ 1\) / 2"),
+        (2 * x - 1, y.reshape(100, 64), {}, r"Pass \(samples \+ 1\) / 2"),
+        (x, 2 * y - 1, {}, r"Pass 2 \* samples - 1"),
+        (x, 2 * y - 1, {"value_range": (-1, 1)}, r"Pass 2 \* samples - 1"),
+        (np.round(255 * x).astype(np.uint8), 2 * y - 1, {}, r"Pass samples / 127.5 - 1"),
+        (x, np.round(255 * y), {}, r"Pass 255 \* samples"),
+        (np.round(255 * x).reshape(100, 64), y.reshape(100, 64), {}, r"Pass samples / 255"),
+    ]:
+        with pytest.raises(ValueError, match=rf"that of the data is .*\n{remedy}"):
+            ask(a, b, **how)
+    with pytest.raises(ValueError, match=r"train have values .*\nPass 2 \* train - 1"):
+        ask(2 * x - 1, 2 * y - 1, train=x)
+    assert ask(2 * x - 1, 2 * y - 1)["fid"].value == pytest.approx(4 * same)
+    assert ask(2 * x - 1, 2 * y - 1, value_range=(-1, 1))["fid"].value == pytest.approx(same)
+    rng = np.random.default_rng(0)
+    for poor in (x - 0.2, x + 0.3 * rng.normal(size=x.shape), x + 2 * rng.normal(size=x.shape), 0.1 * (x - 1)):
+        assert "are clipped" in "".join(ask(poor, y).notes)
+    flat = ask(2 * x[:, 0] - 1, y[:, 0])
+    assert "samples have values from -1 to" in "".join(flat.notes)
+    assert not ask(x[:, 0], y[:, 0]).notes
+
+
 @pytest.mark.parametrize("size", [(5, 9), (40, 31), (16, 16)])
 def test_the_filter_is_pillows(size):
     image = pytest.importorskip("PIL.Image")

@@ -98,7 +98,7 @@ def test_twins_agree_on_the_bound_of_the_same_weights():
     z = np.random.default_rng(1).normal(size=(300, 3))
     with runtime.jax_scope("float64"):
         rows = ours.rows(np.arange(300))
-        one = jax.jit(jax.vmap(lambda row, h: ours.log_ratio(chosen, chosen, row, {"z": h})[0]))
+        one = jax.jit(jax.vmap(lambda row, h: ours.log_ratio(chosen, chosen, row, {"z": h}, jax.random.key(0))[0]))
         expected = np.asarray(one(rows, z))
         terms = jax.jit(jax.vmap(lambda row: ours.terms(jax.random.key(0), chosen, row).kl["z"]))(rows)
     with theirs.running(tensors, 0), torch.no_grad():

@@ -48,12 +48,7 @@ def judgement(target: Any, parameters: Any, rows: Any, rebuilt: Any, *others: An
 
 def rebuilt(target: Any, keys: Any, parameters: Any, rows: Any) -> Any:
     """What the program makes of the guide's draws, with the rows' inputs: the visible sites' means, (row, *event)."""
-
-    def one(key: Any, row: Any) -> Any:
-        inputs = {k: row[k] for k in target.inputs}
-        return target.means(parameters, inputs | target.draw(key, parameters, row)) | inputs
-
-    return jax.vmap(one)(keys, rows)
+    return jax.vmap(lambda key, row: target.rebuilt(key, parameters, row))(keys, rows)
 
 
 def balance(alike: Any, fooling: Any) -> Any:

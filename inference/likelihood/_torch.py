@@ -13,6 +13,7 @@ import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from probgen.engine.pyro.bounded import noise
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.together import ALONE, Alone
 from probgen.inference import _learner
@@ -259,10 +260,10 @@ class Bound(Kernel):
 
     def _path(self, target: Any, leaves: Tensors, rows: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
         """The gradient through the draws alone, the bound and the KL; weights as in `AmortisedSVI._path`."""
-        s, copies = self.settings, self._copies(rows)
+        s, copies, before = self.settings, self._copies(rows), noise()
         drawn = target.draw(copies)
         hidden = {k: x.detach().requires_grad_() for k, x in drawn.items()}
-        log_ratio, likelihood = target.log_ratio(copies, hidden, {k: p.detach() for k, p in leaves.items()})
+        log_ratio, likelihood = target.log_ratio(copies, hidden, {k: p.detach() for k, p in leaves.items()}, before)
         ratios = log_ratio.detach().view(-1, s.num_particles)
         weights = torch.softmax(ratios, 1) if s.objective == "iwae" else torch.full_like(ratios, 1 / s.num_particles)
         loss = -(weights.flatten() * log_ratio).sum() / len(ratios)

@@ -220,8 +220,8 @@ class AmortisedSVI(RowLearner[Bounded]):
             return jax.vmap(lambda row, ks: jax.vmap(lambda k: target.draw(k, parameters, row))(ks))(batch, keys)
 
         def ratio(free: Any, hidden: Any) -> Any:
-            one = lambda row, hs: jax.vmap(lambda h: target.log_ratio(free, parameters, row, h))(hs)  # noqa: E731
-            return jax.vmap(one)(batch, hidden)
+            one = lambda row, *drawn: jax.vmap(lambda h, k: target.log_ratio(free, parameters, row, h, k))(*drawn)  # noqa: E731
+            return jax.vmap(one)(batch, hidden, keys)
 
         hidden, through_draws = jax.vjp(draw, parameters)
         log_ratio, pull, likelihood = jax.vjp(ratio, parameters, hidden, has_aux=True)

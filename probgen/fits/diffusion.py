@@ -233,15 +233,21 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         *,
         sampler: str = "ddim",
         num_steps: int = 50,
+        times: str | None = None,
         **inputs: Any,
     ) -> Mapping[str, np.ndarray]:
-        """How points come out of noise, as the denoiser sees them: times (step,) and z (num_samples, step, *event)."""
+        """How points come out of noise, as the denoiser sees them: times (step,) and z (num_samples, step, *event).
+
+        sampler, num_steps, times: as of `sample`.
+        """
         self._check_no_jumps("fit.trajectory")
+        if times is not None and times not in TIMES:
+            raise ValueError(f"times is {times!r}; known: {', '.join(TIMES)}.")
         if sampler in SCORED:
             self._check_score(f"sampler={sampler!r}")
         count = whole_numbers.whole("num_samples", num_samples)
-        rows = self._inputs(inputs, count)
-        return denoising.paths(self.target, self.answer, rows, count, self._seed(seed), Draw(sampler, num_steps))
+        rows, draw = self._inputs(inputs, count), Draw(sampler, num_steps, times=times)
+        return denoising.paths(self.target, self.answer, rows, count, self._seed(seed), draw)
 
     @property
     def held_out(self) -> Mapping[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.gathered import Gathered, gathered, is_energy
 from probgen.diagnostics.samples.regions import copies, covered, inside, outside
-from probgen.diagnostics.samples.told_apart import Told, told_apart
+from probgen.diagnostics.samples.told_apart import FEW, Told, told_apart, too_few
 from probgen.diagnostics.verdict import Finding, Status, beside
 
 FEWEST = 50  # rows by which draws can be judged
@@ -81,15 +81,18 @@ def two_sample(evidence: Evidence) -> Finding | None:
         return None
     share, chance = beside(found.share, APART[0], ".1%"), found.p_value >= SURE
     status: Status = "pass" if chance or found.share <= APART[0] else "warn" if found.share <= APART[1] else "fail"
-    few = "rows, most of them learned from, for few were held out," if len(rows.held) else "rows that it learned from"
-    of = "held-out rows" if rows.own else few
+    mixed = "rows, most of them learned from, for few were held out," if len(rows.held) else "rows that it learned from"
+    of = "held-out rows" if rows.own else mixed
     lower = max(0.0, 2 * found.share - 1)
     apart = f", so that the laws are {lower:.0%} apart in total variation or more" if status != "pass" else ""
+    if few := too_few(found, SURE):
+        status, apart = "warn", f"; {few}"
     message = (
         f"a classifier tells {share} of {found.count // 2} {of} and as many draws right (standard error {found.error:.1%}, "
         f"p = {found.p_value:.2g}){apart}; at most {APART[0]:.0%}, 50 % is chance"
     )
     remedy = f"{_longer(evidence)}, {_wider(evidence)}, or another learner: what is wrong is among the other findings"
+    remedy = f"more data: {FEW} rows or more" if few else remedy
     return Finding("two_sample", status, found.share, APART[0], message, remedy)
 
 

@@ -19,7 +19,7 @@ from probgen.data.grey import as_bits
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.beside import APART, FEWEST, SURE
 from probgen.diagnostics.samples.gathered import ENOUGH, KINDS, features, inputs_of
-from probgen.diagnostics.samples.told_apart import Told, told_apart
+from probgen.diagnostics.samples.told_apart import Told, told_apart, too_few
 from probgen.diagnostics.verdict import Finding, beside
 from probgen.engine import drawing
 from probgen.engine.drawable import weighed
@@ -73,10 +73,12 @@ def chosen(fit: Any) -> tuple[np.ndarray, bool]:
 
 
 def unsaid(fit: Any) -> tuple[str, ...]:
-    """A note on why draws were not held against rows; nothing where they were, or where nobody would expect it."""
+    """A note on why draws were not held against rows, or against few; nothing where nobody would expect it."""
     why = _why_not(fit) if is_judged(fit) else ""
     if is_judged(fit) and not why and isinstance(found := drawn(fit), str):
         why = found
+    if is_judged(fit) and not why and not _compared(fit).bad and (few := too_few(_told(fit), SURE)):
+        return (f"What the model draws is not told from the rows, and a poor model may not be either: {few}.",)
     return (
         (f"What the model draws was not held against the rows, so that a poor model may pass: {why}.",) if why else ()
     )
@@ -91,7 +93,16 @@ def two_sample(evidence: Evidence) -> Finding | None:
     if found.bad:
         message = f"{found.bad} of {len(found.draws)} draws are NaN or infinite"
         return Finding("two_sample", "fail", float(found.bad), 0.0, message, "a smaller learning_rate")
-    return _finding(told_apart(found.rows, found.draws, fit.seed, found.paired), found)
+    return _finding(_told(fit), found)
+
+
+def _told(fit: Any) -> Told:
+    """The test, made once for a fit."""
+    kept = vars(fit)
+    if "_density_told" not in kept:
+        found = _compared(fit)
+        kept["_density_told"] = told_apart(found.rows, found.draws, fit.seed, found.paired)
+    return kept["_density_told"]
 
 
 def _finding(told: Told, found: Beside) -> Finding:

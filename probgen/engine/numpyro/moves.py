@@ -68,3 +68,11 @@ def causes(jaxpr: Any, ends: list[Causes]) -> list[Causes]:
             found = [frozenset().union(*given)] * len(equation.outvars)
         known |= dict(zip(map(id, equation.outvars), found, strict=True))
     return [of(v) for v in jaxpr.outvars]
+
+
+def heeded(function: Callable[[Any], Mapping[str, Any]], values: Mapping[str, Any]) -> set[str]:
+    """Which of the values by name another name's result depends on, by an abstract run."""
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(values)
+    found = causes(jaxpr.jaxpr, [frozenset([(0, k)]) for k in sorted(values)])
+    results = jax.tree.unflatten(jax.tree.structure(shapes), found)
+    return {k for name, leaves in results.items() for cause in leaves for _, k in cause if k != name}

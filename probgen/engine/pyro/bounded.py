@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,7 @@ from probgen.programs.pinned import check_pins, innermost_pin, pinned
 from probgen.target import Bounded, Variable
 
 Rows = Mapping[str, Any]
+Noise = tuple[torch.Tensor, list[torch.Tensor]]  # the states of torch's generators: the CPU's, and every other device's
 MOST = 1024  # states of finite sites of a row that copies of it are made for
 
 
@@ -116,10 +117,19 @@ class PyroBounded(PyroLearnable, Bounded):
         nodes = self.guided(rows, *([_Centred({v.name for v in self.finite})] if centre else []))
         return {k: n["value"] for k, n in nodes.items() if not n["is_observed"]}
 
-    def log_ratio(self, rows: Rows, hidden: Rows, fixed: Rows | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """log p(x, h) - log q(h | x) at given h, and log p(x | h): (row,), (row,); fixed: the guide's parameters in log q."""
-        with nullcontext() if fixed is None else given(self.guide.parameters, fixed, self.guide.roots, train=True):
-            q = self.guided(rows, Given(hidden))
+    def log_ratio(
+        self, rows: Rows, hidden: Rows, fixed: Rows | None = None, noise: Noise | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log p(x, h) - log q(h | x) at given h, and log p(x | h): (row,), (row,); fixed: the guide's parameters in log q.
+
+        noise: `noise()` before h was drawn, so that what the guide draws beside, such as dropout's, is that of the draw.
+        """
+        with ExitStack() as stack:
+            if fixed is not None:
+                stack.enter_context(given(self.guide.parameters, fixed, self.guide.roots, train=True))
+            if noise is not None:
+                stack.enter_context(_again(noise))
+            q = self.guided(rows, Given(hidden) if noise is None else _Replaced(hidden))
         log_q: Any = sum(log_prob(n) for k, n in q.items() if k in hidden)
         log_p: dict[str, Any] = {k: log_prob(n) for k, n in self.told(rows, Given(hidden)).items()}
         likelihood: Any = sum(x for k, x in log_p.items() if k not in hidden)
@@ -211,6 +221,32 @@ class PyroBounded(PyroLearnable, Bounded):
         stack.enter_context(self.running(self.as_tensors(answer), OPS.seed(OPS.fold_in(OPS.key(seed[0]), seed[1]))))
         stack.enter_context(torch.no_grad())
         return stack
+
+
+class _Replaced(Messenger):
+    """Puts given values in the place of what is drawn, after it was: what else is drawn is then as it is without them."""
+
+    def __init__(self, values: Rows) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        msg["value"] = self.values.get(msg["name"], msg["value"])
+
+
+def noise() -> Noise:
+    """Where torch's generators stand."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+@contextmanager
+def _again(found: Noise) -> Iterator[None]:
+    """Inside, torch's generators go on from `found`; afterwards they are as before."""
+    with torch.random.fork_rng(range(len(found[1]))):
+        torch.set_rng_state(found[0])
+        if found[1]:
+            torch.cuda.set_rng_state_all(found[1])
+        yield
 
 
 class _Centred(Messenger):

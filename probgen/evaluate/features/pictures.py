@@ -14,6 +14,13 @@ import numpy as np
 
 SMALLEST = 4  # pixels of a side
 FAR = 10.0  # widths of the range outside of which samples are on another scale
+SCALES = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)
+PAST, SHORT = 0.05, 0.25  # of a scale's width, by which values may reach past its ends, or fall short of them
+LOW = 0.05  # share of the values that lie where only one of two scales reaches
+TO = {
+    ((-1, 1), (0, 1)): "({} + 1) / 2", ((0, 255), (0, 1)): "{} / 255", ((0, 1), (-1, 1)): "2 * {} - 1",
+    ((0, 255), (-1, 1)): "{} / 127.5 - 1", ((0, 1), (0, 255)): "255 * {}", ((-1, 1), (0, 255)): "127.5 * ({} + 1)",
+}  # fmt: skip
 
 
 def are_pictures(shape: tuple[int, ...]) -> bool:
@@ -58,6 +65,37 @@ def scaled(x: np.ndarray, value_range: tuple[float, float], name: str, strict: b
             "Divide them by 255, or pass bytes."
         )
     return np.clip(y, 0, 1), float(outside.mean())
+
+
+def scale_of(x: np.ndarray) -> tuple[float, float] | None:
+    """Which of `SCALES` values fill: near both of its ends, past neither; None for another range. Bytes are from 0 to 255."""
+    if x.dtype == np.uint8 and x.max() > 1:
+        return SCALES[2]
+    low, high = float(x.min()), float(x.max())
+    for a, b in SCALES:
+        past, short = PAST * (b - a), SHORT * (b - a)
+        if a - past <= low <= a + short and b - short <= high <= b + past:
+            return a, b
+    return None
+
+
+def apart(x: np.ndarray, own: tuple[float, float] | None, name: str) -> str:
+    """Why values are taken to be on another scale than `own`, and what to do; nothing where they are not.
+
+    They are where they fill another one of `SCALES`, a wider one with a twentieth of them or more where the narrow one does not
+    reach: draws that reach somewhat beyond black or white, with noise or without, do not.
+    """
+    found = scale_of(x)
+    if found is None or own not in SCALES or found == own:
+        return ""
+    beyond = x < -SHORT if found[0] < 0 else x > 2
+    if found[1] - found[0] > own[1] - own[0] and beyond.mean() < LOW:
+        return ""
+    told = TO[found, own].format(name)
+    return (
+        f"{name} have values from {x.min():.3g} to {x.max():.3g}, as on a scale from {found[0]:g} to {found[1]:g}; that of the "
+        f"data is {own[0]:g} to {own[1]:g}.\nPass {told}. Where they are right as they are, bring both to 0 to 1 and clip them."
+    )
 
 
 def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:

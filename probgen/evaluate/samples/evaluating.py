@@ -77,7 +77,8 @@ def evaluate(
         (features, probabilities), or the path of a file with Inception's weights.
     measures: some of fid, fid_infinity, kid, inception_score, prdc, modes, memorisation; by default all that can be.
     site: which visible site of the fit. value_range: black and white of pictures given as floats, 0 and 1 by default; bytes are
-        0 to 255.
+        0 to 255. Samples that fill another of the scales 0 to 1, -1 to 1 and 0 to 255 than the data are refused, or noted where
+        rows are no pictures and of fewer than 64 numbers; what else lies beyond black and white is clipped, and its share noted.
     centres, sd: of the modes, where the law is a mixture of round Gaussians; known of "ring_8", "grid_25" and "eight_gaussians".
     k: neighbours of precision and the others. splits: parts of the inception score. subsets, size: of KID, by default all rows.
     seed: of the draws, and of what is random in measures.

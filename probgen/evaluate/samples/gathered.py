@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from probgen import datasets
-from probgen.evaluate.features.pictures import are_pictures, scaled
+from probgen.evaluate.features.pictures import apart, are_pictures, scale_of, scaled
 from probgen.evaluate.samples.drawn import alike, drawn
 from probgen.evaluate.samples.rows import checked
 from probgen.fitted import Fitted
 
 MOST = 10_000  # rows of data that are compared
 UNIT = (0.0, 1.0)
+WIDE = 64  # numbers of a row that may be pixels
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,30 @@ def _on_one_scale(found: Gathered, value_range: tuple[float, float] | None) -> G
     if not shaped or (value_range is None and not bytes_or_unit):
         if value_range is not None:
             raise ValueError(f"value_range is for pictures; rows of shape {data.shape[1:]} are none.")
+        told = [_apart(found, scale_of(data), x, k) for k, x in (("samples", samples), ("train", found.train))]
         train = None if found.train is None else found.train.astype(float)
-        return replace(found, samples=samples.astype(float), data=data.astype(float), train=train)
+        notes = (*found.notes, *filter(None, told))
+        return replace(found, samples=samples.astype(float), data=data.astype(float), train=train, notes=notes)
     chosen = UNIT if value_range is None else value_range
     data, _ = scaled(data, UNIT if found.name else chosen, "data", strict=True)
-    samples, clipped = scaled(samples, chosen, "samples", strict=False)
+    given, (samples, clipped) = samples, scaled(samples, chosen, "samples", strict=False)
+    if given.dtype != np.uint8:
+        _apart(found, chosen, given, "samples")
     train = None if found.train is None else scaled(found.train, _own(found.train, chosen), "train", strict=True)[0]
     notes = [f"{clipped:.2%} of the values of samples were outside {chosen} and are clipped"] if clipped else []
     notes += _levels(samples, data)
     return replace(
         found, samples=samples, data=data, train=train, pictures=True, clipped=clipped, notes=(*found.notes, *notes)
     )
+
+
+def _apart(found: Gathered, own: tuple[float, float] | None, x: np.ndarray | None, name: str) -> str:
+    """A note that rows are on another scale than the data, which is a ValueError for pictures, flat ones too."""
+    told = "" if x is None else apart(x, own, name)
+    shape = found.data.shape[1:]
+    if told and (are_pictures(shape) or np.prod(shape) >= WIDE):
+        raise ValueError(told)
+    return told.partition("\n")[0]
 
 
 def _own(train: np.ndarray, chosen: tuple[float, float]) -> tuple[float, float]:

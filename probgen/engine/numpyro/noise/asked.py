@@ -135,7 +135,7 @@ def _paths(draw: Draw, target: Any, parameters: Any, keys: Any, rows: Any) -> An
         denoiser, seen = _guided(target, parameters, row | _nothing(target), draw.guidance)
         k_end, key = jax.random.split(key)
         z = end(denoiser.schedule, k_end, seen.shape)
-        x, path = sample(denoiser, key, z, draw.num_steps, draw.sampler, trajectory=True)
+        x, path = sample(denoiser, key, z, draw.num_steps, draw.sampler, times=draw.times, trajectory=True)
         return {"times": jnp.append(path.times, 0.0), "z": jnp.concatenate([path.z, x[None]])}
 
     return jax.vmap(one)(keys, rows)

@@ -22,6 +22,7 @@ from numpyro.distributions.kl import kl_divergence
 
 from probgen import runtime
 from probgen.data.checks import check_drawn, taken
+from probgen.engine.numpyro.moves import heeded
 from probgen.engine.numpyro.programs.parameters import Learned, initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
@@ -167,9 +168,27 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         return self._middles(self.told(parameters, row, hidden))
 
     def imagined(self, key: Any, parameters: Any, row: Any) -> dict[str, Any]:
-        """The visible sites' means, hidden sites drawn by the program, with the inputs of a row, which they are for."""
+        """The visible sites' means, hidden sites and visible ones that others depend on drawn, with the inputs of a row, theirs."""
         inputs = {k: row[k] for k in self.inputs}
-        return self._middles(self.told(parameters, inputs, {}, key)) | inputs
+        told = self.told(parameters, inputs, {}, key)
+        return self._middles(told) | self._leading(parameters, row, told) | inputs
+
+    def rebuilt(self, key: Any, parameters: Any, row: Any) -> dict[str, Any]:
+        """The visible sites' means given a draw of the guide, beside the row's own values of sites that others depend on."""
+        told = self.told(parameters, row, self.draw(key, parameters, row))
+        return self._middles(told) | self._leading(parameters, row, told) | {k: row[k] for k in self.inputs}
+
+    def _leading(self, parameters: Any, row: Any, told: Any) -> dict[str, Any]:
+        """The values, as reals, of visible sites that the distribution of another site depends on: by an abstract run."""
+        hidden = {v.name: told[v.name]["value"] for v in self.hidden}
+        values = {v.name: row[v.name] for v in self.visible}
+
+        def laws(values: Any) -> Any:
+            found = self.told(parameters, row | values, hidden)
+            return {k: [x for x in jax.tree.leaves(found[k]["fn"]) if hasattr(x, "dtype")] for k in (*values, *hidden)}
+
+        leading = heeded(laws, values)
+        return {k: jnp.asarray(told[k]["value"], values[k].dtype) for k in values if k in leading}
 
     def _middles(self, told: Any) -> dict[str, Any]:
         return {v.name: _centre(told[v.name]["fn"]) for v in self.visible}
@@ -199,14 +218,15 @@ class NumpyroBounded(NumpyroLearnable, Bounded):
         terms = Terms(likelihood, kl, likelihood - sum(apart.values()), beside)
         return terms, sum((log_q[k] for k in given), jnp.zeros(()))
 
-    def log_ratio(self, parameters: Any, fixed: Any, row: Any, hidden: Any) -> Any:
-        """log p(x, h) - log q(h | x) at given h, the guide under parameters of its own: (); and log p(x | h)."""
-        own = {k: fixed[k] for k in self.guide.parameters}
-        program = handlers.seed(lambda: self.guide(**self._seen(row), **own), jax.random.key(0))
-        with handlers.block():
-            trace = handlers.trace(handlers.substitute(program, data=hidden)).get_trace()
-        log_q = sum(site_log_prob(site) for site in trace.values() if _drawn(site))
-        log_p = {k: site_log_prob(site) for k, site in self.told(parameters, row, hidden).items()}
+    def log_ratio(self, parameters: Any, fixed: Any, row: Any, hidden: Any, key: Any) -> Any:
+        """log p(x, h) - log q(h | x) at given h, the guide under parameters of its own: (); and log p(x | h).
+
+        key: that h was drawn by, so that noise of the guide's own, such as dropout's, is that of the draw.
+        """
+        q = self.guided(key, fixed, row, given=hidden)
+        log_q = sum(site_log_prob(site) for site in q.values() if _drawn(site))
+        p = self.told(parameters, row, hidden, jax.random.fold_in(key, 1))
+        log_p = {k: site_log_prob(site) for k, site in p.items()}
         return sum(log_p.values()) - log_q, sum(x for k, x in log_p.items() if k not in hidden)
 
     # ---- many rows at once, of NumPy arrays

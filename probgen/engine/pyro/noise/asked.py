@@ -77,8 +77,8 @@ def paths(
         denoiser, seen = _guided(target, rows, draw.guidance)
         z = end(denoiser.schedule, seen)
         seen_on_the_way: list[torch.Tensor] = []
-        x = sample(denoiser, z, draw.num_steps, draw.sampler, seen=seen_on_the_way)
-        times = times_of(denoiser, named(draw.sampler), draw.num_steps)
+        x = sample(denoiser, z, draw.num_steps, draw.sampler, times=draw.times, seen=seen_on_the_way)
+        times = times_of(denoiser, named(draw.sampler), draw.num_steps, times=draw.times)
         return {"z": torch.stack([*seen_on_the_way, x], 1)}
 
     z = _mapped(some, target, answer, rows, count, seed, "trajectory")["z"]

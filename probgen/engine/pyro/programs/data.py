@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,11 +26,27 @@ COLUMNS = 64  # of an array whose values are looked at as indices, row by row
 
 
 class Unobserved(UnconditionMessenger):
-    """Nothing is observed but deterministic sites, which Pyro would draw anew, of another shape where they stand in a plate."""
+    """Nothing is observed but deterministic sites, which Pyro would draw anew, of another shape where they stand in a plate.
+
+    A hidden Markov model without a duration is drawn as long as what was observed of it; ValueError where nothing was.
+    """
 
     def _pyro_sample(self, msg: Any) -> None:
+        if getattr(msg["fn"], "duration", 0) is None and hasattr(msg["fn"], "_duration"):
+            msg["fn"] = _lasting(msg["fn"], msg["value"], msg["name"])
         if not msg["infer"].get("_deterministic"):
             super()._pyro_sample(msg)
+
+
+def _lasting(fn: Any, value: Any, name: str) -> Any:
+    if value is None:
+        raise ValueError(
+            f"{name!r} ({type(fn).__name__}) has no duration and nothing was observed: how long is it?\n"
+            "Say its duration=, a number."
+        )
+    fn, steps = copy.copy(fn), value.shape[-fn.event_dim]
+    fn._duration, fn._event_shape = steps, torch.Size([steps, *fn.event_shape[1:]])
+    return fn
 
 
 class Widened(Messenger):
