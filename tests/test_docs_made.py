@@ -1,4 +1,4 @@
-"""What is run for the site: kept until its source changes, made two at a time, shown on the pages. These tests run next to nothing."""
+"""What is run for the site: kept until its source changes, made two at a time, shown on the pages. Little runs here."""
 
 import sys
 from importlib import import_module
