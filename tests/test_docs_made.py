@@ -63,7 +63,7 @@ def test_examples_are_shown_with_what_they_print_and_draw(tmp_path, monkeypatch)
     kept.make("example-demo", sources["example-demo"], work)
     page = build.pages()["lectures/energies.md"]
     assert "made/" not in page
-    assert "`python docs/draw.py map-hopfield` puts it here" in page
+    assert "`python docs/draw.py map-hopfield` here" in page
     kept.make("map-hopfield", sources["map-hopfield"], work)
     assert "](../made/map-hopfield/picture.png){ loading=lazy }" in build.pages()["lectures/energies.md"]
     assert "](made/example-demo/1.png){ loading=lazy }" in build.examples()
