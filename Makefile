@@ -1,6 +1,6 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
 # `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example and what
-# is drawn for "Read a verdict" and the map of the lectures, about twenty minutes on two cores; MAP=1 draws the slow ones of the map, too.
+# is drawn for "Read a verdict" and the map of the lectures, some 20 to 25 minutes on two cores; MAP=1 draws the slow ones of the map, too.
 # On two cores the tests take about half an hour; `make test-slow` runs those that are left out, two and a half hours or so.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 

@@ -13,12 +13,12 @@ import functools
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,29 @@ def work(name: str, folder: Path) -> dict[str, Any]:
         "MPLBACKEND": "agg",
         "PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")]),
     }
-    with tempfile.TemporaryDirectory() as away:
-        done = subprocess.run(
-            [sys.executable, *map(str, words)], cwd=away, env=environment, capture_output=True, text=True, timeout=LONGEST
+    with (
+        tempfile.TemporaryDirectory() as away,
+        open(folder / "said", "w+") as said,
+        open(folder / "wrong", "w+") as wrong,
+    ):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=away, env=environment, stdout=said, stderr=wrong
         )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}. {done.stderr[-2000:]}")
+        late = threading.Timer(LONGEST, process.kill)
+        late.start()
+        _, status, used = os.wait4(process.pid, 0)
+        late.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed, failed = (Path(file.name).read_text() for file in (said, wrong))
+    (folder / "said").unlink()
+    (folder / "wrong").unlink()
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}. {failed[-2000:]}")
     for picture in folder.glob("*.png"):
         picture.write_bytes(small(picture))
     told = folder / "told.json"
-    return json.loads(told.read_text()) if told.exists() else {"printed": shown(done.stdout)}
+    made = json.loads(told.read_text()) if told.exists() else {"printed": shown(printed)}
+    return made | {"cpu": used.ru_utime + used.ru_stime}
 
 
 def shown(text: str) -> str:
@@ -97,22 +110,6 @@ def small(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def cpu() -> float:
-    """Seconds that processes begun here have computed."""
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
-
-
-def one(name: str, key: str) -> tuple[str, float, float, str]:
-    """Make one thing in a process of its own: its name, seconds, those of a processor, and what went wrong."""
-    began, before, wrong = time.perf_counter(), cpu(), ""
-    try:
-        kept.make(name, key, lambda folder: work(name, folder))
-    except Exception as error:
-        wrong = f"{type(error).__name__}: {error}"
-    return name, time.perf_counter() - began, cpu() - before, wrong
-
-
 def main(names: list[str], fresh: bool, whole_map: bool = False, jobs: int = 2) -> int:
     """Make what is not there, so many at a time; the number of things that failed."""
     wanted = {name: key for name, key in sources().items() if asked(name, names, whole_map)}
@@ -121,15 +118,20 @@ def main(names: list[str], fresh: bool, whole_map: bool = False, jobs: int = 2) 
         return 1
     wanted = {name: key for name, key in wanted.items() if fresh or not kept.found(name, key)}
     began, failed, computed = time.perf_counter(), [], 0.0
-    with ProcessPoolExecutor(jobs) as pool:
-        for job in as_completed([pool.submit(one, name, key) for name, key in wanted.items()]):
-            name, seconds, own, wrong = job.result()
-            computed += own
-            if wrong:
-                failed.append(name)
-                print(f"{name} failed: {wrong}", file=sys.stderr, flush=True)
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        made = {pool.submit(kept.make, n, key, functools.partial(work, n)): n for n, key in wanted.items()}
+        for job in as_completed(made):
+            try:
+                told = job.result()
+            except Exception as error:
+                failed.append(made[job])
+                print(f"{made[job]} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             else:
-                print(f"{name}: {seconds:.0f} s, {own:.0f} s of CPU", flush=True)
+                computed += told["cpu"]
+                print(f"{made[job]}: {told['seconds']:.0f} s, {told['cpu']:.0f} s of CPU", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
     seconds = f"{time.perf_counter() - began:.0f} s in all, {computed:.0f} s of CPU"
     print(f"{len(wanted) - len(failed)} run, {seconds}; failed: {', '.join(failed) or 'none'}")
     return len(failed)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from probgen.cli import lectures, main
 
-SLOW = ("pixels",)  # more than half a minute of a processor
+SLOW = (  # more than forty seconds of a processor each
+    "conditional_gan", "cycle_gan", "dcgan", "ddpm", "explicit_implicit", "flow_matching", "guidance", "inverse", "masked",
+    "pixels", "progressive", "scores", "scores_of_samples", "sequences", "sound", "vae_gan", "vq_vae",
+)  # fmt: skip
 
 
 def topics() -> dict[str, lectures.Topic]:

@@ -86,8 +86,10 @@ def _section(name: str, topic: lectures.Topic) -> str:
 def _picture(name: str, topic: lectures.Topic) -> list[str]:
     """The picture with what is seen in it; where the site was built without it, how to have it."""
     if not kept.found(f"map-{name}", kept.digest(pictures.source(topic))):
-        how = f"This site was built without the picture: `python docs/draw.py map-{name}` puts it here."
-        return [f"The second line draws: {topic.seen}", "", f"<small>{how}</small>"]
+        how = (
+            f"This site was built without it: the second line draws it for you, `python docs/draw.py map-{name}` here."
+        )
+        return [f"**Its picture**: {topic.seen}", "", f"<small>{how}</small>"]
     words = f"What the command draws: {plain(topic.title)}"
     return [f"![{words}](../made/map-{name}/picture.png){{ loading=lazy }}", "", topic.seen]
 

@@ -227,8 +227,11 @@ def test_softmax_regression_meets_scikit_learn():
 
 
 def test_inputs_are_asked_for_and_checked():
-    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3
+    x, y = np.random.default_rng(0).normal(size=(60, 16)), np.arange(60) % 3
     fit = pg.fit("softmax_regression", {"x": x, "y": y, "num_classes": 3}, "mle", num_steps=20)
+    panels = fit.plot("filters").axes
+    assert [panel.get_title() for panel in panels] == ["0", "1", "2"], "a class each, in order"
+    assert np.array_equal(panels[1].images[0].get_array(), fit.parameters["W"][:, 1].reshape(4, 4))
     with pytest.raises(TypeError, match=r"given x: say x=\.\.\. in fit\.sample or fit\.condition"):
         fit.sample(3)
     with pytest.raises(ValueError, match="Different numbers of rows"):

@@ -46,24 +46,29 @@ def gap(fit: Fitted) -> Figure | None:
 
 
 def filters(fit: FittedParameters) -> Figure | None:
-    """Up to 32 columns of the first matrix whose rows are the pixels of a square, of a visible site or of an input."""
-    sizes = {v.size for v in fit.target.visible} | {
-        int(np.prod(np.shape(fit.target.data[k])[1:])) for k in fit.target.inputs
-    }
+    """Up to 32 columns of the first matrix whose rows are the pixels of a square, of a visible site or of an input.
+
+    The largest first; those of an input, such as one a class, in their order and with their numbers.
+    """
+    sizes = {v.size for v in fit.target.visible}
+    inputs = {int(np.prod(np.shape(fit.target.data[k])[1:])) for k in fit.target.inputs}
     for value in fit.answer.values():
-        side = round(len(value) ** 0.5) if value.ndim == 2 and len(value) in sizes else 0
+        side = round(len(value) ** 0.5) if value.ndim == 2 and len(value) in sizes | inputs else 0
         if side > 3 and side * side == len(value):
             break
     else:
         return None
-    order = np.argsort(-np.linalg.norm(value, axis=0))[:32]
+    numbered = len(value) not in sizes
+    order = (np.arange(value.shape[1]) if numbered else np.argsort(-np.linalg.norm(value, axis=0)))[:32]
     rows = -(-len(order) // 8)
-    picture = figure(height=0.9 * rows)
+    picture = figure(height=(1.1 if numbered else 0.9) * rows)
     limit = float(np.quantile(abs(value[:, order]), 0.99))
     for i, column in enumerate(order):
         panel = picture.add_subplot(rows, 8, i + 1)
         panel.imshow(value[:, column].reshape(side, side), cmap="RdBu_r", vmin=-limit, vmax=limit)
         panel.axis("off")
+        if numbered:
+            panel.set_title(str(column))
     return picture
 
 
