@@ -46,7 +46,7 @@ model = Model(
     rows=rows,
     derived=of_pictures("x", label="label", most=2),
     settings={
-        "num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "ema": 0.99, "loss": "hinge", "orthogonal": 1e-4,
-        "spectral_norm": True, "penalty": 10.0,
+        "num_steps": 4000, "batch_size": 64, "learning_rate": 0.002, "beta1": 0.0, "critic_steps": 2, "ema": 0.99,
+        "loss": "hinge", "orthogonal": 1e-4, "spectral_norm": True, "penalty": 10.0,
     },
 )  # fmt: skip
