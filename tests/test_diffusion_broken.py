@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
 
 import probgen as pg
 from probgen.algorithm import Incompatible
@@ -99,6 +100,17 @@ def test_a_chain_of_another_function_of_the_data_has_its_own_draws_alone():
     ):
         with pytest.raises(Incompatible, match="another function of 'x'"):
             ask()
+
+
+def unseen(x=None):
+    with handlers.mask(mask=False):
+        plain(x)
+
+
+@pytest.mark.parametrize("inference", ["svi", "denoising"])
+def test_a_chain_with_a_mask_is_refused(inference):
+    with pytest.raises(Incompatible, match="The chain 'z' has a scale or a mask"):
+        pg.fit(Model(unseen, guide=noising, by_row=True), {"x": ROWS}, inference=inference, **SHORT | {"num_steps": 2})
 
 
 def test_a_fit_of_paired_noise_completes_nothing():

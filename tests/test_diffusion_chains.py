@@ -122,6 +122,27 @@ def test_the_bound_of_a_mixture_is_its_entropy_wherever_the_noise_ends():
         assert float(weights @ jax.jit(jax.vmap(total))(x, e)) == pytest.approx(1.418845, abs=2e-5)
 
 
+def test_what_noise_takes_of_a_mixture_sums_to_its_entropy():
+    """h = 1/2 log 2 pi e - 1/2 int (1 / (1 + snr) - mmse) d snr (Guo et al. 2005), of an equal mixture of N(+-2, .25)."""
+    with jax.enable_x64(True):
+        one = jnp.ones((2, 1))
+        said = Mixture(LinearLogSNR(14.0, -14.0), jnp.ones(2) / 2, 2 * jnp.array([[-1.0], [1.0]]), 0.5 * one)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        weights = np.outer(weights, weights).ravel() / weights.sum() ** 2
+        x, e = (a.ravel() for a in np.meshgrid(2 + 0.5 * nodes, nodes, indexing="ij"))  # one side is as the other
+
+        def error(t):
+            z = said.schedule.noised(x, e, t)
+            return weights @ jax.vmap(lambda z: said(z[None], t).variance[0])(z)
+
+        times, shares = np.polynomial.legendre.leggauss(60)
+        times = np.append(0.5 * (times + 1), 0.5)
+        found, snr = jax.jit(jax.vmap(error))(times), np.exp(14 - 28 * times)
+        assert float(found[-1]) == pytest.approx(0.482114, abs=1e-6)
+        total = 14 * shares @ ((1 / (1 + snr) - np.asarray(found)) * snr)[:-1]
+        assert 0.5 * np.log(2 * np.pi * np.e) - 0.5 * total == pytest.approx(1.418845, abs=2e-5)
+
+
 def test_a_mixture_cut_into_levels_is_the_mass_of_its_normals():
     means, scales, shares = np.array([-1.2, 0.1, 0.6]), np.array([0.01, 0.3, 2.0]), np.array([0.5, 0.3, 0.2])
     law = observed(*(jnp.asarray(a)[:, None] for a in (means, scales, np.log(shares))), whole=17)

@@ -128,12 +128,20 @@ def test_points_between_two_lie_between(flow):
     between = flow.interpolate(ROWS[0], ROWS[1], 5)["x"]
     assert between[0] == pytest.approx(ROWS[0], abs=0.02)
     assert between[-1] == pytest.approx(ROWS[1], abs=0.02)
+    with pytest.raises(ValueError, match="give it in their units"):
+        flow.interpolate(ROWS[0], 255 * ROWS[1])
 
 
 def test_the_network_is_no_worse_than_a_linear_one_at_any_level(flow):
     found = flow.losses()
     assert found["error"] == pytest.approx(np.ones(10), abs=0.15)  # of normal data a linear denoiser is the best
     assert np.all(np.diff(found["log_ratio"]) > 0)
+
+
+def test_numbers_of_steps_and_levels_are_whole(flow):
+    for ask in (lambda: flow.trajectory(2, num_steps=2.5), lambda: flow.losses(2.5)):
+        with pytest.raises(ValueError, match=r"is 2\.5; expected a whole number"):
+            ask()
 
 
 def test_a_trajectory_begins_at_noise_and_ends_at_a_point(flow):
@@ -247,6 +255,10 @@ def test_a_fit_is_written_down_and_read(flow, tmp_path):
         ({"sampler": "dpm++", "times": "late"}, "known: even, log_snr, rho"),
         ({"start": MEAN, "level": 1.5}, "level is 1.5"),
         ({"level": 0.5}, "level is of a start"),
+        ({"start": MEAN, "level": [0.2, 0.5]}, r"level is \[0.2, 0.5\]; expected one number"),
+        ({"guidance": np.ones(2)}, "expected one number"),
+        ({"sampler": "ddim", "times": np.array([1.0, 0.5])}, "known: even, log_snr, rho"),
+        ({"sampler": None}, "Unknown sampler None. Known: own, ancestral"),
         ({"start": np.zeros(3)}, "expected \\(2,\\)"),
         ({"start": np.full(2, 1e6)}, "in their units"),
         ({"guidance": 2.0}, "no inputs of whole numbers"),

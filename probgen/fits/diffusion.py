@@ -85,9 +85,11 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         rows = self._inputs(inputs, count)
         self._check_hidden(rows)
         self.target.check_indices(rows, self.answer)
-        if isinstance(sampler, str) and sampler not in SAMPLERS:
+        guidance = None if guidance is None else _number("guidance", guidance)
+        level = None if level is None else _number("level", level)
+        if not isinstance(sampler, str) or sampler not in SAMPLERS:
             raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join([OWN] if self._jumps else SAMPLERS)}.")
-        if times is not None and (times not in TIMES or self._jumps):
+        if times is not None and (not isinstance(times, str) or times not in TIMES or self._jumps):
             raise ValueError(f"times is {times!r}; known: {', '.join(TIMES)}, of a sampler's steps; jumps have none.")
         if self._jumps:
             self._check_jumps(sampler, guidance, start, level)
@@ -98,7 +100,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             sampler = "sde"
         if start is not None or sampler in SCORED:
             self._check_score("fit.sample(start=...)" if start is not None else f"sampler={sampler!r}")
-        if sampler == OWN and guidance not in (None, 1, 1.0):
+        if sampler == OWN and guidance not in (None, 1.0):
             sampler = "ddim"
         if sampler == OWN and times is not None:
             raise ValueError("times are of a sampler: say which, such as sampler='dpm++'.")
@@ -110,7 +112,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         if guidance is not None:
             self._check_guidance(guidance)
         steps = whole_numbers.whole("num_steps", 50 if num_steps is None else num_steps)
-        draw = Draw(sampler, steps, 1.0 if guidance is None else float(guidance), self._level(start, level), times)
+        draw = Draw(sampler, steps, 1.0 if guidance is None else guidance, self._level(start, level), times)
         begun = None if start is None else self._start(start, count)
         return denoising.draws(self.target, self.answer, rows, count, seed, draw, begun)
 
@@ -207,6 +209,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         ends = [self._one(self._named(point, {})) for point in (a, b)]
         (keyword,) = ends[0]
         pair = np.stack([end[keyword] for end in ends])
+        check_units("a point to interpolate", pair, np.asarray(self.target.all_rows()[self.target.keywords[keyword]]))
         rows = self._inputs(inputs, num_points)
         return denoising.between(self.target, self.answer, rows, pair, num_points)
 
@@ -219,7 +222,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         """
         self._check_no_jumps("fit.losses")
         self._check_score("fit.losses")
-        held = self.held_out
+        held, num_levels = self.held_out, whole_numbers.counted("num_levels", num_levels)
         return denoising.losses(self.target, self.answer, held, num_levels, self._seed(seed))
 
     def schedule(self, num_times: int = 200) -> Mapping[str, np.ndarray]:
@@ -241,12 +244,13 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         sampler, num_steps, times: as of `sample`.
         """
         self._check_no_jumps("fit.trajectory")
-        if times is not None and times not in TIMES:
+        if times is not None and (not isinstance(times, str) or times not in TIMES):
             raise ValueError(f"times is {times!r}; known: {', '.join(TIMES)}.")
         if sampler in SCORED:
             self._check_score(f"sampler={sampler!r}")
-        count = whole_numbers.whole("num_samples", num_samples)
-        rows, draw = self._inputs(inputs, count), Draw(sampler, num_steps, times=times)
+        counts = (("num_samples", num_samples), ("num_steps", num_steps))
+        count, steps = (whole_numbers.counted(k, v) for k, v in counts)
+        rows, draw = self._inputs(inputs, count), Draw(sampler, steps, times=times)
         return denoising.paths(self.target, self.answer, rows, count, self._seed(seed), draw)
 
     @property
@@ -299,7 +303,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         """Raise Incompatible for what jumps cannot be asked for."""
         if sampler != OWN:
             raise Incompatible(JUMPS.format(f"sampler={sampler!r}", self.inference.name))
-        if guidance not in (None, 1, 1.0):
+        if guidance not in (None, 1.0):
             raise Incompatible(JUMPS.format("guidance", self.inference.name))
         if start is not None or level is not None:
             raise Incompatible(JUMPS.format("fit.sample(start=...)", self.inference.name))
@@ -318,11 +322,11 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         if start is None:
             return None
         level = 0.5 if level is None else level
-        if isinstance(level, str) or not 0 < level <= 1:
+        if not 0 < level <= 1:
             raise ValueError(
-                f"level is {level}; expected the share of the variance that is noise, above 0 and at most 1."
+                f"level is {level:g}; expected the share of the variance that is noise, above 0 and at most 1."
             )
-        return float(level)
+        return level
 
     def _check_hidden(self, rows: Mapping[str, np.ndarray]) -> None:
         """Raise ValueError for labels below -1, and for -1, which hides one, where learning hid none."""
@@ -334,7 +338,7 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
                 raise ValueError(HIDDEN.format(f"{name}=-1"))
 
     def _check_guidance(self, guidance: float) -> None:
-        if isinstance(guidance, str) or not np.isfinite(guidance):
+        if not np.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}; expected a number.")
         if not self.target.labels:
             raise ValueError("guidance is for a program with labels: this one has no inputs of whole numbers.")
@@ -352,3 +356,11 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
 
     def __repr__(self) -> str:
         return self._counted()
+
+
+def _number(name: str, value: Any) -> float:
+    """The value as a float, NaN among them; ValueError for what is none, such as one for each point."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}; expected one number.") from None

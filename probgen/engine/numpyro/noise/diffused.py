@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import TransformedDistribution
+from numpyro.distributions import MaskedDistribution, TransformedDistribution
 from numpyro.primitives import Messenger
 
 from probgen import runtime
@@ -184,7 +184,8 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         kl = {}
         for k, site in q.items():
             if k in lazy.levels:
-                if site["scale"] is not None or p[k]["scale"] is not None:
+                masked = isinstance(p[k]["fn"], MaskedDistribution)
+                if masked or site["scale"] is not None or p[k]["scale"] is not None:
                     raise Incompatible(SCALED.format(k))
                 kl[k] = p[k]["fn"].end_gap(site["fn"]) + p[k]["fn"].gap(site["fn"], lazy.levels[k])
             else:
@@ -208,6 +209,8 @@ class NumpyroChained(NumpyroBounded, Diffusing):
         if len(lazy.levels) > 1:
             raise Incompatible(CHAINS.format(len(lazy.levels), ", ".join(lazy.levels)))
         (name,) = lazy.levels
+        if isinstance(told[name]["fn"], MaskedDistribution):
+            raise Incompatible(SCALED.format(name))
         if not hasattr(told[name]["fn"], "denoiser"):
             raise Incompatible(NO_DENOISER + "Draw with sampler='own', and bound log p(x) by method='bound'.")
         return told[name]["fn"].denoiser, q[name]["fn"].x
