@@ -122,6 +122,20 @@ def check_angle(program):
     return found
 
 
+def test_an_angles_density_integrates_to_the_evidence():
+    """Over the plane of the point behind it, by polar quadrature; the radius, of log radius N(0, 1/4), changes nothing."""
+    from probgen.run import conditioned
+
+    target = conditioned(angle, {"y": AROUND})[1]
+    turn, log_r = np.linspace(-np.pi, np.pi, 73)[:-1], np.linspace(-1.5, 1.5, 41)
+    r, at = np.meshgrid(np.exp(log_r), turn)
+    values, _ = target.gradients(np.stack([r * np.cos(at), r * np.sin(at)], -1).reshape(-1, 2))
+    mass = (np.exp(values).reshape(r.shape) * r**2).sum(1) * (log_r[1] - log_r[0])  # r dr is r^2 d log r
+    prior = stats.vonmises(0.1).logpdf(turn)
+    joint = prior + stats.vonmises(4.0).logpdf(AROUND - turn[:, None]).sum(1)
+    np.testing.assert_allclose(mass, np.exp(joint), rtol=1e-4)
+
+
 def test_an_angle_at_the_cut_is_right_and_passes():
     found = check_angle(angle)
     other = fit(angle, {"y": AROUND}, seed=1)
