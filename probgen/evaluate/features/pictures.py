@@ -17,7 +17,7 @@ FAR = 10.0  # widths of the range outside of which samples are on another scale
 SCALES = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)
 PAST, SHORT = 0.05, 0.25  # of a scale's width, by which values may reach past its ends, or fall short of them
 LOW = 0.05  # share of the values that lie where only one of two scales reaches
-TO = {
+TO: dict[tuple[tuple[float, float], tuple[float, float]], str] = {
     ((-1, 1), (0, 1)): "({} + 1) / 2", ((0, 255), (0, 1)): "{} / 255", ((0, 1), (-1, 1)): "2 * {} - 1",
     ((0, 255), (-1, 1)): "{} / 127.5 - 1", ((0, 1), (0, 255)): "255 * {}", ((-1, 1), (0, 255)): "127.5 * ({} + 1)",
 }  # fmt: skip

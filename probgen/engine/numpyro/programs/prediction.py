@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
 from numpyro.primitives import Messenger
@@ -62,7 +63,7 @@ def _counted(fn: Any) -> Any:
         return fn
     if not isinstance(fn, dist.MultinomialProbs | dist.MultinomialLogits) or fn.total_count_max is not None:
         return fn
-    if not isinstance(fn.total_count, jax.core.Tracer):
+    if not isinstance(fn.total_count, Tracer):
         return fn
     probs, fn = fn.probs, copy.copy(fn)
     fn.__class__ = _InTurn
@@ -74,8 +75,8 @@ class _InTurn(dist.MultinomialProbs):
     """One category after the other: a binomial of what the others have left."""
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        shape = sample_shape + self.batch_shape
-        probs = jnp.moveaxis(jnp.broadcast_to(self.probs, shape + self.event_shape), -1, 0)
+        shape, probs = sample_shape + self.batch_shape, jnp.asarray(self.probs)
+        probs = jnp.moveaxis(jnp.broadcast_to(probs, shape + self.event_shape), -1, 0)
         rest = jnp.cumsum(probs[::-1], 0)[::-1]
         shares = jnp.clip(jnp.where(rest > 0, probs / jnp.where(rest > 0, rest, 1.0), 1.0), 0.0, 1.0)
         total = jnp.broadcast_to(jnp.asarray(self.total_count).astype(int), shape)
