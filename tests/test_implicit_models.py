@@ -241,7 +241,8 @@ def test_an_average_is_over_at_most_a_tenth_of_the_steps_by_default():
     words = {group: catalog.modules(f"probgen.{group}") for group in ("inference", "models")}
     learners = [catalog.algorithm(w)() for w, file in words["inference"].items() if ".adversarial." in file]
     games = [catalog.model(w).settings for w, file in words["models"].items() if ".implicit." in file]
-    found = [learner.settings() for learner in learners] + [catalog.inference("gan", own).settings() for own in games]
+    gan = catalog.algorithm("gan")().settings()
+    found = [learner.settings() for learner in learners] + [gan | own for own in games]
     noise = [catalog.model(w).settings for w, file in words["models"].items() if ".diffusion." in file]
     found += [own for own in noise if "ema" in own]
     assert len(found) > 18
