@@ -49,5 +49,6 @@ def test_a_hidden_markov_model_is_as_long_as_what_was_observed():
     assert drawn[up].mean() == pytest.approx(10, abs=0.1)
     assert up.mean(0) == pytest.approx(np.full(12, 0.5), abs=0.08)
     assert (up[:, 1:] != up[:, :-1]).mean() == pytest.approx(0.1, abs=0.015)
-    with pytest.raises(ValueError, match=r"'y' \(DiscreteHMM\) has no duration and nothing was observed"), Unobserved():
+    wrong = pytest.raises(ValueError, match=r"'y' \(DiscreteHMM\) has no duration and nothing was observed")
+    with wrong, torch.random.fork_rng(), Unobserved():
         program()

@@ -33,7 +33,8 @@ def pyro_pair():
     import torch
     from torch import nn
 
-    net = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))  # 0 or 2
+    with torch.random.fork_rng():
+        net = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))  # 0 or 2
     torch.nn.init.zeros_(net[0].weight)
     torch.nn.init.ones_(net[0].bias)
     dropped = nn.functional.dropout
