@@ -34,7 +34,7 @@ from probgen.engine.numpyro.one_row import First
 from probgen.engine.numpyro.programs.messengers import Free, FullPlates
 from probgen.engine.numpyro.programs.parameters import Learned
 from probgen.engine.numpyro.targets import draws
-from probgen.engine.numpyro.targets.draws import innermost
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.programs.about import About
 from probgen.target import Implicit
 

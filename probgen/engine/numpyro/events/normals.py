@@ -20,7 +20,7 @@ from jax.scipy.special import erfinv, log_ndtr, ndtr, ndtri
 
 from probgen.engine.numpyro.events import quantiles
 from probgen.engine.numpyro.one_row import First
-from probgen.engine.numpyro.targets.draws import innermost
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.nets.flows import Flow
 
 Shape = tuple[int, ...]

@@ -17,9 +17,10 @@ import numpy as np
 from probgen import runtime
 from probgen.algorithm import Incompatible
 from probgen.engine.numpyro.targets import critics, draws
-from probgen.engine.numpyro.targets.draws import ROWS, innermost
+from probgen.engine.numpyro.targets.draws import ROWS
 from probgen.engine.numpyro.targets.implicit import NumpyroImplicit, Wrong
 from probgen.engine.numpyro.targets.unpaired import NumpyroUnpaired, as_map
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.nets.bridges.drift import Driven, times
 from probgen.programs.bridging import Bridging
 

@@ -31,6 +31,7 @@ from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.bounded import NumpyroBounded, Terms, site_log_prob
 from probgen.engine.numpyro.targets.learnable import NumpyroLearnable
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.nets.diffusion.chains import filled
 from probgen.nets.diffusion.flow import ContinuousFlow
 from probgen.target import Diffused
@@ -275,7 +276,7 @@ class Instead(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] != "sample" or msg["value"] is not None:
             return
-        fn = draws.innermost(msg["fn"])
+        fn = innermost(msg["fn"])
         if hasattr(fn, "end_gap"):
             msg["value"] = filled(self.draw(fn, fn.event_shape[1:], self.key), fn.event_shape[0])
         elif (found := apart(fn)) is not None:
@@ -287,7 +288,7 @@ class Instead(Messenger):
 
 def apart(fn: Any) -> tuple[tuple[Any, ...], Any, tuple[Any, ...]] | None:
     """The transforms before a flow with a denoiser, the flow, and those after it; None where there is none."""
-    fn = draws.innermost(fn)
+    fn = innermost(fn)
     if not isinstance(fn, TransformedDistribution):
         return None
     for i, transform in enumerate(fn.transforms):

@@ -11,7 +11,7 @@ from numpyro.primitives import Messenger
 from probgen.engine.numpyro.noise.combined import sites_of
 from probgen.engine.numpyro.noise.diffused import apart
 from probgen.engine.numpyro.programs.structure import parts
-from probgen.engine.numpyro.targets import draws
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.nets.diffusion.denoiser import Denoiser, Posterior
 from probgen.nets.diffusion.schedules import Schedule
 
@@ -45,7 +45,7 @@ class Look(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] != "sample" or msg["value"] is not None:
             return
-        fn = draws.innermost(msg["fn"])
+        fn = innermost(msg["fn"])
         if hasattr(fn, "end_gap") and hasattr(fn, "denoiser"):
             self.denoiser, self.variance = fn.denoiser, fn.kind
             self.changed = fn

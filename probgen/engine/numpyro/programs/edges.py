@@ -23,11 +23,11 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from probgen.distributions.normal import OfMatrix
+from probgen.engine.numpyro.wrapped import as_kind, changed
 from probgen.machine import accelerator
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"  # endings of the two sites that NumPyro makes of one with obs_mask
 RADIAL = 0.25  # sd of the log radius of the point behind an angle
-WRAPPERS = (dist.MaskedDistribution, dist.ExpandedDistribution, dist.Independent)
 
 
 _Circular: Any = type(constraints.circular)
@@ -141,23 +141,14 @@ class Filled(dist.MaskedDistribution):
 
 def _edged(fn: Any, latent: bool) -> Any:
     """The distribution with the innermost one written as its edge needs it; itself where nothing is to be changed."""
-    if isinstance(fn, WRAPPERS):
-        inner = _edged(fn.base_dist, latent)
-        if inner is fn.base_dist:
-            return fn
-        fn = copy.copy(fn)
-        fn.base_dist = inner
-        return fn
-    if latent and is_angle(fn.support) and not isinstance(fn.support, _OnCircle):
-        return _as(fn, _angular(type(fn)))
-    edged = _EDGED.get(type(fn))
-    return fn if edged is None or (edged is OfMatrix and accelerator()) else _as(fn, edged)
 
+    def written(fn: Any) -> Any:
+        if latent and is_angle(fn.support) and not isinstance(fn.support, _OnCircle):
+            return as_kind(fn, _angular(type(fn)))
+        edged = _EDGED.get(type(fn))
+        return fn if edged is None or (edged is OfMatrix and accelerator()) else as_kind(fn, edged)
 
-def _as(fn: Any, kind: type) -> Any:
-    fn = copy.copy(fn)
-    fn.__class__ = kind
-    return fn
+    return changed(fn, written)
 
 
 @functools.cache
@@ -185,7 +176,7 @@ class _Multinomial(dist.MultinomialProbs):
     def log_prob(self, value: Any) -> Any:
         own: Any = self.probs
         probs = jnp.where(jnp.asarray(value) == 0, 1.0, own)
-        return _as(_with(self, probs), dist.MultinomialProbs).log_prob(value)
+        return as_kind(_with(self, probs), dist.MultinomialProbs).log_prob(value)
 
 
 def _with(fn: Any, probs: Any) -> Any:

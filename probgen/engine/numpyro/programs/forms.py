@@ -7,7 +7,6 @@ sample("y", Normal(m, s), obs=y)           y of shape (3,) where m has (1, 3)
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,15 +15,13 @@ import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
 
-WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+from probgen.engine.numpyro.wrapped import as_kind, changed, innermost
 
 
 def settle(msg: dict[str, Any]) -> None:
     """A draw from a point mass as a deterministic site; its density, where it has one, as a factor."""
     fn = msg["fn"]
-    inner: Any = fn
-    while isinstance(inner, WRAPPERS):
-        inner = inner.base_dist
+    inner: Any = innermost(fn)
     if not isinstance(inner, dist.Delta):
         return
     point: Any = inner
@@ -72,15 +69,4 @@ KINDS = {dist.CategoricalProbs: _Probs, dist.CategoricalLogits: _Logits}
 
 def _of_floats(fn: Any) -> Any:
     """The distribution with labels of any type; itself where it is of another kind."""
-    if isinstance(fn, WRAPPERS):
-        inner = _of_floats(fn.base_dist)
-        if inner is fn.base_dist:
-            return fn
-        fn = copy.copy(fn)
-        fn.base_dist = inner
-        return fn
-    if type(fn) in KINDS:
-        kind = KINDS[type(fn)]
-        fn = copy.copy(fn)
-        fn.__class__ = kind
-    return fn
+    return changed(fn, lambda inner: as_kind(inner, KINDS[type(inner)]) if type(inner) in KINDS else inner)

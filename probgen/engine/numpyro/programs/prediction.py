@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +16,9 @@ from numpyro.primitives import Messenger
 
 from probgen.engine import prediction
 from probgen.engine.numpyro.programs import indices
-from probgen.engine.numpyro.programs.edges import WRAPPERS
 from probgen.engine.numpyro.programs.messengers import SCAN, Widened
 from probgen.engine.numpyro.programs.tracing import supported
+from probgen.engine.numpyro.wrapped import as_kind, changed
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -50,23 +49,15 @@ class Counted(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and isinstance(msg["fn"], dist.Distribution):
-            msg["fn"] = _counted(msg["fn"])
+            msg["fn"] = changed(msg["fn"], _counted)
 
 
 def _counted(fn: Any) -> Any:
-    if isinstance(fn, WRAPPERS):
-        inner = _counted(fn.base_dist)
-        if inner is fn.base_dist:
-            return fn
-        fn = copy.copy(fn)
-        fn.base_dist = inner
-        return fn
     if not isinstance(fn, dist.MultinomialProbs | dist.MultinomialLogits) or fn.total_count_max is not None:
         return fn
     if not isinstance(fn.total_count, Tracer):
         return fn
-    probs, fn = fn.probs, copy.copy(fn)
-    fn.__class__ = _InTurn
+    probs, fn = fn.probs, as_kind(fn, _InTurn)
     fn.probs = probs
     return fn
 

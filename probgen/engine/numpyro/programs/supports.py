@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
+from numpyro.distributions import Distribution, constraints
 
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.target import Variable
 
-WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
 LARGEST = 1 << 16  # values that are listed
 
 
@@ -33,8 +33,7 @@ def unit_of(fn: Distribution, shape: tuple[int, ...]) -> tuple[tuple[int, ...], 
 
     None where they cannot be listed: an infinite support, one that depends on an unknown or on data, or differs from unit to unit.
     """
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
+    fn = innermost(fn)
     if not listable(fn):
         return None
     try:

@@ -21,16 +21,9 @@ from numpyro.primitives import Messenger
 from probgen.algorithm import Incompatible
 from probgen.engine import drawable
 from probgen.engine.numpyro import moves
+from probgen.engine.numpyro.wrapped import WRAPPERS, innermost
 
-WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 ROWS = "rows"  # the name of the axis of a batch, for networks that look across it
-
-
-def innermost(fn: Any) -> Any:
-    """A distribution without what only says its shape."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
 
 
 def are_bits(fn: Any) -> bool:

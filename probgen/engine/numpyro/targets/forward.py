@@ -14,8 +14,9 @@ from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.engine.numpyro.targets import critics
-from probgen.engine.numpyro.targets.draws import ROWS, innermost
+from probgen.engine.numpyro.targets.draws import ROWS
 from probgen.engine.numpyro.targets.unpaired import NumpyroUnpaired
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.target import CRITIC
 
 CHUNK = 4096  # rows at once

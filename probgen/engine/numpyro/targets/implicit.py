@@ -20,8 +20,8 @@ from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings
 from probgen.engine.numpyro.programs.tracing import structure_of
 from probgen.engine.numpyro.targets import draws
-from probgen.engine.numpyro.targets.draws import innermost
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
+from probgen.engine.numpyro.wrapped import innermost
 from probgen.nets.bridges.drift import Driven
 from probgen.target import Implicit, Site, Variable
 

@@ -25,8 +25,9 @@ from probgen.data.checks import taken
 from probgen.engine import drawable
 from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.targets import critics
-from probgen.engine.numpyro.targets.draws import ROWS, innermost
+from probgen.engine.numpyro.targets.draws import ROWS
 from probgen.engine.numpyro.targets.implicit import NumpyroImplicit
+from probgen.engine.numpyro.wrapped import innermost
 
 
 class NumpyroUnpaired(NumpyroImplicit):
