@@ -72,6 +72,11 @@ class TwistedSMC(Completing):
         informed, variance, volume = target.problem(self.noise, covariance)
         return informed, Ancestral(self.variance or variance), volume
 
+    def on(self, engine: str) -> Any:
+        from probgen.inference.denoising import _torch_completing
+
+        return _torch_completing.TwistedSMC(self) if engine == "pyro" else self
+
     def init(self, key: Any, target: Any) -> State:
         import jax
         import jax.numpy as jnp

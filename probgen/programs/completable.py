@@ -9,6 +9,7 @@ import numpy as np
 
 from probgen.target import Target
 
+KNOWN, VALUE = " known", " value"  # endings of the data of a site that is known in part, which no program is given
 OUTSIDE = " outside value"  # ending of the data of a point, where what was seen of it is none of what rows hold: see `outside`
 FAR = 0.5  # of the range of rows, that what was seen may be outside of it
 
