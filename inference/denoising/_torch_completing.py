@@ -1,4 +1,4 @@
-"""Completions on the Pyro engine: the kernels of settings that `guided` and `twisted_smc` define.
+"""Completions on the Pyro engine: the kernels of settings that `guided` and `twisted_smc` define, and what these say.
 
 What is random is drawn by generators of the step's key.
 """
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from probgen.engine.pyro.executor import OPS
-from probgen.inference.denoising import guided, twisted_smc
 from probgen.nets.torch_diffusion import twisted
 from probgen.nets.torch_diffusion.grids import grid
 from probgen.nets.torch_diffusion.samplers import Ancestral, named
@@ -33,7 +32,7 @@ class State(NamedTuple):
 class Guided:
     """Of `guided.Guided`."""
 
-    def __init__(self, settings: guided.Guided) -> None:
+    def __init__(self, settings: Any) -> None:
         self.settings = settings
 
     def init(self, key: Any, target: Any) -> State:
@@ -44,7 +43,7 @@ class Guided:
             times = grid(denoiser.schedule, s.num_steps, kind="log_snr").to(z)
             return State(z, named(s.sampler).init(z), times, 0)
 
-    def step(self, key: Any, state: State, target: Any) -> tuple[State, guided.Info]:
+    def step(self, key: Any, state: State, target: Any) -> tuple[State, dict[str, Any]]:
         s = self.settings
         with target.running() as denoiser, torch.no_grad():
             informed, _ = target.problem(denoiser, s.noise, s.covariance)
@@ -54,11 +53,11 @@ class Guided:
             else:
                 z, memory = informed(state.z, state.times[-1]).mean, state.memory
             away = (informed.seen.y - informed.seen.of(z)) / informed.seen.noise
-        return State(z, memory, state.times, state.step + 1), guided.Info((away**2).mean())
+        return State(z, memory, state.times, state.step + 1), {"loss": (away**2).mean()}
 
-    def answer(self, key: Any, state: State, target: Any) -> guided.Answer:
+    def answer(self, key: Any, state: State, target: Any) -> dict[str, Any]:
         s = self.settings
-        return guided.Answer(target.settled(state.z, s.noise).reshape(s.num_runs, s.num_particles, -1))
+        return {"z": target.settled(state.z, s.noise).reshape(s.num_runs, s.num_particles, -1)}
 
 
 class Clouds(NamedTuple):
@@ -73,7 +72,7 @@ class Clouds(NamedTuple):
 class TwistedSMC:
     """Of `twisted_smc.TwistedSMC`."""
 
-    def __init__(self, settings: twisted_smc.TwistedSMC) -> None:
+    def __init__(self, settings: Any) -> None:
         self.settings = settings
 
     def _problem(self, target: Any, denoiser: Any) -> tuple[Any, Ancestral, float]:
@@ -96,7 +95,7 @@ class TwistedSMC:
             clouds = tuple(one(_generator(k)) for k in OPS.split(key, s.num_runs))
             return Clouds(clouds, tuple(torch.zeros_like(c.z) for c in clouds), times, 0)
 
-    def step(self, key: Any, state: Clouds, target: Any) -> tuple[Clouds, twisted_smc.Info]:
+    def step(self, key: Any, state: Clouds, target: Any) -> tuple[Clouds, dict[str, Any]]:
         s, at = self.settings, state.step
         generators = [_generator(k) for k in OPS.split(key, s.num_runs)]
         with target.running() as denoiser, torch.no_grad():
@@ -110,10 +109,9 @@ class TwistedSMC:
                 found = [twisted.ended(informed, chain, c, state.times[-1], g) for c, g in pairs]
                 x, clouds, ess = zip(*found, strict=True)
         loss = -(torch.stack([c.log_evidence for c in clouds]).mean() + volume)
-        info = twisted_smc.Info(loss, torch.stack(ess).min() / s.num_particles)
-        return Clouds(clouds, x, state.times, at + 1), info
+        return Clouds(clouds, x, state.times, at + 1), {"loss": loss, "ess": torch.stack(ess).min() / s.num_particles}
 
-    def answer(self, key: Any, state: Clouds, target: Any) -> twisted_smc.Answer:
+    def answer(self, key: Any, state: Clouds, target: Any) -> dict[str, Any]:
         s = self.settings
         # Stopped before its end, a run has what its particles believe of x.
         beliefs = [c.believed.posterior.mean for c in state.cloud]
@@ -121,4 +119,5 @@ class TwistedSMC:
         evidence = torch.stack([c.log_evidence for c in state.cloud]) + target.seen(s.noise)[1]
         shares = torch.tensor([twisted.survivors(c.roots) / s.num_particles for c in state.cloud]).to(x)
         like = torch.ones(x.shape[:2]).to(x)
-        return twisted_smc.Answer(x.flatten(2), like * evidence[:, None], like * shares[:, None])
+        told = {"log_evidence": like * evidence[:, None], "survivors": like * shares[:, None]}
+        return {"z": x.flatten(2), **told}

@@ -22,8 +22,8 @@ import numpy as np
 
 from probgen.nets.diffusion.denoiser import Denoiser, Posterior
 from probgen.nets.diffusion.schedules import Schedule
+from probgen.programs.completable import DENSE  # numbers in y up to which S is a matrix
 
-DENSE = 128  # numbers in y up to which S is a matrix
 WARY = 1.5  # how much larger the largest error of a derivative is than that along one direction, or so
 COVARIANCES = ("jacobian", "variance")
 

@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probgen.nets.torch_diffusion.denoiser import Denoiser, Posterior
 from probgen.nets.torch_diffusion.schedules import Schedule, over
+from probgen.programs.completable import DENSE  # numbers in y up to which S is a matrix
 
-DENSE = 128  # numbers in y up to which S is a matrix
 WARY = 1.5  # how much larger the largest error of a derivative is than that along one direction, or so
 AT_ONCE = 200_000  # numbers of rows
 COVARIANCES = ("jacobian", "variance")

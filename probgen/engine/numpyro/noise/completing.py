@@ -18,9 +18,9 @@ from probgen.engine.numpyro.noise.known import Found, look, site_of
 from probgen.engine.numpyro.targets.base import NumpyroTarget
 from probgen.engine.numpyro.targets.conditional import NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
-from probgen.nets.diffusion.inverse import DENSE, Coordinates, Gathered, Informed, Overlapping, Rotated, Seen
+from probgen.nets.diffusion.inverse import Coordinates, Gathered, Informed, Overlapping, Rotated, Seen
 from probgen.nets.diffusion.twisted import Calibration, Twist
-from probgen.programs.completable import KNOWN, VALUE, Completable, PartlyKnown, Told
+from probgen.programs.completable import DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
 from probgen.target import Target, Variable
 
 AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
@@ -53,6 +53,10 @@ class Alone(NumpyroTarget, PartlyKnown):
     @property
     def linear(self) -> bool:
         return bool(sites_of(self.arrays))
+
+    @property
+    def num_seen(self) -> int:
+        return len(self.arrays[self.site.name + (measuring.Y if self.linear else AT)])
 
     @property
     def whole(self) -> int:

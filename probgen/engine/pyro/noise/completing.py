@@ -37,9 +37,9 @@ from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.parameters import given as put
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
 from probgen.nets.torch_diffusion.denoiser import Denoiser, Posterior
-from probgen.nets.torch_diffusion.inverse import DENSE, Gathered, Informed, Overlapping, Rotated, Seen
+from probgen.nets.torch_diffusion.inverse import Gathered, Informed, Overlapping, Rotated, Seen
 from probgen.nets.torch_diffusion.twisted import Calibration, Twist
-from probgen.programs.completable import KNOWN, VALUE, Completable, PartlyKnown, Told
+from probgen.programs.completable import DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
 from probgen.programs.linear import Combined
 from probgen.programs.pinned import check_pins
 from probgen.target import Arrays, Site, Target
@@ -125,7 +125,7 @@ class PyroPoint(Target):
         return Site(name, "latent", self.arrays[f"{name}{ENDS}"].shape[1:], discrete=whole)
 
     @property
-    def sites(self) -> tuple[Site, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sites(self) -> tuple[Site, ...]:
         return (self.site,)
 
     @contextmanager
@@ -179,12 +179,16 @@ class PyroAlone(PyroPoint, PartlyKnown):
     """The point alone, (dim,), in the units in which the denoiser sees it."""
 
     @property
-    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def dim(self) -> int:
         return math.prod(self.site.shape)
 
     @property
-    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def linear(self) -> bool:
         return bool(combined.sites_of(self.arrays))
+
+    @property
+    def num_seen(self) -> int:
+        return len(self.seen(None)[0].y)
 
     @property
     def ends(self) -> np.ndarray:
