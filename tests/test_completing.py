@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
@@ -154,6 +155,28 @@ def test_an_evidence_by_a_derivative_of_many_numbers_is_refused(learned, monkeyp
         pg.fit(learned.condition(x=KNOWN), inference="twisted_smc", covariance="jacobian")
     with pytest.raises(ValueError, match="got 2"):
         pg.fit(learned.condition(x=pg.Linear.noisy([0.0, 0.0], 1.0)), inference="twisted_smc", covariance="jacobian")
+
+
+def beside(x=None):
+    schedule = linear_levels(10)
+    k = numpyro.sample("k", dist.Normal(0.0, 3.0))
+    denoiser = Exact(schedule, numpyro.param("mean", jnp.zeros(2)) + k, jnp.eye(2))
+    steps = Backward(denoiser, (2,), levels(schedule, 10), "bridge")
+    z = numpyro.sample("z", steps)
+    numpyro.sample("x", observed(*steps.last(z[0])), obs=x)
+
+
+def beside_guide(x):
+    schedule = linear_levels(10)
+    numpyro.sample("k", dist.Normal(x[0], 1.0))
+    numpyro.sample("z", Noised(x, schedule, levels(schedule, 10)))
+
+
+def test_other_unknowns_are_not_drawn_once_for_all_in_silence():
+    model = Model(program=beside, guide=beside_guide)
+    fit = pg.fit(model, {"x": ROWS}, inference="denoising", num_steps=1, learning_rate=1e-9, progress=False)
+    with pytest.raises(Incompatible, match="other unknowns than its noise: k"):
+        pg.fit(fit.condition(x=KNOWN), inference="guided", num_particles=5, progress=False)
 
 
 def test_what_is_refused(learned):

@@ -318,7 +318,7 @@ def test_what_is_refused(learned):
         other.condition(x=KNOWN)
     model = pg.Model(program=beside, guide=beside_guide)
     other = pg.fit(model, {"x": ROWS}, **NOTHING)
-    with pytest.raises(Incompatible, match="other unknowns beside its chain: 'k'"):
+    with pytest.raises(Incompatible, match="other unknowns than its noise: k"):
         other.condition(x=KNOWN)
     coupled = pg.fit(
         flow, {"x": ROWS}, **{**NOTHING, "inference": "flow_matching"}, coupling="optimal_transport", batch_size=64

@@ -12,6 +12,10 @@ from probgen.target import Target
 KNOWN, VALUE = " known", " value"  # endings of the data of a site that is known in part, which no program is given
 DENSE = 128  # numbers that were seen, up to which their covariance is a matrix
 OUTSIDE = " outside value"  # ending of the data of a point, where what was seen of it is none of what rows hold: see `outside`
+BESIDE = (
+    "{0!r} has other unknowns than its noise: {1}. The denoiser completes points of models in which nothing else is unknown.\n"
+    "Leave {1} out of the program, or make it an input, which is given."
+)
 FAR = 0.5  # of the range of rows, that what was seen may be outside of it
 
 

@@ -201,8 +201,10 @@ class Informed(Denoiser):
         draw = torch.Generator().manual_seed(0)
         v = (2.0 * torch.randint(0, 2, at.shape[1:], generator=draw) - 1).to(at).expand(at.shape)
         u = torch.zeros_like(mean).requires_grad_()
-        (pulled,) = torch.autograd.grad(mean, at, u, create_graph=True)  # linear in u: its derivative is J v
-        along = _back(pulled, u, v)
+        (pulled,) = torch.autograd.grad(mean, at, u, create_graph=True, allow_unused=True)
+        if pulled is None:
+            return mean.new_zeros(len(mean))
+        along = _back(pulled, u, v)  # J' u is linear in u: its derivative is J
         return 0.5 * (along - _back(mean, at, v)).square().flatten(1).mean(1).sqrt()
 
     def _solve(

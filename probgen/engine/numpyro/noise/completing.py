@@ -20,7 +20,7 @@ from probgen.engine.numpyro.targets.conditional import NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
 from probgen.nets.diffusion.inverse import Coordinates, Gathered, Informed, Overlapping, Rotated, Seen
 from probgen.nets.diffusion.twisted import Calibration, Twist
-from probgen.programs.completable import DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
+from probgen.programs.completable import BESIDE, DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
 from probgen.target import Target, Variable
 
 AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
@@ -223,18 +223,22 @@ def _alone(target: Any, site: str) -> CompletableAlone:
 
 
 def _has_denoiser(target: Any) -> bool:
-    name = site_of(target.arrays)
+    try:
+        return _looked(target) is not None
+    except Exception:  # what is wrong is told where it is used
+        return False
+
+
+def _looked(target: Any) -> Found | None:
+    """What the program says of a point, of its arrays the shapes alone."""
+    name, seen = site_of(target.arrays), list[Any]()
     shape = next((v.shape for v in target.structure.variables if v.name == name), ())
-    seen: list[bool] = []
 
     def see() -> None:
-        seen.append(look(target.structure, target.arrays, jnp.zeros(shape, target.precision)) is not None)
+        seen.append(look(target.structure, target.arrays, jnp.zeros(shape, target.precision)))
 
     with runtime.jax_scope(target.precision):
-        try:
-            jax.eval_shape(see)
-        except Exception:  # what is wrong is told where it is used
-            return False
+        jax.eval_shape(see)
     return seen[0]
 
 
@@ -242,6 +246,8 @@ def _checked(target: Any, own: dict[str, Any]) -> Alone:
     """The point alone; Incompatible where the denoiser does not see its coordinates one by one, on a line."""
     found = Alone(target.structure, {**target.arrays, **own})
     found.notes, found.calibration = target.notes, target.calibration
+    if (said := _looked(target)) and said.beside:
+        raise Incompatible(BESIDE.format(found.site.name, ", ".join(said.beside)))
     with runtime.jax_scope(target.precision):
         at = np.random.default_rng(0).normal(size=found.site.shape)
         low, high, point = (np.asarray(v, float) for v in _units(found, jnp.asarray(at, target.precision)))

@@ -17,11 +17,15 @@ from probgen.nets.diffusion.schedules import Schedule
 
 
 class Found(NamedTuple):
-    """denoiser; variance: of the chain's steps, see `Ancestral`; point: what a point that it sees is in the program's units."""
+    """denoiser; variance: of the chain's steps, see `Ancestral`; point: what a point that it sees is in the program's units.
+
+    beside: what else is unknown.
+    """
 
     denoiser: Denoiser
     variance: str
     point: Any
+    beside: tuple[str, ...] = ()
 
 
 class Says(Denoiser):
@@ -41,6 +45,7 @@ class Look(Messenger):
         super().__init__(fn)
         self.name, self.at, self.changed = name, at, None
         self.denoiser, self.variance, self.point = None, "posterior", None
+        self.beside: list[str] = []
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] != "sample" or msg["value"] is not None:
@@ -54,6 +59,8 @@ class Look(Messenger):
         elif msg["name"] == self.name:
             self.point = self._of(fn)
             msg["value"] = jnp.zeros(msg["fn"].shape(), self.at.dtype)
+        else:
+            self.beside.append(msg["name"])
 
     def _of(self, fn: Any) -> Any:
         if (found := apart(fn)) is None:
@@ -82,4 +89,4 @@ def look(structure: Any, arrays: Any, at: Any) -> Found | None:
             looking.changed.denoiser = looking.denoiser
     if looking.denoiser is None or looking.point is None:
         return None
-    return Found(looking.denoiser, looking.variance, looking.point)
+    return Found(looking.denoiser, looking.variance, looking.point, tuple(looking.beside))

@@ -39,17 +39,13 @@ from probgen.engine.pyro.targets import as_tensor, is_array, plain
 from probgen.nets.torch_diffusion.denoiser import Denoiser, Posterior
 from probgen.nets.torch_diffusion.inverse import Gathered, Informed, Overlapping, Rotated, Seen
 from probgen.nets.torch_diffusion.twisted import Calibration, Twist
-from probgen.programs.completable import DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
+from probgen.programs.completable import BESIDE, DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
 from probgen.programs.linear import Combined
 from probgen.programs.pinned import check_pins
 from probgen.target import Arrays, Site, Target
 
 # Endings: what zeros and ones of the denoiser are; the largest whole number, 0 for reals; which arrays are of one row.
 ENDS, WHOLE, ROW = " ends value", " whole value", " row value"
-BESIDE = (
-    "{0!r} has other unknowns beside its chain: {1}. Of Pyro programs points are completed whose noise alone is unknown.\n"
-    "Write the program for NumPyro, such as 'ddpm'."
-)
 DRAWN = (
     "Of {0!r} something was seen, of which draws forward know nothing.\n"
     "Draw by the denoiser: pg.fit(..., inference='guided') or 'twisted_smc'."
@@ -66,9 +62,8 @@ def of_point(target: Any, answer: Arrays, given: Mapping[str, Any]) -> Target:
     if why := target.cannot_denoise():
         raise Incompatible(why)
     ((keyword, site),), value = target.keywords.items(), given[next(iter(target.keywords))]
-    if len(target.hidden) > 1:
-        names = ", ".join(repr(v.name) for v in target.hidden)
-        raise Incompatible(BESIDE.format(site, names))
+    if beside := [s.name for s in target.sites if s.kind == "latent" and s.distribution != "Backward"]:
+        raise Incompatible(BESIDE.format(site, ", ".join(beside)))
     inputs = target.from_host({k: np.asarray(given[k])[None] for k in target.inputs})
     rows = {keyword: target.stand_ins(1)[site], **inputs}
     data = {p.name: answer[p.name] for p in target.parameters} | dict(target.structure.static)
@@ -113,6 +108,7 @@ class PyroPoint(Target):
 
     def __init__(self, structure: Structure, arrays: Arrays) -> None:
         self.structure, self.arrays, self.precision = structure, dict(arrays), structure.precision
+        self.kept: dict[Any, Any] = {}  # see `PyroAlone.seen`
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -232,6 +228,11 @@ class PyroAlone(PyroPoint, PartlyKnown):
 
     def seen(self, noise: float | None) -> tuple[Seen, float]:
         """What was seen in the denoiser's units, and the log of how much larger it is there."""
+        if noise not in self.kept:
+            self.kept[noise] = self._seen(noise)
+        return self.kept[noise]
+
+    def _seen(self, noise: float | None) -> tuple[Seen, float]:
         name, (low, high) = self.site.name, self.ends.reshape(2, -1)
         told = combined.told(self.arrays, name) if self.linear else self._part(noise)
         found = measured(told, low, high - low, self.site.discrete)
