@@ -10,6 +10,7 @@ from conftest import needs_pyro
 import probgen as pg
 from probgen import catalog
 from probgen.algorithm import Incompatible
+from probgen.data import load
 from probgen.run.conditioning import conditioned
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -221,6 +222,28 @@ def test_a_point_is_completed_given_its_label_in_the_units_of_the_program():
     assert is_normal(x[..., 1], 2.0, 0.25, slack=0.1)
     with pytest.raises(TypeError, match="given label"):
         fit.condition(x=np.array([1.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("model", "inference"),
+    [("ddpm_images", "denoising"), ("edm_images", "denoising"), ("velocity_images", "flow_matching")],
+)
+def test_pictures_of_a_network_are_completed(model, inference):
+    rows = np.round(16 * load("digits_grey")[:100]).astype(int)
+    x = rows if model == "ddpm_images" else (rows + RNG.uniform(size=rows.shape)) / 17
+    small = {"width": 8, "halvings": 1, "num_blocks": 1, "attention": True}
+    settings = {**NOTHING, "inference": inference, "learning_rate": 1e-3, "batch_size": 32}
+    fit = pg.fit(model, {"x": x, "label": np.arange(100) % 2, **small}, **settings)
+    half = np.where(np.arange(8)[:, None] < 4, x[0].astype(float), np.nan)
+    for seen in (half, pg.Linear.averages(x[0].reshape(4, 2, 4, 2).mean((1, 3)), 2)):
+        found = pg.fit(fit.condition(x=seen, label=1), inference="guided", num_particles=2, num_steps=4, progress=False)
+        drawn = found.draws["x"]
+        assert drawn.shape == (4, 2, 8, 8)
+        assert np.isfinite(drawn).all()
+        if seen is half:
+            assert np.allclose(drawn[..., :4, :], x[0][:4], atol=1e-6)
+        if model == "ddpm_images":
+            assert (drawn == np.round(drawn)).all()
 
 
 # ---- runs
