@@ -293,6 +293,7 @@ MEANT = {
     "Continuous": "unknowns that are real numbers, with a density that has a gradient",
     "Mixed": "unknowns that are real numbers beside some of finitely many values",
     "Discrete": "unknowns of finitely many values alone",
+    "Completable": "a point of a diffusion model, of which something was seen and the denoiser draws the rest",
     "Conditional": "bits, levels and reals, each of which can be drawn given all others",
 }  # of the kinds of target, to who has not read `probgen.target`
 

@@ -254,6 +254,7 @@ def test_a_completion_is_saved_and_read(completed, learned, tmp_path):
     again = pg.load(tmp_path / "run")
     assert np.array_equal(again.draws["x"], completed.draws["x"])
     assert again.log_evidence == completed.log_evidence
+    assert (again.sample(3)["x"][:, 1] == 1.5).all()
     assert np.allclose(again.target.told().value, KNOWN, equal_nan=True)
     seen = pg.Linear.masked([0.4, np.nan], 0.1, truth=[0.4, 0.0])
     settings = {"inference": "guided", "sampler": "dpm++", "num_particles": 20, "progress": False}

@@ -116,7 +116,7 @@ class TwistedSMC:
         # Stopped before its end, a run has what its particles believe of x.
         beliefs = [c.believed.posterior.mean for c in state.cloud]
         x = target.settled(torch.stack(beliefs if state.step < s.num_steps else list(state.x)), s.noise)
-        evidence = torch.stack([c.log_evidence for c in state.cloud]) + target.seen(s.noise)[1]
+        evidence = torch.stack([c.log_evidence for c in state.cloud]) + target.combinations(s.noise)[1]
         shares = torch.tensor([twisted.survivors(c.roots) / s.num_particles for c in state.cloud]).to(x)
         like = torch.ones(x.shape[:2]).to(x)
         told = {"log_evidence": like * evidence[:, None], "survivors": like * shares[:, None]}

@@ -108,7 +108,7 @@ class PyroPoint(Target):
 
     def __init__(self, structure: Structure, arrays: Arrays) -> None:
         self.structure, self.arrays, self.precision = structure, dict(arrays), structure.precision
-        self.kept: dict[Any, Any] = {}  # see `PyroAlone.seen`
+        self.kept: dict[Any, Any] = {}  # see `PyroAlone.combinations`
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -184,7 +184,7 @@ class PyroAlone(PyroPoint, PartlyKnown):
 
     @property
     def num_seen(self) -> int:
-        return len(self.seen(None)[0].y)
+        return len(self.combinations(None)[0].y)
 
     @property
     def ends(self) -> np.ndarray:
@@ -197,7 +197,7 @@ class PyroAlone(PyroPoint, PartlyKnown):
         noise: the standard deviation with which a part is known, in the program's units; None for what stands for none.
         covariance: see `Completing`; "rows" for a denoiser that rows have calibrated, where it was.
         """
-        seen, volume = self.seen(noise)
+        seen, volume = self.combinations(noise)
         if covariance == "rows" and self._calibrated:
             held = (self.arrays.get(self.site.name + CALIBRATED.format(k)) for k in Calibration._fields)
             found: Any = (None if v is None else torch.as_tensor(v).to(seen.y) for v in held)
@@ -213,7 +213,7 @@ class PyroAlone(PyroPoint, PartlyKnown):
 
     def calibrated(self) -> PyroAlone:
         """The same with what rows say of the denoiser, where the fit is at hand that learned from them."""
-        seen = self.seen(None)[0]
+        seen = self.combinations(None)[0]
         if isinstance(seen, Overlapping):
             raise Incompatible(OVERLAP.format(ROTATED, len(seen.y)))
         if self.calibration is None or self._calibrated:
@@ -226,13 +226,13 @@ class PyroAlone(PyroPoint, PartlyKnown):
         other.notes = self.notes
         return other
 
-    def seen(self, noise: float | None) -> tuple[Seen, float]:
+    def combinations(self, noise: float | None) -> tuple[Seen, float]:
         """What was seen in the denoiser's units, and the log of how much larger it is there."""
         if noise not in self.kept:
-            self.kept[noise] = self._seen(noise)
+            self.kept[noise] = self._combinations(noise)
         return self.kept[noise]
 
-    def _seen(self, noise: float | None) -> tuple[Seen, float]:
+    def _combinations(self, noise: float | None) -> tuple[Seen, float]:
         name, (low, high) = self.site.name, self.ends.reshape(2, -1)
         told = combined.told(self.arrays, name) if self.linear else self._part(noise)
         found = measured(told, low, high - low, self.site.discrete)
