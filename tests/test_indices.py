@@ -319,6 +319,10 @@ def test_labels_of_rows(engine):
         fit.log_prob(ROWS[:2], label=[0, 3])
     with pytest.raises(ValueError, match=r"'label' is an index of 3 entries, 0 to 2"):
         fit.condition(label=3).sample(2)
+    with pytest.raises(ValueError, match=r"label is from 0 to 2 .*; label\[1\] is -1, which counts from the end"):
+        fit.log_prob(ROWS[:2], label=[0, -1])
+    with pytest.raises(ValueError, match=r"label is -1, which counts from the end"):
+        fit.condition(label=-1)
     with pytest.raises(ValueError, match=r"label holds whole numbers where it was learned from; label is 1.5"):
         fit.condition(label=1.5)
     assert fit.condition(label=2).sample(2)["x"].shape == (2, 4)
