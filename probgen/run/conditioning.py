@@ -149,12 +149,19 @@ def given_to(model: Model, data: Any, **settings: Any) -> Any:
 
 WHOLE = "can't be cast to the desired output type Long"
 AS_FLOATS = "Torch's Bernoulli takes bits as floats: `obs=y.double()` in the program, or floats as data."
+TOTALS = "inhomogeneous total_count"
+ONE_TOTAL = (
+    "Pyro's Multinomial takes one total, an int: `int(n)`. Where totals differ, say counts one after the other, each\n"
+    "`Binomial(n - before, p[j] / p[j:].sum())`, before: the sum of the counts before it."
+)
 
 
 def _said(error: BaseException) -> str:
     """What an error says; with its kind where that says nothing by itself, as a failed assertion, or a key alone."""
     plain = isinstance(error, TypeError | ValueError | RuntimeError) and str(error)
     said = str(error) if plain else f"{type(error).__name__}: {error}"
+    if TOTALS in said:
+        return ONE_TOTAL
     return f"{said}\n{AS_FLOATS}" if WHOLE in said else said
 
 
