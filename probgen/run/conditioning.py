@@ -16,7 +16,7 @@ from probgen.data.checks import check, on_host
 from probgen.data.inputs import DROP
 from probgen.engine.prediction import FAULTS
 from probgen.model import Model
-from probgen.programs import arguments
+from probgen.programs import arguments, meanings
 from probgen.programs.arguments import Arranged
 from probgen.programs.autoguides import is_auto, unwrapped
 from probgen.programs.places import place_of
@@ -201,6 +201,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         raise ValueError(f"The program does not run on this data ({shapes}).\n{_said(error)}") from error
     if levels and chosen.as_numbers(target, tuple(levels)):
         raise ValueError(looking.unreadable(data))
+    meanings.check_ends(target, used, prepare, chosen.probe)
     target.notes = (*target.notes, *looking.told(used, levels))
     target.levels = levels
     return target
