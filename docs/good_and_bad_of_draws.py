@@ -180,7 +180,7 @@ DRAWS = {
         "`pg.sbc` ranks the truth among a hundred draws of each fit. Where these are alike ranks are not even, also of the right "
         "posterior: first mend this, then look at `uniform`.",
         "A larger `num_samples`, of which the hundred are then farther apart; `thin`, 30 on the left and 1 on the right; `nuts`.",
-        "How many of 100 draws count, by simulation. Left most are beyond the dashed line at 50; right all are far below it.",
+        "How many of 100 draws count, by simulation. Left most are beyond the dashed line at 50; right nearly all are below it.",
         alike,
     ),
     "used": (
