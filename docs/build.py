@@ -237,6 +237,7 @@ def lay() -> None:
     """Make build/pages anew."""
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "pages", OUT)
+    shutil.copy(ROOT / "docs" / "one_word.png", OUT)
     for name, key in draw.sources().items():
         if kept.found(name, key):
             shutil.copytree(kept.MADE / name, OUT / "made" / name, ignore=shutil.ignore_patterns("*.json"))

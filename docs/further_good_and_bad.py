@@ -59,6 +59,7 @@ def cut_short(panels: Any) -> list[Any]:
                 self.pressed = True
                 os.kill(os.getpid(), signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off for jobs in the background
     how = {"num_samples": 8000, "num_warmup": 500, "inference": "random_walk", "thin": 50, **SHOWN}
     fits = [pg.fit(known_sum, {"y": 1.0}, **how), pg.fit(known_sum, {"y": 1.0}, loggers=PressesCtrlC(), **how)]
     for panel, fit in zip(panels, fits, strict=True):

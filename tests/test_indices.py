@@ -319,6 +319,10 @@ def test_labels_of_rows(engine):
         fit.log_prob(ROWS[:2], label=[0, 3])
     with pytest.raises(ValueError, match=r"'label' is an index of 3 entries, 0 to 2"):
         fit.condition(label=3).sample(2)
+    with pytest.raises(ValueError, match=r"label is from 0 to 2 .*; label\[1\] is -1, which counts from the end"):
+        fit.log_prob(ROWS[:2], label=[0, -1])
+    with pytest.raises(ValueError, match=r"label is -1, which counts from the end"):
+        fit.condition(label=-1)
     with pytest.raises(ValueError, match=r"label holds whole numbers where it was learned from; label is 1.5"):
         fit.condition(label=1.5)
     assert fit.condition(label=2).sample(2)["x"].shape == (2, 4)
@@ -338,3 +342,31 @@ def test_indices_of_a_loop_that_no_data_enter_are_looked_at_once():
         body = loop if len(names) == 2 else lambda x: loop(x, jnp.arange(3))
         closed = jax.make_jaxpr(body)(*[jnp.zeros(4), jnp.arange(3)][: len(names)])
         assert indices.of(closed, names).sources == sources
+
+
+# ---- indices that count from the end
+
+
+def on_both(engine, read):
+    return {"numpyro": numpyro_program(read), "pyro": pyro_program(lambda torch, *given: read(*given))}[engine]
+
+
+LOST = np.where(np.arange(40) == 3, -1, G)  # as pandas codes a missing category
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_missing_category_is_not_the_last_one(engine):
+    with pytest.raises(ValueError, match=r"g\[3\] is -1, which counts from the end: the entry that 7 stands for"):
+        conditioned(on_both(engine, lambda t, g, x: t[g]), DATA | {"g": LOST})
+    conditioned(on_both(engine, lambda t, g, x: (g >= 0) * t[g]), DATA | {"g": LOST})
+    conditioned(on_both(engine, lambda t, g, x: t[g % 8]), DATA | {"g": LOST % 8})
+    conditioned(on_both(engine, lambda t, g, x: t[0] * g), DATA | {"g": LOST})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nor_is_it_where_new_rows_are_predicted(engine):
+    fit = pg.fit(on_both(engine, lambda t, g, x: t[g]), DATA, "laplace", num_draws=20, progress=False)
+    with pytest.raises(ValueError, match=r"g\[3\] is -1, which counts from the end: the entry that 7 stands for"):
+        fit.predict(g=LOST)
+    asked = on_both(engine, lambda t, g, x: (g >= 0) * t[g])
+    assert pg.fit(asked, DATA, "laplace", num_draws=20, progress=False).predict(g=LOST)["y"].shape[2:] == (40,)

@@ -11,7 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
-from probgen.data.inputs import read
+from probgen.data.inputs import first, read
 from probgen.data.scales import check_units
 from probgen.engine import denoising
 from probgen.engine.denoising import Draw
@@ -31,10 +31,6 @@ METHODS = ("auto", "bound", "ode")
 NO_SCORE = (
     "{0} needs a score; this fit has none, since {1} paired noise with points.\n"
     "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
-)
-NO_PYRO = (
-    "pg.Linear is for NumPyro programs; points of Pyro programs are not completed.\n"
-    "Learn a NumPyro model, such as 'ddpm'; fit.sample(64, start=x, level=0.5) draws near a point."
 )
 ROWS = 500  # to which what was seen is compared
 JUMPS = (
@@ -83,8 +79,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
         rows = self._inputs(inputs, count)
-        self._check_hidden(rows)
-        self.target.check_indices(rows, self.answer)
         guidance = None if guidance is None else _number("guidance", guidance)
         level = None if level is None else _number("level", level)
         if not isinstance(sampler, str) or sampler not in SAMPLERS:
@@ -182,8 +176,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError(f"{keyword} is an input of the program, which is given itself, and no pg.Linear.")
         if why := self.target.cannot_denoise():
             raise Incompatible(f"pg.Linear is for models with a denoiser of reals. {why}")
-        if self.target.engine != "numpyro":
-            raise Incompatible(NO_PYRO)
         site, shape = self._shapes[keyword]
         return seen.combined(site, shape, functools.partial(denoising.columns, self.target))
 
@@ -269,7 +261,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
                 "Noise is not given to a diffusion model: fit.sample(start=..., level=...), or fit.condition."
             )
         self._check_seen()
-        self.target.check_indices(inputs, self.answer)
         return self.drawn(inputs, count, seed)
 
     def drawn(
@@ -328,14 +319,19 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             )
         return level
 
-    def _check_hidden(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Raise ValueError for labels below -1, and for -1, which hides one, where learning hid none."""
-        for name in self.target.labels:
-            if (low := rows[name].min()) < -1:
-                raise ValueError(f"{name} is {low:g}; expected a label, from 0, or -1 for any.")
-            known = np.asarray(self.target.data[name])
-            if low == -1 and known.min() >= 0 and not getattr(self.inference, "unlabelled", 0.0):
-                raise ValueError(HIDDEN.format(f"{name}=-1"))
+    def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
+        """The values of an input, labels among those that were learned from, or -1, which hides one, where learning hid some."""
+        if keyword not in self.target.labels:
+            return super()._whole(keyword, array)
+        super()._whole(keyword, np.where(array == -1, 0, array))
+        known = np.asarray(self.target.data[keyword])
+        top, hid = known.max(), known.min() < 0 or getattr(self.inference, "unlabelled", 0.0)
+        if (bad := (array < -1) | (array > top)).any():
+            told = f"{keyword}{first(bad)} is {array[bad][0]:g}; it is from 0 to {top:g} where it was learned from"
+            raise ValueError(f"{told}, or -1 for any.")
+        if (array < 0).any() and not hid:
+            raise ValueError(HIDDEN.format(f"{keyword}=-1"))
+        return array
 
     def _check_guidance(self, guidance: float) -> None:
         if not np.isfinite(guidance):
