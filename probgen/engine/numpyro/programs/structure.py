@@ -25,9 +25,9 @@ from probgen.engine.numpyro.programs.messengers import FullPlates
 from probgen.engine.numpyro.programs.supports import whole_arguments
 from probgen.engine.numpyro.sums import energy, rows
 from probgen.engine.numpyro.sums.energy import Block
+from probgen.programs.completable import KNOWN, VALUE
 from probgen.target import Site, Variable
 
-KNOWN, VALUE = " known", " value"  # endings of the data of sites that are known in part
 PARTLY = (KNOWN, VALUE, rows.ENDING)  # endings of arrays that are not the program's
 
 
