@@ -87,6 +87,16 @@ def test_a_hidden_label_that_a_table_takes_for_its_last_is_refused():
         pg.fit(model, data, inference="denoising", **SHORT)
     fit = pg.fit(model, data, inference="denoising", unlabelled=0.0, **SHORT | {"num_steps": 600})
     assert fit.parameters["table"][2] == pytest.approx(ROWS[LABELS == 2].mean(0), abs=0.5)
+    for label, told in ((-1, "hid its labels"), (3, r"label\[0\] is 3; it is from 0 to 2"), (-2, r"label\[0\] is -2")):
+        for ask in (
+            lambda label: fit.sample(2, label=label),
+            lambda label: fit.sample(2, label=label, sampler="ddim"),
+            lambda label: fit.log_prob(ROWS[:2], label=[label, 0]),
+            lambda label: fit.trajectory(2, label=label),
+            lambda label: fit.interpolate(ROWS[0], ROWS[1], label=label),
+        ):
+            with pytest.raises(ValueError, match=told):
+                ask(label)
 
 
 def test_a_chain_of_another_function_of_the_data_has_its_own_draws_alone():

@@ -247,13 +247,15 @@ def test_the_unet_gives_pictures_of_the_shape_that_it_takes(shape):
         torch.nn.init.normal_(weight, std=0.2)
     x, noise = torch.randn(4, *shape), torch.tensor([-3.0, 0.0, 1.0, 4.0])
     with torch.no_grad():
-        found = unet(x, noise, torch.tensor([0, 1, 2, 3]))
+        found = unet(x, noise, torch.tensor([0, 1, 2, -1]))
         assert found.shape == x.shape
         assert torch.allclose(
             found[1:3], unet(x[1:3], noise[1:3], torch.tensor([1, 2])), atol=1e-5
         )  # rows by themselves
-        assert torch.allclose(found[3:], unet(x[3:], noise[3:]), atol=1e-5)  # no label is the last class
-        for other in (unet(x, noise + 1, torch.tensor([0, 1, 2, 3])), unet(x, noise, torch.tensor([1, 2, 0, 0]))):
+        assert torch.allclose(found[3:], unet(x[3:], noise[3:]), atol=1e-5)  # -1 is no label
+        with pytest.raises(IndexError):
+            unet(x, noise, torch.tensor([0, 1, 2, 3]))
+        for other in (unet(x, noise + 1, torch.tensor([0, 1, 2, -1])), unet(x, noise, torch.tensor([1, 2, 0, 0]))):
             assert ((other - found).abs().flatten(1).amax(1) > 1e-4).all()  # level and label are seen in every row
 
 

@@ -212,6 +212,65 @@ def test_values_outside_supports_of_data(case):
         conditioned(program, good)
 
 
+# ---- arguments of distributions
+
+
+def shares_of(p, y):
+    numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Categorical(p), obs=y)
+
+
+def spread_by(s, y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(m, s), obs=y)
+
+
+def together(c, y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.MultivariateNormal(m * jnp.ones(2), c), obs=y)
+
+
+def factored(c, y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.MultivariateNormal(m * jnp.ones(2), scale_tril=c), obs=y)
+
+
+def in_turn(t, y):
+    """A Markov chain of which t says whether rows or columns of the matrix are the probabilities of the next state."""
+    p = numpyro.sample("p", dist.Dirichlet(jnp.ones(2)).expand([2]).to_event(1))
+    rows = jnp.where(t, p.T, p)
+    numpyro.sample("y", dist.Categorical(rows[y[:-1]]), obs=y[1:])
+
+
+CHAIN = np.array([0, 1, 1, 0, 1])
+ARGUMENTS = {
+    "probabilities": (shares_of, {"p": [0.2, 0.2], "y": 1}, {"p": [0.2, 0.8], "y": 1}, "'probs' of site 'y'"),
+    "a scale": (spread_by, {"s": [1.0, -1.0], "y": [0.0, 1.0]}, {"s": [1.0, 2.0], "y": [0.0, 1.0]}, r"'scale' of site 'y'.*\[1\]"),
+    "a covariance": (together, {"c": [[1.0, 0.9], [0, 1]], "y": [0.0, 1]}, {"c": np.eye(2), "y": [0.0, 1]}, "'covariance_matrix'"),
+    "a factor": (factored, {"c": [[1.0, 0.9], [0, 1]], "y": [0.0, 1]}, {"c": np.eye(2), "y": [0.0, 1]}, "'scale_tril' of site 'y'"),
+    "a chain's columns": (in_turn, {"t": 1, "y": CHAIN}, {"t": 0, "y": CHAIN}, "'probs' of site 'y'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_arguments_that_are_none_are_refused(case):
+    program, bad, good, message = ARGUMENTS[case]
+    with pytest.raises(ValueError, match=message):
+        conditioned(program, {k: np.asarray(v) for k, v in bad.items()})
+    conditioned(program, {k: np.asarray(v) for k, v in good.items()})
+
+
+def test_what_is_masked_may_have_any_argument():
+    def program(s, y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.handlers.mask(mask=s > 0):
+            numpyro.sample("y", dist.Normal(m, s), obs=y)
+
+    target = conditioned(program, {"s": np.array([1.0, -1.0]), "y": np.array([0.5, 0.0])})[1]
+    with jax.enable_x64(True):
+        assert float(target.log_density(jnp.zeros(1))) == pytest.approx(norm.logpdf(0) + norm.logpdf(0.5), abs=1e-5)
+
+
 # ---- Pyro
 
 
@@ -319,6 +378,10 @@ def test_labels_of_rows(engine):
         fit.log_prob(ROWS[:2], label=[0, 3])
     with pytest.raises(ValueError, match=r"'label' is an index of 3 entries, 0 to 2"):
         fit.condition(label=3).sample(2)
+    with pytest.raises(ValueError, match=r"label is from 0 to 2 .*; label\[1\] is -1, which counts from the end"):
+        fit.log_prob(ROWS[:2], label=[0, -1])
+    with pytest.raises(ValueError, match=r"label is -1, which counts from the end"):
+        fit.condition(label=-1)
     with pytest.raises(ValueError, match=r"label holds whole numbers where it was learned from; label is 1.5"):
         fit.condition(label=1.5)
     assert fit.condition(label=2).sample(2)["x"].shape == (2, 4)
@@ -338,3 +401,31 @@ def test_indices_of_a_loop_that_no_data_enter_are_looked_at_once():
         body = loop if len(names) == 2 else lambda x: loop(x, jnp.arange(3))
         closed = jax.make_jaxpr(body)(*[jnp.zeros(4), jnp.arange(3)][: len(names)])
         assert indices.of(closed, names).sources == sources
+
+
+# ---- indices that count from the end
+
+
+def on_both(engine, read):
+    return {"numpyro": numpyro_program(read), "pyro": pyro_program(lambda torch, *given: read(*given))}[engine]
+
+
+LOST = np.where(np.arange(40) == 3, -1, G)  # as pandas codes a missing category
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_missing_category_is_not_the_last_one(engine):
+    with pytest.raises(ValueError, match=r"g\[3\] is -1, which counts from the end: the entry that 7 stands for"):
+        conditioned(on_both(engine, lambda t, g, x: t[g]), DATA | {"g": LOST})
+    conditioned(on_both(engine, lambda t, g, x: (g >= 0) * t[g]), DATA | {"g": LOST})
+    conditioned(on_both(engine, lambda t, g, x: t[g % 8]), DATA | {"g": LOST % 8})
+    conditioned(on_both(engine, lambda t, g, x: t[0] * g), DATA | {"g": LOST})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nor_is_it_where_new_rows_are_predicted(engine):
+    fit = pg.fit(on_both(engine, lambda t, g, x: t[g]), DATA, "laplace", num_draws=20, progress=False)
+    with pytest.raises(ValueError, match=r"g\[3\] is -1, which counts from the end: the entry that 7 stands for"):
+        fit.predict(g=LOST)
+    asked = on_both(engine, lambda t, g, x: (g >= 0) * t[g])
+    assert pg.fit(asked, DATA, "laplace", num_draws=20, progress=False).predict(g=LOST)["y"].shape[2:] == (40,)

@@ -6,7 +6,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from conftest import needs_pyro
+from scipy.stats import multinomial
 
+import probgen as pg
 from probgen.run import conditioned
 
 P = np.array([0.2, 0.5, 0.3])
@@ -20,11 +22,51 @@ def test_a_multinomial_has_the_totals_that_were_observed():
 
     k = np.array([[2, 3, 1], [0, 0, 0], [10, 10, 10]])
     target = conditioned(program, {"k": k})[1]
+    np.testing.assert_array_equal(target.prior(0, 20)["k"].sum(-1), np.tile(k.sum(-1), (20, 1)))
     drawn = target.predict({"p": np.tile(P, (1, 2000, 1))}, {"k": k}, 0)["k"][0]
     np.testing.assert_array_equal(drawn.sum(-1), np.tile(k.sum(-1), (2000, 1)))
     assert drawn.min() >= 0
     np.testing.assert_allclose(drawn.mean(0), np.outer(k.sum(-1), P), atol=0.3)
     np.testing.assert_allclose(np.cov(drawn[:, 2].T), 30 * (np.diag(P) - np.outer(P, P)), atol=1.2)
+
+
+def test_new_rows_of_a_learned_multinomial_have_their_totals():
+    def program(n, k=None):
+        p = numpyro.param("p", jnp.array(P), constraint=dist.constraints.simplex)
+        numpyro.sample("k", dist.Multinomial(n, p), obs=k)
+
+    rows = {"n": np.array([6, 4]), "k": np.array([[2, 3, 1], [0, 4, 0]])}
+    fit = pg.fit(pg.Model(program, by_row=True), rows, "mle", num_steps=2, progress=False)
+    found = fit.simulate(50)
+    np.testing.assert_array_equal(found["k"].sum(-1), found["n"])
+    assert (fit.condition(n=9).sample(5)["k"].sum(-1) == 9).all()
+
+
+@needs_pyro
+def test_totals_of_a_pyro_multinomial_that_differ_are_refused_in_words():
+    """One after the other the counts have the multinomial's own density."""
+    import pyro
+    import pyro.distributions as pd
+    import torch
+
+    def program(n, k):
+        p = pyro.sample("p", pd.Dirichlet(torch.ones(3)))
+        with pyro.plate("row", len(n)):
+            pyro.sample("k", pd.Multinomial(n, p), obs=k)
+
+    def in_turn(n, k):
+        p = pyro.sample("p", pd.Dirichlet(torch.ones(3)))
+        with pyro.plate("row", len(n)):
+            for j in range(2):
+                left = n - k[:, :j].sum(-1)
+                pyro.sample(f"k{j}", pd.Binomial(left.double(), p[j] / p[j:].sum()), obs=k[:, j].double())
+
+    data = {"n": np.array([6, 4]), "k": np.array([[2, 3, 1], [0, 4, 0]])}
+    with pytest.raises(ValueError, match=r"takes one total, an int: `int\(n\)`"):
+        conditioned(program, data)
+    found = [sum(conditioned(in_turn, data)[1].log_likelihood({"p": P[None, None]}, data).values())]
+    exact = multinomial.logpmf(data["k"], data["n"], P)
+    np.testing.assert_allclose(np.ravel(found), exact, rtol=1e-9)
 
 
 @needs_pyro

@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import paramax
 import posteriordb
 import pytest
+from scipy.stats import truncnorm
 
 import probgen as pg
 from probgen import catalog, engine, runtime
@@ -173,6 +174,23 @@ def shaken(inference, dim, seed=1):
     settings = catalog.inference(inference, {})
     parts = _jax.parts(settings, dim, "float64")
     return parts.build(parts.flat + 0.2 * jax.random.normal(jax.random.key(seed), parts.flat.shape))
+
+
+def halved(y):
+    m = numpyro.sample("m", dist.TruncatedNormal(0.0, 1.0, low=0.0))
+    numpyro.sample("y", dist.Normal(m, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+
+def test_a_guide_misses_what_lies_at_a_bound():
+    """k-hat is no false alarm, though moments are right: a normal of log m has hardly any mass at 0, the posterior has."""
+    y = np.array([0.3, -0.2, 0.1])
+    found = fit(halved, {"y": y}, "svi")
+    exact = truncnorm(-y.sum() / 2, np.inf, y.sum() / 4, 0.5)  # of precision 1 + 3
+    m = found.draws["m"]
+    assert m.mean() == pytest.approx(exact.mean(), abs=0.1 * exact.std())
+    assert exact.cdf(0.02) > 0.02
+    assert (m < 0.02).mean() < 0.25 * exact.cdf(0.02)
+    assert found.diagnose()["k_hat"].status == "fail"
 
 
 @pytest.mark.parametrize("inference", ["full_rank", "mean_field", *FLOWS])

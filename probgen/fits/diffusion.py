@@ -11,7 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
-from probgen.data.inputs import read
+from probgen.data.inputs import first, read
 from probgen.data.scales import check_units
 from probgen.engine import denoising
 from probgen.engine.denoising import Draw
@@ -79,8 +79,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
         rows = self._inputs(inputs, count)
-        self._check_hidden(rows)
-        self.target.check_indices(rows, self.answer)
         guidance = None if guidance is None else _number("guidance", guidance)
         level = None if level is None else _number("level", level)
         if not isinstance(sampler, str) or sampler not in SAMPLERS:
@@ -263,7 +261,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
                 "Noise is not given to a diffusion model: fit.sample(start=..., level=...), or fit.condition."
             )
         self._check_seen()
-        self.target.check_indices(inputs, self.answer)
         return self.drawn(inputs, count, seed)
 
     def drawn(
@@ -322,14 +319,19 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             )
         return level
 
-    def _check_hidden(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Raise ValueError for labels below -1, and for -1, which hides one, where learning hid none."""
-        for name in self.target.labels:
-            if (low := rows[name].min()) < -1:
-                raise ValueError(f"{name} is {low:g}; expected a label, from 0, or -1 for any.")
-            known = np.asarray(self.target.data[name])
-            if low == -1 and known.min() >= 0 and not getattr(self.inference, "unlabelled", 0.0):
-                raise ValueError(HIDDEN.format(f"{name}=-1"))
+    def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
+        """The values of an input, labels among those that were learned from, or -1, which hides one, where learning hid some."""
+        if keyword not in self.target.labels:
+            return super()._whole(keyword, array)
+        super()._whole(keyword, np.where(array == -1, 0, array))
+        known = np.asarray(self.target.data[keyword])
+        top, hid = known.max(), known.min() < 0 or getattr(self.inference, "unlabelled", 0.0)
+        if (bad := (array < -1) | (array > top)).any():
+            told = f"{keyword}{first(bad)} is {array[bad][0]:g}; it is from 0 to {top:g} where it was learned from"
+            raise ValueError(f"{told}, or -1 for any.")
+        if (array < 0).any() and not hid:
+            raise ValueError(HIDDEN.format(f"{keyword}=-1"))
+        return array
 
     def _check_guidance(self, guidance: float) -> None:
         if not np.isfinite(guidance):

@@ -11,7 +11,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
-from probgen.data.inputs import first, read
+from probgen.data.inputs import read
 from probgen.engine import drawing
 from probgen.evaluate.attribute import Latents
 from probgen.fits import latents
@@ -159,16 +159,13 @@ class ImplicitFit(LearnedFit, FittedImplicit):
     # ---- parts
 
     def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
-        """The values of rows, on the scale of those that were learned from, and no class counted from the end."""
+        """The values of rows, on the scale of those that were learned from."""
         array, (low, high) = super()._whole(keyword, array), self._ranges[keyword]
-        told = f"{keyword} is from {low:g} to {high:g} where it was learned from"
-        if len(self._shapes[keyword][1]) > 1:
-            if array.min() < 2 * low - high or array.max() > 2 * high - low:
-                raise ValueError(
-                    f"{told}; here from {array.min():g} to {array.max():g}, which is another scale: bring it to that one."
-                )
-        elif np.dtype(self.target.data[keyword].dtype).kind in "iub" and low >= 0 and (bad := array < 0).any():
-            raise ValueError(f"{told}; {keyword}{first(bad)} is {array[bad][0]:g}, which counts from the end.")
+        if len(self._shapes[keyword][1]) > 1 and (array.min() < 2 * low - high or array.max() > 2 * high - low):
+            raise ValueError(
+                f"{keyword} is from {low:g} to {high:g} where it was learned from; here from {array.min():g} to {array.max():g}, "
+                "which is another scale: bring it to that one."
+            )
         return array
 
     @functools.cached_property

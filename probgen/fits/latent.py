@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from probgen.data.inputs import read
+from probgen.data.grey import as_bits
+from probgen.data.inputs import first, read
 from probgen.evaluate.attribute import Latents
 from probgen.fits import latents
 from probgen.fits.learned import LearnedFit
@@ -97,7 +98,14 @@ class LatentFit(LearnedFit, FittedLatents):
                 raise ValueError(f"{k} has shape {x.shape}; expected rows of shape {shapes[k]}: (row, *{shapes[k]}).")
         if len({len(v) for v in arrays.values()}) > 1:
             raise ValueError(f"Different numbers of rows: {', '.join(f'{k}: {len(v)}' for k, v in arrays.items())}.")
+        inputs = {k: self._whole(k, arrays[k]) for k in self.target.inputs}
+        self.target.check_indices(inputs, self.answer)
+        for v in self.target.finite:
+            if v.name in arrays and v.kind == "levels" and (bad := ~np.isin(arrays[v.name], np.arange(v.levels))).any():
+                held = f"{v.name}{first(bad)} is {arrays[v.name][bad][0]:g}"
+                raise ValueError(f"{held}; expected whole numbers from 0 to {v.levels - 1}.")
         arrays = {self.target.keywords.get(k, k): v for k, v in arrays.items()}
+        arrays |= as_bits(self.target, {k: v for k, v in arrays.items() if k in self.target.keywords.values()})
         if leaning := self._leaning(arrays):
             raise TypeError(
                 f"What is visible depends on {' and '.join(leaning)}: give it too, decode(..., {leaning[0]}=...)."

@@ -13,7 +13,7 @@ from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.checks import check_known
 from probgen.data.grey import as_bits, grey_sites, told
-from probgen.data.inputs import first, read
+from probgen.data.inputs import OutOfRange, first, read
 from probgen.engine import drawing
 from probgen.engine.drawable import GIVEN, STILL, WEIGHTS, weighed
 from probgen.evaluate.attribute import Attribute, Latents
@@ -22,6 +22,8 @@ from probgen.fits.fit import Fit
 from probgen.fitted import FittedParameters, LogProb
 from probgen.programs.linear import Linear
 from probgen.target import Conditional, Generative, Target
+
+FAR = 2**20  # beyond the entries of any axis of classes
 
 
 @dataclass(frozen=True, repr=False)
@@ -224,7 +226,6 @@ class LearnedFit(Fit, FittedParameters):
         if count < 1:
             raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
-        self.target.check_indices(inputs, self.answer)
         return drawing.forward(self.target, self.answer, inputs, count, seed, given)
 
     def _inputs(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
@@ -246,6 +247,7 @@ class LearnedFit(Fit, FittedParameters):
                     f"{k} has shape {array.shape}; expected {shape}, or ({count}, *{shape}) for each point its own."
                 )
             found[k] = self._whole(k, np.broadcast_to(array, (count, *shape)))
+        self.target.check_indices(found, self.answer)
         return found
 
     @functools.cached_property
@@ -321,13 +323,27 @@ class LearnedFit(Fit, FittedParameters):
         return {k: self._whole(k, v.astype(float)) for k, v in point.items()}
 
     def _whole(self, keyword: str, array: np.ndarray) -> np.ndarray:
-        """The values of an input, whole numbers where those that were learned from are."""
-        like = self.target.data[keyword] if keyword in self.target.inputs else array
-        if np.dtype(like.dtype).kind in "iub" and (bad := array != np.rint(array)).any():
+        """The values of an input: whole numbers where those that were learned from are, and no index that counts from the end."""
+        like = np.asarray(self.target.data[keyword]) if keyword in self.target.inputs else array
+        if like.dtype.kind not in "iub":
+            return array
+        if (bad := array != np.rint(array)).any():
             raise ValueError(
                 f"{keyword} holds whole numbers where it was learned from; {keyword}{first(bad)} is {array[bad][0]:g}."
             )
+        if like.min() >= 0 and (bad := array < 0).any() and self._is_index(keyword):
+            told = f"{keyword} is from {like.min():g} to {like.max():g} where it was learned from"
+            raise ValueError(f"{told}; {keyword}{first(bad)} is {array[bad][0]:g}, which counts from the end.")
         return array
+
+    def _is_index(self, keyword: str) -> bool:
+        """Whether the program takes an input for an index, which a number far too large then is not."""
+        row = {k: np.asarray(self.target.data[k][:1], float) for k in self.target.inputs}
+        try:
+            self.target.check_indices(row | {keyword: np.full_like(row[keyword], FAR)}, self.answer)
+        except OutOfRange:
+            return True
+        return False
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if unknown := [k for k in given if k not in self._shapes]:

@@ -14,6 +14,7 @@ from probgen.data.fixed import Fixed, arrays_of
 from probgen.data.inputs import read
 from probgen.data.looking import is_words
 from probgen.fitted import Fitted, FittedParameters
+from probgen.programs import meanings
 from probgen.programs.arguments import Arranged
 from probgen.programs.pinned import Changed
 from probgen.target import Generative
@@ -119,7 +120,24 @@ def merged(fit: Fitted, new_data: Mapping[str, Any]) -> dict[str, Any]:
     new_data = program.given(new_data) if isinstance(program, Arranged) else new_data
     new = {k: _renewed(fit, k, v, own.get(k)) for k, v in new_data.items()}
     data = check(program, {**own, **new}, fit.precision)
-    return {k: _counted(v, own.get(k)) if k in new_data else v for k, v in data.items()}
+    data = {k: _counted(v, own.get(k)) if k in new_data else v for k, v in data.items()}
+    for name in new_data:
+        if meanings.are_whole(own.get(name)) and own[name].min() >= 0 and meanings.are_whole(data[name]):
+            entries = int(own[name].max()) + 1
+            if -entries <= data[name].min() < 0 and _counts_from_end(fit, data, name, entries):
+                raise ValueError(meanings.from_end(name, data[name], entries))
+    return data
+
+
+def _counts_from_end(fit: Fitted, data: Mapping[str, Any], name: str, entries: int) -> bool:
+    """Whether predictions are the same where new indices below 0 are counted from the end, and others where they are 0."""
+    v, draws = data[name], {k: x[:1, :2] for k, x in fit.draws.items()}
+    with contextlib.suppress(Exception):  # on other numbers it may not run
+        tried = (v, np.where(v < 0, v + entries, v), np.where(v < 0, 0, v))
+        own, ends, first = (fit.target.predict(draws, {**data, name: x}, 0) for x in tried)
+        same = lambda found: all(np.array_equal(own[k], found[k]) for k in own)  # noqa: E731
+        return same(ends) and not same(first)
+    return False
 
 
 def _renewed(fit: Fitted, name: str, value: Any, own: Any) -> Any:

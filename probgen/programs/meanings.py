@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.inputs import first
 from probgen.programs.reads import reads_of
 
 OTHERWISE = frozenset(["std", "var", "repeat", "transpose", "nonzero"])  # methods on which libraries disagree
@@ -45,6 +46,50 @@ def alike(probe: Callable[[Any], Mapping[str, Any]], one: Any, other: Any) -> bo
             np.allclose(first[k], second[k], rtol=close, atol=close, equal_nan=True) for k in {*first} & {*second}
         )
     return True
+
+
+def check_ends(
+    target: Any, data: Mapping[str, Any], prepare: Callable[[dict[str, Any]], Any], probe: Callable[[Any], Any]
+) -> None:
+    """Raise ValueError for whole numbers of which those below 0 count from the end, to entries that others stand for, too.
+
+    So is -1, pandas' code of a missing category, in `effect[group]`: the last group.
+    """
+    known = getattr(getattr(target, "structure", None), "looked_up", None)
+    for name, v in data.items():
+        if known is not None and name not in known.sources:
+            continue
+        if not are_whole(v) or not -v.max() - 1 <= v.min() < 0:
+            continue
+        entries = int(v.max()) + 1
+        put = lambda to, name=name, low=v < 0, v=v: prepare({**data, name: np.where(low, to, v)})  # noqa: E731
+        if _counts_from_end(target, put, v + entries, probe):
+            raise ValueError(from_end(name, v, entries))
+
+
+def are_whole(value: Any) -> bool:
+    """Whether a datum is an array of integers."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.size > 0
+
+
+def from_end(name: str, v: np.ndarray, entries: int) -> str:
+    """What to say of an index that has values below 0."""
+    below = int(v[v < 0][0])
+    return (
+        f"Data {name!r} is an index; {name}{first(v < 0)} is {below}, which counts from the end: the entry that "
+        f"{entries + below} stands for.\nLeave out rows that are missing, or give them an entry of their own; if it is "
+        f"meant, pass {name} % {entries}."
+    )
+
+
+def _counts_from_end(target: Any, put: Callable[[Any], Any], ends: Any, probe: Callable[[Any], Any]) -> bool:
+    """Whether densities are the same where the entries counted from the end are written out, and others where they are 0.
+
+    put: gives the target of other values there.
+    """
+    with contextlib.suppress(Exception):  # on other numbers it may not run
+        return alike(probe, target, put(ends)) and not alike(probe, target, put(0))
+    return False
 
 
 def _library(value: Any) -> str:

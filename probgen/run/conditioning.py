@@ -16,7 +16,7 @@ from probgen.data.checks import check, on_host
 from probgen.data.inputs import DROP
 from probgen.engine.prediction import FAULTS
 from probgen.model import Model
-from probgen.programs import arguments
+from probgen.programs import arguments, meanings
 from probgen.programs.arguments import Arranged
 from probgen.programs.autoguides import is_auto, unwrapped
 from probgen.programs.places import place_of
@@ -149,12 +149,19 @@ def given_to(model: Model, data: Any, **settings: Any) -> Any:
 
 WHOLE = "can't be cast to the desired output type Long"
 AS_FLOATS = "Torch's Bernoulli takes bits as floats: `obs=y.double()` in the program, or floats as data."
+TOTALS = "inhomogeneous total_count"
+ONE_TOTAL = (
+    "Pyro's Multinomial takes one total, an int: `int(n)`. Where totals differ, say counts one after the other, each\n"
+    "`Binomial(n - before, p[j] / p[j:].sum())`, before: the sum of the counts before it."
+)
 
 
 def _said(error: BaseException) -> str:
     """What an error says; with its kind where that says nothing by itself, as a failed assertion, or a key alone."""
     plain = isinstance(error, TypeError | ValueError | RuntimeError) and str(error)
     said = str(error) if plain else f"{type(error).__name__}: {error}"
+    if TOTALS in said:
+        return ONE_TOTAL
     return f"{said}\n{AS_FLOATS}" if WHOLE in said else said
 
 
@@ -194,6 +201,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         raise ValueError(f"The program does not run on this data ({shapes}).\n{_said(error)}") from error
     if levels and chosen.as_numbers(target, tuple(levels)):
         raise ValueError(looking.unreadable(data))
+    meanings.check_ends(target, used, prepare, chosen.probe)
     target.notes = (*target.notes, *looking.told(used, levels))
     target.levels = levels
     return target

@@ -5,8 +5,8 @@
     block:  x + conv(silu(norm'(conv(silu(norm(x))))),   norm'(h) = (1 + a) norm(h) + b,   a, b of level and label
 
 The net of `probgen.nets.torch_diffusion.unet`, weight for weight. Channels are normed in groups of 8; attention, if any, at the
-smallest side. Shapes: x: (height, width) or (height, width, channel); level: (), log sigma / alpha; label: (), from 0; below 0, or
-`num_classes`, for "no label". Ho et al. 2020 (arXiv:2006.11239); Ronneberger et al. 2015 (arXiv:1505.04597).
+smallest side. Shapes: x: (height, width) or (height, width, channel); level: (), log sigma / alpha; label: (), from 0; below 0
+for "no label". Ho et al. 2020 (arXiv:2006.11239); Ronneberger et al. 2015 (arXiv:1505.04597).
 """
 
 from __future__ import annotations
@@ -96,9 +96,8 @@ class Level(eqx.Module):
         h = self.second(silu(self.first(jnp.concatenate([jnp.sin(angle), jnp.cos(angle)]))))
         if self.label is None:
             return silu(h)
-        none = len(self.label) - 1
-        label = none if label is None else jnp.asarray(label, int)
-        return silu(h + self.label[jnp.where(label < 0, none, label)])
+        label = jnp.asarray(-1 if label is None else label, int)
+        return silu(h + jnp.where(label < 0, self.label[-1], self.label[:-1][jnp.maximum(label, 0)]))
 
 
 class Block(eqx.Module):

@@ -6,7 +6,7 @@
 
 Groups of channels are normed, 8 channels each, so that no row changes another. Attention, if any, at the smallest side. A level is
 log sigma / alpha, seen by its sines and cosines. Shapes: x: (row, height, width) or (row, height, width, channel); level: (row,);
-label: (row,), from 0; below 0, or `num_classes`, for "no label".
+label: (row,), from 0; below 0 for "no label".
 Ho et al. 2020 (arXiv:2006.11239); Ronneberger et al. 2015 (arXiv:1505.04597). Enlarged by the nearest pixel: transposed
 convolutions cost twice as much on a CPU, and leave checkerboards.
 """
@@ -39,7 +39,8 @@ class Level(nn.Module):
         h = self.second(silu(self.first(torch.cat([angle.sin(), angle.cos()], 1))))
         if self.label is None or label is None:
             return silu(h)
-        return silu(h + self.label(torch.where(label < 0, self.label.num_embeddings - 1, label)))
+        table = self.label.weight
+        return silu(h + torch.where(label[:, None] < 0, table[-1], table[:-1][label.clamp(min=0)]))
 
 
 class Block(nn.Module):
@@ -99,7 +100,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
         if label is None and self.num_classes:
-            label = torch.full_like(level, self.num_classes, dtype=torch.int64)
+            label = torch.full_like(level, -1, dtype=torch.int64)
         grey = x.dim() == 3
         h = x.unsqueeze(1) if grey else x.movedim(-1, 1)
         h = self.enter(h).contiguous(memory_format=torch.channels_last)

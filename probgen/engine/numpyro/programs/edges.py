@@ -1,11 +1,12 @@
 """NumPyro distributions at the edges of their supports, where gradients or geometry fail though the density is fine.
 
-Four cases, each an exact change of how the same density is written:
+Five cases, each an exact change of how the same density is written:
 
 - a count of 0 at a rate of 0 (an exposure of 0) has log probability 0, but a gradient of 0 / 0;
 - an angle has no ends: unknown angles come from a point of the plane, not from an interval whose ends are far apart;
 - `obs_mask` makes an unknown of every entry, also of those that are observed, where its density is flat and has no mass:
   there it gets N(0, 1) in unconstrained space, on which nothing else depends, and shows what is observed;
+- the tails that censored rows weigh, and that truncated densities are divided by, keep their digits however far out (`tails`);
 - a multivariate normal is differentiated in closed form, which takes five sixths to a sixth of the time.
 """
 
@@ -23,6 +24,7 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from probgen.distributions.normal import OfMatrix
+from probgen.engine.numpyro.events import tails
 from probgen.engine.numpyro.wrapped import as_kind, changed
 from probgen.machine import accelerator
 
@@ -186,4 +188,4 @@ def _with(fn: Any, probs: Any) -> Any:
 
 
 _Poisson.__name__, _Multinomial.__name__ = "Poisson", "MultinomialProbs"
-_EDGED = {dist.Poisson: _Poisson, dist.MultinomialProbs: _Multinomial, dist.MultivariateNormal: OfMatrix}
+_EDGED = {dist.Poisson: _Poisson, dist.MultinomialProbs: _Multinomial, dist.MultivariateNormal: OfMatrix, **tails.KINDS}

@@ -18,6 +18,7 @@ from numpyro.primitives import Messenger
 
 from probgen import runtime
 from probgen.engine.numpyro.programs import forms
+from probgen.engine.numpyro.programs.messengers import Counted
 from probgen.programs.pinned import Watched
 
 WIDE = {"float32": "float64", "int32": "int64"}
@@ -84,7 +85,7 @@ class Modelled(Typed):
     """A program of the user's, not a guide, whose draws from point masses are its parameters."""
 
     def __call__(self, *given: Any, **data: Any) -> Any:
-        with Settled():
+        with Settled(), Counted():
             return super().__call__(*given, **data)
 
 

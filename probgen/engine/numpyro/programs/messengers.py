@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from numpyro import primitives
+import numpyro.distributions as dist
+from jax.core import Tracer
+from numpyro import handlers, primitives
 from numpyro.primitives import Messenger
+
+from probgen.engine.numpyro.wrapped import as_kind, changed
 
 SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {}.
@@ -78,3 +83,49 @@ class Widened(Messenger):
             batch = shape[: len(shape) - fn.event_dim]
             if batch != fn.batch_shape and type(fn).__name__ != "Unit":
                 msg["fn"] = fn.expand(batch)
+
+
+def freed(program: Any) -> Any:
+    """The program with nothing observed, to be drawn from."""
+    return Counted(handlers.uncondition(program))
+
+
+class Counted(Messenger):
+    """Effect handler: multinomials are drawn of totals that are computed from data, which NumPyro asks a bound of."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        drawn = msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None
+        if drawn and isinstance(msg["fn"], dist.Distribution):
+            msg["fn"] = changed(msg["fn"], _counted)
+
+
+def _counted(fn: Any) -> Any:
+    if not isinstance(fn, dist.MultinomialProbs | dist.MultinomialLogits) or fn.total_count_max is not None:
+        return fn
+    if not isinstance(fn.total_count, Tracer):
+        return fn
+    probs, fn = fn.probs, as_kind(fn, _InTurn)
+    fn.probs = probs
+    return fn
+
+
+class _InTurn(dist.MultinomialProbs):
+    """One category after the other: a binomial of what the others have left."""
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        shape, probs = sample_shape + self.batch_shape, jnp.asarray(self.probs)
+        probs = jnp.moveaxis(jnp.broadcast_to(probs, shape + self.event_shape), -1, 0)
+        rest = jnp.cumsum(probs[::-1], 0)[::-1]
+        shares = jnp.clip(jnp.where(rest > 0, probs / jnp.where(rest > 0, rest, 1.0), 1.0), 0.0, 1.0)
+        total = jnp.broadcast_to(jnp.asarray(self.total_count).astype(int), shape)
+
+        def one(left: Any, each: Any) -> tuple[Any, Any]:
+            key, share = each
+            count = dist.Binomial(left, share).sample(key).astype(left.dtype)
+            return left - count, count
+
+        left, found = jax.lax.scan(one, total, (jax.random.split(key, len(probs) - 1), shares[:-1]))
+        return jnp.concatenate([jnp.moveaxis(found, 0, -1), left[..., None]], -1)
+
+
+_InTurn.__name__ = "MultinomialProbs"

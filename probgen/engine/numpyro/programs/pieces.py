@@ -18,7 +18,7 @@ from numpyro.infer import Predictive
 from numpyro.infer.util import log_likelihood, potential_energy
 from numpyro.primitives import Messenger
 
-from probgen.engine.numpyro.programs.messengers import MINIBATCH
+from probgen.engine.numpyro.programs.messengers import MINIBATCH, freed
 
 
 class Part(NamedTuple):
@@ -132,7 +132,7 @@ def predicted(
     """Draws of the observed sites at every row: arrays (chain, draw, *event)."""
 
     def draws(piece: Piece, key: Any) -> Mapping[str, Any]:
-        return Predictive(handlers.uncondition(piece), dict(latent), return_sites=list(observed), batch_ndims=2)(key)
+        return Predictive(freed(piece), dict(latent), return_sites=list(observed), batch_ndims=2)(key)
 
     axes = {k: dim - event for k, dim, event in part.axes}
     return _together(run, part, draws, axes, observed, jax.random.key(seed))

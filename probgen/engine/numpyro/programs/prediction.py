@@ -6,19 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
-from jax.core import Tracer
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
-from numpyro.primitives import Messenger
 
 from probgen.engine import prediction
 from probgen.engine.numpyro.programs import indices
-from probgen.engine.numpyro.programs.messengers import SCAN, Widened
+from probgen.engine.numpyro.programs.messengers import SCAN, Widened, freed
 from probgen.engine.numpyro.programs.tracing import supported
-from probgen.engine.numpyro.wrapped import as_kind, changed
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,44 +36,7 @@ def check_likelihood(target: Any, latent: Mapping[str, Any], data: Mapping[str, 
 def _free(target: Any, data: Mapping[str, Any], held: Sequence[str] = ()) -> Any:
     """The program, nothing observed; in the shapes of what is observed, unless that is `held` to the fit's."""
     program = target._closed(data)
-    return Counted(handlers.uncondition(program if held else Widened(program)))
-
-
-class Counted(Messenger):
-    """Effect handler: multinomials are drawn of totals that are computed from data, which NumPyro asks a bound of."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and isinstance(msg["fn"], dist.Distribution):
-            msg["fn"] = changed(msg["fn"], _counted)
-
-
-def _counted(fn: Any) -> Any:
-    if not isinstance(fn, dist.MultinomialProbs | dist.MultinomialLogits) or fn.total_count_max is not None:
-        return fn
-    if not isinstance(fn.total_count, Tracer):
-        return fn
-    probs, fn = fn.probs, as_kind(fn, _InTurn)
-    fn.probs = probs
-    return fn
-
-
-class _InTurn(dist.MultinomialProbs):
-    """One category after the other: a binomial of what the others have left."""
-
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        shape, probs = sample_shape + self.batch_shape, jnp.asarray(self.probs)
-        probs = jnp.moveaxis(jnp.broadcast_to(probs, shape + self.event_shape), -1, 0)
-        rest = jnp.cumsum(probs[::-1], 0)[::-1]
-        shares = jnp.clip(jnp.where(rest > 0, probs / jnp.where(rest > 0, rest, 1.0), 1.0), 0.0, 1.0)
-        total = jnp.broadcast_to(jnp.asarray(self.total_count).astype(int), shape)
-
-        def one(left: Any, each: Any) -> tuple[Any, Any]:
-            key, share = each
-            count = dist.Binomial(left, share).sample(key).astype(left.dtype)
-            return left - count, count
-
-        left, found = jax.lax.scan(one, total, (jax.random.split(key, len(probs) - 1), shares[:-1]))
-        return jnp.concatenate([jnp.moveaxis(found, 0, -1), left[..., None]], -1)
+    return freed(program if held else Widened(program))
 
 
 def _shapes(

@@ -16,7 +16,7 @@ from numpyro.infer.util import log_density as joint_log_density
 
 from probgen import runtime
 from probgen.engine import rows
-from probgen.engine.numpyro.programs.messengers import SCAN, FullPlates
+from probgen.engine.numpyro.programs.messengers import SCAN, FullPlates, freed
 from probgen.engine.numpyro.programs.structure import Structure, biject, put, with_loose
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.sums import assignments, energy, enumeration, pointwise, states
@@ -160,7 +160,7 @@ def _shapes(target: Any, data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of the finite unknowns where the program runs on other data."""
 
     def run() -> dict[str, Any]:
-        program = handlers.uncondition(target._closed(as_arrays(data, target.precision)))
+        program = freed(target._closed(as_arrays(data, target.precision)))
         trace = handlers.trace(handlers.seed(program, jax.random.key(0))).get_trace()
         return {name: trace[name]["value"] for name in target.structure.finite if name in trace}
 

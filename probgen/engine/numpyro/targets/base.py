@@ -18,7 +18,7 @@ from probgen import engine, runtime
 from probgen.algorithm import Incompatible
 from probgen.engine import combined
 from probgen.engine.numpyro.programs import completion, pieces, prediction
-from probgen.engine.numpyro.programs.messengers import FullPlates
+from probgen.engine.numpyro.programs.messengers import FullPlates, freed
 from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, parts
 from probgen.engine.numpyro.running import numbers
 from probgen.engine.numpyro.running.arrays import as_arrays
@@ -175,7 +175,7 @@ def _open_prior(kind: Any, structure: Any, shapes: numbers.Shapes, num_samples: 
 
 
 def _run_forward(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
-    program = handlers.uncondition(FullPlates(lambda: target.structure.program(**target.data)))
+    program = freed(FullPlates(lambda: target.structure.program(**target.data)))
     return Predictive(program, num_samples=num_samples, parallel=num_samples <= FEW)(key)
 
 
