@@ -211,7 +211,8 @@ def good_and_bad() -> str:
     """Main checks, what they mean and what to do, with the picture of a fit that passes and one that does not."""
     lines = []
     for name, check in CHECKS.items():
-        lines += [f"### {check.title} {{#{name}}}", "", check.means, "", f"**What to do**: {check.do}", ""]
+        lines += [f"### {check.title} {{#{name}}}", "", f"`{check.finding}`. {check.means}", ""]
+        lines += [f"**What to do**: {check.do}", ""]
         if made := kept.found(f"check-{name}", draw.sources()[f"check-{name}"]):
             lines += [_picture(f"made/check-{name}/picture.png", check.seen), ""]
             lines += [
@@ -236,6 +237,7 @@ def lay() -> None:
     """Make build/pages anew."""
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "pages", OUT)
+    shutil.copy(ROOT / "docs" / "one_word.png", OUT)
     for name, key in draw.sources().items():
         if kept.found(name, key):
             shutil.copytree(kept.MADE / name, OUT / "made" / name, ignore=shutil.ignore_patterns("*.json"))

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from further_good_and_bad import FURTHER
 from good_and_bad_of_draws import DRAWS
 from good_and_bad_of_games import GAMES
+from good_and_bad_of_noise import NOISE
 from more_good_and_bad import MORE
 from quick_good_and_bad import QUICK
 from small_programs import PROGRAMS, known_sum, narrowing, spread_out, two_wells
@@ -206,7 +207,7 @@ CHECKS = {
         "Losses by step, of batches and of held-out rows. Left both level off; right both still fall where the run ends.",
         learning,
     ),
-} | {name: Check(*told) for name, told in (MORE | QUICK | FURTHER | GAMES | DRAWS).items()}
+} | {name: Check(*told) for name, told in (MORE | QUICK | FURTHER | GAMES | DRAWS | NOISE).items()}
 
 
 def _found(verdict: Any, name: str) -> Any:

@@ -5,6 +5,8 @@
 
 from typing import Any
 
+from small_programs import known_sum
+
 SHOWN = {"progress": False, "seed": 0}
 
 
@@ -59,6 +61,21 @@ def cannot_be_fitted(panels: Any) -> list[Any]:
     return [study.verdict for study in studies]
 
 
+def alike(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+
+    how = {"data": {"y": 1.0}, "num_simulations": 40, "seed": 0, "num_warmup": 300, "num_samples": 300}
+    studies = [pg.sbc(known_sum, "random_walk", thin=thin, **how) for thin in (30, 1)]
+    for panel, study in zip(panels, studies, strict=True):
+        worst = np.median(study.ess, axis=0).argmin()
+        panel.hist(study.ess[:, worst], bins=np.linspace(0, 200, 41))
+        panel.axvline(study.num_ranked / 2, color="black", linestyle="--", linewidth=0.7)
+        panel.set(xlabel=f"effective draws of {study.num_ranked}: {study.names[worst]}", ylabel="simulations")
+    return [study.verdict for study in studies]
+
+
 # ---- textures ----------------------------------------------------------------------------------------------------
 
 
@@ -85,6 +102,38 @@ def copied(panels: Any) -> list[Any]:
     for panel, fit in zip(panels, fits, strict=True):
         row, column = np.divmod(fit.answer["sources"][0][0], 48)
         panel.imshow(np.stack([row / 47, column / 47, np.full(row.shape, 0.5)], -1), interpolation="nearest")
+        panel.axis("off")
+    return _judged(fits)
+
+
+def in_a_part(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+    from probgen.data import load
+
+    weave = load("woven")
+    under_a_sky = np.where(np.arange(48)[:, None] < 36, 0.8, weave)
+    data = [{"sample": sample, "height": 80, "width": 80} for sample in (weave, under_a_sky)]
+    fits = [pg.fit("texture", given, "quilting", block=8, neighbours=1, **SHOWN) for given in data]
+    for panel, fit, given in zip(panels, fits, data, strict=True):
+        count = np.bincount(fit.answer["sources"][0][0].ravel(), minlength=48 * 48).reshape(48, 48)
+        grey = np.repeat(given["sample"][..., None], 3, -1)
+        panel.imshow(
+            np.where((count > 0)[..., None], 0.5 * grey + [0.5, 0.3, 0.0], 0.6 * grey), interpolation="nearest"
+        )
+        panel.axis("off")
+    return _judged(fits)
+
+
+def other_filters(panels: Any) -> list[Any]:
+    import probgen as pg
+    from probgen.data import load
+
+    data = {"sample": load("woven"), "height": 60, "width": 60}
+    fits = [pg.fit("texture", data | {"window": window}, "efros_leung", **SHOWN) for window in (13, 3)]
+    for panel, fit in zip(panels, fits, strict=True):
+        panel.imshow(fit.draws["x"][0, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         panel.axis("off")
     return _judged(fits)
 
@@ -124,5 +173,32 @@ DRAWS = {
         "A larger picture or sample, or a smaller `block`.",
         "Where in the sample each pixel is from, by colour. Left many small pieces; right one takes nearly half of the picture.",
         copied,
+    ),
+    "thinned": (
+        "Are a study's draws independent?",
+        "thinned",
+        "`pg.sbc` ranks the truth among a hundred draws of each fit. Where these are alike ranks are not even, also of the right "
+        "posterior: first mend this, then look at `uniform`.",
+        "A larger `num_samples`, of which the hundred are then farther apart; `thin`, 30 on the left and 1 on the right; `nuts`.",
+        "How many of 100 draws count, by simulation. Left most are beyond the dashed line at 50; right nearly all are below it.",
+        alike,
+    ),
+    "used": (
+        "Is a texture made of all of its sample?",
+        "used",
+        "A picture grows by what fits what is there: a plain part of the sample goes on for ever. The check counts how many of the "
+        "sample's pixels are drawn, as if evenly.",
+        "Cut the plain part away: sky, margin, wall. A larger `block` or `window`; another seed.",
+        "Two samples, the pixels that were drawn in yellow. Left, of a weave, most were; right, under a sky, few parts were.",
+        in_a_part,
+    ),
+    "responses": (
+        "Do filters see the sample in a texture?",
+        "responses",
+        "What differences of light there are between neighbours, fine and coarse, says what a texture is. The check compares how "
+        "filters respond to the grown picture and to its sample.",
+        "A `window` of the size of the texture's parts, 13 pixels on the left and 3 on the right; another seed.",
+        "Pictures grown from one weave. Left it goes on as a weave; right, by a window of 3 pixels, it is boxes of all sizes.",
+        other_filters,
     ),
 }

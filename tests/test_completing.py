@@ -148,6 +148,14 @@ def test_a_completion_without_a_word_is_by_the_denoiser_and_takes_no_data(learne
         pg.fit(learned.condition(x=KNOWN), "guided")
 
 
+def test_an_evidence_by_a_derivative_of_many_numbers_is_refused(learned, monkeypatch):
+    monkeypatch.setattr("probgen.inference.denoising.twisted_smc.DENSE", 0)
+    with pytest.raises(ValueError, match=r"at most 0 numbers that are known; got 1\."):
+        pg.fit(learned.condition(x=KNOWN), inference="twisted_smc", covariance="jacobian")
+    with pytest.raises(ValueError, match="got 2"):
+        pg.fit(learned.condition(x=pg.Linear.noisy([0.0, 0.0], 1.0)), inference="twisted_smc", covariance="jacobian")
+
+
 def test_what_is_refused(learned):
     with pytest.raises(Incompatible, match="Completable"):
         pg.fit("eight_schools", inference="twisted_smc")

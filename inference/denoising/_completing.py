@@ -24,7 +24,6 @@ class Completing(Learner[Completable]):
         and above for more than 2,000 combinations that share numbers, by conjugate gradients.
     """
 
-    engines: ClassVar[tuple[str, ...]] = ("numpyro",)
     precision: ClassVar[str] = "float32"
     loss_of: ClassVar[str] = "evidence"
 

@@ -56,6 +56,11 @@ class Guided(Completing):
         if self.sampler not in known:
             raise ValueError(f"Unknown sampler {self.sampler!r}. Known: {', '.join(known)}.")
 
+    def on(self, engine: str) -> Any:
+        from probgen.inference.denoising import _torch_completing
+
+        return _torch_completing.Guided(self) if engine == "pyro" else self
+
     def init(self, key: Any, target: Any) -> State:
         import jax
         import jax.numpy as jnp

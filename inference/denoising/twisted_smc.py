@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from probgen.inference.denoising._completing import Completing
+from probgen.programs.completable import DENSE
+
+MANY = (
+    "covariance='jacobian' gives p(y | z) of at most {} numbers that are known; got {}.\n"
+    "Use covariance='rows' or 'variance', or inference='guided'."
+)
 
 
 class State(NamedTuple):
@@ -62,6 +68,8 @@ class TwistedSMC(Completing):
 
     def prepare(self, target: Any) -> Any:
         found = super().prepare(target)
+        if self.covariance == "jacobian" and found.num_seen > DENSE:
+            raise ValueError(MANY.format(DENSE, found.num_seen))
         return found.calibrated() if self.covariance in ("auto", "rows") else found
 
     def _problem(self, target: Any) -> tuple[Any, Any, Any]:
@@ -71,6 +79,11 @@ class TwistedSMC(Completing):
         covariance = "rows" if self.covariance == "auto" else self.covariance
         informed, variance, volume = target.problem(self.noise, covariance)
         return informed, Ancestral(self.variance or variance), volume
+
+    def on(self, engine: str) -> Any:
+        from probgen.inference.denoising import _torch_completing
+
+        return _torch_completing.TwistedSMC(self) if engine == "pyro" else self
 
     def init(self, key: Any, target: Any) -> State:
         import jax

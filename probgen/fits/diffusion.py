@@ -32,10 +32,6 @@ NO_SCORE = (
     "{0} needs a score; this fit has none, since {1} paired noise with points.\n"
     "Use sampler='own', 'ddim', 'heun' or 'dpm++' and method='ode', or flow_matching with coupling='independent'."
 )
-NO_PYRO = (
-    "pg.Linear is for NumPyro programs; points of Pyro programs are not completed.\n"
-    "Learn a NumPyro model, such as 'ddpm'; fit.sample(64, start=x, level=0.5) draws near a point."
-)
 ROWS = 500  # to which what was seen is compared
 JUMPS = (
     "{0} is of a denoiser; {1} has learned jumps, which have no score, velocity or density.\n"
@@ -180,8 +176,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
             raise ValueError(f"{keyword} is an input of the program, which is given itself, and no pg.Linear.")
         if why := self.target.cannot_denoise():
             raise Incompatible(f"pg.Linear is for models with a denoiser of reals. {why}")
-        if self.target.engine != "numpyro":
-            raise Incompatible(NO_PYRO)
         site, shape = self._shapes[keyword]
         return seen.combined(site, shape, functools.partial(denoising.columns, self.target))
 

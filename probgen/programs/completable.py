@@ -9,6 +9,8 @@ import numpy as np
 
 from probgen.target import Target
 
+KNOWN, VALUE = " known", " value"  # endings of the data of a site that is known in part, which no program is given
+DENSE = 128  # numbers that were seen, up to which their covariance is a matrix
 OUTSIDE = " outside value"  # ending of the data of a point, where what was seen of it is none of what rows hold: see `outside`
 FAR = 0.5  # of the range of rows, that what was seen may be outside of it
 
@@ -40,12 +42,13 @@ class Told(NamedTuple):
 class PartlyKnown(Target):
     """The point alone, in the units that the denoiser sees, without the levels of a chain: what the denoiser's algorithms take.
 
-    dim: its size; linear: whether combinations of it were seen, `pg.Linear`, with their own noise.
+    dim: its size; linear: whether combinations of it were seen, `pg.Linear`, with their own noise; num_seen: how many.
     """
 
     offers = "PartlyKnown"
     dim: int
     linear: bool
+    num_seen: int
     calibration: Callable[[], Mapping[str, Any]] | None = None
 
     def calibrated(self) -> PartlyKnown:

@@ -148,7 +148,10 @@ def _mass(evidence: Evidence) -> Finding | None:
     share = np.exp(np.asarray(ode.value, float) - log_q)
     mass, error = float(np.mean(share)), float(np.std(share) / np.sqrt(len(share)))
     message = f"the flow's density sums to {mass:.3g} about held-out rows (standard error {error:.2g}); at most 1"
-    remedy = "see 'density': a density with more mass than one overclaims, by its logarithm in nats a row"
+    remedy = (
+        "it overclaims by the logarithm of its mass, in nats a row: see 'density', and look in the network for stop_gradient or "
+        "detach, which hide a part of its divergence"
+    )
     if not np.isfinite(mass):
         return Finding("mass", "fail", mass, 1.0, message, remedy)
     return Finding("mass", _grade(mass - 1 - 3 * error, TOO_MUCH), mass, 1.0, message, remedy)

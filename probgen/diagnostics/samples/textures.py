@@ -42,7 +42,7 @@ def _used(evidence: Evidence) -> Finding | None:
     height, width = fit.target.picture.shape[:2]
     value = min(textures.used(one, height * width) for one in fit.answer["sources"][0])
     message = f"a picture is made of effectively {beside(value, USED[0], '.0%')} of the sample's pixels; at least {USED[0]:.0%}"
-    remedy = "it got stuck in a part of the sample: another seed, a larger window, or inference='quilting'"
+    remedy = "it got stuck in a part of the sample: cut plain parts of it away, another seed, or " + _larger(fit)
     return Finding("used", grade(-value, -USED[0], -USED[1]), value, USED[0], message, remedy)
 
 
@@ -64,7 +64,7 @@ def _garbage(evidence: Evidence) -> Finding | None:
         return None
     shown = beside(value, GARBAGE[0], ".2f")
     message = f"grown patches are {shown} times as far from the sample's as those from each other; at most {GARBAGE[0]}"
-    remedy = "a larger window, of the size of the texture's parts; neighbours=1; or inference='quilting'"
+    remedy = "cut plain parts of the sample away, neighbours=1, or " + _larger(fit)
     return Finding("garbage", grade(value, *GARBAGE), value, GARBAGE[0], message, remedy)
 
 
@@ -83,8 +83,14 @@ def _responses(evidence: Evidence) -> Finding | None:
         return None
     shown = beside(value, RESPONSES[0], ".2f")
     message = f"filters' responses differ {shown} times as much from the sample's as those of its halves; at most {RESPONSES[0]}"
-    remedy = "part of the texture did not grow, or too much: another seed, a larger window, or a larger picture"
+    remedy = "part of the texture did not grow, or too much: another seed, a larger picture, or " + _larger(fit)
     return Finding("responses", grade(value, *RESPONSES), value, RESPONSES[0], message, remedy)
+
+
+def _larger(fit: Any) -> str:
+    """What sees more of a texture at once."""
+    blocks = fit.inference.name == "quilting"
+    return "a larger block" if blocks else "a window of the size of the texture's parts, or inference='quilting'"
 
 
 CHECKS = (_copied, _used, _garbage, _responses)

@@ -27,6 +27,7 @@ from probgen.engine.pyro.games import forward as running
 from probgen.engine.pyro.graph import Watch
 from probgen.engine.pyro.learnable import PyroLearnable
 from probgen.engine.pyro.noise import asked as denoising
+from probgen.engine.pyro.noise import completing
 from probgen.engine.pyro.noise.diffused import diffused
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
@@ -105,6 +106,8 @@ def _prepared(
     program: Callable[..., Any], data: Mapping[str, Any], precision: str, by_row: bool | None = None
 ) -> Target:
     """The target of a program whose tensors have the types that it needs."""
+    if completing.is_point(data):
+        return completing.point(program, data, precision)
     arrays = tuple(sorted(name for name, value in data.items() if is_array(value)))
     tensors = tuple(as_tensor(data[name], precision) for name in arrays)
     static = {name: plain(value) for name, value in data.items() if name not in arrays}

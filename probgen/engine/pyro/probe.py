@@ -9,6 +9,7 @@ import torch
 
 from probgen.engine.pyro.games.critics import as_reals
 from probgen.engine.pyro.learnable import PyroImplicit
+from probgen.engine.pyro.noise.completing import PyroPoint
 from probgen.engine.pyro.noise.diffused import Diffusing
 from probgen.engine.pyro.programs.density import Structure, scoped
 from probgen.engine.pyro.programs.looks import FEW, log_prob
@@ -19,6 +20,9 @@ POINTS = 2
 
 def probe(target: Any) -> dict[str, list[float]]:
     """Of every sample site its log density, in nats, and of every deterministic one its mean, at each point; by the site's name."""
+    if isinstance(target, PyroPoint):
+        found = [target.probed(i) for i in range(POINTS)]
+        return {k: [one[k] for one in found] for k in found[0]}
     with torch.no_grad():
         of = _of_rows if isinstance(target, PyroRows) else _of_all
         found = [of(target, i) for i in range(POINTS)]

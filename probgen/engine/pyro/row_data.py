@@ -27,6 +27,7 @@ from probgen.engine.pyro.programs.sites import is_masked, is_weighed
 from probgen.engine.pyro.programs.types import is_lifted, is_mixed
 from probgen.engine.pyro.rows import Learning, PyroRows, _batch, are_bits, data_of
 from probgen.engine.pyro.targets import as_tensor, is_array, plain
+from probgen.programs.completable import KNOWN, VALUE
 from probgen.programs.pinned import innermost_pin, pinned
 from probgen.target import Site, Variable
 
@@ -178,7 +179,7 @@ def with_parameters(
     program: Callable[..., Any], data: Mapping[str, Any], parameters: list[str], precision: str
 ) -> Learned:
     """The program whose named parameters are in the data."""
-    rest = {k: v for k, v in data.items() if k not in parameters}
+    rest = {k: v for k, v in data.items() if k not in parameters and not k.endswith((KNOWN, VALUE))}
     given = {k: as_tensor(v, precision) if is_array(v) else plain(v) for k, v in rest.items()}
     program = pinned(program)
     _, seen = looked(program, given, precision)

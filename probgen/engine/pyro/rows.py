@@ -33,6 +33,7 @@ from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.games import critics, draws
 from probgen.engine.pyro.graph import SMALL, Watch
 from probgen.engine.pyro.noise.chains import Short
+from probgen.engine.pyro.noise.completing import seen_in_part
 from probgen.engine.pyro.programs import data as pyro_data
 from probgen.engine.pyro.programs.density import scoped
 from probgen.engine.pyro.programs.looks import FEW, looked, traced
@@ -41,6 +42,10 @@ from probgen.engine.pyro.targets import PyroSimulable
 from probgen.programs.pinned import check_pins
 from probgen.target import CRITIC, START, Generative, Site, Target, Variable
 
+IN_PART = (
+    "Points that are known in part are for NumPyro programs, and for those Pyro programs whose one visible site a denoiser makes "
+    "of noise.\nGive a whole one, or write the program for NumPyro."
+)
 AT_ONCE = 2000  # rows that a net is given at once outside of learning
 
 
@@ -272,18 +277,10 @@ class PyroRows(Generative):
 
     def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
         """The target of a new point, given learned parameters; a batch of one row for the program."""
-        check_pins(self)
         given = dict(given or {})
-        if missing := [k for k in self.inputs if k not in given]:
-            raise TypeError(
-                f"A point is drawn given {', '.join(missing)}: say {missing[0]}=... in fit.sample or fit.condition."
-            )
-        if any(np.isnan(v).any() for v in given.values()):
-            raise Incompatible("Points that are known in part are for NumPyro programs; give a whole one.")
-        if self.inputs:
-            ours = {k: v for k, v in self.batch(torch.arange(1)).items() if k not in self.inputs}
-            ours |= {k: np.asarray(given[k])[None] for k in self.inputs}
-            self.check_indices(ours, answer)
+        self.check_inputs(answer, given)
+        if seen_in_part(given):
+            raise Incompatible(IN_PART)
         known = [k for k in self.keywords if k in given]
         if known and len(known) < len(self.keywords):
             raise Incompatible(f"Give all of {', '.join(self.keywords)}, or none: parts are for NumPyro programs.")
@@ -295,6 +292,18 @@ class PyroRows(Generative):
         rows = self.from_host({like[k]: np.asarray(v)[None] for k, v in given.items()})
         data = {**data_of({}, self._named(rows)), **self.structure.static, **own}
         return engine.load(self.engine).prepare(self.structure.learned, data, "float64")
+
+    def check_inputs(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> None:
+        """Raise TypeError where an input of a new point is not given, OutOfRange for an index out of range."""
+        check_pins(self)
+        if missing := [k for k in self.inputs if k not in given]:
+            raise TypeError(
+                f"A point is drawn given {', '.join(missing)}: say {missing[0]}=... in fit.sample or fit.condition."
+            )
+        if self.inputs:
+            ours = {k: v for k, v in self.batch(torch.arange(1)).items() if k not in self.inputs}
+            ours |= {k: np.asarray(given[k])[None] for k in self.inputs}
+            self.check_indices(ours, answer)
 
     def reads_rows(self, answer: Mapping[str, np.ndarray]) -> bool:
         """Whether what the program draws depends on the rows that stand in: it cannot be run forward."""

@@ -22,8 +22,8 @@ import numpy as np
 
 from probgen.nets.diffusion.denoiser import Denoiser, Posterior
 from probgen.nets.diffusion.schedules import Schedule
+from probgen.programs.completable import DENSE  # numbers in y up to which S is a matrix
 
-DENSE = 128  # numbers in y up to which S is a matrix
 WARY = 1.5  # how much larger the largest error of a derivative is than that along one direction, or so
 COVARIANCES = ("jacobian", "variance")
 
@@ -34,9 +34,13 @@ class Seen(eqx.Module):
     y: eqx.AbstractVar[Any]
     noise: eqx.AbstractVar[Any]
 
-    @abstractmethod
     def of(self, x: Any) -> Any:
         """A x: (*event) -> (seen,)."""
+        return self.among(jnp.ravel(x))
+
+    @abstractmethod
+    def among(self, points: Any) -> Any:
+        """The same of flattened points: (..., size) -> (..., seen)."""
 
     @abstractmethod
     def spread(self, variance: Any) -> Any:
@@ -55,8 +59,8 @@ class Coordinates(Seen):
     noise: Any
     indices: Any
 
-    def of(self, x: Any) -> Any:
-        return jnp.ravel(x)[self.indices]
+    def among(self, points: Any) -> Any:
+        return points[..., self.indices]
 
     def spread(self, variance: Any) -> Any:
         return self.of(variance) if jnp.ndim(variance) else variance + jnp.zeros_like(self.y)
@@ -73,8 +77,8 @@ class Gathered(Seen):
     indices: Any
     weights: Any
 
-    def of(self, x: Any) -> Any:
-        return jnp.sum(self.weights * jnp.ravel(x)[self.indices], -1)
+    def among(self, points: Any) -> Any:
+        return jnp.sum(self.weights * points[..., self.indices], -1)
 
     def spread(self, variance: Any) -> Any:
         of_each = jnp.ravel(variance)[self.indices] if jnp.ndim(variance) else variance
@@ -102,8 +106,8 @@ class Combinations(Seen):
     noise: Any
     matrix: Any
 
-    def of(self, x: Any) -> Any:
-        return self.matrix @ jnp.ravel(x)
+    def among(self, points: Any) -> Any:
+        return points @ self.matrix.T
 
     def spread(self, variance: Any) -> Any:
         return (self.matrix * jnp.ravel(variance)) @ self.matrix.T

@@ -16,7 +16,7 @@ from probgen import runtime
 from probgen.engine.denoising import Draw
 from probgen.engine.drawing import great_circle
 from probgen.engine.numpyro.noise.calibrating import calibration as calibration
-from probgen.engine.numpyro.noise.combined import columns as columns
+from probgen.engine.numpyro.noise.calibrating import columns as columns
 from probgen.engine.numpyro.noise.diffused import Diffusing, apart
 from probgen.fitted import LogProb
 from probgen.nets.diffusion.chains import Backward, Noised

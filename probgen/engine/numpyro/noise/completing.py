@@ -11,27 +11,22 @@ import numpy as np
 
 from probgen import runtime
 from probgen.algorithm import Incompatible
-from probgen.engine.numpyro.noise import measuring
-from probgen.engine.numpyro.noise.combined import APART, HIDDEN, SHOWN, TRUTH, WEIGHTS, sites_of, told
+from probgen.engine import measuring
+from probgen.engine.combined import APART, shown, sites_of, told
+from probgen.engine.measuring import CALIBRATED, EQUAL, ROUNDED
 from probgen.engine.numpyro.noise.known import Found, look, site_of
-from probgen.engine.numpyro.noise.measuring import EQUAL, ROUNDED
-from probgen.engine.numpyro.programs.structure import KNOWN, PARTLY, VALUE
 from probgen.engine.numpyro.targets.base import NumpyroTarget
 from probgen.engine.numpyro.targets.conditional import NumpyroMixed
 from probgen.engine.numpyro.targets.continuous import NumpyroContinuous
-from probgen.nets.diffusion.inverse import DENSE, Coordinates, Informed, Overlapping
-from probgen.nets.diffusion.twisted import Twist
-from probgen.programs.completable import Completable, PartlyKnown, Told
+from probgen.nets.diffusion.inverse import Coordinates, Gathered, Informed, Overlapping, Rotated, Seen
+from probgen.nets.diffusion.twisted import Calibration, Twist
+from probgen.programs.completable import DENSE, KNOWN, VALUE, Completable, PartlyKnown, Told
 from probgen.target import Target, Variable
 
 AT = " at value"  # ending of the indices of what is known: of two, so that no program is given them
 CURVED = (
     "What is known of a point is not what the denoiser sees: the program transforms the point as a whole, or on a curve.\n"
     "Use inference='nuts', which needs the density alone."
-)
-OVERLAP = (
-    "twisted_smc needs the directions of A, which are found for at most {} combinations that share numbers; got {}.\n"
-    "Use inference='guided', or give fewer."
 )
 
 
@@ -60,6 +55,10 @@ class Alone(NumpyroTarget, PartlyKnown):
         return bool(sites_of(self.arrays))
 
     @property
+    def num_seen(self) -> int:
+        return len(self.arrays[self.site.name + (measuring.Y if self.linear else AT)])
+
+    @property
     def whole(self) -> int:
         """The largest of whole numbers; 0 for reals."""
         return {"bits": 1, "levels": self.site.levels - 1}.get(self.site.kind, 0)
@@ -82,7 +81,7 @@ class Alone(NumpyroTarget, PartlyKnown):
         """
         found = self.found(jnp.zeros(self.site.shape))
         seen, volume = self._seen(noise)
-        calibration = measuring.calibration_of(self.arrays, self.site.name)
+        calibration = _calibration_of(self.arrays, self.site.name)
         if covariance == "rows" and calibration is not None:
             return Twist(found.denoiser, seen, calibration), found.variance, volume
         kind: Any = covariance
@@ -94,7 +93,7 @@ class Alone(NumpyroTarget, PartlyKnown):
         """What was seen in the denoiser's units, and the log of how much larger it is there."""
         name = self.site.name
         if self.linear:
-            seen = measuring.seen_of(self.arrays, name, name + APART in self.arrays, self.site.size)
+            seen = _seen_of(self.arrays, name, name + APART in self.arrays, self.site.size)
             return seen, self.arrays[name + measuring.VOLUME]
         low, high = self.ends
         span, at = (high - low).ravel(), self.arrays[name + AT]
@@ -104,13 +103,7 @@ class Alone(NumpyroTarget, PartlyKnown):
         return Coordinates(y, width, at), -jnp.sum(jnp.log(jnp.abs(span[at])))
 
     def told(self) -> Told:
-        name, held = self.site.name, {k: np.asarray(v, float) for k, v in self.arrays.items() if k.endswith(PARTLY)}
-        if not self.linear:
-            return Told(np.where(held[name + KNOWN] > 0, held[name + VALUE], np.nan), None, True)
-        shown = np.where(held[name + HIDDEN] > 0, np.nan, held[name + SHOWN])
-        rows = held[name + WEIGHTS]
-        itself = shown.shape == self.site.shape and rows.shape[1] == 1 and bool((rows == 1).all())
-        return Told(shown, held.get(name + TRUTH), itself)
+        return shown(self.arrays, self.site.name, self.site.shape)
 
     def calibrated(self) -> Alone:
         """The same with what rows say of the denoiser, where the fit is at hand that learned from them."""
@@ -118,10 +111,13 @@ class Alone(NumpyroTarget, PartlyKnown):
         with runtime.jax_scope(self.precision):
             seen = self._seen(None)[0]
             if isinstance(seen, Overlapping):
-                raise Incompatible(OVERLAP.format(measuring.ROTATED, len(seen.y)))
-            if self.calibration is None or measuring.calibration_of(self.arrays, name) is not None:
+                raise Incompatible(measuring.OVERLAP.format(measuring.ROTATED, len(seen.y)))
+            if self.calibration is None or _calibration_of(self.arrays, name) is not None:
                 return self
-            found = measuring.calibrated(self.calibration(), seen)
+            rows = self.calibration()
+            missed = jnp.asarray(rows["missed"], self.precision)
+            along = np.asarray(seen.among(missed.reshape(*missed.shape[:2], -1)), float)
+            found = measuring.calibrated(rows, along)
             found = {f"{name}{k}": jnp.asarray(v, self.precision) for k, v in found.items()}
         other = Alone(self.structure, {**self.arrays, **found})
         other.notes = self.notes
@@ -149,6 +145,22 @@ class Alone(NumpyroTarget, PartlyKnown):
             z = jnp.zeros(self.site.shape, self.precision)
             text = jax.jit(said).lower(self.arrays, z, jnp.ones((), self.precision) / 2).as_text()
         return f"{super().lowered()} {text}"
+
+
+def _seen_of(arrays: Mapping[str, Any], site: str, apart: bool, size: int) -> Seen:
+    """What the denoiser is told, of combinations."""
+    y, width, rows = (arrays[site + k] for k in (measuring.Y, measuring.WIDTH, measuring.ROWS))
+    if site + measuring.GATHERED not in arrays:
+        return Rotated(y, width, rows)
+    at = arrays[site + measuring.GATHERED]
+    return Gathered(y, width, at, rows) if apart else Overlapping(y, width, at, rows, size)
+
+
+def _calibration_of(arrays: Mapping[str, Any], site: str) -> Calibration | None:
+    """What rows say of the denoiser, among a target's arrays."""
+    if site + CALIBRATED.format("spread") not in arrays:
+        return None
+    return Calibration(*(arrays.get(site + CALIBRATED.format(k)) for k in Calibration._fields))
 
 
 @jax.jit

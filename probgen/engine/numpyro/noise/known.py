@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
-from probgen.engine.numpyro.noise.combined import sites_of
+from probgen.engine.combined import sites_of
 from probgen.engine.numpyro.noise.diffused import apart
 from probgen.engine.numpyro.programs.structure import parts
 from probgen.engine.numpyro.wrapped import innermost

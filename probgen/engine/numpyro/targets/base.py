@@ -16,7 +16,7 @@ from numpyro.infer.util import log_likelihood
 
 from probgen import engine, runtime
 from probgen.algorithm import Incompatible
-from probgen.engine.numpyro.noise import combined
+from probgen.engine import combined
 from probgen.engine.numpyro.programs import completion, pieces, prediction
 from probgen.engine.numpyro.programs.messengers import FullPlates, freed
 from probgen.engine.numpyro.programs.structure import FLAT, KNOWN, MEASURES, PARTLY, parts

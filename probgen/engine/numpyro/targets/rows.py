@@ -14,7 +14,7 @@ import numpy as np
 from probgen import engine, runtime
 from probgen.data.checks import check_begun
 from probgen.data.grey import note
-from probgen.engine.numpyro.noise import combined
+from probgen.engine import combined
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays
 from probgen.engine.numpyro.sums.energy import Block

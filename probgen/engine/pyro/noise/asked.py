@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from probgen.engine import measuring
 from probgen.engine.drawing import great_circle
 from probgen.engine.pyro.executor import OPS
 from probgen.engine.pyro.noise.diffused import Diffusing, PyroChained
@@ -19,7 +20,7 @@ from probgen.fitted import LogProb
 from probgen.nets.torch_diffusion import flow
 from probgen.nets.torch_diffusion.chains import Backward, Noised
 from probgen.nets.torch_diffusion.denoiser import probability_flow
-from probgen.nets.torch_diffusion.grids import time_of
+from probgen.nets.torch_diffusion.grids import FARTHEST, time_of
 from probgen.nets.torch_diffusion.guidance import Guided
 from probgen.nets.torch_diffusion.samplers import named
 from probgen.nets.torch_diffusion.sampling import edited, end, sample, times_of
@@ -227,6 +228,40 @@ def _errors(target: Diffusing, answer: Arrays, rows: Arrays, variance: Any, leve
         "log_ratio": np.median(at["ratio"]), "error": at["error"].mean(), "stderr": stderr(at["error"]),
         "nats": at["nats"].mean(), "lost": at["lost"].mean(), "lost_stderr": stderr(at["lost"]),
     }  # fmt: skip
+
+
+# ---- what is said of the denoiser of a point that is completed
+
+
+def calibration(target: Diffusing, answer: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
+    """log_snr: (level,); gain, slope, offset: (level, *event); missed: x less what is believed then: (level, row, *event)."""
+    rows = {k: v[measuring.picked(target, seed)] for k, v in target.all_rows().items()}
+    with target.running(target.as_tensors(answer), 0), torch.no_grad():
+        schedule = target.denoised(target.few())[0].schedule
+        ends = torch.tensor([1.0, max(float(schedule.first), 1e-6)], dtype=torch.float64)
+        low, high = schedule.log_snr(ends).clamp(*FARTHEST).tolist()
+    log_snr = np.linspace(low, high, measuring.LEVELS)
+    times = time_of(schedule, log_snr)
+
+    def level(i: int) -> Any:
+        def some(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            denoiser, x = target.denoised(given)
+            t = times[i].to(x)
+            z = denoiser.schedule.noised(x, torch.randn_like(x), t)
+            scale = torch.stack(denoiser.schedule.scales(t)).square().sum().sqrt()
+            return {"x": x, "m": denoiser(z, t).mean, "z": z / scale}
+
+        found = _mapped(some, target, answer, rows, _count(rows), seed + i, "calibration")
+        return measuring.regressed(log_snr[i], **{k: v.astype(float) for k, v in found.items()})
+
+    found = zip(*(level(i) for i in range(measuring.LEVELS)), strict=True)
+    return dict(zip(measuring.FIELDS, (log_snr, *map(np.stack, found)), strict=True))
+
+
+def columns(function: Any, points: np.ndarray) -> np.ndarray:
+    """A function of one point, of many in double precision: (point, *event) -> (point, *value)."""
+    found = [torch.as_tensor(function(point)) for point in torch.from_numpy(np.ascontiguousarray(points, float))]
+    return torch.stack(found).detach().cpu().numpy()
 
 
 # ---- parts

@@ -27,11 +27,12 @@ from probgen.algorithm import Incompatible
 from probgen.engine.denoising import CHAINS, NO_LINE, RISES, SCALED, rough
 from probgen.engine.pyro.bounded import PyroBounded, Terms
 from probgen.engine.pyro.learnable import PyroLearnable
+from probgen.engine.pyro.noise import completing
 from probgen.engine.pyro.noise.chains import Finding, Forward, Lazy
 from probgen.engine.pyro.programs.data import Unobserved, extremes, in_words, innermost
 from probgen.engine.pyro.programs.density import Given
 from probgen.engine.pyro.programs.looks import FEW, log_prob
-from probgen.target import Diffused
+from probgen.target import Diffused, Target
 
 Rows = Mapping[str, Any]
 ASKED = 200  # times that an equation asks the network, or so
@@ -60,6 +61,10 @@ class Diffusing(PyroLearnable, Diffused):
     def check_line(self, rows: Rows) -> None:
         """Raise Incompatible where a chain's rows are not measured one by one on a line."""
 
+    def of_ends(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """What rows of zeros and of ones that the denoiser sees are in the program's units: (row, *event) each."""
+        raise NotImplementedError
+
     def probed(self, rows: Rows) -> dict[str, float]:
         """Numbers that tell the program from another one, without a whole chain or an equation."""
         raise NotImplementedError
@@ -79,6 +84,22 @@ class Diffusing(PyroLearnable, Diffused):
         return {v.name: nodes[v.name]["value"] for v in self.visible}
 
     # ----
+
+    def learned(self, answer: Mapping[str, np.ndarray], given: Mapping[str, Any] | None = None) -> Target:
+        """The target of a new point, given learned parameters; of one that is known in part, what the denoiser completes."""
+        given = dict(given or {})
+        known = {k: v for k, v in given.items() if k in self.keywords}
+        if len(self.keywords) > 1 or not completing.seen_in_part(known):
+            return super().learned(answer, given)
+        self.check_inputs(answer, given)
+        return completing.of_point(self, answer, given)
+
+    def ends(self, answer: Mapping[str, np.ndarray], inputs: Rows) -> np.ndarray:
+        """What points of zeros and of ones that the denoiser sees are in the program's units, of one row: (2, *event)."""
+        with self.running(self.as_tensors(answer), 0), torch.no_grad():
+            self.check_line(self.few())
+            found = self.of_ends({**self.stand_ins(1), **inputs})
+        return torch.cat(found).cpu().numpy().astype(float)
 
     def check_indices(self, rows: Rows, answer: Any = None) -> None:
         """As for all programs of rows; and by a run of the network, which a program with a flow does not run by itself."""
@@ -180,6 +201,11 @@ class PyroFlowing(Diffusing):
         (site,) = self.visible
         return {site.name: self.found(rows).unmeasured(seen)}
 
+    def of_ends(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        fn, (site,) = self.found(rows), self.visible
+        at = lambda value: fn.unmeasured(torch.full_like(rows[site.name], value))  # noqa: E731
+        return at(0.0), at(1.0)
+
     def probed(self, rows: Rows) -> dict[str, float]:
         fn, (site,) = self.found(rows), self.visible
         y, t = fn.measured(rows[site.name]), torch.linspace(0.2, 0.8, len(rows[site.name]))
@@ -250,6 +276,10 @@ class PyroChained(PyroBounded, Diffusing):
         (site,) = self.visible
         at = lambda value: self.denoised({**rows, site.name: torch.full_like(rows[site.name], value)})[1]  # noqa: E731
         return at(0), at(1)
+
+    def of_ends(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        low, high = self._ends(rows)
+        return -low / (high - low), (1 - low) / (high - low)
 
     def unmeasured(self, rows: Rows, seen: torch.Tensor) -> dict[str, torch.Tensor]:
         (site,) = self.visible

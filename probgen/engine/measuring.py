@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probgen.engine.numpyro.noise.combined import Told
-from probgen.nets.diffusion.inverse import Coordinates, Gathered, Overlapping, Rotated, Seen
-from probgen.nets.diffusion.twisted import Calibration
+from probgen.engine.combined import Told
 
 EQUAL = 0.01  # the noise that stands for none, in the denoiser's units
 ROUNDED = 12**-0.5  # the standard deviation of what rounding to whole numbers takes away
@@ -23,6 +21,15 @@ Y, WIDTH, ROWS, GATHERED, VOLUME = OWN = tuple(f" own {w} value" for w in ("y", 
 CALIBRATED = " calibrated {} value"
 FULL, CROSSED = 8_000_000, 4_000_000  # numbers of covariances at all levels, up to which they are kept
 SHRUNK, FLOOR = 0.1, 1e-5  # of covariances by rows: the share of their diagonal, at least, and the least variance
+LEVELS, ASKED = 32, 500  # of noise, and rows
+CELLS = 16_000_000  # numbers of rows at all levels
+RIDGE = 1e-3  # of the variance of what is regressed on
+CLEAN = 2.0, 5.0  # log SNR from which, and above which alone, a denoiser's own means count, by which the chain ends
+FIELDS = ("log_snr", "gain", "slope", "offset", "missed")
+OVERLAP = (
+    "twisted_smc needs the directions of A, which are found for at most {} combinations that share numbers; got {}.\n"
+    "Use inference='guided', or give fewer."
+)
 
 
 def measured(told: Told, low: np.ndarray, span: np.ndarray, whole: bool) -> dict[str, np.ndarray]:
@@ -59,23 +66,37 @@ def _rotated(y: np.ndarray, width: np.ndarray, rows: np.ndarray, volume: Any) ->
     return {Y: seen / sizes, WIDTH: 1 / sizes, ROWS: rows, VOLUME: np.asarray(volume)}
 
 
-def seen_of(arrays: Mapping[str, Any], site: str, apart: bool, size: int) -> Seen:
-    """What the denoiser is told."""
-    y, width, rows = (arrays[site + k] for k in (Y, WIDTH, ROWS))
-    if site + GATHERED not in arrays:
-        return Rotated(y, width, rows)
-    at = arrays[site + GATHERED]
-    return Gathered(y, width, at, rows) if apart else Overlapping(y, width, at, rows, size)
+# ---- what rows say of the denoiser, level by level of noise, and along what was seen: see `Calibration`
 
 
-# ---- what rows say of the denoiser, along what was seen
+def picked(target: Any, seed: int) -> np.ndarray:
+    """Indices of rows that are asked: (row,)."""
+    (site,) = target.visible
+    count = max(20, min(ASKED, CELLS // (LEVELS * site.size)))
+    return np.random.default_rng(seed).integers(target.num_rows, size=count)
 
 
-def calibrated(found: Mapping[str, np.ndarray], seen: Seen) -> dict[str, np.ndarray]:
-    """By ending, of what `calibrating` found."""
+def regressed(log_snr: Any, x: Any, m: Any, z: Any) -> Any:
+    """Gain, slope, offset of x on m and z by least squares, a share of them m's own, and what is left; arrays of any library.
+
+    x, m, z: (row, *event); the first three: (*event).
+    """
+    share = ((log_snr - CLEAN[0]) / (CLEAN[1] - CLEAN[0])).clip(0.0, 1.0)
+    a, b, c = (v - v.mean(0) for v in (x, m, z))
+    over = lambda u, v: (u * v).mean(0)  # noqa: E731
+    mm, zz, mz = over(b, b) * (1 + RIDGE) + 1e-12, over(c, c) * (1 + RIDGE) + 1e-12, over(b, c)
+    xm, xz = over(a, b), over(a, c)
+    full = (mm * zz - mz**2).clip(1e-6 * mm * zz)
+    gain, slope = (xm * zz - xz * mz) / full, (xz * mm - xm * mz) / full
+    offset = x.mean(0) - gain * m.mean(0) - slope * z.mean(0)
+    gain, slope, offset = share + (1 - share) * gain, (1 - share) * slope, (1 - share) * offset
+    return gain, slope, offset, x - gain * m - slope * z - offset
+
+
+def calibrated(found: Mapping[str, np.ndarray], along: np.ndarray) -> dict[str, np.ndarray]:
+    """By ending, of what `regressed` found at all levels; along: what is seen of what is left, (level, row, seen)."""
     missed = np.asarray(found["missed"], float)
     missed = missed.reshape(*missed.shape[:2], -1)
-    along = _along(seen, missed)
     kept = {k: found[k] for k in ("log_snr", "gain", "slope", "offset")}
     levels, count, size = missed.shape
     many = along.shape[2]
@@ -89,19 +110,3 @@ def calibrated(found: Mapping[str, np.ndarray], seen: Seen) -> dict[str, np.ndar
         if levels * many * size <= CROSSED:
             kept["cross"] = missed.transpose(0, 2, 1) @ along / count
     return {CALIBRATED.format(k): v for k, v in kept.items()}
-
-
-def _along(seen: Any, missed: np.ndarray) -> np.ndarray:
-    """What is seen of (..., size): (..., seen)."""
-    if isinstance(seen, Coordinates):
-        return missed[..., np.asarray(seen.indices)]
-    if isinstance(seen, Gathered):
-        return np.sum(np.asarray(seen.weights) * missed[..., np.asarray(seen.indices)], -1)
-    return missed @ np.asarray(seen.matrix).T
-
-
-def calibration_of(arrays: Mapping[str, Any], site: str) -> Calibration | None:
-    """The same among a target's arrays."""
-    if site + CALIBRATED.format("spread") not in arrays:
-        return None
-    return Calibration(*(arrays.get(site + CALIBRATED.format(k)) for k in Calibration._fields))

@@ -1,4 +1,4 @@
-"""What was seen of a point as combinations of its numbers: its arrays among a target's, by endings that no program is given."""
+"""What was seen of a point, as combinations or in part: its arrays among a target's, by endings that no program is given."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from probgen import runtime
+from probgen.programs import completable
+from probgen.programs.completable import KNOWN, VALUE
 from probgen.programs.linear import Combined
 
 Y, APART, OVERLAPPING, WEIGHTS, NOISE, SHOWN, HIDDEN, TRUTH = (
@@ -61,10 +60,12 @@ def told(arrays: Mapping[str, Any], site: str) -> Told:
     return Told(arrays[site + Y], arrays[site + WEIGHTS], at, arrays.get(site + NOISE), site + APART in arrays)
 
 
-def columns(function: Any, points: np.ndarray) -> np.ndarray:
-    """A function of one point, of many in double precision: (point, *event) -> (point, *value)."""
-    with runtime.jax_scope("float64"):
-        try:
-            return np.asarray(jax.vmap(function)(jnp.asarray(points)))
-        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):  # one of NumPy's arrays
-            return np.stack([np.asarray(function(point)) for point in points])
+def shown(arrays: Mapping[str, Any], site: str, shape: tuple[int, ...]) -> completable.Told:
+    """The same as it was given."""
+    own = {k: v for k, v in arrays.items() if k.startswith(site) and k.endswith((KNOWN, VALUE))}
+    held = {k.removeprefix(site): np.asarray(v, float) for k, v in own.items()}
+    if KNOWN in held:
+        return completable.Told(np.where(held[KNOWN] > 0, held[VALUE], np.nan), None, True)
+    value, rows = np.where(held[HIDDEN] > 0, np.nan, held[SHOWN]), held[WEIGHTS]
+    itself = value.shape == shape and rows.shape[1] == 1 and bool((rows == 1).all())
+    return completable.Told(value, held.get(TRUTH), itself)
