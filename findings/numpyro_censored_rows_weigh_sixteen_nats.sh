@@ -3,8 +3,8 @@
 # single precision (36.0 in double), and from there on has no slope. Its documentation says log(1 - F(value)). With times in days and a
 # rate that starts near 1 a day, such rows say nothing, and the posterior is that of the other rows. numpyro 0.22.0, jax 0.10.2.
 # Expected, of 20 failures within weeks and two units alive after a year, rate ~ Gamma(1, 1): Gamma(21, 1 + all days), mean .0242 a day.
-# Seen: NUTS finds .153, as from the 20 alone (.154), with R-hats of 1.00 and no divergence; the log of P(T > 20) at rate 1 is -15.94 for -20,
-# its slope 0 for -20. With -rate * t written as a factor NUTS finds .0242. What to do: write the log of the tail as a factor.
+# Seen: NUTS finds .153, as from the 20 alone (.154), R-hats 1.00, no divergence; log P(T > 20) at rate 1 is -15.94 for -20, its slope
+# 0 for -20. With -rate * t written as a factor NUTS finds .0242. What to do: write the log of the tail as a factor.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
