@@ -212,6 +212,65 @@ def test_values_outside_supports_of_data(case):
         conditioned(program, good)
 
 
+# ---- arguments of distributions
+
+
+def shares_of(p, y):
+    numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Categorical(p), obs=y)
+
+
+def spread_by(s, y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(m, s), obs=y)
+
+
+def together(c, y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.MultivariateNormal(m * jnp.ones(2), c), obs=y)
+
+
+def factored(c, y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.MultivariateNormal(m * jnp.ones(2), scale_tril=c), obs=y)
+
+
+def in_turn(t, y):
+    """A Markov chain of which t says whether rows or columns of the matrix are the probabilities of the next state."""
+    p = numpyro.sample("p", dist.Dirichlet(jnp.ones(2)).expand([2]).to_event(1))
+    rows = jnp.where(t, p.T, p)
+    numpyro.sample("y", dist.Categorical(rows[y[:-1]]), obs=y[1:])
+
+
+CHAIN = np.array([0, 1, 1, 0, 1])
+ARGUMENTS = {
+    "probabilities": (shares_of, {"p": [0.2, 0.2], "y": 1}, {"p": [0.2, 0.8], "y": 1}, "'probs' of site 'y'"),
+    "a scale": (spread_by, {"s": [1.0, -1.0], "y": [0.0, 1.0]}, {"s": [1.0, 2.0], "y": [0.0, 1.0]}, r"'scale' of site 'y'.*\[1\]"),
+    "a covariance": (together, {"c": [[1.0, 0.9], [0, 1]], "y": [0.0, 1]}, {"c": np.eye(2), "y": [0.0, 1]}, "'covariance_matrix'"),
+    "a factor": (factored, {"c": [[1.0, 0.9], [0, 1]], "y": [0.0, 1]}, {"c": np.eye(2), "y": [0.0, 1]}, "'scale_tril' of site 'y'"),
+    "a chain's columns": (in_turn, {"t": 1, "y": CHAIN}, {"t": 0, "y": CHAIN}, "'probs' of site 'y'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_arguments_that_are_none_are_refused(case):
+    program, bad, good, message = ARGUMENTS[case]
+    with pytest.raises(ValueError, match=message):
+        conditioned(program, {k: np.asarray(v) for k, v in bad.items()})
+    conditioned(program, {k: np.asarray(v) for k, v in good.items()})
+
+
+def test_what_is_masked_may_have_any_argument():
+    def program(s, y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.handlers.mask(mask=s > 0):
+            numpyro.sample("y", dist.Normal(m, s), obs=y)
+
+    target = conditioned(program, {"s": np.array([1.0, -1.0]), "y": np.array([0.5, 0.0])})[1]
+    with jax.enable_x64(True):
+        assert float(target.log_density(jnp.zeros(1))) == pytest.approx(norm.logpdf(0) + norm.logpdf(0.5), abs=1e-5)
+
+
 # ---- Pyro
 
 

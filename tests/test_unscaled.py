@@ -266,3 +266,19 @@ def test_bits_are_held_to_their_marginals():
     assert short["baseline"].status == "fail"
     long = pg.fit(bits, {"x": x}, "mle", num_steps=1500, batch_size=300, learning_rate=0.02, progress=False).diagnose()
     assert long["baseline"].status == "pass", long
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (12, 12, 1), (144,)], ids=["grey", "channels", "flat"])
+def test_pixels_have_one_spread_however_little_ink_a_border_has(shape):
+    rng = np.random.default_rng(0)
+    x = rng.random((200, 12, 12))
+    x[:, [0, -1]] /= 256  # the noise of a rounding alone
+    x[0, 0, 0] = 1.0
+    found = scales.one_scale("x")({"x": x.reshape(200, *shape)})
+    sds = x.reshape(200, -1).std(0)
+    np.testing.assert_allclose(found["spread"], np.full((1, *shape), np.sqrt(np.mean(sds**2))))
+
+
+def test_columns_of_a_table_in_different_units_have_a_spread_each():
+    x = np.random.default_rng(0).normal(size=(500, 20)) * np.geomspace(1, 1000, 20)
+    np.testing.assert_allclose(scales.one_scale("x")({"x": x})["spread"][0], x.std(0))

@@ -13,6 +13,7 @@ import numpy as np
 FINE = 1e-3  # rounding error, in sds of a coordinate, that a density may have
 APART = 30.0  # ratio of sds beyond which coordinates are in different units
 SEEN = 2000  # rows
+PIXELS = 16  # more columns than that may be pixels of a picture
 FAR = 1e15  # sizes whose squares and products single precision still holds
 
 
@@ -66,8 +67,12 @@ def standard(keyword: str, given: str = "", strict: bool = True) -> Callable[[Ma
 
 
 def one_scale(keyword: str, likelihood: str = "normal") -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """`centre` and `spread` of rows for a model with one noise: one spread for all coordinates, (1, *event), unless they are in
-    different units, with sds more than 30 times apart. Of a likelihood other than "normal" nothing; likelihood: the default."""
+    """`centre` and `spread` of rows for a model with one noise: one spread for all coordinates, (1, *event).
+
+    Columns of a table with sds more than 30 times apart are in different units: each has its own. Pixels never are: a border that
+    hardly has ink would count as much as the middle, and a row with ink there be twenty sds off.
+    Of a likelihood other than "normal" nothing; likelihood: the default.
+    """
 
     def derive(data: Mapping[str, Any]) -> dict[str, Any]:
         rows = numbers(data.get(keyword))
@@ -75,11 +80,17 @@ def one_scale(keyword: str, likelihood: str = "normal") -> Callable[[Mapping[str
             return {}
         mean, spread = moments(rows)
         own = spread[spread > 0]
-        if own.size and own.max() <= APART * own.min():
+        if own.size and (rows.ndim > 2 or pixels(rows) or own.max() <= APART * own.min()):
             spread = np.full_like(spread, np.sqrt(np.mean(own**2)))
         return {"centre": mean[None], "spread": _positive(spread)[None]}
 
     return derive
+
+
+def pixels(rows: np.ndarray) -> bool:
+    """Whether columns of rows (row, column) are of one kind, as pixels are: many, and of most the range is that of all."""
+    ranges = np.ptp(rows, axis=0)
+    return bool(rows.shape[1] > PIXELS and np.median(ranges) >= 0.5 * np.ptp(rows))
 
 
 def pictures(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
+from probgen.data.scales import pixels
 from probgen.diagnostics.samples import energies
 from probgen.engine import drawing
 from probgen.evaluate.samples.drawn import held_out
@@ -22,7 +23,6 @@ MOST = 2000  # draws, and rows that they are held against
 ENOUGH = 200  # held-out rows that draws are held against alone
 WIDE, COMPONENTS = 64, 50
 LEVELS = 64  # of a chain of tokens, at most, by which draws are made
-PIXELS = 16  # more columns than that may be pixels of a picture
 SMALL, RARE = (
     0.1,
     0.1,
@@ -163,15 +163,9 @@ def units(rows: np.ndarray) -> np.ndarray:
     spread, ranges = rows.std(0), np.ptp(rows, axis=0)
     whole = float(np.sqrt(np.mean(spread**2))) or 1.0
     own = np.where(spread > 0, spread, whole)
-    if not _one_scale(rows):
+    if not pixels(rows):
         return own
     return np.where((ranges < SMALL * np.ptp(rows)) & (spread > RARE * ranges), own, whole)
-
-
-def _one_scale(rows: np.ndarray) -> bool:
-    """Whether columns are of one kind, as pixels are: there are many, and of most of them the range is that of all."""
-    ranges = np.ptp(rows, axis=0)
-    return bool(rows.shape[1] > PIXELS and np.median(ranges) >= 0.5 * np.ptp(rows))
 
 
 def _groups(sites: list[np.ndarray]) -> np.ndarray:
@@ -179,7 +173,7 @@ def _groups(sites: list[np.ndarray]) -> np.ndarray:
     found, start = [], 0
     for rows in sites:
         size = rows.shape[1]
-        together = _one_scale(rows[:MOST])
+        together = pixels(rows[:MOST])
         found.append(np.full(size, start) if together else start + np.arange(size))
         start = int(found[-1][-1]) + 1
     return np.concatenate(found)

@@ -17,9 +17,14 @@ import numpy as np
 from jax.lax import GatherScatterMode as Mode
 
 from probgen.data.inputs import OutOfRange, first, told
+from probgen.engine.numpyro.programs.supports import OF
 from probgen.engine.numpyro.sums.steps import RANDOM, SCATTERS, Flat, Step, run
 
 LONGEST = 100_000  # turns of a loop that are looked at
+ARGUMENT = (
+    "{} is out of its range{}: below 0, probabilities whose sum is not 1, or a matrix that is not symmetric, or triangular.\n"
+    "NumPyro computes with it without a word: correct what the program makes of its data."
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class Known:
         """The same of data by name, and the outputs (None where they depend on more than data)."""
         bad, found = self.run([data[name] for name in self.names])
         return bad, [found.get(n) if n in self.known else None for n in self.outputs]
+
+    def named(self, last: Sequence[str]) -> set[str]:
+        """Which of the last outputs, of these names, are known."""
+        ends = self.outputs[len(self.outputs) - len(last) :]
+        return {name for name, n in zip(last, ends, strict=True) if n in self.known}
 
     @property
     def used(self) -> set[int]:
@@ -348,6 +358,8 @@ def check(known: Known | None, data: Mapping[str, Any], sites: Sequence[str], wh
         _refuse(bad[0], data, what)
     for site, good in zip(sites, outputs[-len(sites) :] if sites else (), strict=True):
         if good is not None and not np.all(good):
+            if OF in site:
+                refuse_argument(site, good)
             raise OutOfRange(
                 f"The value observed at site {site!r} lies outside the support of its distribution{_where(good)}.\n"
                 "Correct the data, or the bounds that the program computes from them."
@@ -371,6 +383,12 @@ def _refuse(bad: Bad, data: Mapping[str, Any], what: str = "") -> None:
     raise OutOfRange(
         f"{told(bad.value, bad.length, bad.sources, data, what)}\nJAX would take another entry without a word."
     )
+
+
+def refuse_argument(which: str, good: Any) -> None:
+    """Raise OutOfRange for the argument of a distribution, "argument of site", that is not good at every index."""
+    argument, site = which.split(OF)
+    raise OutOfRange(ARGUMENT.format(f"{argument!r} of site {site!r}", _where(good)))
 
 
 def _where(good: Any) -> str:

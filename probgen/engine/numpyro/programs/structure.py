@@ -18,9 +18,11 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import _unconstrain_reparam, potential_energy
 from numpyro.infer.util import log_density as joint_log_density
 
+from probgen import runtime
 from probgen.engine.numpyro.programs import indices, pieces
 from probgen.engine.numpyro.programs.edges import UNOBSERVED, Edges, Shown
 from probgen.engine.numpyro.programs.messengers import FullPlates
+from probgen.engine.numpyro.programs.supports import whole_arguments
 from probgen.engine.numpyro.sums import energy, rows
 from probgen.engine.numpyro.sums.energy import Block
 from probgen.programs.completable import KNOWN, VALUE
@@ -68,6 +70,9 @@ class Structure:
     plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
     looked_up: indices.Known | None = None  # the indices that depend on data alone, and
     in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
+    open_arguments: bool = (
+        False  # whether arguments of distributions that must sum to 1, and the like, depend on unknowns
+    )
     supports: Mapping[str, Any] = field(
         default_factory=dict
     )  # of finite unknowns: the shape of their units and a unit's values
@@ -96,6 +101,10 @@ class Structure:
     def check_data(self, arrays: Mapping[str, Any], what: str = "") -> None:
         """Raise ValueError for data that are indices out of range, or lie outside supports that depend on data; see `indices`."""
         indices.check(self.looked_up, arrays, self.in_support, what)
+        if self.open_arguments and not self.part:
+            for name, good in _at_a_point(self)(dict(arrays)).items():
+                if not np.all(good):
+                    indices.refuse_argument(name, np.asarray(good))
 
     @property
     def discrete(self) -> bool:
@@ -174,6 +183,22 @@ class Structure:
         program = handlers.substitute(program, substitute_fn=functools.partial(put, finite or {}))
         trace = handlers.trace(Shown(program)).get_trace()
         return {site.name: trace[site.name]["value"] for site in self.sites if _kept(site)}
+
+
+@functools.lru_cache(maxsize=64)
+def _at_a_point(structure: Structure) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What of the arguments of distributions is whole, see `whole_arguments`, the unknowns at a point in general position."""
+
+    def look(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        z = jnp.asarray(np.random.default_rng(0).normal(size=structure.dim), structure.precision)
+        values, _ = structure.filled(arrays, z)
+        program = handlers.substitute(
+            FullPlates(structure.closed(arrays)), substitute_fn=functools.partial(biject, values)
+        )
+        with handlers.block():
+            return whole_arguments(handlers.trace(program).get_trace())
+
+    return jax.jit(look, compiler_options=runtime.ONCE)
 
 
 def held_noise(structure: Structure, arrays: Mapping[str, Any]) -> tuple[str, ...]:

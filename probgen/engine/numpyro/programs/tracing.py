@@ -24,7 +24,7 @@ from probgen.engine.numpyro.programs.edges import Edges, is_angle
 from probgen.engine.numpyro.programs.messengers import SCAN, Free, FullPlates, Steps
 from probgen.engine.numpyro.programs.stated import HasState, kinds_of
 from probgen.engine.numpyro.programs.structure import PARTLY, Structure, settings
-from probgen.engine.numpyro.programs.supports import supports_of, variables_of
+from probgen.engine.numpyro.programs.supports import supports_of, valid_arguments, variables_of, whole_arguments
 from probgen.engine.numpyro.sums import one_by_one
 from probgen.programs.pinned import Pinned
 from probgen.target import Site
@@ -75,23 +75,27 @@ def _structure(program: Callable[..., Any], shapes: tuple, static: tuple, precis
         found.update(learnable=bool(free.names), keyed=free.keyed, transforms=one_by_one.in_densities(trace))
         halved = any(_is_scaled(site) for site in trace.values() if site["type"] == "sample")
         full, found["part"] = pieces.whole(started, trace, FullPlates) if halved else (trace, None)
-        found.update(supports=supports_of(full), axes=_axes(full), bijections=_bijections(full))
+        found.update(
+            whole=set(whole_arguments(full)), supports=supports_of(full), axes=_axes(full), bijections=_bijections(full)
+        )
         if halved:
             found.update(sites=tuple(_counted(site, trace, full, found["part"]) for site in found["sites"]))
         return {
             k: biject_to(site["fn"].support).inv(site["value"])
             for k, site in full.items()
             if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
-        }, supported(full, {site.name for site in found["sites"] if site.bounds})
+        }, supported(full, {site.name for site in found["sites"] if site.bounds}) | valid_arguments(full)
 
     jaxpr, (unknown, observed) = jax.make_jaxpr(look, return_shape=True)(abstract)
     shapes_of = {k: v.shape for k, v in sorted(unknown.items())}
     dim = sum(math.prod(shape) for shape in shapes_of.values())
     unravel = functools.partial(_unravel, shapes_of)
+    looked_up, in_support = indices.of(jaxpr, sorted(abstract)), tuple(sorted(observed))
+    known = set() if looked_up is None else looked_up.named(in_support)
     return Structure(
         program, settings_of, found["sites"], dim, unravel, found["nesting"], precision, found["variables"],
-        found["learnable"], plates=found["plates"], looked_up=indices.of(jaxpr, sorted(abstract)),
-        in_support=tuple(sorted(observed)), supports=found["supports"], axes=found["axes"], bijections=found["bijections"],
+        found["learnable"], plates=found["plates"], looked_up=looked_up, in_support=in_support,
+        open_arguments=bool(found["whole"] - known), supports=found["supports"], axes=found["axes"], bijections=found["bijections"],
         dimensions=found["dimensions"], transforms=found["transforms"] or one_by_one.transforms(jaxpr), part=found["part"],
         keyed=found["keyed"],
     )  # fmt: skip
