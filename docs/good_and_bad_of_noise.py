@@ -165,14 +165,14 @@ def ways(panels: Any) -> list[Any]:
     for panel, fit in zip(panels, fits, strict=True):
         panel.plot(a[:500], fit.translate(a=a[:500])["b"], ".", markersize=2, label="there")
         panel.plot(fit.translate(b=b[:500])["a"], b[:500], ".", markersize=2, label="back")
-        panel.set(xlabel="a", ylabel="b", xlim=(-3.5, 3.5), ylim=(-2, 2))
+        panel.set(xlabel="a", ylabel="b", xlim=(-3.5, 3.5), ylim=(-2.6, 2.6))
         panel.legend(frameon=False, loc="upper left")
     return _judged(fits)
 
 
 NOISE = {
     "memorisation": (
-        "Are draws new?",
+        "Are draws new, or copies?",
         "memorisation",
         "A large network learns few rows by heart, and a copy passes every other look: it is right, and not new. Draws that are "
         "copies lie nearer to rows that were learned from than to those that were held out. Here `levels` and `laws` fail with it.",
@@ -220,9 +220,9 @@ NOISE = {
         "Does a bridge join rows as it should?",
         "pairs",
         "Of all ways from rows of one kind to rows of another a bridge is the nearest to Brownian motion, which says what belongs "
-        "together. In up to three dimensions that is found for the rows themselves, by Sinkhorn's algorithm.",
+        "together. In up to three dimensions Sinkhorn's algorithm finds it. Here `way_back`, its end, warns too.",
         "More steps: on the right learning ended after 50. A wider network, more steps of a path (`num_steps` in data).",
-        "Pairs made there and on the way back. Left two narrow clouds; right they are wider, with pairs between them.",
+        "Pairs made there and on the way back. Left both are one curve with a gap in the middle; right they lie across each other.",
         ways,
     ),
 }
