@@ -15,6 +15,26 @@ def _judged(fits: Any) -> list[Any]:
 # ---- draws of a denoiser -----------------------------------------------------------------------------------------
 
 
+def copies(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+    from probgen.data.dequantise import dequantised
+
+    digits = dequantised(np.rint(16 * pg.data.load("digits_grey")), 17).reshape(-1, 64)
+    how = {"learning_rate": 0.002, "num_steps": 3000, "batch_size": 64, "ema": 0.99, **SHOWN}
+    data = [{"x": digits[:count], "dim": 64, "width": 256, "depth": 2} for count in (1700, 100)]
+    fits = [pg.fit("edm", given, "denoising", **how) for given in data]
+    for panel, fit, given in zip(panels, fits, data, strict=True):
+        draws = fit.sample(4)["x"]
+        near = ((draws[:, None] - given["x"]) ** 2).sum(-1).argmin(1)
+        both = np.stack([draws, given["x"][near]]).reshape(2, 4, 8, 8)
+        framed = np.pad(both, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        panel.imshow(framed.transpose(0, 2, 1, 3).reshape(20, 40), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        panel.set(xticks=[], yticks=[4.5, 14.5], yticklabels=["draw", "nearest row"])
+    return _judged(fits)
+
+
 def narrowed(panels: Any) -> list[Any]:
     import numpy as np
 
@@ -102,12 +122,64 @@ def too_much(panels: Any) -> list[Any]:
     for panel, fit in zip(panels, fits, strict=True):
         panel.hist(fit.sample(2000)["x"].ravel(), bins=60, density=True, alpha=0.5, label="draws")
         panel.plot(grid, np.exp(fit.log_prob(grid, method="ode").value), color="black", linewidth=0.8, label="density")
-        panel.set(xlabel="x", yticks=[], ylim=(0, 1.3))
+        panel.set(xlabel="x", yticks=[], ylim=(0, 1.6))
         panel.legend(frameon=False, loc="upper center")
     return _judged(fits)
 
 
+# ---- points of which something was seen --------------------------------------------------------------------------
+
+
+def few_particles(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+
+    rows = pg.data.load("two_moons")[:2000]
+    data = {"x": rows, "dim": 2, "width": 64, "depth": 2}
+    how = {"num_steps": 1500, "learning_rate": 0.003, "batch_size": 256, "ema": 0.99, **SHOWN}
+    learned = pg.fit("edm", data, "denoising", **how)
+    points = [learned.condition(x=np.array([first, np.nan])) for first in (0.5, 3.0)]
+    fits = [pg.fit(point, inference="twisted_smc", num_particles=250, **SHOWN) for point in points]
+    for panel, fit in zip(panels, fits, strict=True):
+        panel.semilogy(250 * fit.records["ess"][0], ".-")
+        panel.axhline(20, color="black", linestyle="--", linewidth=0.7)
+        panel.set(xlabel="step, from noise to the point", ylabel="effective particles", ylim=(1, 300))
+    return _judged(fits)
+
+
+# ---- bridges -----------------------------------------------------------------------------------------------------
+
+
+def ways(panels: Any) -> list[Any]:
+    import numpy as np
+
+    import probgen as pg
+
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(2000, 1))
+    b = np.where(rng.random((2000, 1)) < 0.5, -1.0, 1.0) + 0.25 * rng.normal(size=(2000, 1))
+    data = {"a": a, "b": b, "dim": 1, "sigma": 0.2, "width": 32, "depth": 2, "num_steps": 20}
+    how = {"learning_rate": 0.003, "ema": 0.98, **SHOWN}
+    fits = [pg.fit("schroedinger_bridge", data, "bridge_matching", num_steps=steps, **how) for steps in (2000, 50)]
+    for panel, fit in zip(panels, fits, strict=True):
+        panel.plot(a[:500], fit.translate(a=a[:500])["b"], ".", markersize=2, label="there")
+        panel.plot(fit.translate(b=b[:500])["a"], b[:500], ".", markersize=2, label="back")
+        panel.set(xlabel="a", ylabel="b", xlim=(-3.5, 3.5), ylim=(-2.6, 2.6))
+        panel.legend(frameon=False, loc="upper left")
+    return _judged(fits)
+
+
 NOISE = {
+    "memorisation": (
+        "Are draws new, or copies?",
+        "memorisation",
+        "A large network learns few rows by heart, and a copy passes every other look: it is right, and not new. Draws that are "
+        "copies lie nearer to rows that were learned from than to those that were held out. Here `levels` and `laws` fail with it.",
+        'More data, `augment="both"` for pictures; fewer steps, a smaller network.',
+        "Draws of digits, each above its nearest row. Left, of 1,700 rows, shapes differ; right, of 100, they are the same.",
+        copies,
+    ),
     "narrow": (
         "Do draws in one step keep the spread?",
         "narrow",
@@ -132,7 +204,25 @@ NOISE = {
         "A density that sums to more than one is too good to be true, by the logarithm of the sum for each row. `stop_gradient` in "
         "a network does that: here one looks a second time at what it said itself.",
         "A network without `stop_gradient` or `detach`, which hide a part of the divergence. Its draws are right all the same.",
-        "Draws, and the density as a line. Left the line follows the draws; right it lies far above them everywhere.",
+        "Draws, and the density as a line. Left the line follows the draws; right it lies above them.",
         too_much,
+    ),
+    "particles": (
+        "Do enough particles fit what was seen?",
+        "particles",
+        "A point known in part is completed by particles, weighted by how well they fit. Where few do, the answer is of those few. "
+        "`evidence` and `runs` say whether independent runs agree.",
+        "Is the point like the rows, and in their units? Else four times as many `num_particles`, or twice as many `num_steps`.",
+        "Effective particles by step. Left they stay far above the dashed line, at 20; right, of a point far out, they do not.",
+        few_particles,
+    ),
+    "pairs": (
+        "Does a bridge join rows as it should?",
+        "pairs",
+        "Of all ways from rows of one kind to rows of another a bridge is the nearest to Brownian motion, which says what belongs "
+        "together. In up to three dimensions Sinkhorn's algorithm finds it. Here `way_back`, its end, warns too.",
+        "More steps: on the right learning ended after 50. A wider network, more steps of a path (`num_steps` in data).",
+        "Pairs made there and on the way back. Left both are one curve with a gap in the middle; right they lie across each other.",
+        ways,
     ),
 }

@@ -348,6 +348,21 @@ def test_the_convention_can_be_changed(tmp_path):
     assert table["ess_tail"].loc["x[0]"] != before["ess_tail"].loc["x[0]"]
 
 
+def test_the_error_of_an_sd_is_that_of_chains_that_alternate():
+    """Of an autoregression by -.9 around 0, in closed form: the squares of its draws follow one by .81."""
+
+    def alternating(z):
+        for t in range(1, z.shape[1]):
+            z[:, t] = -0.9 * z[:, t - 1] + 0.19**0.5 * z[:, t]
+        return z
+
+    exact = (1.81 / 0.19 / (2 * 4000)) ** 0.5
+    for found, expected in [(chains(z=alternating), exact), (chains(), 8000**-0.5)]:
+        told = found.summary(round_to="none")["mcse_sd"].loc[["x[0]", "x[1]", "x[2]"]]
+        assert told.mean() == pytest.approx(expected, rel=0.15)
+    assert found.summary(var_names="x", round_to=3).loc["x[0]", "mcse_sd"] == 0.012
+
+
 def rcParams_of(**values):
     from arviz_base import rc_context
 

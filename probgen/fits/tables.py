@@ -60,7 +60,7 @@ def _table(of: Any, tree: Any, keywords: dict[str, Any]) -> Any:
     names = list(tree[group].data_vars)
     if not narrow or sum(tree[group][name].size for name in names) <= MANY or keywords.keys() - ROW_BY_ROW:
         table = of(tree, **keywords)
-        return _with_intervals(table, tree, keywords) if hasattr(table, "columns") else table
+        return _mended(table, tree, keywords) if hasattr(table, "columns") else table
     import pandas as pd
     import xarray as xr
 
@@ -68,7 +68,7 @@ def _table(of: Any, tree: Any, keywords: dict[str, Any]) -> Any:
     for name in _chosen(names, chosen):
         for piece in _rows(tree[group].to_dataset()[[name]]):
             part = xr.DataTree.from_dict({group: piece})
-            parts.append(_with_intervals(of(part, **keywords), part, keywords))
+            parts.append(_mended(of(part, **keywords), part, keywords))
             scratch.release(tree[group][name].values)
     return pd.concat(parts)
 
@@ -148,23 +148,47 @@ def _shown(fit: Fitted, keywords: dict[str, Any]) -> tuple[Any, list[str]]:
     return xr.DataTree.from_dict({"posterior": shown}), [str(name) for name in left]
 
 
-def _with_intervals(table: Any, tree: Any, keywords: dict[str, Any]) -> Any:
-    """The table with highest density intervals where it says so: ArviZ's own holds equal tails under that name (0.8)."""
-    kind = keywords.get("ci_kind") or convention.kind()
-    ends = [c for c in table.columns if str(c).startswith("hdi")]
-    if kind != "hdi" or len(ends) != 2 or keywords.get("fmt", "wide") != "wide":
+def _mended(table: Any, tree: Any, keywords: dict[str, Any]) -> Any:
+    """The table with what it says it holds.
+
+    ArviZ's own (0.8) holds equal tails as highest density intervals, and as the error of an sd one by the effective sample size of
+    the mean: of chains that alternate, as those of NUTS do, too small.
+    """
+    if keywords.get("fmt", "wide") != "wide":
         return table
-    from arviz_base import dataset_to_dataframe
     from arviz_stats import hdi
 
-    prob = keywords.get("ci_prob") or convention.probability()
+    shown = {str(row).partition("[")[0] for row in table.index}
     posterior = tree[keywords.get("group", "posterior")].to_dataset()
-    found = dataset_to_dataframe(hdi(posterior, prob=prob), sample_dims=["ci_bound"]).T
-    rows = [row for row in table.index if row in found.index]
-    digits = keywords.get("round_to", 2)
-    values = found.loc[rows].to_numpy()
-    table.loc[rows, ends] = values if digits in (None, "none", "None") else values.round(digits)
+    posterior = posterior[[name for name in posterior.data_vars if name in shown]]
+    if not posterior:
+        return table
+    if "mcse_sd" in table.columns:
+        _put(table, ["mcse_sd"], _errors_of_sd(posterior).expand_dims("column"), "column", keywords)
+    ends = [c for c in table.columns if str(c).startswith("hdi")]
+    if (keywords.get("ci_kind") or convention.kind()) == "hdi" and len(ends) == 2:
+        prob = keywords.get("ci_prob") or convention.probability()
+        _put(table, ends, hdi(posterior, prob=prob), "ci_bound", keywords)
     return table
+
+
+def _errors_of_sd(posterior: Any) -> Any:
+    """Monte Carlo standard errors of the sd: half of those of the variance, over the sd (Kenney and Keeping 1951, p. 141)."""
+    from arviz_stats import mcse
+
+    dims = ["chain", "draw"]
+    squares = (posterior - posterior.mean(dims)) ** 2
+    return mcse(squares, method="mean") / (2 * squares.mean(dims) ** 0.5)
+
+
+def _put(table: Any, columns: list[Any], found: Any, axis: str, keywords: dict[str, Any]) -> None:
+    """Write what was found, a dataset with the columns along an axis, into the rows of the table that are of it."""
+    from arviz_base import dataset_to_dataframe
+
+    frame = dataset_to_dataframe(found, sample_dims=[axis]).T
+    rows = [row for row in table.index if row in frame.index]
+    digits, values = keywords.get("round_to", 2), frame.loc[rows].to_numpy()
+    table.loc[rows, columns] = values if digits in (None, "none", "None") else values.round(digits)
 
 
 @functools.cache

@@ -20,6 +20,11 @@ from probgen.programs.reads import reads_of
 
 OTHERWISE = frozenset(["std", "var", "repeat", "transpose", "nonzero"])  # methods on which libraries disagree
 OWN = {"numpyro": ("numpy", "jax", "jaxlib"), "pyro": ("torch",)}  # whose arrays mean what those of an engine do
+CHANCE = frozenset([
+    "choice", "choices", "gauss", "getrandbits", "integers", "monotonic", "normal", "normalvariate", "now", "perf_counter",
+    "permutation", "poisson", "rand", "randint", "randn", "random", "randrange", "shuffle", "standard_normal", "time", "time_ns",
+    "today", "uniform", "urandom", "uuid4",
+])  # words of random numbers in Python, and of clocks  # fmt: skip
 CLOSE = {"float64": 1e-9, "float32": 1e-4}  # of two log densities of one program
 
 
@@ -46,6 +51,16 @@ def alike(probe: Callable[[Any], Mapping[str, Any]], one: Any, other: Any) -> bo
             np.allclose(first[k], second[k], rtol=close, atol=close, equal_nan=True) for k in {*first} & {*second}
         )
     return True
+
+
+def check_chance(program: Callable[..., Any], target: Any, probe: Callable[[Any], Any]) -> None:
+    """Raise ValueError for a program that is another one at every run: it draws random numbers in Python, or reads the clock."""
+    words = CHANCE & reads_of(getattr(program, "base", program)).words
+    if words and not alike(probe, target, target):
+        raise ValueError(
+            f"The program has another density at every run ({', '.join(sorted(words))}): what is fitted would be one of many.\n"
+            "Draw random numbers before, and pass them as data; what is unknown is drawn with `sample`."
+        )
 
 
 def check_ends(

@@ -201,6 +201,7 @@ def prepared(model: Model, data: Mapping[str, Any], engine_name: str | None, pre
         raise ValueError(f"The program does not run on this data ({shapes}).\n{_said(error)}") from error
     if levels and chosen.as_numbers(target, tuple(levels)):
         raise ValueError(looking.unreadable(data))
+    meanings.check_chance(model.program, target, chosen.probe)
     meanings.check_ends(target, used, prepare, chosen.probe)
     target.notes = (*target.notes, *looking.told(used, levels))
     target.levels = levels

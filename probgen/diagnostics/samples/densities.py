@@ -115,7 +115,10 @@ def _finding(told: Told, found: Beside) -> Finding:
         f"(standard error {told.error:.1%}, p = {told.p_value:.2g}){least if status == 'warn' else ''}; at most {APART[0]:.0%}, "
         "50 % is chance"
     )
-    remedy = "another program: this one's log probabilities are right and do not describe the rows; look at fit.sample beside them"
+    remedy = (
+        "once 'convergence' passes, another program: this one's log probabilities are right and do not describe the rows; look at "
+        "fit.sample beside them"
+    )
     return Finding("two_sample", status, told.share, APART[0], message, remedy)
 
 

@@ -32,6 +32,7 @@ from probgen.engine.pyro.noise.diffused import diffused
 from probgen.engine.pyro.paired import PyroGuided
 from probgen.engine.pyro.probe import probe
 from probgen.engine.pyro.programs import data as pyro_data
+from probgen.engine.pyro.programs import given as pyro_given
 from probgen.engine.pyro.programs import types as pyro_types
 from probgen.engine.pyro.programs.density import Structure, Tensors, scoped
 from probgen.engine.pyro.programs.examine import examine
@@ -135,7 +136,9 @@ def _prepared(
     kinds = {(site.kind, site.distribution): site.name for site in structure.sites}
     if ("observed", "Delta") in kinds and ("latent", FLAT) in kinds and not isinstance(program, Learned):
         raise mixed or ValueError(NO_ROWS.format(kinds["observed", "Delta"]))
-    return target_type(structure)(structure, tensors, dict(data))
+    target: Any = target_type(structure)(structure, tensors, dict(data))
+    target.notes = (*target.notes, *pyro_given.held_noise(structure, tensors))
+    return target
 
 
 def pair_by_row(program: Callable[..., Any], guide: Callable[..., Any], data: Mapping[str, Any]) -> bool | None:

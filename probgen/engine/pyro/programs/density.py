@@ -244,7 +244,8 @@ class Structure:
     gradients: compiled gradients by name, shared by every target of this structure.
     dtypes, events: of finite sites, the type of their values and the number of event dimensions; frames: of every site, the names
         of its plates, MARKOV among them for a step of `pyro.markov`; axes: the plate of every axis; reached: `Continuous.summed`;
-        checked: whether enumeration was found to follow the program; largest: numbers of the largest array that it computes.
+        checked: whether enumeration was found to follow the program; noisy: see `given.held_noise`;
+        largest: numbers of the largest array that it computes.
     """
 
     program: Callable[..., Any]
@@ -273,6 +274,7 @@ class Structure:
     axes: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     reached: tuple[str, ...] | None = None
     checked: bool = False
+    noisy: bool | None = None
 
     @property
     def dim(self) -> int:

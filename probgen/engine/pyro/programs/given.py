@@ -5,14 +5,21 @@ Each row of the data then counts size / rows times, whatever the indices, as Pyr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.poutine.subsample_messenger import _Subsample
 
 GIVEN = "The data are {} of the {} rows of plate {!r}: each counts {:g} times, as in Pyro."
 FAR = 1 << 40  # an index that no array has
+HELD_NOISE = (
+    "The program draws noise outside of pyro.sample, as dropout does: its density is that of one draw of it, held throughout. "
+    "module.eval() turns dropout off."
+)
+SEEDS = 10  # of random numbers, that tell whether a density depends on them
 
 
 def told(given: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
@@ -42,3 +49,22 @@ def is_given(structure: Any, tensors: Sequence[torch.Tensor], minibatch: Any) ->
             return False
         densities.append([n["log_prob_sum"] for n in sites])
     return all(torch.equal(one, other) for one, other in zip(*densities, strict=True))
+
+
+def held_noise(structure: Any, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+    """What to tell of a program whose density depends on noise that it draws itself; found once for a structure."""
+    if structure.noisy is None:
+        structure.noisy = False
+        with contextlib.suppress(Exception):  # what has no density on its data is said where one is asked for
+            structure.noisy = structure.is_random and _varies(structure, tensors)
+    return (HELD_NOISE,) if structure.noisy else ()
+
+
+def _varies(structure: Any, tensors: Sequence[torch.Tensor]) -> bool:
+    z = torch.as_tensor(np.random.default_rng(0).normal(size=structure.dim), dtype=getattr(torch, structure.precision))
+
+    def density(seed: int) -> torch.Tensor:
+        with structure.scope(seed), torch.no_grad():
+            return structure.log_density(z.to(structure.device), tensors)
+
+    return not all(torch.equal(density(0), density(seed)) for seed in range(1, SEEDS))
