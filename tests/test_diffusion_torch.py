@@ -399,13 +399,6 @@ def fell(fit, factor):
     return loss[-10:].mean() < factor * loss[0]
 
 
-def test_points_seen_in_part_are_refused_in_words_that_say_what_to_do(chained):
-    picture = np.zeros(chained.target.visible[0].shape)
-    for seen, told in ((pg.Linear.noisy(picture, 1.0), "not completed"), (np.where(picture < 1, np.nan, 0), "NumPyro")):
-        with pytest.raises(pg.Incompatible, match=told):
-            chained.condition(x=seen)
-
-
 def test_flow_matching_learns_pictures_and_draws_them(learned):
     assert fell(learned, 0.8)
     with pytest.raises(TypeError, match="label"):

@@ -244,9 +244,11 @@ def test_unknowns_of_rows_are_not_known_of_new_ones(fitted):
 
 
 def test_groups_of_the_fit(fitted):
-    found = mean(fitted("groups"), x=[0.0, 0.0, 1.0], g=[0, 7, -1])
+    found = mean(fitted("groups"), x=[0.0, 0.0, 1.0], g=[0, 7, 7])
     np.testing.assert_allclose(found, [GROUPS[0], GROUPS[7], GROUPS[7] + 2], atol=0.05)
     np.testing.assert_allclose(mean(fitted("groups"), x=[0.0], g=[3.0]), GROUPS[[3]], atol=0.05)
+    with pytest.raises(ValueError, match=r"g\[2\] is -1, which counts from the end"):
+        mean(fitted("groups"), x=[0.0, 0.0, 1.0], g=[0, 7, -1])
 
 
 @pytest.mark.parametrize("bad", [8, 100, -9])

@@ -223,13 +223,13 @@ class LearnedFit(Fit, FittedParameters):
 
     def _forward(self, inputs: Any, count: int, seed: int, given: Any = None) -> dict[str, np.ndarray]:
         """All sites run forward, for the inputs of so many rows."""
-        if count < 1:
-            raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
         return drawing.forward(self.target, self.answer, inputs, count, seed, given)
 
     def _inputs(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
         """Inputs of so many rows, by keyword: each one for all, or one a row."""
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; it must be at least 1")
         own = self.target.inputs
         if unknown := [k for k in given if k not in own]:
             known = f"its inputs are {', '.join(own)}" if own else "this program has no inputs"

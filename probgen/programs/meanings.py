@@ -74,7 +74,7 @@ def check_ends(
     for name, v in data.items():
         if known is not None and name not in known.sources:
             continue
-        if not are_whole(v) or not -v.max() - 1 <= v.min() < 0:
+        if not are_whole(v) or not -int(v.max()) - 1 <= int(v.min()) < 0:
             continue
         entries = int(v.max()) + 1
         put = lambda to, name=name, low=v < 0, v=v: prepare({**data, name: np.where(low, to, v)})  # noqa: E731
