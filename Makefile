@@ -1,7 +1,7 @@
 # Two commands set everything up: `make demo` and `make test`. Both make the environment first and are quick again later.
 # `make docs` builds the site into build/site, without the network; the first time, and with FRESH=1, it runs every example and what
-# is drawn for "Read a verdict" and the map of the lectures, some 20 to 25 minutes on two cores; MAP=1 draws the slow ones of the map, too.
-# On two cores the tests take about half an hour; `make test-slow` runs those that are left out, two and a half hours or so.
+# is drawn for "Read a verdict" and the map of the lectures, some 25 minutes on two cores; MAP=1 draws the slow ones of the map, too.
+# On two quiet cores the tests take a quarter of an hour; `make test-slow` runs those that are left out, some three hours.
 # Another interpreter: make PYTHON=python3.12. Further options for pip: make PIP_FLAGS='--index-url ...'.
 
 PYTHON ?= python3.11
