@@ -137,6 +137,13 @@ def test_probes_err_as_their_variance_says():
     assert np.abs(density(apart, rows[:2], exact=False).probes).max() < 1e-5  # of a diagonal Jacobian
 
 
+def test_normal_probes_err_more_than_signs():
+    at, solver = jnp.asarray(POINTS[0], jnp.float32), Solver()
+    sd = lambda probes: float(np.std(carried(affine(), at, solver, False, probes)[1], ddof=1))  # noqa: E731
+    assert sd(jax.random.normal(jax.random.key(0), (4000, 2))) == pytest.approx(1.6902, rel=0.06)
+    assert sd(jax.random.rademacher(jax.random.key(0), (4000, 2), "float32")) == pytest.approx(1.4722, rel=0.01)
+
+
 def test_probes_are_those_of_a_seed_or_of_a_key():
     x = jnp.asarray(POINTS, jnp.float32)
     even = Solver("heun", num_steps=64)

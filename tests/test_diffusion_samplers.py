@@ -141,6 +141,9 @@ def test_guidance_of_two_normals():
     flow, stochastic = draws(guided, 101, "heun"), draws(guided, 400, "sde")
     assert flow.var() == pytest.approx(0.2**2, rel=0.06)
     assert stochastic.var() == pytest.approx(0.0827, rel=0.06)
+    tilted = 1 / ((1 - 2.0) / 1 + 2.0 / 0.2)  # precisions are weighed
+    assert tilted == pytest.approx(0.1111, abs=1e-4)
+    assert not any(x.var() == pytest.approx(tilted, rel=0.2) for x in (flow, stochastic)), "neither draws from it"
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
