@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import runpy
 import signal
 import sys
 import threading
@@ -264,3 +266,11 @@ def test_workers_share_the_cores():
         assert _shares(32, None, 100) == (32, 1)
     found = crews.environment(2, {"OMP_NUM_THREADS": "8"})
     assert {found[k] for k in ("OMP_NUM_THREADS", "NPROC", "PROBGEN_CORES")} == {"2"}
+
+
+def test_what_a_script_run_by_another_defines_is_sent_whole(tmp_path):
+    (tmp_path / "page.py").write_text(
+        "from probgen.processes import sending\nONE = 1\ndef f(x):\n    return x + ONE\nsent = sending.pickled(f)\n"
+    )
+    sent = runpy.run_path(str(tmp_path / "page.py"))["sent"]
+    assert pickle.loads(pickle.loads(sent)[1])(1) == 2

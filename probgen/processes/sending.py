@@ -57,8 +57,8 @@ def _by_value(cloudpickle: Any) -> Iterator[None]:
 
 
 def _nowhere(name: str, module: Any) -> bool:
-    """Whether a module was made of a file under a name that is no importable one."""
-    return name.startswith("probgen_file_") and getattr(module, "__name__", None) == name
+    """Whether a module was made of a file under a name that is no importable one, by probgen or by `runpy.run_path`."""
+    return name.startswith(("probgen_file_", "<")) and getattr(module, "__name__", None) == name
 
 
 def plain(data: Any) -> Any:
