@@ -75,8 +75,6 @@ class DiffusionFit(LearnedFit, FittedDenoiser):
         Raises ValueError for a sampler that is not known, a level out of range, guidance where nothing was hidden.
         """
         seed, count = self._seed(seed), whole_numbers.whole("num_samples", num_samples)
-        if count < 1:
-            raise ValueError(f"num_samples is {count}; it must be at least 1")
         self._check_seen()
         rows = self._inputs(inputs, count)
         guidance = None if guidance is None else _number("guidance", guidance)

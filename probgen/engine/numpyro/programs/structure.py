@@ -70,9 +70,7 @@ class Structure:
     plates: tuple[tuple[str, frozenset[str]], ...] = ()  # of every sample site; SCAN among them for sites of one
     looked_up: indices.Known | None = None  # the indices that depend on data alone, and
     in_support: tuple[str, ...] = ()  # for these sites, where observed values are in their supports
-    open_arguments: bool = (
-        False  # whether arguments of distributions that must sum to 1, and the like, depend on unknowns
-    )
+    open_arguments: bool = False  # whether arguments that must sum to 1, and the like, depend on unknowns
     supports: Mapping[str, Any] = field(
         default_factory=dict
     )  # of finite unknowns: the shape of their units and a unit's values

@@ -129,6 +129,7 @@ def _arguments(trace: Mapping[str, Any], good: Callable[[Any, Any], Any]) -> dic
                 for argument, constraint in fn.arg_constraints.items():
                     value = vars(fn).get(argument)
                     if isinstance(value, Tracer) and not any(value is other["value"] for other in trace.values()):
+                        # A constraint that is not of arrays, or that no program asks of them, says nothing.
                         with contextlib.suppress(NotImplementedError, ValueError, TypeError):
                             found[f"{argument}{OF}{name}"] = good(constraint, value)
     return {k: v for k, v in found.items() if v is not None}
