@@ -403,6 +403,15 @@ def test_flow_matching_learns_pictures_and_draws_them(learned):
     assert fell(learned, 0.8)
     with pytest.raises(TypeError, match="label"):
         learned.sample(4)
+    for ask in (
+        lambda f: f.sample(1, label=10),
+        lambda f: f.sample(1, label=10, sampler="ddim"),
+        lambda f: f.trajectory(1, label=10),
+    ):
+        with pytest.raises(
+            ValueError, match=r"label\[0\] is 10; it is from 0 to 9 where it was learned from, or -1 for any"
+        ):
+            ask(learned)
     for how in ({}, {"sampler": "ddim", "num_steps": 5}, {"sampler": "dpm++", "num_steps": 5, "guidance": 2.0}):
         x = learned.sample(6, label=[0, 1, 2, 3, 4, 5], seed=3, **how)["x"]
         assert x.shape == (6, 8, 8)
