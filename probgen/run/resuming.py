@@ -85,7 +85,10 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     store = Store(out)
     run = restored_run(store, program, data)
     if changed := changes(store, run):
-        _tell(run, f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs.")
+        _tell(
+            run,
+            f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs.",
+        )
     else:
         _tell_rewritten(store, run)
     step = None
@@ -97,7 +100,10 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
             _tell(run, f"{str(error).splitlines()[0]} All draws on disk are read; the run cannot go on.")
     records, run.step = store.records(step)
     if step is not None and run.step < step:
-        _tell(run, f"{store.path / 'draws'}: segments end at step {run.step}, the state is at step {step}: the rest is gone.")
+        _tell(
+            run,
+            f"{store.path / 'draws'}: segments end at step {run.step}, the state is at step {step}: the rest is gone.",
+        )
     run.records = [records] if records else []
     if not run.records:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")

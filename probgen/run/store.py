@@ -35,7 +35,17 @@ from probgen.run import lock
 # What a start leaves before run.json:
 BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}
 
-WRITTEN = {"program", "engine", "inference", "seed", "precision", "static", "dims", "coords", "versions"}  # in any run.json
+WRITTEN = {
+    "program",
+    "engine",
+    "inference",
+    "seed",
+    "precision",
+    "static",
+    "dims",
+    "coords",
+    "versions",
+}  # in any run.json
 SEGMENT = re.compile(r"\d+-\d+")
 SHARE = 0.03  # of a run's time that writing its states may take
 

@@ -90,7 +90,9 @@ def grid(program: Any, settings: Any, data: Any, inference: Any, seeds: Any, fix
     several = [Axis(k, tuple(v), tuple(v)) for k, v in named.items() if ONE not in v]
     found = Grid((*several, *_axes(settings, fixed), _seeds(seeds)), datas, inferences)
     if (size := math.prod(len(axis.labels) for axis in found.axes)) > LARGEST:
-        raise ValueError(f"The grid has {size:,} fits; at most {LARGEST:,}: sweep over fewer values, one sweep for each few.")
+        raise ValueError(
+            f"The grid has {size:,} fits; at most {LARGEST:,}: sweep over fewer values, one sweep for each few."
+        )
     return found
 
 

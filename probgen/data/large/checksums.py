@@ -1,4 +1,4 @@
-"""A checksum in a file of arrays: it tells damage that leaves the file's form as it is, such as a flipped bit or a tail of zeros."""
+"""A checksum in a file of arrays: it tells damage that leaves the form of the file as it is, a flipped bit or a tail of zeros."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BLANK = "0" * 8  # where the checksum goes: it is taken of the file with this in
 MARK = re.compile(rb'(?<="crc32":")[0-9a-f]{8}(?=")')
 
 
-def written(arrays: Mapping[str, np.ndarray], note: Mapping[str, str] = {}) -> bytes:
+def written(arrays: Mapping[str, np.ndarray], note: Mapping[str, str] | None = None) -> bytes:
     """Arrays and a note as safetensors, with their CRC-32 (ISO 3309) in the header."""
-    content = save(dict(arrays), {**note, "crc32": BLANK})
+    content = save(dict(arrays), {**(note or {}), "crc32": BLANK})
     at = content.index(f'"crc32":"{BLANK}"'.encode()) + len('"crc32":"')
     return b"".join((content[:at], f"{zlib.crc32(content):08x}".encode(), content[at + len(BLANK) :]))
 
