@@ -66,8 +66,8 @@ class BinomialLogits(dist.BinomialLogits):
     """The same distribution, with its slope at 0."""
 
     def log_prob(self, value: Any) -> Any:
-        n, k = _real(self.total_count), _real(value)
-        return _orders(n, k) + k * jax.nn.log_sigmoid(self.logits) + (n - k) * jax.nn.log_sigmoid(-self.logits)
+        n, k, x = _real(self.total_count), _real(value), _real(self.logits)
+        return _orders(n, k) + k * jax.nn.log_sigmoid(x) + (n - k) * jax.nn.log_sigmoid(-x)
 
 
 class GeometricProbs(dist.GeometricProbs):
@@ -97,7 +97,8 @@ class OrderedLogistic(dist.OrderedLogistic):
     """The same distribution, categories far from the predictor by their logs."""
 
     def log_prob(self, value: Any) -> Any:
-        above = self.cutpoints - self.predictor[..., None]
+        cutpoints: Any = self.cutpoints
+        above = cutpoints - self.predictor[..., None]
         gap = above[..., :-1] - above[..., 1:]
         between = jax.nn.log_sigmoid(above[..., 1:]) + jax.nn.log_sigmoid(-above[..., :-1])
         between = between + times_log(1.0, -jnp.expm1(gap))

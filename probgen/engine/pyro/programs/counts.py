@@ -80,7 +80,7 @@ def exact(fn: Any) -> Any:
     if type(fn) in INFLATED and "gate" in vars(fn):
         return _as_kind(fn, INFLATED[type(fn)])
     if type(fn) is dist.OrderedLogistic:
-        fn.logits = _of_order(fn.cutpoints - fn.predictor[..., None])
+        fn.__dict__["logits"] = _of_order(fn.cutpoints - fn.predictor[..., None])
     elif type(fn) is dist.Categorical:
         _unclip(fn)
     elif isinstance(fn, dist.OneHotCategorical | dist.Multinomial):
@@ -98,7 +98,7 @@ def _unclip(fn: Any) -> None:
     """Logs of probabilities of 0 in the distribution's own cache: Pyro knows enumerated values by the object they are of."""
     if "probs" in vars(fn):
         least = math.log(torch.finfo(fn.logits.dtype).eps)
-        fn.logits = torch.where((fn.logits - least).abs() < 1e-3, times_log(1.0, fn.probs), fn.logits)
+        fn.__dict__["logits"] = torch.where((fn.logits - least).abs() < 1e-3, times_log(1.0, fn.probs), fn.logits)
 
 
 def _as_kind(fn: Any, kind: type) -> Any:
