@@ -3,7 +3,7 @@
 # numpyro 0.22.0, jax 0.10.2, tfp-nightly 0.26.0.dev20261027 for the Bessel functions, as the released one does not import with this jax.
 # Periodic: hsgp_periodic_non_centered weighs its waves by their variances where their square roots belong. Expected, amplitude a, length
 # l, frequency w: covariance a^2 exp(-2 sin(w d / 2)^2 / l^2), the standard deviation a everywhere (Riutort-Mayol et al. 2023, appendix B).
-# Seen: .63 for a = l = 1; 2.52 for a = 2; .49 for l = .5. Slow waves weigh too much as well: a correlation .28 where .16 is right.
+# Seen: .63 for a = l = 1; 2.52 for a = 2; .49 for l = .5. Slow waves weigh too much as well: a correlation .29 where .16 is right.
 # PyMC 5.28.5's HSGPPeriodic does the same, which is known there (its issue 8167); NumPyro's squared exponential and Matern are right.
 # Rational quadratic in D dimensions: the spectral density lacks a factor l^(D - 1). Expected: the variance alpha at every point. Seen,
 # alpha = 1, D = 2: 2.00 for l = .5, .50 for l = 2; D = 1 is right, l = 1 too. A length that is learned is then another one.
