@@ -21,6 +21,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
 from probgen import runtime
+from probgen.engine.numpyro.running.small import written_out
 
 NUMBERS, CLOSED = " numbers", " closed"  # of the arrays made here
 SPREAD = {"neg", "broadcast_in_dim", "convert_element_type", "reshape"}  # which begin a gradient, of 1 or -1
@@ -56,7 +57,7 @@ def opened(
     traced, tree = jax.make_jaxpr(fn, return_shape=True)(arrays, point)
     if traced.effects:
         return None
-    shape = jax.tree.structure(tree)
+    shape, traced = jax.tree.structure(tree), written_out(traced)
     early, late, values = _split(traced.jaxpr, precision)
     found = {NUMBERS: np.array(values, precision), CLOSED: tuple(traced.consts)}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from probgen import runtime
 from probgen.algorithm import Inference, Sampler
+from probgen.engine.numpyro.running import small
 from probgen.engine.numpyro.running.loops import answer, chunk, init, init_at
 
 FEW = 30_000  # numbers that code reads and writes up to which code that runs once takes no time either way
@@ -29,7 +30,7 @@ def options(
     if any(name in os.environ.get("XLA_FLAGS", "") for name in runtime.ONCE):
         return {}
     if make in (init, init_at, answer):
-        few = _size(leaves) <= FEW and "stablehlo.while" not in density
+        few = _size(leaves) <= FEW and not small.loops(density)
         return runtime.ONCE | ({runtime.LEVEL: 0} if few else {})
     longest = max((axis for array in arrays for axis in array.shape), default=0)
     plain = longest <= ROWS and max(_size(arrays), _largest(density)) <= NUMBERS
