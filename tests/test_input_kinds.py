@@ -13,6 +13,7 @@ from conftest import ENGINES, needs_pyro
 
 import probgen as pg
 from probgen.data.inputs import check_range, read
+from probgen.data.whole_numbers import LARGEST_SEED
 
 Y = np.array([0.5, -1.0, 2.0, 1.5])
 HOLES = [False, True, False, True]
@@ -105,6 +106,19 @@ def test_arrays_of_other_libraries_give_the_exact_mean(engine):
     values = [pd.Series(Y, dtype="Float64"), xr.DataArray(Y), np.ma.array(Y), jnp.asarray(Y, "bfloat16")]
     for value in values:
         assert float(pg.fit(MEAN[engine], {"y": value}, **SHORT).posterior["m"].mean()) == pytest.approx(EXACT, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", [-3, LARGEST_SEED - 1])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_seed_of_any_size_serves_a_fit_and_what_follows(engine, seed):
+    fit = pg.fit(MEAN[engine], {"y": Y}, seed=seed, **SHORT)
+    assert fit.diagnose().status == "pass"
+    assert fit.sample(3)["y"].shape == (3, 4)
+    assert not np.array_equal(fit.sample(3)["y"], fit.sample(3, seed=-seed)["y"])
+    assert np.isfinite(fit.predict()["y"]).all()
+    assert fit.plot("posterior_predictive_check") is not None
+    with pytest.raises(ValueError, match="expected a whole number of 64 bits"):
+        pg.fit(MEAN[engine], {"y": Y}, seed=LARGEST_SEED, **SHORT)
 
 
 @needs_pyro

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from probgen.data.toys import TOYS
-from probgen.data.whole_numbers import whole
+from probgen.data.whole_numbers import generator, whole
 from probgen.evaluate.features.net import Net, no_net, yours
 from probgen.evaluate.features.pictures import with_channels
 from probgen.evaluate.samples import frechet, inception_score, kernel, memorisation, modes, prdc
@@ -278,7 +278,7 @@ def _beside_training_rows(found: dict[str, Measure], seen: Seen, settings: Setti
     n, train = len(seen.x), seen.rows.train
     if not seen.rows.held_out or train is None or len(train) < n or not {"precision", "fid"} & set(found):
         return {}
-    some = train[np.sort(np.random.default_rng(settings.seed).choice(len(train), n, replace=False))]
+    some = train[np.sort(generator(settings.seed).choice(len(train), n, replace=False))]
     x, _ = _features(seen.net, some, "train")
     told: dict[str, Measure] = {}
     if "precision" in found:
