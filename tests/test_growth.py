@@ -210,7 +210,9 @@ def test_a_fit_is_never_written_over_the_draws_that_it_reads(run, tmp_path, monk
     shutil.rmtree(kept.directory)
     with pytest.raises(Gone):
         kept.save(there, overwrite=True)
-    np.testing.assert_array_equal(Store(there).draws()[0]["z"], held.records["z"])  # what could not be replaced is whole
+    np.testing.assert_array_equal(
+        Store(there).draws()[0]["z"], held.records["z"]
+    )  # what could not be replaced is whole
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------------
