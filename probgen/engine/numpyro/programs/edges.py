@@ -1,12 +1,13 @@
 """NumPyro distributions at the edges of their supports, where gradients or geometry fail though the density is fine.
 
-Five cases, each an exact change of how the same density is written:
+Six cases, each an exact change of how the same density is written:
 
 - a count of 0 at a rate of 0 (an exposure of 0) has log probability 0, but a gradient of 0 / 0;
 - an angle has no ends: unknown angles come from a point of the plane, not from an interval whose ends are far apart;
 - `obs_mask` makes an unknown of every entry, also of those that are observed, where its density is flat and has no mass:
   there it gets N(0, 1) in unconstrained space, on which nothing else depends, and shows what is observed;
 - the tails that censored rows weigh, and that truncated densities are divided by, keep their digits however far out (`tails`);
+- probabilities of 0 and 1 are what they say, not clipped (`counts`);
 - a multivariate normal is differentiated in closed form, which takes five sixths to a sixth of the time.
 """
 
@@ -24,12 +25,14 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from probgen.distributions.normal import OfMatrix
-from probgen.engine.numpyro.events import tails
+from probgen.engine.numpyro.events import counts, tails
 from probgen.engine.numpyro.wrapped import as_kind, changed
 from probgen.machine import accelerator
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"  # endings of the two sites that NumPyro makes of one with obs_mask
 RADIAL = 0.25  # sd of the log radius of the point behind an angle
+PARTS = ("base_dist", "_component_distribution", "_component_distributions")
+WHOLES = (dist.MixtureSameFamily, dist.MixtureGeneral, dist.ZeroInflatedProbs, dist.HurdleProbs, *tails.KINDS)
 
 
 _Circular: Any = type(constraints.circular)
@@ -145,12 +148,26 @@ def _edged(fn: Any, latent: bool) -> Any:
     """The distribution with the innermost one written as its edge needs it; itself where nothing is to be changed."""
 
     def written(fn: Any) -> Any:
+        fn = _with_parts(fn)
         if latent and is_angle(fn.support) and not isinstance(fn.support, _OnCircle):
             return as_kind(fn, _angular(type(fn)))
         edged = _EDGED.get(type(fn))
         return fn if edged is None or (edged is OfMatrix and accelerator()) else as_kind(fn, edged)
 
     return changed(fn, written)
+
+
+def _with_parts(fn: Any) -> Any:
+    """A mixture, or a distribution of another one's tails or counts, with those that it is made of as their edges need it."""
+    if not isinstance(fn, WHOLES):
+        return fn
+    own = {k: v for k in PARTS if (v := vars(fn).get(k)) is not None}
+    parts = {
+        k: [_edged(d, False) for d in v] if isinstance(v, list | tuple) else _edged(v, False) for k, v in own.items()
+    }
+    fn = copy.copy(fn)
+    vars(fn).update(parts)
+    return fn
 
 
 @functools.cache
@@ -188,4 +205,10 @@ def _with(fn: Any, probs: Any) -> Any:
 
 
 _Poisson.__name__, _Multinomial.__name__ = "Poisson", "MultinomialProbs"
-_EDGED = {dist.Poisson: _Poisson, dist.MultinomialProbs: _Multinomial, dist.MultivariateNormal: OfMatrix, **tails.KINDS}
+_EDGED = {
+    dist.Poisson: _Poisson,
+    dist.MultinomialProbs: _Multinomial,
+    dist.MultivariateNormal: OfMatrix,
+    **tails.KINDS,
+    **counts.KINDS,
+}

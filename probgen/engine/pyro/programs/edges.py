@@ -12,10 +12,14 @@ from pyro.poutine.messenger import Messenger
 from torch.distributions import Transform, constraints
 from torch.distributions.transforms import IndependentTransform
 
+from probgen.engine.pyro.programs import counts
+
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"  # endings of the two sites that Pyro makes of one with obs_mask
 RADIAL = 0.25  # sd of the log radius of the point behind an angle
 ANGLES = ("VonMises", "SineBivariateVonMises", "SineSkewed")  # their supports say "real"
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
+WHOLES = (*WRAPPERS, dist.ZeroInflatedDistribution, dist.MixtureSameFamily, dist.MaskedMixture)
+PARTS = ("base_dist", "_mixture_distribution", "_component_distribution", "component0", "component1")
 
 
 class Angle(Transform):
@@ -108,18 +112,17 @@ def filled(msg: Any, u: torch.Tensor, jacobian: torch.Tensor) -> torch.Tensor:
 
 
 def _edged(fn: Any) -> Any:
-    """The distribution with the innermost one written as its edge needs it; itself where nothing is to be changed."""
-    if isinstance(fn, (*WRAPPERS, dist.ZeroInflatedPoisson)):
-        inner = _edged(fn.base_dist)
-        if inner is fn.base_dist:
-            return fn
-        fn = copy.copy(fn)
-        fn.base_dist = inner
-        return fn
+    """The distribution with those that it is made of written as their edges need it; itself where nothing is to be changed."""
+    if isinstance(fn, WHOLES):
+        own = {k: vars(fn)[k] for k in PARTS if k in vars(fn)}
+        parts = {k: _edged(v) for k, v in own.items()}
+        if any(parts[k] is not v for k, v in own.items()):
+            fn = copy.copy(fn)
+            vars(fn).update(parts)
     if type(fn) is dist.Poisson and not fn.is_sparse:
         fn = copy.copy(fn)
         fn.__class__ = _Poisson
-    return fn
+    return counts.exact(fn)
 
 
 class _Poisson(dist.Poisson):
