@@ -18,6 +18,7 @@ import numpy as np
 
 from probgen.data.inputs import refuse_masked
 from probgen.data.whole_numbers import generator
+from probgen.evaluate.samples.rows import same_columns
 
 LARGEST = 10_000  # draws of both sets together whose distances are kept in memory
 ASSIGNED = 3000  # draws of each set that are assigned exactly
@@ -219,6 +220,7 @@ def _tables(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
 def _draws(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     refuse_masked("x", x)
     refuse_masked("y", y)
+    same_columns(x, y, ("x", "y"))
     found = []
     for name, draws in (("x", np.asarray(x, float)), ("y", np.asarray(y, float))):
         draws = draws.reshape(len(draws), -1) if draws.ndim else draws

@@ -16,7 +16,7 @@ from probgen.evaluate.features.pictures import with_channels
 from probgen.evaluate.samples import frechet, inception_score, kernel, memorisation, modes, prdc
 from probgen.evaluate.samples.gathered import Gathered, gathered
 from probgen.evaluate.samples.result import Measure, Measures
-from probgen.evaluate.samples.rows import checked, varied
+from probgen.evaluate.samples.rows import checked, same_columns, varied
 from probgen.fitted import Fitted
 
 WIDE = 512  # features, above which FID-infinity is not computed unless asked for: it takes fifteen decompositions
@@ -93,6 +93,8 @@ def evaluate(
     settings = Settings(centres, sd, k, splits, subsets, size, seed)
     asked = _asked(measures)
     _check_settings(settings, asked, num_samples if isinstance(samples, Fitted) else len(checked(samples, 2)), measures)
+    for name, other in (("data", data), ("train", train)):
+        same_columns(samples, other, ("samples", name))
     rows = gathered(samples, data, train, num_samples, site, value_range, seed)
     _check_rows(settings, asked, len(rows.samples), len(rows.data), measures)
     used = _net(net, rows)
