@@ -195,6 +195,26 @@ def test_draws_of_another_run_in_the_same_place_are_never_given(run):
         _ = other.z[0]
 
 
+def test_a_fit_is_never_written_over_the_draws_that_it_reads(run, tmp_path, monkeypatch):
+    held, kept = run
+    with pytest.raises(FileExistsError, match="reads its draws from there"):
+        kept.save(kept.directory, overwrite=True)
+    np.testing.assert_array_equal(kept.z, held.z)
+    monkeypatch.chdir(tmp_path)
+    moving = pg.fit(program, {}, Draws(**SETTINGS), out="named from here", progress=False)
+    monkeypatch.chdir(kept.directory)  # where it goes on to read them
+    np.testing.assert_array_equal(moving.z, held.z)
+    there = tmp_path / "there"
+    held.save(there)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(kept.directory)
+    with pytest.raises(Gone):
+        kept.save(there, overwrite=True)
+    np.testing.assert_array_equal(
+        Store(there).draws()[0]["z"], held.records["z"]
+    )  # what could not be replaced is whole
+
+
 # ---- checkpoints -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from conftest import ENGINES, needs_pyro
 
 import probgen as pg
 from probgen.data.inputs import check_range, read
+from probgen.data.whole_numbers import LARGEST_SEED
 
 Y = np.array([0.5, -1.0, 2.0, 1.5])
 HOLES = [False, True, False, True]
@@ -105,6 +106,19 @@ def test_arrays_of_other_libraries_give_the_exact_mean(engine):
     values = [pd.Series(Y, dtype="Float64"), xr.DataArray(Y), np.ma.array(Y), jnp.asarray(Y, "bfloat16")]
     for value in values:
         assert float(pg.fit(MEAN[engine], {"y": value}, **SHORT).posterior["m"].mean()) == pytest.approx(EXACT, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", [-3, LARGEST_SEED - 1])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_seed_of_any_size_serves_a_fit_and_what_follows(engine, seed):
+    fit = pg.fit(MEAN[engine], {"y": Y}, seed=seed, **SHORT)
+    assert fit.diagnose().status == "pass"
+    assert fit.sample(3)["y"].shape == (3, 4)
+    assert not np.array_equal(fit.sample(3)["y"], fit.sample(3, seed=-seed)["y"])
+    assert np.isfinite(fit.predict()["y"]).all()
+    assert fit.plot("posterior_predictive_check") is not None
+    with pytest.raises(ValueError, match="expected a whole number of 64 bits"):
+        pg.fit(MEAN[engine], {"y": Y}, seed=LARGEST_SEED, **SHORT)
 
 
 @needs_pyro
@@ -291,3 +305,27 @@ def test_samples_that_are_compared():
 
     with pytest.raises(ValueError, match=r"'y' is masked at 2 place\(s\), the first at y\[1\]"):
         wasserstein(Y, np.ma.array(Y, mask=HOLES))
+
+
+def regression(x, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(x @ b, 1.0).to_event(1), obs=y)
+
+
+def test_tables_with_columns_in_another_order_are_refused():
+    """By their place they would be other numbers; arrays have no names, and are taken as they are."""
+    from probgen.evaluate.two_sample import wasserstein
+
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 2)), columns=["p", "q"])
+    turned, renamed = table[["q", "p"]], table.rename(columns={"p": "r"})
+    fit = pg.fit(regression, {"x": table, "y": 5 * table.p - 3 * table.q}, **SHORT)
+    for other in (turned, renamed):
+        with pytest.raises(ValueError, match=r"Columns of 'x' are (?s:.*)pass x\[\['p', 'q'\]\]"):
+            fit.predict(x=other)
+        with pytest.raises(ValueError, match=r"Columns of samples are p, q; those of data are"):
+            pg.evaluate(table, other, measures=["fid"])
+        with pytest.raises(ValueError, match=r"Columns of x are p, q; those of y are"):
+            wasserstein(table, other)
+    found, expected = (fit.predict(x=x, seed=1)["y"].values for x in (table, table.to_numpy()))
+    np.testing.assert_array_equal(found, expected)
+    assert wasserstein(table, turned.to_numpy()[:, ::-1]) == 0

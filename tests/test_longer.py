@@ -45,6 +45,17 @@ PROGRAMS = pytest.mark.parametrize("program", [numpyro_normal, pyro_normal])
 
 
 @PROGRAMS
+def test_a_fit_never_goes_on_in_the_run_of_another(program, tmp_path):
+    words = {"inference": "random_walk", "num_samples": 30, "out": tmp_path / "run", "overwrite": True}
+    one = pg.fit(program, {"y": Y}, **{**SHORT, **words})
+    other = pg.fit(program, {"y": Y}, **{**SHORT, **words, "seed": 5})
+    with pytest.raises(ValueError, match=r"holds another run than this fit(?s:.*)fit\.save keeps"):
+        pg.extend(one, num_samples=20, progress=False)
+    assert np.array_equal(pg.load(tmp_path / "run", program).z, other.z)
+    assert pg.load(tmp_path / "run", program).complete
+
+
+@PROGRAMS
 @pytest.mark.parametrize("inference", ["nuts", "random_walk"])
 def test_extended_as_the_whole_run(program, inference, tmp_path):
     whole = pg.fit(program, {"y": Y}, inference, num_samples=50, **SHORT)

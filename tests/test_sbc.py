@@ -171,9 +171,17 @@ def test_an_argument_of_another_name_is_found():
     assert ranking._observed_keywords(target) == {"y": "outcome"}
 
 
-def test_too_few_simulations_are_refused():
-    with pytest.raises(ValueError, match="20 or more"):
-        pg.sbc(line, data=DATA, num_simulations=5)
+def test_numbers_of_simulations_that_are_none_are_refused():
+    for count in (5, 10**12):
+        with pytest.raises(ValueError, match="20 or more"):
+            pg.sbc(line, data=DATA, num_simulations=count)
+    for count in ("20", None, np.nan, 20.5):
+        with pytest.raises((TypeError, ValueError), match="expected a whole number"):
+            pg.sbc(line, data=DATA, num_simulations=count)
+
+
+def test_a_seed_below_zero_is_a_seed():
+    assert not np.array_equal(study(20, seed=-1).ranks, study(20, seed=1).ranks)
 
 
 def test_simulations_that_cannot_be_fitted_are_told():

@@ -17,10 +17,13 @@ from probgen.algorithm import Inference, Sampler
 from probgen.calibration.kept import kept
 from probgen.calibration.ranking import FAILED, NUM_RANKED, RANKED, Asked, Ranked, Simulation, Study
 from probgen.calibration.result import SBC, uniformity, uniforms
+from probgen.data.whole_numbers import seed as whole_seed
+from probgen.data.whole_numbers import whole
 from probgen.model import Model
 from probgen.processes import pool, sending
 from probgen.processes.outcomes import DIED, Outcome
 
+MOST = 100_000  # simulations, which are drawn at once
 Note = Callable[[int, Simulation, Ranked | str], None]
 
 
@@ -56,8 +59,11 @@ def sbc(
     itself, or the data are also an input, as lagged values are; ChangedRun where `out` is of another study, RunInUse while
     another process writes there.
     """
-    if num_simulations < 20:
-        raise ValueError(f"num_simulations is {num_simulations}; a test of uniformity needs 20 or more.")
+    num_simulations, seed = whole("num_simulations", num_simulations), whole_seed(seed)
+    if not 20 <= num_simulations <= MOST:
+        raise ValueError(
+            f"num_simulations is {num_simulations:,}; a test of uniformity needs 20 or more, at most {MOST:,}."
+        )
     workers, threads = pool.asked(client, num_workers, num_threads)
     if client is not None and out is None:
         raise TypeError("client needs out, a folder that its workers share.")

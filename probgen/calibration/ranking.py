@@ -111,7 +111,7 @@ class Study:
     def simulations(self, seed: int, count: int) -> dict[int, Simulation]:
         """Unknowns, data and seeds of so many fits, by number."""
         rows = self._simulated(seed, count)
-        seeds = np.random.SeedSequence(seed).generate_state(count + 1)[1:]
+        seeds = np.random.SeedSequence(seed % 2**64).generate_state(count + 1)[1:]
         return {i: Simulation(row, int(s) >> 1) for i, (row, s) in enumerate(zip(rows, seeds, strict=True))}
 
     def _simulated(self, seed: int, count: int) -> list[dict[str, np.ndarray]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-LARGEST_SEED = 2**63
+LARGEST_SEED = 2**63 - 2**10  # what follows a fit, as predictions, counts on from its seed
 
 
 def whole(name: str, value: Any) -> int:
@@ -53,8 +53,13 @@ def seed(value: Any) -> int:
         raise TypeError(f"seed is a {type(value).__name__}; expected a whole number: seed=0.")
     found = whole("seed", value)
     if not -LARGEST_SEED <= found < LARGEST_SEED:
-        raise ValueError(f"seed is {found}; expected a whole number of 64 bits.")
+        raise ValueError(f"seed is {found}; expected a whole number of 64 bits, its size below 2**63 - 2**10.")
     return found
+
+
+def generator(seed: int, *which: int) -> np.random.Generator:
+    """NumPy's generator of a seed, which may be below 0; which: numbers that tell one use of the seed from another."""
+    return np.random.default_rng([seed % 2**64, *which])
 
 
 def settled(settings: Any, given: Mapping[str, Any]) -> dict[str, Any]:

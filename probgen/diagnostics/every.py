@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from probgen.data.large import blocks
+from probgen.data.whole_numbers import generator
 from probgen.diagnostics.evidence import Evidence, going_on, has_draws
 from probgen.diagnostics.verdict import Finding
 from probgen.target import Continuous
@@ -74,7 +75,7 @@ def gradient(evidence: Evidence) -> Finding | None:
 
 def _probes(z: np.ndarray, seed: int) -> np.ndarray:
     """Points at which to look at gradients: the chains' last positions, draws, and points around them: (point, dim)."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     flat = z.reshape(-1, z.shape[-1])
     flat = flat[np.isfinite(flat).all(axis=1)]
     if not len(flat):

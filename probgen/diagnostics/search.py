@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.data.points import climbed
+from probgen.data.whole_numbers import generator
 from probgen.fitted import Fitted
 from probgen.target import Continuous
 
@@ -76,7 +77,7 @@ def _search(target: Any, seed: int) -> Ends:
 
 def origins(target: Any, seed: int) -> np.ndarray:
     """Where climbs begin: (path, dim)."""
-    rng = np.random.default_rng((seed, 7))
+    rng = generator(seed, 7)
     uniform = rng.uniform(-1, 1, (len(WIDTHS), target.dim)) * np.array(WIDTHS)[:, None]
     drawn = []
     with contextlib.suppress(Exception):  # an improper prior, a program that cannot run forward: uniform points alone

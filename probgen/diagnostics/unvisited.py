@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 from probgen.data.large import blocks
 from probgen.data.points import AtPoints, climbed
+from probgen.data.whole_numbers import generator
 from probgen.diagnostics import search
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.verdict import Finding, grade
@@ -185,7 +186,7 @@ def _mass_around(evidence: Evidence, visited: Visited, end: np.ndarray) -> Far:
     """The mass nearer to an end than to the draws, by importance sampling from the normal that fits at the end."""
     evaluate, dim = search.evaluator(evidence.fit.target), len(end)
     root = search.curvature_root(evaluate, end)
-    noise = np.random.default_rng(evidence.fit.seed).normal(size=(NUM_MASS, dim))
+    noise = generator(evidence.fit.seed).normal(size=(NUM_MASS, dim))
     points = end + noise @ root.T
     values, gradients = evaluate(np.concatenate([points, end[None]]))
     if not np.linalg.norm(gradients[-1] @ root) < STATIONARY:  # a climb under way, in a long tail: no mode

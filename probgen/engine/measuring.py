@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.engine.combined import Told
 
 EQUAL = 0.01  # the noise that stands for none, in the denoiser's units
@@ -73,7 +74,7 @@ def picked(target: Any, seed: int) -> np.ndarray:
     """Indices of rows that are asked: (row,)."""
     (site,) = target.visible
     count = max(20, min(ASKED, CELLS // (LEVELS * site.size)))
-    return np.random.default_rng(seed).integers(target.num_rows, size=count)
+    return generator(seed).integers(target.num_rows, size=count)
 
 
 def regressed(log_snr: Any, x: Any, m: Any, z: Any) -> Any:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probgen import runtime
+from probgen.data.whole_numbers import generator
 from probgen.evaluate._path import QUICKLY, gibbs_path, hamiltonian_path, typical
 from probgen.fitted import LogProb
 from probgen.target import Conditional, Continuous
@@ -132,7 +133,7 @@ def estimate(
 
 def _path(model: Any, rows: Mapping[str, Any], seed: int, num: int) -> tuple[Any, Any]:
     """The path to a target, in single precision, and the points of the model that the data give: (num, ...) or None."""
-    target, rng = model, np.random.default_rng(seed)
+    target, rng = model, generator(seed)
     count = len(next(iter(rows.values()))) if rows else 0
     if isinstance(model, Conditional):
         if target.known:
@@ -192,7 +193,7 @@ def _retimed(schedule: Schedule, growth: np.ndarray, count: int) -> Schedule:
 def _chosen(seed: int, points: Any, log_weights: np.ndarray) -> Any:
     """One particle for every island, out of all: arrays (island, ...)."""
     weights = np.exp(log_weights - log_weights.max()).ravel()
-    picked = np.random.default_rng(seed).choice(weights.size, len(log_weights), p=weights / weights.sum())
+    picked = generator(seed).choice(weights.size, len(log_weights), p=weights / weights.sum())
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[picked], points)
 
 

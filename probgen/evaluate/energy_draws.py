@@ -17,6 +17,7 @@ import numpy as np
 
 from probgen import runtime
 from probgen.data.grey import as_bits
+from probgen.data.whole_numbers import generator
 from probgen.engine.numpyro.sums import energy
 from probgen.engine.numpyro.sums.exact import TooLarge, enumerated_sites, numbered_state
 from probgen.evaluate import _path, ais, partition
@@ -70,7 +71,7 @@ def _counted(target: Any, count: int, seed: int) -> tuple[dict[str, np.ndarray],
     p = np.exp(logs - logs.max())
     if not np.isfinite(p.sum()):
         return None
-    index = np.random.default_rng([seed % 2**64, 3]).choice(len(p), count, p=p / p.sum())
+    index = generator(seed, 3).choice(len(p), count, p=p / p.sum())
     with runtime.jax_scope(blocked.precision):
         drawn = _completed(jax.random.key(seed % 2**63), blocked, tuple(rest), tuple(summed), jnp.asarray(index))
     values = {k: np.asarray(v) for k, v in drawn.items()}
@@ -100,7 +101,7 @@ def _tabled(fit: FittedParameters, target: Any, count: int, seed: int) -> tuple[
     points = np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in rows.values()], axis=1)
     if points.shape[1] != target.dim:
         return None
-    rng = np.random.default_rng([seed % 2**64, 3])
+    rng = generator(seed, 3)
     reach = np.maximum(np.ptp(points, axis=0), 1e-300)
     low, high = points.min(0) - 2 * reach, points.max(0) + 2 * reach
     with runtime.jax_scope(target.precision):
@@ -163,7 +164,7 @@ def chains(fit: FittedParameters, rows: np.ndarray, seed: int, agreed: Any) -> C
     """Chains from rows of these numbers and from independent units, until `agreed(chains)` or they cost too much."""
     target, every = partition.core(fit)
     every, core = as_bits(fit.target, every), cast("Any", target)
-    rng = np.random.default_rng([seed % 2**64, 4])
+    rng = generator(seed, 4)
     with runtime.jax_scope("float32"):
         k_start, k_anew, k_run = jax.random.split(jax.random.key(seed % 2**63), 3)
         if isinstance(target, Conditional):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import closest
+from probgen.data.whole_numbers import generator
 from probgen.fitted import FittedParameters, LogProb
 from probgen.target import Conditional, Continuous
 
@@ -83,7 +84,7 @@ def _inferred(fit: FittedParameters, rows: Mapping[str, np.ndarray], count: int 
     from probgen.engine.numpyro.sums import free_energy
 
     target: Any = fit.target
-    rng = np.random.default_rng(fit.seed)
+    rng = generator(fit.seed)
     picked = rng.permutation(len(next(iter(rows.values()))))[:count]
     with runtime.jax_scope(target.precision):
         parameters = {k: jnp.asarray(v) for k, v in fit.answer.items()}

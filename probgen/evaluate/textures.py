@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
+
 MOST = 500  # patches of one picture that are looked up among those of the other
 SCALES, LEVELS = (1, 2, 4, 8), 200  # sides of the squares that filters compare, in pixels; quantiles of their responses
 LEAST = 0.02  # standard deviations of the sample: what parts of a sample always may differ by
@@ -47,7 +49,7 @@ def strangeness(grown: np.ndarray, sample: np.ndarray, side: int, seed: int = 0)
     grown, sample: (height, width) or (height, width, 3). side: of a patch, in pixels. Patches of the sample that overlap are no
     others. 1 where both distances are nothing; NaN for a sample without two patches apart.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     spread = sample.std() or 1.0
     one, other = (patches((x - sample.mean()) / spread, side) for x in (grown, sample))
     few = [rng.permutation(len(x))[:MOST] for x in (one, other)]

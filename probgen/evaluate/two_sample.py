@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.data.inputs import refuse_masked
+from probgen.data.whole_numbers import generator
+from probgen.evaluate.samples.rows import same_columns
 
 LARGEST = 10_000  # draws of both sets together whose distances are kept in memory
 ASSIGNED = 3000  # draws of each set that are assigned exactly
@@ -128,7 +130,7 @@ def sliced_wasserstein(x: Any, y: Any, order: float = 1, num_directions: int = 2
     x, y = _draws(x, y)
     if x.shape[1] == 1:
         return Estimate(wasserstein(x, y, order), 0.0, "exact")
-    directions = np.random.default_rng(seed).normal(size=(num_directions, x.shape[1]))
+    directions = generator(seed).normal(size=(num_directions, x.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     costs = np.array([_by_sorting(np.sort(x @ u), np.sort(y @ u), order) ** order for u in directions])
     mean, error = costs.mean(), costs.std(ddof=1) / np.sqrt(num_directions)
@@ -177,7 +179,7 @@ def _permuted(kernel: np.ndarray, n: int, num_permutations: int, seed: int, kind
     """The statistic of a kernel matrix whose first n rows are one set, and the share of relabellings that reach it."""
     total, m = len(kernel), len(kernel) - n
     kernel = kernel - np.diag(np.diag(kernel))
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     labels = np.zeros((total, num_permutations + 1))
     labels[:n, 0] = 1
     for column in range(1, num_permutations + 1):
@@ -218,6 +220,7 @@ def _tables(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
 def _draws(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     refuse_masked("x", x)
     refuse_masked("y", y)
+    same_columns(x, y, ("x", "y"))
     found = []
     for name, draws in (("x", np.asarray(x, float)), ("y", np.asarray(y, float))):
         draws = draws.reshape(len(draws), -1) if draws.ndim else draws

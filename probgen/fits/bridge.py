@@ -12,6 +12,7 @@ from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
 from probgen.data.scales import check_units
+from probgen.data.whole_numbers import generator
 from probgen.engine import bridging
 from probgen.fits.implicit import ImplicitFit
 from probgen.fitted import FittedBridge, LogProb
@@ -48,7 +49,7 @@ class BridgeFit(ImplicitFit, FittedBridge):
             if count < 1:
                 raise ValueError(f"num_samples is {count}; it must be at least 1")
             own = np.asarray(self.target.data[self.target.given])
-            picked = np.random.default_rng([self._seed(seed) % 2**64, 2]).integers(len(own), size=count)
+            picked = generator(self._seed(seed), 2).integers(len(own), size=count)
             rows = {self.target.given: own[picked]}
         keyword, array = self._row("trajectory", rows)
         times, z = bridging.paths(self.target, self.answer, keyword, array, self._seed(seed))

@@ -14,6 +14,7 @@ import numpy as np
 from probgen.algorithm import Incompatible, Inference, Sampler
 from probgen.data import whole_numbers
 from probgen.data.large import blocks
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.rare.result import Estimate
 from probgen.fitted import Fitted, LogProb
 from probgen.model import Model
@@ -163,7 +164,7 @@ class Fit(Fitted):
         from probgen.fits.seal import check_seen
 
         check_seen(self.target)
-        rng = np.random.default_rng(self.seed + 2 if seed is None else whole_numbers.seed(seed))
+        rng = generator(self.seed + 2 if seed is None else whole_numbers.seed(seed))
         chains, draws = self.z.shape[:2]
         pick = rng.choice(chains * draws, num_samples, replace=num_samples > chains * draws)
         chosen = {k: v[pick // draws, pick % draws][None] for k, v in self.draws.items()}
@@ -262,7 +263,7 @@ class Fit(Fitted):
         if "log_q" not in self.answer:
             raise TypeError(f"{self.inference.name} draws from the target itself; there is nothing to reweight.")
         weights, _ = smoothed_weights(self)
-        pick = np.random.default_rng(self.seed if seed is None else seed).choice(weights.size, num_samples, p=weights)
+        pick = generator(self.seed if seed is None else seed).choice(weights.size, num_samples, p=weights)
         return {k: v.reshape(-1, *v.shape[2:])[pick][None] for k, v in self.draws.items()}
 
     def _repr_html_(self) -> str:

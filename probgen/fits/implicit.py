@@ -12,6 +12,7 @@ import numpy as np
 from probgen.algorithm import Incompatible
 from probgen.data import whole_numbers
 from probgen.data.inputs import read
+from probgen.data.whole_numbers import generator
 from probgen.engine import drawing
 from probgen.evaluate.attribute import Latents
 from probgen.fits import latents
@@ -194,7 +195,7 @@ class ImplicitFit(LearnedFit, FittedImplicit):
         if not sites:
             kinds = ", ".join(f"{k!r} is {kind}" for k, (_, kind) in known.items())
             raise ValueError(f"truncation is of standard normal noise, and there is none: {kinds}.")
-        rng = np.random.default_rng([seed % 2**64, 1])
+        rng = generator(seed, 1)
         low = ndtr(-float(tau))
         quantiles = {k: low + (1 - 2 * low) * rng.random((count, *shape)) for k, shape in sites.items()}
         return {k: np.clip(ndtri(u), -tau, tau) for k, u in quantiles.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
+from probgen.data.whole_numbers import generator
 from probgen.engine import denoising, load
 from probgen.evaluate.attribute import Latents
 
@@ -27,7 +28,7 @@ def of_density(fit: Any, inputs: Mapping[str, Any]) -> Latents:
         raise Incompatible(f"The noise of {space.anew[0]} is no latent space: it is drawn anew at every move.")
 
     def draw(count: int, seed: int) -> dict[str, np.ndarray]:
-        return {"u": np.random.default_rng(seed % 2**64).standard_normal((count, space.dim))}
+        return {"u": generator(seed).standard_normal((count, space.dim))}
 
     def points(noise: Noise) -> np.ndarray:
         return space.values(noise["u"], (site,))[0][site]
@@ -83,7 +84,7 @@ def of_denoiser(fit: Any, inputs: Mapping[str, Any]) -> Latents:
     moved = functools.partial(denoising.moved, fit.target, fit.answer)
 
     def draw(count: int, seed: int) -> dict[str, np.ndarray]:
-        return {"noise": scale * np.random.default_rng(seed % 2**64).standard_normal((count, *shape))}
+        return {"noise": scale * generator(seed).standard_normal((count, *shape))}
 
     def points(noise: Noise) -> np.ndarray:
         return moved(fit._inputs(inputs, len(noise["noise"])), noise["noise"], "to points")

@@ -14,6 +14,7 @@ from probgen.data import whole_numbers
 from probgen.data.checks import check_known
 from probgen.data.grey import as_bits, grey_sites, told
 from probgen.data.inputs import OutOfRange, first, read
+from probgen.data.whole_numbers import generator
 from probgen.engine import drawing
 from probgen.engine.drawable import GIVEN, STILL, WEIGHTS, weighed
 from probgen.evaluate.attribute import Attribute, Latents
@@ -127,7 +128,7 @@ class LearnedFit(Fit, FittedParameters):
         several = (
             len(target.data[target.inputs[0]]) if target.inputs else target.num_rows
         )  # of another kind, other in number
-        picked = np.random.default_rng([seed % 2**64, 2]).integers(several, size=num_samples)
+        picked = generator(seed, 2).integers(several, size=num_samples)
         inputs = {k: np.asarray(target.data[k])[picked] for k in target.inputs}
         return {**self._forward(inputs, num_samples, seed), **inputs}
 

@@ -142,6 +142,7 @@ def _counts_from_end(fit: Fitted, data: Mapping[str, Any], name: str, entries: i
 
 def _renewed(fit: Fitted, name: str, value: Any, own: Any) -> Any:
     """A new datum as the fit's own was given: as it is, as codes of words, or as an array."""
+    _check_columns(fit, name, value)
     if type(own) is Fixed:
         return Fixed(value)
     levels = fit.model.coords.get(name, ())
@@ -155,6 +156,18 @@ def _renewed(fit: Fitted, name: str, value: Any, own: Any) -> Any:
     if isinstance(own, np.ndarray) and value is not None and np.isfinite(own).all():
         return read(name, value)
     return value
+
+
+def _check_columns(fit: Fitted, name: str, value: Any) -> None:
+    """ValueError for a table whose columns have other names than the fit's own, or another order: a program knows places alone."""
+    new = [*getattr(value, "columns", ())]
+    axes = fit.model.dims.get(name, ())
+    own = [*fit.model.coords.get(axes[-1], ())] if axes else []
+    if new and own and new != own and all(isinstance(word, str) for word in (*new, *own)):
+        raise ValueError(
+            f"Columns of {name!r} are {', '.join(new)}; those of the fit are {', '.join(own)}.\n"
+            f"A program knows columns by their place: pass {name}[{[*map(str, own)]}], or an array."
+        )
 
 
 def _codes(name: str, words: np.ndarray, levels: list[str]) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.fitted import FittedBridge
 from probgen.pictures.density import range_of
 from probgen.pictures.style import BAD, COLOURS, figure, grid, picture_shape, tiles
@@ -72,7 +73,7 @@ def marginals(fit: FittedBridge) -> Figure | None:
 def _rows(fit: FittedBridge) -> list[tuple[float, np.ndarray, str, str]]:
     """Of both kinds the time, some rows (row, dim), the name and the colour."""
     target = fit.target
-    rng, found = np.random.default_rng(fit.seed % 2**64), []
+    rng, found = generator(fit.seed), []
     for time, name, colour in ((0.0, target.given, COLOURS[0]), (1.0, target.made, BAD)):
         rows = np.asarray(target.data[name], float)
         found.append((time, rows[rng.permutation(len(rows))[:MOST]].reshape(min(MOST, len(rows)), -1), name, colour))

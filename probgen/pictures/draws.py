@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probgen.data.fixed import arrays_of
+from probgen.data.whole_numbers import generator
 from probgen.diagnostics import Scalars, convention, smoothed_weights
 from probgen.fitted import Fitted
 from probgen.pictures.learned import loss
@@ -216,7 +217,7 @@ def _pairs(fit: Fitted, shown: Scalars) -> Figure | None:
     close = shown.pick(np.array(rows))
     flat = close.draws.reshape(len(close.names), -1)
     diverging = fit.records["diverging"][:, fit.num_warmup :].ravel() if "diverging" in fit.records else None
-    keep = np.random.default_rng(fit.seed).permutation(flat.shape[1])[:2000]
+    keep = generator(fit.seed).permutation(flat.shape[1])[:2000]
     count = len(rows) - 1
     picture = figure(height=1.9 * count)
     for row in range(count):
@@ -241,7 +242,7 @@ def _predictive(fit: Fitted, shown: Scalars) -> Figure | str | None:
         drawn, observed = fit.predict(), fit.target.observed_values()
     except Exception as error:  # whatever a user's program raises on new data is a reason, not an end
         return f"Not drawn: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    rng = np.random.default_rng(fit.seed)
+    rng = generator(fit.seed)
     new = {}
     for name in observed:
         if name in drawn and np.size(observed[name]):

@@ -14,6 +14,7 @@ from probgen.fits import seal
 from probgen.fits.fit import Fit
 from probgen.loggers.telling import going_on
 from probgen.processes import torchrun
+from probgen.run import verdicts
 from probgen.run.record import changes
 from probgen.run.resuming import load
 from probgen.run.runner import Run, drive
@@ -87,6 +88,11 @@ def _rewrite(store: Store, fit: Fit, longer: Inference) -> None:
         raise ValueError(
             f"{store.path} is at step {there}, this fit at step {fit.num_steps}: another one went on there.\n"
             f"pg.extend({str(store.path)!r}, ...) goes on where it is."
+        )
+    if not verdicts.is_of(fit, store.path):
+        raise ValueError(
+            f"{store.path} holds another run than this fit: it was written anew.\n"
+            f"pg.extend({str(store.path)!r}, ...) goes on with what is there; fit.save keeps this fit elsewhere."
         )
     store.drop("answer")
     record = store.record()

@@ -149,6 +149,7 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
     store = Store(out)
     record = record_of(fit.model, fit.model, fit.inference, fit.target, fit.seed, fit.precision)
     store.check_free(overwrite)
+    _check_kept(fit, store)
     with store.writing():
         store.create(record, arrays_of(fit.target), overwrite)
         for start, records in parts(fit.records):
@@ -157,6 +158,17 @@ def save(fit: Fit, out: str | Path, overwrite: bool = False) -> None:
         for name, arrays in (("answer", fit.answer), ("starts", fit.starts)):
             if arrays:
                 store.put(name, arrays)
+
+
+def _check_kept(fit: Fit, store: Store) -> None:
+    """Raise where draws of a fit that stay on disk are gone, or would be overwritten by themselves."""
+    for value in fit.records.values():
+        if isinstance(value, Stored):
+            value.check()
+            if store.path.exists() and any(s.path.parent.parent.samefile(store.path) for s in value.segments):
+                raise FileExistsError(
+                    f"{store.path} holds this fit already, which reads its draws from there; choose another directory."
+                )
 
 
 RUNNER.save = save

@@ -12,6 +12,7 @@ import numpy as np
 
 from probgen.algorithm import Inference, Sampler, closest
 from probgen.data.checks import on_host
+from probgen.data.whole_numbers import generator
 from probgen.fitted import Fitted, FittedParameters
 from probgen.target import Conditional, Continuous, Generative, Target
 
@@ -117,7 +118,7 @@ def found(target: Target, num_chains: int, seed: int) -> np.ndarray | None:
             good = np.flatnonzero(np.isfinite(values))
             if len(good):
                 best = good[np.argsort(-values[good])][: max(num_chains, len(good) // 4)]
-                return points[np.resize(np.random.default_rng(seed).permutation(best), num_chains)]
+                return points[np.resize(generator(seed).permutation(best), num_chains)]
     return None
 
 
@@ -131,7 +132,7 @@ def _of_prior(target: Any, seed: int) -> Iterator[np.ndarray]:
 
 def _of_boxes(target: Any, seed: int) -> Iterator[np.ndarray]:
     """Uniform draws of boxes around zero, and of boxes with another width along every coordinate."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     yield from (rng.uniform(-scale, scale, (TRIED, target.dim)) for scale in SCALES)
     widths = rng.choice(SCALES, (TRIED, target.dim))
     yield widths * rng.uniform(-1, 1, (TRIED, target.dim))
@@ -139,7 +140,7 @@ def _of_boxes(target: Any, seed: int) -> Iterator[np.ndarray]:
 
 def _searched(target: Any, seed: int) -> Iterator[np.ndarray]:
     """A random climb on the number of observations and factors that are possible."""
-    rng, score = np.random.default_rng(seed), _possible(target)
+    rng, score = generator(seed), _possible(target)
     point = np.zeros(target.dim)
     with contextlib.suppress(Exception), warnings.catch_warnings():  # a program that does not run at some points
         warnings.simplefilter("ignore")  # the engine's, of values outside of supports

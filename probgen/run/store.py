@@ -220,7 +220,8 @@ class Store:
         return Stored(segments, key, 0, segments[-1].stop, like.shape[0], like.shape[2:], like.dtype)
 
     def _segments(self, upto: int | None) -> tuple[Segment, ...]:
-        steps = [(self.path / name, start, stop) for start, stop, name in self.steps() if upto is None or stop <= upto]
+        here = self.path.absolute()  # wherever the process goes
+        steps = [(here / name, start, stop) for start, stop, name in self.steps() if upto is None or stop <= upto]
         return tuple(Segment(path, start, stop, stored.stamp(path)) for path, start, stop in steps)
 
     def forget_after(self, step: int) -> None:

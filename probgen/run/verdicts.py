@@ -52,13 +52,13 @@ def keep(fit: Fitted, verdict: Any) -> None:
             directory
             and now == left
             and now["step"] == fit.num_steps
-            and _is(fit, directory)
+            and is_of(fit, directory)
             and now == stamp(directory)
         ):
             Store(directory).write_json(NAME, {"stamp": now, **written(verdict)})
 
 
-def _is(fit: Fitted, directory: Path) -> bool:
+def is_of(fit: Fitted, directory: Path) -> bool:
     """Whether the last checkpoint of a directory is a fit's state."""
     state, _ = Store(directory).arrays("state.safetensors")
     return state.keys() == fit.state.keys() and all(

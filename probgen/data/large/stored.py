@@ -75,6 +75,11 @@ class Stored(NDArrayOperatorsMixin):
                 out[:, a - low : b - low] = self._of(segment, a - segment.start, b - segment.start)
         return out
 
+    def check(self) -> None:
+        """Raise Gone where a segment is not that of its fit any more."""
+        for segment in self.segments:
+            self._of(segment, 0, 0)
+
     def _of(self, segment: Segment, start: int, stop: int) -> np.ndarray:
         try:
             if stamp(segment.path) != segment.stamp:

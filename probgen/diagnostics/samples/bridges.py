@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.data import scales
+from probgen.data.whole_numbers import generator
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.beside import APART, FEWEST, SURE
 from probgen.diagnostics.samples.gathered import ENOUGH, units
@@ -42,7 +43,7 @@ def _ways(fit: Any) -> Ways:
     """Kept with the fit."""
     kept = vars(fit)
     if "_ways" not in kept:
-        target, rng = fit.target, np.random.default_rng([fit.seed % 2**64, 8])
+        target, rng = fit.target, generator(fit.seed, 8)
         found, held = [], fit.held_out
         for keyword in (target.given, target.made):
             rows = np.asarray(target.data[keyword], float)

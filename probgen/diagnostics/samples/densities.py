@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probgen.data.grey import as_bits
+from probgen.data.whole_numbers import generator
 from probgen.diagnostics.evidence import Evidence
 from probgen.diagnostics.samples.beside import APART, FEWEST, SURE
 from probgen.diagnostics.samples.gathered import ENOUGH, KINDS, features, inputs_of
@@ -66,7 +67,7 @@ def drawn(fit: Any) -> Arrays | str:
 
 def chosen(fit: Any) -> tuple[np.ndarray, bool]:
     """The rows that draws are held against, by chance, those held out first; whether all of these were held out."""
-    rng, held = np.random.default_rng([fit.seed % 2**64, 7]), held_out(fit)
+    rng, held = generator(fit.seed, 7), held_out(fit)
     if len(held) >= ENOUGH:
         return rng.permutation(held)[:MOST], True
     return rng.permutation(fit.target.num_rows)[:MOST], False

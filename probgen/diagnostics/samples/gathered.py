@@ -13,6 +13,7 @@ import numpy as np
 
 from probgen.algorithm import Incompatible
 from probgen.data.scales import pixels
+from probgen.data.whole_numbers import generator
 from probgen.diagnostics.samples import energies
 from probgen.engine import drawing
 from probgen.evaluate.samples.drawn import held_out
@@ -61,7 +62,7 @@ def gathered(fit: Any) -> Gathered | None:
 
 
 def _gather(fit: Any) -> Gathered | None:
-    target, rng = fit.target, np.random.default_rng([fit.seed % 2**64, 7])
+    target, rng = fit.target, generator(fit.seed, 7)
     held = held_out(fit)
     known = rng.permutation(np.setdiff1d(np.arange(target.num_rows), held))
     if is_energy(target):

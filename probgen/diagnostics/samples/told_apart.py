@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.samples.prdc import squares
 
 NEIGHBOURS = 1, 3, 10
@@ -41,7 +42,7 @@ class Told(NamedTuple):
 def told_apart(rows: np.ndarray, draws: np.ndarray, seed: int, paired: bool = False) -> Told:
     """The test on features (row, dim) of as many rows and draws; paired: draw i is given the inputs of row i."""
     count = len(rows)
-    order = np.random.default_rng(seed).permutation(count)
+    order = generator(seed).permutation(count)
     taught, asked = order[: count // 2], order[count // 2 :]
     known = _rotated(np.concatenate([rows[taught], draws[taught]]), np.concatenate([rows[asked], draws[asked]]))
     local = _local(known[0], known[1], len(taught), paired)

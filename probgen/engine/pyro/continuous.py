@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from probgen import engine
+from probgen.data.whole_numbers import generator
 from probgen.engine.pyro.executor import OPS, Key
 from probgen.engine.pyro.graph import Gradient, LinAlgError
 from probgen.engine.pyro.programs.density import Block, Given, Structure, Unknowns
@@ -134,7 +135,7 @@ class PyroContinuous(PyroTarget, Continuous):
 
     def begun_at(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
         check_pins(self)
-        rng, drawn = np.random.default_rng(seed), {}
+        rng, drawn = generator(seed), {}
 
         def give(name: str, shape: tuple[int, ...]) -> torch.Tensor:
             drawn[name] = self._point(rng.uniform(-2, 2, shape))

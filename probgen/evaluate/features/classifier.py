@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.features.net import Net, Outputs, digest
 from probgen.evaluate.features.pictures import with_channels
 
@@ -163,7 +164,7 @@ def _train(x: np.ndarray, labels: np.ndarray, num_classes: int, steps: int, seed
 
     from probgen.runtime import compile_cache, jax_scope
 
-    rng, batch = np.random.default_rng(seed), min(128, len(x))
+    rng, batch = generator(seed), min(128, len(x))
     first = _first(x.shape[1:], num_classes, rng)
     optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps), weight_decay=1e-3)
 

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from probgen import watch
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.rare.result import Estimate
 from probgen.evaluate.rare.walking import ACCEPT, Population, World
 
@@ -52,7 +53,7 @@ class Ladder:
 
 def climbed(world: World, seed: int, confidence: float, settings: Settings, law: str) -> Estimate:
     """The probability that the score is above the event's threshold."""
-    rng = np.random.default_rng([seed % 2**64, 5])
+    rng = generator(seed, 5)
     ladder = pilot(world, rng, settings)
     shares, ancestors = runs(world, rng, ladder, settings)
     return _told(world, ladder, shares, ancestors, confidence, law)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from probgen.algorithm import Incompatible
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.rare.counting import KHAT, khat
 from probgen.evaluate.rare.result import Estimate
 from probgen.evaluate.rare.splitting import Settings, pilot
@@ -33,7 +34,7 @@ def tilted(world: World, seed: int, confidence: float, settings: Settings, law: 
         raise Incompatible(
             "method='importance' needs a law that is run forward, and this is a posterior: use 'splitting'."
         )
-    rng = np.random.default_rng([seed % 2**64, 6])
+    rng = generator(seed, 6)
     ladder = pilot(world, rng, settings)
     threshold = world.event.above
     inside = ladder.crowd.scores > threshold

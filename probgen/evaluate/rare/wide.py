@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.rare.walking import World
 
 WIDTHS = (1.5, 2.5, 4.0)
@@ -23,7 +24,7 @@ def searched(world: World, seed: int) -> tuple[float, float, float] | None:
     dim = world.space.dim
     if world.space.begin is not None or not 0 < dim <= MOST or world.event.above is None:
         return None
-    rng = np.random.default_rng([seed % 2**64, 7])
+    rng = generator(seed, 7)
     u = np.concatenate([width * rng.standard_normal((EACH, dim)) for width in WIDTHS])
     hits = world.look(u).scores > world.event.above
     if hits.sum() < AT_LEAST:

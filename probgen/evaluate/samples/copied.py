@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.samples.prdc import reaches, squares
 
 CELLS = 5_000_000  # distances that are kept at once
@@ -44,7 +45,7 @@ def copies(known: np.ndarray, held: np.ndarray, draws: np.ndarray, seed: int) ->
     e = len(known) / len(both)
     told = float(counts[: len(known)].sum())
     weights = np.sort(counts[counts > 0])
-    labels = np.random.default_rng(seed).permuted(np.tile(np.arange(len(both)) < len(known), (400, 1)), axis=1)
+    labels = generator(seed).permuted(np.tile(np.arange(len(both)) < len(known), (400, 1)), axis=1)
     chance = labels[:, : len(weights)] @ weights
     spread = np.sqrt(weights @ weights * e * (1 - e) * (1 - len(weights) / (len(both) + 1)) + 1e-12)
     z = (told - e) / max(float(chance.std()), float(spread) / 2)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from probgen.data.toys import TOYS
-from probgen.data.whole_numbers import whole
+from probgen.data.whole_numbers import generator, whole
 from probgen.evaluate.features.net import Net, no_net, yours
 from probgen.evaluate.features.pictures import with_channels
 from probgen.evaluate.samples import frechet, inception_score, kernel, memorisation, modes, prdc
 from probgen.evaluate.samples.gathered import Gathered, gathered
 from probgen.evaluate.samples.result import Measure, Measures
-from probgen.evaluate.samples.rows import checked, varied
+from probgen.evaluate.samples.rows import checked, same_columns, varied
 from probgen.fitted import Fitted
 
 WIDE = 512  # features, above which FID-infinity is not computed unless asked for: it takes fifteen decompositions
@@ -93,6 +93,8 @@ def evaluate(
     settings = Settings(centres, sd, k, splits, subsets, size, seed)
     asked = _asked(measures)
     _check_settings(settings, asked, num_samples if isinstance(samples, Fitted) else len(checked(samples, 2)), measures)
+    for name, other in (("data", data), ("train", train)):
+        same_columns(samples, other, ("samples", name))
     rows = gathered(samples, data, train, num_samples, site, value_range, seed)
     _check_rows(settings, asked, len(rows.samples), len(rows.data), measures)
     used = _net(net, rows)
@@ -278,7 +280,7 @@ def _beside_training_rows(found: dict[str, Measure], seen: Seen, settings: Setti
     n, train = len(seen.x), seen.rows.train
     if not seen.rows.held_out or train is None or len(train) < n or not {"precision", "fid"} & set(found):
         return {}
-    some = train[np.sort(np.random.default_rng(settings.seed).choice(len(train), n, replace=False))]
+    some = train[np.sort(generator(settings.seed).choice(len(train), n, replace=False))]
     x, _ = _features(seen.net, some, "train")
     told: dict[str, Measure] = {}
     if "precision" in found:

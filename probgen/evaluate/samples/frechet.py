@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.samples.result import Measure
 from probgen.evaluate.samples.rows import pair
 
@@ -48,7 +49,7 @@ def fid_infinity(x: Any, y: Any, num_sizes: int = 15, smallest: float = 0.3, see
         raise ValueError(
             f"FID-infinity needs {2 * least} rows or more of {x.shape[1]} features; the smaller set has {n}."
         )
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     shares = 1 / np.linspace(1, 1 / max(smallest, least / n), num_sizes)
     x, y = x[rng.permutation(len(x))], y[rng.permutation(len(y))]
     values, error = [], np.nan

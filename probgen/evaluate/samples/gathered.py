@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probgen import datasets
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.features.pictures import apart, are_pictures, scale_of, scaled
 from probgen.evaluate.samples.drawn import alike, drawn
 from probgen.evaluate.samples.rows import checked
@@ -92,7 +93,7 @@ def _some(rows: np.ndarray, seed: int) -> np.ndarray:
     """At most `MOST` rows, by chance."""
     if len(rows) <= MOST:
         return rows
-    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), MOST, replace=False))]
+    return rows[np.sort(generator(seed).choice(len(rows), MOST, replace=False))]
 
 
 def _shaped(train: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from probgen.data.whole_numbers import generator
 from probgen.evaluate.samples.copied import copies
 from probgen.evaluate.samples.prdc import BLOCK, squares
 from probgen.evaluate.samples.result import Measure
@@ -37,7 +38,7 @@ def memorisation(samples: Any, train: Any, held_out: Any = None, most: int = 300
     most: samples and held-out rows that are looked at, by chance; training rows are all.
     """
     samples, train = pair(samples, train, 2, ("samples", "the rows learned from"))
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     some = lambda n: np.sort(rng.choice(n, min(n, most), replace=False))  # noqa: E731
     samples = samples[some(len(samples))]
     if held_out is None:

@@ -11,6 +11,7 @@ from probgen.data.inputs import read
 
 def pair(x: Any, y: Any, least: int = 2, names: tuple[str, str] = ("samples", "data")) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 (row, dim). ValueError for NaN (with the row), for rows of different size, and for fewer than `least`."""
+    same_columns(x, y, names)
     x, y = flat(x, least, names[0]), flat(y, least, names[1])
     if x.shape[1] != y.shape[1]:
         raise ValueError(
@@ -36,6 +37,17 @@ def checked(x: Any, least: int = 1, name: str = "samples") -> np.ndarray:
     if len(x) < least:
         raise ValueError(f"{name} has {len(x)} row{'s' * (len(x) != 1)}; expected at least {least}.")
     return x
+
+
+def same_columns(x: Any, y: Any, names: tuple[str, str] = ("samples", "data")) -> None:
+    """ValueError for two tables whose columns have other names, or another order: numbers are compared by their place."""
+    ours, theirs = ([*getattr(table, "columns", ())] for table in (x, y))
+    named = all(isinstance(word, str) for word in (*ours, *theirs))
+    if ours and theirs and named and ours != theirs:
+        raise ValueError(
+            f"Columns of {names[0]} are {', '.join(ours)}; those of {names[1]} are {', '.join(theirs)}.\n"
+            f"Columns are compared by their place: pass {names[1]}[[{', '.join(map(repr, ours))}]], or arrays."
+        )
 
 
 def varied(x: np.ndarray, name: str = "data") -> None:

@@ -100,7 +100,7 @@ def _finite(target: Any, points: torch.Tensor, seed: int) -> dict[str, torch.Ten
     pieces = []
     for i, start in enumerate(range(0, len(points), size)):
         gathered = factors(points[start : start + size])
-        chunk_seed = int(np.random.SeedSequence([seed, _SALT, i]).generate_state(1)[0])
+        chunk_seed = int(np.random.SeedSequence([seed % 2**64, _SALT, i]).generate_state(1)[0])
         with torch.no_grad(), structure.scope(chunk_seed):
             pieces.append(pyro_assignments.drawn(gathered, shapes))
     return {name: torch.cat([piece[name] for piece in pieces]) for name in shapes}
