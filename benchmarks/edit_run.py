@@ -110,6 +110,7 @@ def seconds(contestant: str, program: str, kept: bool) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "PROBGEN_CACHE": os.path.join(folder, "cache")}
         env.pop("JAX_COMPILATION_CACHE_DIR", None)
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages are bytecode; a checkout is after its first run
         if kept and contestant == "numpyro":
             env |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         if kept:

@@ -144,6 +144,10 @@ def compare(fits: Mapping[str, Fitted] | xr.Dataset, loo: bool = False) -> Compa
 def _compared(fits: dict[str, Fitted], loo: bool) -> Comparison:
     if not fits:
         raise ValueError("There is nothing to compare: pass {'name': fit, ...}.")
+    for name, fit in fits.items():
+        if not isinstance(fit, Fitted):
+            read = f": pg.load({str(fit)!r})" if isinstance(fit, str | Path) else ""
+            raise TypeError(f"fits[{name!r}] is a {type(fit).__name__}; expected a fit{read}.")
     same_data(fits)
     if loo and (learned := [name for name, fit in fits.items() if isinstance(fit, FittedParameters)]):
         raise ValueError(
@@ -193,7 +197,7 @@ def same_data(fits: Mapping[str, Fitted]) -> None:
         if not shared:
             pairs = [("what they observe", *map(_joined, (ours, theirs)))]
         for what, one, other in pairs:
-            if told := _difference(one, other):
+            if told := _difference(one, other, any(fits[k].precision == "float32" for k in (first, name))):
                 raise ValueError(
                     f"{first!r} and {name!r} are fits of different data: {what} {told}.\n"
                     "compare holds algorithms and programs against each other on the same data."
@@ -217,12 +221,13 @@ def _joined(observed: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate([*observed.values(), np.empty(0)]))
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> str:
-    """How two arrays of observations differ by more than rounding to single precision; empty where they do not."""
+def _difference(one: np.ndarray, other: np.ndarray, single: bool) -> str:
+    """How two arrays of observations differ by more than rounding, to single or to double precision; empty where they do not."""
     if one.size != other.size:
         return f"has {one.size} and {other.size} values"
     scale = np.maximum(1e-30, np.maximum(abs(one), abs(other)))
-    off = ~np.isclose(one, other, rtol=1e-5, atol=1e-6 * np.median(scale) if scale.size else 0, equal_nan=True)
+    near, small = (1e-5, 1e-6) if single else (1e-10, 1e-10)  # of double: 1e8 and 1e8 + 1 are two numbers
+    off = ~np.isclose(one, other, rtol=near, atol=small * np.median(scale) if scale.size else 0, equal_nan=True)
     if not off.any():
         return ""
     at = int(np.argmax(off))

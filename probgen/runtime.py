@@ -47,6 +47,22 @@ def _ordered() -> bool:
 
 ORDERED = _ordered()
 
+SMALL_LOOP = 300_000  # bytes
+
+
+def _join_small_loops() -> None:
+    """Asks XLA for one function of a whole loop that touches few bytes; by itself it does so below 1,024 alone.
+
+    Any other loop is run piece by piece, at some 50 ns each: a trajectory of a small posterior takes up to five times as long.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not started() and "xla_backend_extra_options" not in flags:
+        asked = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={SMALL_LOOP}"
+        os.environ["XLA_FLAGS"] = f"{flags} {asked}".strip()
+
+
+_join_small_loops()
+
 LEVEL = "xla_backend_optimization_level"
 # The emitters of fused loops that jaxlib 0.10 brought take half the time of compiling on a CPU; other releases may lack the flag.
 PLAIN: dict[str, Any] = (
@@ -197,18 +213,34 @@ def wide() -> bool:
     return config.jax_enable_x64
 
 
+_uncached = threading.Lock()
+_without: list[bool] = []  # for each block below that a thread is in, what the first of them found
+
+
 @contextlib.contextmanager
 def no_compile_cache() -> Iterator[None]:
-    """No persistent compilation cache: what comes out of it cannot be written down a second time."""
+    """No persistent compilation cache: what comes out of it cannot be written down a second time.
+
+    Blocks of several threads may overlap: the first switches it off, the last restores it.
+    """
+    import jax
+
+    config: Any = jax.config
+    with _uncached:
+        _without.append(_without[0] if _without else config.jax_enable_compilation_cache)
+        _cache(False)
+    try:
+        yield
+    finally:
+        with _uncached:
+            before = _without.pop()
+            if not _without:
+                _cache(before)
+
+
+def _cache(on: bool) -> None:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    config: Any = jax.config
-    before = config.jax_enable_compilation_cache
-    try:
-        jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
+    jax.config.update("jax_enable_compilation_cache", on)
+    compilation_cache.reset_cache()

@@ -22,7 +22,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -118,8 +118,8 @@ class Target:
         """Names of the sites of one kind, in the order of the program."""
         return tuple(site.name for site in self.sites if site.kind == kind)
 
-    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
-        """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape)."""
+    def prior(self, seed: int, num_samples: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Draws of every site run forward, or of those named, the observed ones unconditioned: arrays (num_samples, *shape)."""
         raise NotImplementedError
 
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:

@@ -97,6 +97,7 @@ def interruptible() -> Iterator[CtrlC]:
         with _undropped():
             yield ctrl_c
     except KeyboardInterrupt:
+        _leave_beside()
         _loaded()
         raise
     finally:
@@ -150,6 +151,46 @@ def apart(jobs: Sequence[Callable[[], Any]], workers: int = 1) -> list[Any]:
     return results
 
 
+class Beside:
+    """A job in a thread beside the caller's own work; `result()` waits for it, and raises what it raised.
+
+    Python waits for it at its end; after Ctrl-C it is left.
+    """
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        self._job, self._over = job, threading.Event()
+        self._found: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        if not _beside:
+            atexit.register(_finish)
+        _beside[:] = [thread for thread in _beside if thread.is_alive()] + [self._thread]
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._found = self._job()
+        except BaseException as error:
+            self._error = error
+        del self._job  # and what it holds
+        self._over.set()
+
+    def result(self) -> Any:
+        try:
+            while not self._over.wait(1.0):
+                if not self._thread.is_alive() and not self._over.is_set():  # a fork has no threads
+                    raise RuntimeError(
+                        "What a process began in a thread ended with a fork of it. Start processes by spawn."
+                    )
+        except BaseException:
+            _leave_beside()
+            raise
+        if self._error:
+            raise self._error
+        return self._found
+
+
+_beside: list[threading.Thread] = []
 _left: list[threading.Thread] = []
 
 
@@ -157,6 +198,18 @@ def _leave(threads: list[threading.Thread]) -> None:
     if not _left:
         atexit.register(_end)
     _left.extend(threads)
+
+
+def _leave_beside() -> None:
+    if alive := [thread for thread in _beside if thread.is_alive()]:
+        _leave(alive)
+    _beside.clear()
+
+
+def _finish() -> None:
+    """At the end of Python: wait for what was begun and not left."""
+    for thread in _beside:
+        thread.join()
 
 
 def _end() -> None:

@@ -142,7 +142,8 @@ def test_a_corrupt_state_is_named_and_the_draws_are_kept(album, tmp_path):
     (run / "state.safetensors").write_bytes(b"not what was written")
     with pytest.raises(CorruptRun, match=r"state.safetensors cannot be read(?s:.*)draws.*are kept"):
         pg.resume(run)
-    found = pg.load(run).records
+    with pytest.warns(UserWarning, match=r"state.safetensors cannot be read.*All draws on disk are read"):
+        found = pg.load(run).records
     assert found.keys() == before.records.keys()
     for key, value in found.items():
         assert np.array_equal(value, fit.records[key][:, : value.shape[1]], equal_nan=True)
@@ -153,6 +154,48 @@ def test_other_corrupt_files_are_named(album, tmp_path, name):
     run = shutil.copytree(unfinished(album), tmp_path / "run")
     (run / name).write_bytes(b"{")
     with pytest.raises(CorruptRun, match=name):
+        pg.load(run)
+
+
+def flipped(file):
+    """One bit of what a file holds at its end, where its form does not show it."""
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 0x40
+    file.write_bytes(content)
+
+
+def test_damage_that_leaves_the_form_of_a_file_is_told(album, tmp_path):
+    _, _, folder = album
+    files = [*(folder / "run").glob("*.safetensors"), *(folder / "run" / "draws").iterdir()]
+    for file in files:
+        if file.name == "data.safetensors":
+            continue  # its content is known by the seal
+        run = shutil.copytree(folder / "run", tmp_path / "run", dirs_exist_ok=True)
+        flipped(run / file.relative_to(folder / "run"))
+        if file.name != "answer.safetensors":  # which is made again
+            with pytest.raises(CorruptRun, match=rf"{file.name} cannot be read \(its checksum"):
+                pg.resume(run)
+        if file.name != "state.safetensors":
+            with pytest.raises(CorruptRun, match=rf"{file.name} cannot be read \(its checksum"):
+                pg.load(run)
+
+
+def test_segments_that_are_gone_are_told(album, tmp_path):
+    fit, _, folder = album
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    max((run / "draws").iterdir()).unlink()
+    (run / "draws" / "._notes-of-a-file-manager").write_bytes(b"")
+    with pytest.warns(UserWarning, match=rf"segments end at step \d+, the state is at step {fit.num_steps}"):
+        there = pg.load(run)
+    assert not there.complete
+    with pytest.raises(CorruptRun, match="segments end at step"):
+        pg.resume(run)
+
+
+def test_a_record_that_misses_something_is_named(album, tmp_path):
+    run = shutil.copytree(album[2] / "run", tmp_path / "run")
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"static"', '"stati3"'))
+    with pytest.raises(CorruptRun, match=r"run.json does not say static"):
         pg.load(run)
 
 

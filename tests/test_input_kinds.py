@@ -85,12 +85,17 @@ KEPT = {
     "decimals": [decimal.Decimal(str(v)) for v in Y],
     "a tuple": tuple(Y),
     "half precision": Y.astype(np.float16),
+    "another byte order": Y.astype(">f8"),
+    "long doubles": Y.astype(np.longdouble),
 }
 
 
 @pytest.mark.parametrize("case", KEPT)
 def test_what_is_whole_is_taken(case):
-    np.testing.assert_array_equal(read("y", KEPT[case]), Y)
+    found = read("y", KEPT[case])
+    np.testing.assert_array_equal(found, Y)
+    assert found.dtype.isnative  # as torch takes them
+    assert found.dtype.itemsize <= 8
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -133,9 +133,9 @@ def test_compiled_code_is_forgotten_before_a_process_runs_out_of_mappings(monkey
     before, code = mappings.used(), jax.jit(lambda x: x + 1)
     code(1.0)
     monkeypatch.setattr(mappings, "SHARE", 0.0)
-    assert mappings.relieve(compiling._compiled.cache_clear, compiling._density.cache_clear)
+    assert mappings.relieve(compiling._begun.cache_clear, compiling._density.cache_clear)
     assert mappings.used() < before
-    assert (code._cache_size(), compiling._compiled.cache_info().currsize) == (0, 0)
+    assert (code._cache_size(), compiling._begun.cache_info().currsize) == (0, 0)
     np.testing.assert_array_equal(pg.fit("eight_schools", **settings).z, first.z)
     monkeypatch.setattr(mappings, "SHARE", 1.0)
     assert not mappings.relieve(lambda: pytest.fail("nothing need be forgotten"))
@@ -178,24 +178,24 @@ def test_where_parameters_begin_is_traced_once(monkeypatch, program, by_row, kin
 
 
 def test_least_work_is_for_what_runs_once_on_little(monkeypatch):
-    few, many = [jax.ShapeDtypeStruct((n,), np.float32) for n in (100, 20_000)]
+    few, many = [jax.ShapeDtypeStruct((n,), np.float32) for n in (100, 40_000)]
+    plain, scan, wide = "", "stablehlo.while", "tensor<200x100xf64>"
+    nuts, svi = catalog.inference("nuts", {}), catalog.inference("svi", {})
     monkeypatch.setenv("XLA_FLAGS", "")
-    once = options(loops.init, [few], False)
-    assert once[runtime.LEVEL] == 0
-    assert options(loops.init, [few], True)[runtime.LEVEL] == 1, (
-        "a density with loops of its own is not run for nothing"
-    )
-    assert options(loops.answer, [many], False)[runtime.LEVEL] == 1
-    assert runtime.LEVEL not in options(loops.chunk, [few], False), "steps run a thousand times"
-    assert options(loops.chunk, [many], False) == {}
+    assert options(loops.init, nuts, [few], [few], plain)[runtime.LEVEL] == 0
+    assert options(loops.init, nuts, [few], [few], scan)[runtime.LEVEL] == 1, "its own loop is not run for nothing"
+    assert options(loops.answer, svi, [many], [few], plain)[runtime.LEVEL] == 1
+    assert options(loops.chunk, nuts, [many], [few], scan)[runtime.LEVEL] == 1, "plain loops over little are as fast"
+    for kernel, arrays, density in ((nuts, [many], plain), (nuts, [few], wide), (svi, [few], plain)):
+        assert options(loops.chunk, kernel, [few], arrays, density) == {}, "steps run a thousand times"
     monkeypatch.setenv("XLA_FLAGS", f"--{runtime.LEVEL}=2")
-    assert options(loops.init, [few], False) == {}, "what the user asks for holds"
+    assert options(loops.init, nuts, [few], [few], plain) == {}, "what the user asks for holds"
 
 
 @pytest.mark.parametrize(("series", "loops"), [(False, False), (True, True)])
 def test_loops_of_a_density_are_seen(monkeypatch, series, loops):
     seen = []
-    monkeypatch.setattr(compiling, "options", lambda make, leaves, loops: seen.append(loops) or {})
+    monkeypatch.setattr(compiling, "options", lambda *given: seen.append("stablehlo.while" in given[-1]) or {})
 
     def walk(y):
         scale = numpyro.sample("scale", dist.HalfNormal(1.0))

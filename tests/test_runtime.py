@@ -1,6 +1,11 @@
 """XLA's operations on few cores."""
 
+import threading
+
+import pytest
 from conftest import python
+
+from probgen import runtime, watch
 
 LAPACK = """
 from probgen import runtime
@@ -21,3 +26,26 @@ for _ in range(100):
 def test_many_lapack_calls_of_one_program_do_not_wait_for_each_other():
     done = python("-c", LAPACK)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_compile_cache_is_off_while_any_thread_wants_none():
+    import jax
+
+    before = jax.config.jax_enable_compilation_cache
+    first, second = runtime.no_compile_cache(), runtime.no_compile_cache()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not jax.config.jax_enable_compilation_cache
+    second.__exit__(None, None, None)
+    assert jax.config.jax_enable_compilation_cache == before
+
+
+def test_work_beside_the_callers_own():
+    """It is waited for, raises what it raised, and Ctrl-C leaves it."""
+    go = threading.Event()
+    job = watch.Beside(lambda: go.wait(10))
+    go.set()
+    assert job.result() is True
+    with pytest.raises(ZeroDivisionError):
+        watch.Beside(lambda: 1 / 0).result()

@@ -30,7 +30,8 @@ def fits(request):
     program = program_of(request.param, MEAN, SD=1.0)
     other = program_of(request.param, MEAN.replace('"y"', '"z"'), SD=1.0)
     run = lambda p, y: pg.fit(p, {"y": y}, **SMALL)  # noqa: E731
-    return {"one": run(program, X), "again": run(program, X), "moved": run(program, 5 + X), "named": run(other, X)}
+    found = {"one": run(program, X), "again": run(program, X), "moved": run(program, 5 + X), "named": run(other, X)}
+    return found | {"large": run(program, 1e8 + X), "as large": run(program, 1e8 + np.roll(X, 1))}
 
 
 def chosen(fits, *names):
@@ -41,10 +42,16 @@ def test_the_same_data(fits):
     assert list(pg.compare(chosen(fits, "one", "again", "named")).table.index) == ["one", "again", "named"]
 
 
-@pytest.mark.parametrize("pair", [("one", "moved"), ("moved", "again"), ("named", "moved")])
+@pytest.mark.parametrize("pair", [("one", "moved"), ("moved", "again"), ("named", "moved"), ("large", "as large")])
 def test_other_values(fits, pair):
     with pytest.raises(ValueError, match=r"are fits of different data: .* differs at 12 of 12 values"):
         pg.compare(chosen(fits, *pair))
+
+
+@pytest.mark.parametrize("what", ["runs/a", None])
+def test_what_is_no_fit(fits, what):
+    with pytest.raises(TypeError, match=r"fits\['other'\] is a .*; expected a fit"):
+        pg.compare({**chosen(fits, "one"), "other": what})
 
 
 def test_other_numbers_of_rows():

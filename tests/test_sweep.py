@@ -182,6 +182,9 @@ BAD = {
     "part": ({"part": (0, 3)}, ValueError, r"the first of 3 parts is \(1, 3\)"),
     "no workers": ({"num_workers": 0}, ValueError, "num_workers is 0"),
     "init": ({"init": {"slop": 0.0}, "inference": "random_walk"}, TypeError, "Did you mean 'slope'"),
+    "no end of seeds": ({"seeds": range(10**9)}, ValueError, "at most 100,000 fits"),
+    "a huge grid": ({"settings": {"num_warmup": range(1, 1000)}, "seeds": 1000}, ValueError, "has 999,000 fits"),
+    "no folder": ({"out": None}, TypeError, "out is None; expected a folder"),
     "init in the grid": ({"settings": {"init": [1, 2]}}, TypeError, "the same for all fits"),
 }  # fmt: skip
 

@@ -33,8 +33,9 @@ def read(name: str, value: Any, unknown: bool = False, finite: bool = True) -> n
         raise ValueError(f"Data {name!r} is empty: its shape is {array.shape}.")
     if finite and array.dtype.kind == "f" and (bad := np.isinf(array) if unknown else ~np.isfinite(array)).any():
         raise ValueError(not_finite(name, bad))
-    own = float if unknown and array.dtype.kind != "f" else array.dtype
-    return np.array(array, own)  # of its own: what the caller changes in place later changes no fit
+    long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    own = np.dtype(float) if long or (unknown and array.dtype.kind != "f") else array.dtype
+    return np.array(array, own.newbyteorder("="))  # of its own: what the caller changes in place later changes no fit
 
 
 def not_finite(name: str, bad: np.ndarray) -> str:

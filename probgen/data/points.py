@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ class AtPoints(Continuous):
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         return self.target.unconstrain(values)[self.free]
 
-    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
-        return self.target.prior(seed, num_samples)
+    def prior(self, seed: int, num_samples: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        return self.target.prior(seed, num_samples, names)
 
 
 class OwnSpace(Continuous):
@@ -98,8 +98,8 @@ class OwnSpace(Continuous):
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         return self.target.unconstrain(values)
 
-    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
-        return self.target.prior(seed, num_samples)
+    def prior(self, seed: int, num_samples: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        return self.target.prior(seed, num_samples, names)
 
 
 def climbed(inference: Any, target: Any) -> Any:

@@ -80,7 +80,7 @@ def origins(target: Any, seed: int) -> np.ndarray:
     uniform = rng.uniform(-1, 1, (len(WIDTHS), target.dim)) * np.array(WIDTHS)[:, None]
     drawn = []
     with contextlib.suppress(Exception):  # an improper prior, a program that cannot run forward: uniform points alone
-        values = target.prior(seed, NUM_PRIOR)
+        values = target.prior(seed, NUM_PRIOR, target.named("latent"))
         latent = [name for name in target.named("latent") if name in values]
         for i in range(NUM_PRIOR):
             drawn.append(np.asarray(target.unconstrain({k: values[k][i] for k in latent}), float))

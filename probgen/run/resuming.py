@@ -85,22 +85,37 @@ def load(out: str | Path, program: Program | None = None, *, data: Mapping[str, 
     store = Store(out)
     run = restored_run(store, program, data)
     if changed := changes(store, run):
-        told = f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs."
-        run.target.notes = (*getattr(run.target, "notes", ()), told)
-        warnings.warn(told, stacklevel=2)
+        _tell(
+            run,
+            f"{store.path}: changed since the run was begun: {'; '.join(changed)}. What is computed now mixes two programs.",
+        )
     else:
         _tell_rewritten(store, run)
     step = None
-    with contextlib.suppress(CorruptRun):
-        run.state, note = store.arrays("state.safetensors")
-        step, run.seconds, run.compiling = note["step"], note["seconds"], note.get("compiling", 0.0)
+    if store.has("state.safetensors"):
+        try:
+            run.state, note = store.arrays("state.safetensors")
+            step, run.seconds, run.compiling = note["step"], note["seconds"], note.get("compiling", 0.0)
+        except CorruptRun as error:
+            _tell(run, f"{str(error).splitlines()[0]} All draws on disk are read; the run cannot go on.")
     records, run.step = store.records(step)
+    if step is not None and run.step < step:
+        _tell(
+            run,
+            f"{store.path / 'draws'}: segments end at step {run.step}, the state is at step {step}: the rest is gone.",
+        )
     run.records = [records] if records else []
     if not run.records:
         raise ValueError(f"{store.path} holds no draws yet. Go on with pg.resume({str(store.path)!r}).")
     if store.has("answer.safetensors"):
         return settled(run.result(store.arrays("answer.safetensors")[0]))
     return settled(run.result(_answer(run) if isinstance(run.algorithm, Learner) and run.state else {}))
+
+
+def _tell(run: Run, told: str) -> None:
+    """Warn the caller of `load`, and note it for the verdict."""
+    run.target.notes = (*getattr(run.target, "notes", ()), told)
+    warnings.warn(told, stacklevel=3)
 
 
 def _tell_rewritten(store: Store, run: Run) -> None:

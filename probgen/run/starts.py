@@ -124,8 +124,8 @@ def found(target: Target, num_chains: int, seed: int) -> np.ndarray | None:
 def _of_prior(target: Any, seed: int) -> Iterator[np.ndarray]:
     """Draws of the prior, unconstrained."""
     with contextlib.suppress(Exception):  # an improper prior has none
-        draws = target.prior(seed, TRIED)
         names = [site.name for site in target.sites if site.kind == "latent" and not site.discrete]
+        draws = target.prior(seed, TRIED, names)
         yield np.stack([target.begun_at({k: draws[k][i] for k in names}, i) for i in range(TRIED)])
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,16 +27,26 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from probgen.data.large import stored
+from probgen.data.large import checksums, stored
 from probgen.data.large.stored import Segment, Stored
 from probgen.run import lock
 
 # What a start leaves before run.json:
 BEGUN = {"draws", "data.safetensors", "data.safetensors.part", "run.json.part", lock.NAME}
 
-
+WRITTEN = {
+    "program",
+    "engine",
+    "inference",
+    "seed",
+    "precision",
+    "static",
+    "dims",
+    "coords",
+    "versions",
+}  # in any run.json
+SEGMENT = re.compile(r"\d+-\d+")
 SHARE = 0.03  # of a run's time that writing its states may take
 
 
@@ -83,7 +94,7 @@ class Store:
             entry = self.path / name
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / "draws").mkdir(parents=True, exist_ok=True)
-        self._write("data.safetensors", save(_contiguous(data)))
+        self._write("data.safetensors", checksums.written(_contiguous(data)))
         self.rewrite(record)
 
     def _write(self, name: str, content: bytes) -> None:
@@ -100,15 +111,15 @@ class Store:
     def append(self, start: int, records: Mapping[str, np.ndarray]) -> None:
         """The records (chain, step, ...) of steps from `start`."""
         stop = start + next(iter(records.values())).shape[1]
-        self._write(f"draws/{start:08d}-{stop:08d}", save(_contiguous(records)))
+        self._write(f"draws/{start:08d}-{stop:08d}", checksums.written(_contiguous(records)))
 
     def commit(self, state: Mapping[str, np.ndarray], note: Mapping[str, Any]) -> None:
         """The state after the steps appended so far, with a small note."""
-        self._write("state.safetensors", save(_contiguous(state), {"note": json.dumps(note)}))
+        self._write("state.safetensors", checksums.written(_contiguous(state), {"note": json.dumps(note)}))
 
     def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Arrays that belong to the run as a whole: its starts, its answer."""
-        self._write(f"{name}.safetensors", save(_contiguous(arrays)))
+        self._write(f"{name}.safetensors", checksums.written(_contiguous(arrays)))
 
     def drop(self, name: str) -> None:
         """Remove what `put` wrote, where it is there."""
@@ -132,9 +143,12 @@ class Store:
         if not file.exists():
             raise FileNotFoundError(f"{self.path} holds no run: there is no run.json in it.")
         try:
-            return json.loads(file.read_text())
+            found = json.loads(file.read_text())
         except ValueError as error:
             raise CorruptRun(f"{file} is not JSON: {error}") from error
+        if missing := sorted(WRITTEN - {*(found if isinstance(found, dict) else ())}):
+            raise CorruptRun(f"{file} does not say {', '.join(missing)}: it was edited, or damaged.")
+        return found
 
     def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays of one file and its note; CorruptRun if it cannot be read."""
@@ -147,6 +161,7 @@ class Store:
         """One file of arrays, open; CorruptRun if it cannot be read."""
         file = self.path / name
         try:
+            checksums.check(file)
             with safe_open(str(file), framework="numpy") as content:
                 yield content
         except (SafetensorError, ValueError, OSError) as error:
@@ -160,7 +175,7 @@ class Store:
 
     def steps(self) -> list[tuple[int, int, str]]:
         """Start, stop and file of the contiguous segments from step 0."""
-        found = sorted(p.name for p in (self.path / "draws").glob("*-*") if not p.name.endswith(".part"))
+        found = sorted(p.name for p in (self.path / "draws").glob("*-*") if SEGMENT.fullmatch(p.name))
         segments, at = [], 0
         for name in found:
             start, stop = (int(word) for word in name.split("-"))
@@ -211,7 +226,7 @@ class Store:
     def forget_after(self, step: int) -> None:
         """Remove segments past a step, which no state counts."""
         for file in (self.path / "draws").iterdir():
-            if file.name.endswith(".part") or int(file.name.split("-")[1]) > step:
+            if file.suffix == ".part" or (SEGMENT.fullmatch(file.name) and int(file.name.split("-")[1]) > step):
                 file.unlink()
 
 

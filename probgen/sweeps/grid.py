@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ NOT_AN_AXIS = {
     "out": "each fit has its own folder under out", "init": "pass init= by itself, the same for all fits",
     "overwrite": "pass overwrite=True by itself", "progress": "pass progress=False by itself",
 }  # fmt: skip
+LARGEST = 100_000  # fits of a grid
 MOST = 10_000  # seeds that a number may ask for: a larger one is a seed
 READABLE = 80  # bytes of a folder's name before its hash
 
@@ -86,7 +88,12 @@ def grid(program: Any, settings: Any, data: Any, inference: Any, seeds: Any, fix
     inferences, datas = _inferences(inference), _datas(program, data)
     named = {"inference": inferences, "data": datas}
     several = [Axis(k, tuple(v), tuple(v)) for k, v in named.items() if ONE not in v]
-    return Grid((*several, *_axes(settings, fixed), _seeds(seeds)), datas, inferences)
+    found = Grid((*several, *_axes(settings, fixed), _seeds(seeds)), datas, inferences)
+    if (size := math.prod(len(axis.labels) for axis in found.axes)) > LARGEST:
+        raise ValueError(
+            f"The grid has {size:,} fits; at most {LARGEST:,}: sweep over fewer values, one sweep for each few."
+        )
+    return found
 
 
 def _axes(settings: Any, fixed: Mapping[str, Any]) -> Iterator[Axis]:
@@ -109,12 +116,16 @@ def _listed(what: str, values: Any, instead: str) -> tuple[Any, ...]:
     """A list's values as Python has them; an error where it is no list, is empty, or has a value twice."""
     if isinstance(values, str | bytes | Mapping | set | frozenset) or np.ndim(_shaped(values)) == 0:
         raise TypeError(f"{what} is {values!r}; expected a list of values, or {instead}.")
+    if hasattr(values, "__len__") and len(values) > LARGEST:
+        raise ValueError(f"{what} has {len(values):,} values; a grid has at most {LARGEST:,} fits.")
     found = tuple(v.item() if isinstance(v, np.generic) or _scalar_array(v) else v for v in values)
     if not found:
         raise ValueError(f"{what} is empty: the grid has no fit.")
-    seen = [_hashed(value) for value in found]
-    if twice := [value for i, value in enumerate(found) if seen[i] in seen[:i]]:
-        raise ValueError(f"{what} has {twice[0]!r} twice.")
+    seen: set[str] = set()
+    for value in found:
+        if (said := repr(_hashed(value))) in seen:
+            raise ValueError(f"{what} has {value!r} twice.")
+        seen.add(said)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def sweep(
     workers, threads = pool.asked(client, num_workers, num_threads)
     plan = grid(program, settings, data, inference, seeds, fixed)
     table.check(plan)
-    chosen, folder = _chosen(plan.points, part), _free(Path(out))
+    chosen, folder = _chosen(plan.points, part), _free(out)
     everything = asking.checked(program, plan, plan.points, fixed, init)
     changed = asking.others(folder, everything)
     if not overwrite:
@@ -84,8 +85,11 @@ def sweep(
     return table.dataset(plan, folder, {**there, **done}, table.told(program, everything, fixed))
 
 
-def _free(folder: Path) -> Path:
-    """The folder; FileExistsError where it is something else than one of runs."""
+def _free(out: Any) -> Path:
+    """The folder; TypeError where none is named, FileExistsError where it is something else than one of runs."""
+    if not out or not isinstance(out, str | os.PathLike):
+        raise TypeError(f"out is {out!r}; expected a folder, which will hold the runs of the sweep.")
+    folder = Path(out)
     if (folder / "run.json").exists() or (folder.exists() and not folder.is_dir()):
         what = "a run" if folder.is_dir() else "a file"
         raise FileExistsError(

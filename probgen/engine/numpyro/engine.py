@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,16 +12,13 @@ import numpy as np
 from probgen import runtime
 from probgen.data import scales
 from probgen.data.checks import by_place
+from probgen.engine.combined import sites_of
 from probgen.engine.numpyro import batches, codes, one_row, reading, row_data
 from probgen.engine.numpyro import probe as probing
 from probgen.engine.numpyro.batches import OfBatch
-from probgen.engine.numpyro.events import codes_of_flows, spaces
-from probgen.engine.numpyro.noise import asked as denoising
-from probgen.engine.numpyro.noise import bridged as bridging
-from probgen.engine.numpyro.noise.completing import completable
-from probgen.engine.numpyro.noise.diffused import diffused
 from probgen.engine.numpyro.programs import parameters as registered
 from probgen.engine.numpyro.programs.lifted import NARROWED, Modelled, Typed, of_types, reason
+from probgen.engine.numpyro.programs.structure import parts
 from probgen.engine.numpyro.running.arrays import as_arrays
 from probgen.engine.numpyro.running.executor import Executor
 from probgen.engine.numpyro.targets import barren, turns
@@ -36,7 +34,23 @@ from probgen.programs.autoguides import is_auto, own_program, unwrapped
 from probgen.programs.pinned import pinned
 from probgen.target import Target
 
-__all__ = ["Executor", "bridging", "denoising", "guided", "name", "prepare", "with_parameters"]
+__all__ = ["Executor", "guided", "name", "prepare", "with_parameters"]
+
+_LATER = {  # words whose modules load libraries of networks, a fifth of a second that most fits need not wait for
+    "bridging": "noise.bridged",
+    "denoising": "noise.asked",
+    "forward_space": "events.spaces:forward",
+    "posterior_space": "events.spaces:posterior",
+    "inverted": "events.codes_of_flows:inverted",
+}
+
+
+def __getattr__(word: str) -> Any:
+    if word not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {word!r}")
+    module, _, function = _LATER[word].partition(":")
+    found = importlib.import_module(f"probgen.engine.numpyro.{module}")
+    return getattr(found, function) if function else found
 
 
 def prepare(
@@ -52,7 +66,7 @@ def prepare(
     """
     program = pinned(program, Modelled)
     try:
-        return completable(_prepared(program, data, precision, by_row))
+        return _completable(_prepared(program, data, precision, by_row))
     except Exception as error:
         if precision != "float64" or not of_types(error) or scales.need_double(data):
             raise
@@ -62,6 +76,15 @@ def prepare(
             raise error from None
         target.notes = (*target.notes, NARROWED.format(reason(error)))
         return target
+
+
+def _completable(target: Any) -> Target:
+    arrays = getattr(target, "arrays", {})
+    if not (parts(arrays) or sites_of(arrays)):
+        return target
+    from probgen.engine.numpyro.noise.completing import completable
+
+    return completable(target)
 
 
 def _prepared(program: Callable[..., Any], data: Mapping[str, Any], precision: str, by_row: bool | None) -> Target:
@@ -102,6 +125,8 @@ def guided(target: Any, guide: Callable[..., Any] | None, critic: Callable[..., 
         plain = guide is not None and not is_auto(unwrapped(guide)[0])
         target.author_guide = by_place(pinned(guide, Typed), own) if guide is not None and plain else guide
         return target
+    from probgen.engine.numpyro.noise.diffused import diffused
+
     guide, critic = (None if each is None else pinned(each, Typed) for each in (guide, critic))
     guide = guide and by_place(guide, own_program(target.structure.one.program))
     found = diffused(amortised.guided(target, None if guide is None else batches.guide_of(target, guide)))
@@ -154,4 +179,3 @@ in_turns = turns.in_turns
 pruned, completed = barren.pruned, barren.completed
 forward, noise, judged, pack = running.forward, running.noise, running.judged, running.pack
 returned = running.returned
-forward_space, posterior_space, inverted = spaces.forward, spaces.posterior, codes_of_flows.inverted

@@ -17,7 +17,6 @@ from numpyro.infer import init_to_uniform
 from probgen.data.checks import check_support
 from probgen.data.grey import is_grey, loosened
 from probgen.data.values.series import overlapping
-from probgen.engine.numpyro.noise.bridged import as_unpaired
 from probgen.engine.numpyro.programs import indices
 from probgen.engine.numpyro.programs.parameters import initial_arrays, wrapped
 from probgen.engine.numpyro.programs.structure import settings, varies
@@ -62,6 +61,12 @@ def rows_of(
     return found
 
 
+def _as_unpaired(target: Any) -> Any:
+    from probgen.engine.numpyro.noise.bridged import as_unpaired  # networks, which few programs need
+
+    return as_unpaired(target)
+
+
 def _unpaired(
     program: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, Any], precision: str, candidates: list[str],
     sliced: list[str],
@@ -70,7 +75,7 @@ def _unpaired(
     one_of = {k: v[0] if k in sliced else v for k, v in arrays.items()}
     try:
         points = implicit.points_of(program, {**one_of, **static}, candidates)
-        found = as_unpaired(implicit.implicit(program, arrays, static, precision, points, sliced)) if points else None
+        found = _as_unpaired(implicit.implicit(program, arrays, static, precision, points, sliced)) if points else None
     except Wrong:
         raise
     except Exception:
@@ -94,7 +99,7 @@ def rows_with(
     if points:
         try:
             _check_counts(arrays, sliced)
-            return as_unpaired(implicit.implicit(program, arrays, static, precision, points, sliced))
+            return _as_unpaired(implicit.implicit(program, arrays, static, precision, points, sliced))
         except Wrong:
             raise
         except Exception:

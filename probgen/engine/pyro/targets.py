@@ -55,13 +55,14 @@ class PyroTarget(Target):
         self.points = tuple(site.name for site in self.sites if site.distribution == FLAT)
         self.notes = pyro_given.told(structure.given)
 
-    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
-        """Draws of every site run forward, the observed ones unconditioned: arrays (num_samples, *shape).
+    def prior(self, seed: int, num_samples: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Draws of every site run forward, or of those named, the observed ones unconditioned: arrays (num_samples, *shape).
 
         Raises ValueError, naming the site, where a prior is improper.
         """
-        names = [site.name for site in self.sites if site.kind != "factor"]
-        self._refuse_improper(names)
+        every = [site.name for site in self.sites if site.kind != "factor"]
+        names = every if names is None else names
+        self._refuse_improper(every)
 
         def draw(_: torch.Tensor) -> dict[str, torch.Tensor]:
             nodes = self.structure.trace(self.tensors, pyro_data.Unobserved()).nodes

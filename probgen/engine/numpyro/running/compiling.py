@@ -9,9 +9,9 @@ import importlib.util
 import os
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from jax.sharding import NamedSharding
 from probgen import pools, runtime, watch
 from probgen.algorithm import Inference
 from probgen.engine.numpyro.running import mappings, together
-from probgen.engine.numpyro.running.loops import init, init_at
 from probgen.engine.numpyro.running.options import options
 from probgen.programs.contents import is_library
 from probgen.programs.reads import reads_of
@@ -85,25 +84,42 @@ def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *argument
 
     From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
     """
+    return begun(make, kernel, target, *arguments, **settings).code()
+
+
+def begun(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Begun:
+    """The same, while XLA is at work on it in a thread; arguments may be their shapes."""
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
     shapes = tuple((jnp.shape(leaf), _dtype(leaf), _spread(leaf)) for leaf in leaves)
     settings_of = tuple(sorted(settings.items()))
-    return _compiled(make, kernel, type(target), target.structure, tree, shapes, settings_of, _own(kernel))
+    return _begun(make, kernel, type(target), target.structure, tree, shapes, settings_of, own(kernel))
 
 
-def _own(kernel: Inference) -> Any:
+def own(kernel: Inference) -> Any:
     """The content of an algorithm that is not probgen's; something new at every call where that cannot be told."""
     if is_library(type(kernel).__module__):
         return None
     return reads_of(type(kernel)).mark or object()
 
 
+class Begun(NamedTuple):
+    """Code that XLA is at work on: `code()` waits for it.
+
+    shapes: of what the code gives back, a pytree; None where it was there already. size: of its text, in characters.
+    """
+
+    code: Callable[[], Code]
+    shapes: Any = None
+    size: int = 0
+
+
 @functools.lru_cache(maxsize=128)
-def _compiled(
+def _begun(
     make: Callable[..., Any], kernel: Inference, kind: type, structure: Any, tree: Any, shapes: tuple, settings: tuple,
     own: Any,
-) -> Code:  # fmt: skip
-    mappings.relieve(_compiled.cache_clear, _density.cache_clear)
+) -> Begun:  # fmt: skip
+    """Python's part here, XLA's in a thread."""
+    mappings.relieve(_begun.cache_clear, _density.cache_clear)
     leaves = [jax.ShapeDtypeStruct(shape, dtype, sharding=spread) for shape, dtype, spread in shapes]
     shared = any(
         spread and not spread.is_fully_addressable for *_, spread in shapes
@@ -111,40 +127,59 @@ def _compiled(
     file = None if shared else _file(make, kernel, kind, structure, tree, leaves, settings, own)
     if file:
         with contextlib.suppress(Exception):  # absent, cut short, or not this user's
-            return _read(file, jax.local_devices() if any(spread for *_, spread in shapes) else jax.local_devices()[:1])
-    shape: list[Any] = []
+            devices = jax.local_devices() if any(spread for *_, spread in shapes) else jax.local_devices()[:1]
+            code = _read(file, devices)
+            return Begun(lambda: code)
+    found: list[Any] = []
 
     def flat(*leaves: Any) -> tuple[Any, ...]:
         arrays, *arguments = jax.tree.unflatten(tree, leaves)
-        out, found = jax.tree.flatten(make(kernel, kind(structure, arrays).ready(), *arguments, **dict(settings)))
-        shape.append(found)
+        out, shape = jax.tree.flatten(make(kernel, kind(structure, arrays).ready(), *arguments, **dict(settings)))
+        found.append(shape)
         return tuple(out)
 
     there = elsewhere() and not shared
-    code = jax.jit(flat, out_shardings=together.everywhere()) if shared else jax.jit(flat)
+    traced = jax.jit(flat, out_shardings=together.everywhere()) if shared else jax.jit(flat)
     with together.cutting(shared), jax.default_device(pools.side()) if there else contextlib.nullcontext():
-        lowered = code.lower(*leaves)
+        lowered = traced.lower(*leaves)
     text = "" if runtime.accelerator() else lowered.as_text()
     if there and "callback" in text:  # which cannot be written down
         lowered = jax.jit(flat).lower(*leaves)
-    if make not in (init, init_at):  # the longest wait for XLA
-        watch.load_ahead()
-    rows = pools.rows(text)
-    loops = "stablehlo.while" in _density_of(kind, structure, tree, leaves)
-    asked = options(make, leaves, loops) | (pools.one_by_one() if rows else {})
-    with (
-        runtime.no_compile_cache() if file or rows or shared else contextlib.nullcontext(),
-        watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
-    ):
-        executable = _in_a_thread(lambda: lowered.compile(compiler_options=asked))
-    kept = None
-    if file or ((rows or there) and not shared and "callback" not in text):
-        with contextlib.suppress(Exception):  # code that cannot be written down
-            kept = serialize_executable.serialize(executable)
-    if file and kept:
-        with contextlib.suppress(Exception):  # a full disk
-            _write(file, (kept, shape[0], rows))
-    return Code(executable, kept if rows or there else None, shape[0], rows)
+    rows, shape = pools.rows(text), found[0]
+    density = _density_of(kind, structure, tree, leaves)
+    arrays = jax.tree.leaves(jax.tree.unflatten(tree, leaves)[0])
+    asked = options(make, kernel, leaves, arrays, density) | (pools.one_by_one() if rows else {})
+    out = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in jax.tree.leaves(lowered.out_info)]
+    wide, work = runtime.wide(), [lowered]  # which the job takes with it
+
+    def finish() -> Code:
+        with (
+            jax.enable_x64(wide),
+            _begun_anew(),
+            runtime.no_compile_cache() if file or rows or shared else contextlib.nullcontext(),
+            watch.doing(f"XLA compiles `{make.__name__}` of {type(kernel).__name__}"),
+        ):
+            executable = work.pop().compile(compiler_options=asked)
+        kept = None
+        if file or ((rows or there) and not shared and "callback" not in text):
+            with contextlib.suppress(Exception):  # code that cannot be written down
+                kept = serialize_executable.serialize(executable)
+        if file and kept:
+            with contextlib.suppress(Exception):  # a full disk
+                _write(file, (kept, shape, rows))
+        return Code(executable, kept if rows or there else None, shape, rows)
+
+    return Begun(watch.Beside(finish).result, jax.tree.unflatten(shape, out), len(text))
+
+
+@contextlib.contextmanager
+def _begun_anew() -> Iterator[None]:
+    """Where XLA fails, the next who asks tries again."""
+    try:
+        yield
+    except Exception:
+        _begun.cache_clear()
+        raise
 
 
 def _in_a_thread(job: Callable[[], Any]) -> Any:
@@ -160,7 +195,7 @@ def _in_a_thread(job: Callable[[], Any]) -> Any:
 
 def _dtype(leaf: Any) -> Any:
     """The type that an array or number has in compiled code."""
-    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
+    return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.result_type(leaf)
 
 
 def _on_host(leaf: Any) -> Any:

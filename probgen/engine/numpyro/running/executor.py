@@ -8,6 +8,7 @@ processor.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import time
@@ -22,12 +23,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from probgen import pools, runtime, watch
 from probgen.algorithm import Inference, Sampler
 from probgen.engine.numpyro.running import together
-from probgen.engine.numpyro.running.compiling import Code, _folded, _in_a_thread, compiled
+from probgen.engine.numpyro.running.compiling import Begun, Code, _folded, _in_a_thread, begun, own
 from probgen.engine.numpyro.running.loops import answer, chunk, chunk_many, init, init_at, init_many, init_many_at
 
 MANY = 64  # chains that are vectorised on a CPU
-
-
+BESIDE = 2**21  # characters of a start's text up to which its steps are compiled beside it: XLA takes memory for each
 BLOCK = 1024  # of them at a time, so that their states stay in the processor's cache
 
 
@@ -75,6 +75,7 @@ class Executor:
             self.keys: Any = _folded(key, np.asarray(chains)) if self.vectorised else [fold(key, c) for c in chains]
         self.team, self.everywhere = team, (lambda tree: tree) if team is None else together.placed
         self.target = self.everywhere(self.target)
+        self._alone = team is None and not runtime.one_of_several() and isinstance(own(self.kernel), bytes | None)
         self.states: Any = None
         self.compiling = 0.0  # seconds that went into code
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
@@ -121,12 +122,27 @@ class Executor:
                 raise
             raise self.team.gone(error) from error
 
-    def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
-        begun = time.perf_counter()
+    def _begun(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Begun:
         with runtime.tracing(self.precision):
-            code = compiled(make, self.kernel, self.target, *arguments, **settings)
-        self.compiling += time.perf_counter() - begun
+            return begun(make, self.kernel, self.target, *arguments, **settings)
+
+    def _code(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Code:
+        return self._timed(lambda: self._begun(make, *arguments, **settings).code())
+
+    def _timed(self, ask: Callable[[], Code]) -> Code:
+        since = time.perf_counter()
+        code = ask()
+        self.compiling += time.perf_counter() - since
         return code
+
+    def _start(self, make: Callable[..., Any], *arguments: Any) -> Code:
+        """The code of a start; while XLA is at work on it, the steps are traced, and XLA begins with them as well."""
+        start = self._begun(make, *arguments)
+        if start.shapes is not None and start.size <= BESIDE and self._alone:
+            with contextlib.suppress(Exception):  # raised where the steps are asked for
+                span = np.int32(0), np.int32(1)
+                self._begun(chunk, self.keys[0], start.shapes, *span, capacity=self.capacity)
+        return start.code()
 
     def init(self, begin: Any = None) -> None:
         """A state for every chain; begin: where each begins, arrays (chain, ...), by default where its kernel finds a start."""
@@ -142,7 +158,8 @@ class Executor:
             keys = [self.everywhere(jax.random.fold_in(key, start)) for key in self.keys]
             at = lambda c: () if begin is None else (jax.tree.map(lambda a: jnp.asarray(a[c]), begin),)  # noqa: E731
             starts = [at(c) for c in range(self.num_chains)]
-        code = self._code(init_at if starts[0] else init, keys[0], *starts[0])
+        code = self._timed(lambda: self._start(init_at if starts[0] else init, keys[0], *starts[0]))
+        watch.load_ahead()
         self.states = self._each(code, lambda c: (self.target.arrays, keys[c], *starts[c]), "the start")
 
     def advance(self, start: int, num_steps: int) -> dict[str, np.ndarray]:

@@ -46,11 +46,11 @@ def shapes_of(arrays: Mapping[str, Any]) -> Shapes:
 
 
 def opened(
-    fn: Callable[[Any, Any], Any], shapes: Shapes, point: Any, precision: str
+    fn: Callable[[Any, Any], Any], shapes: Shapes, point: Any, precision: str, options: Mapping[str, Any] = runtime.ONCE
 ) -> tuple[Open, dict[str, Any]] | None:
     """`fn(arrays, point)` with its numbers left open, and these as arrays beside the others; None where it calls Python.
 
-    shapes: of the arrays; point: the shape of one array. Raises whatever a trace of fn raises.
+    shapes: of the arrays; point: the shape of one array; options: the compiler's for `both`. Raises whatever a trace of fn raises.
     """
     arrays = {k: jax.ShapeDtypeStruct(*rest) for k, *rest in shapes}
     traced, tree = jax.make_jaxpr(fn, return_shape=True)(arrays, point)
@@ -69,7 +69,7 @@ def opened(
     def rest(arrays: Any, made: Any, point: Any) -> Any:
         return jax.tree.unflatten(shape, jaxpr_as_fun(ClosedJaxpr(late, made))(*given(arrays), point))
 
-    both = jax.jit(lambda arrays, point: rest(arrays, first(arrays), point), compiler_options=runtime.ONCE)
+    both = jax.jit(lambda arrays, point: rest(arrays, first(arrays), point), compiler_options=dict(options))
     return Open(both.lower({**arrays, **found}, point).as_text(), first, rest, both), found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,9 +93,9 @@ class NumpyroTarget(Target):
         }
         return lambda: self.structure.program(**arrays)
 
-    def prior(self, seed: int, num_samples: int) -> dict[str, np.ndarray]:
+    def prior(self, seed: int, num_samples: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         with runtime.jax_scope(self.precision):
-            draws = _prior(self, num_samples, jax.random.key(seed))
+            draws = _prior(self, num_samples, jax.random.key(seed), None if names is None else tuple(names))
         return {site.name: np.asarray(draws[site.name]) for site in self.sites if site.name in draws}
 
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
@@ -162,24 +162,35 @@ class NumpyroSimulable(NumpyroTarget, Simulable):
     """A program that can only be run forward."""
 
 
-def _prior(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
-    """Draws of all sites, by code that is the same when numbers of the program are edited."""
-    found = _open_prior(type(target), target.structure, numbers.shapes_of(target.arrays), num_samples)
-    return _drawn(target, num_samples, key) if found is None else found[0].both({**target.arrays, **found[1]}, key)
+def _prior(target: Any, num_samples: int, key: Any, names: tuple[str, ...] | None) -> dict[str, Any]:
+    """Draws of sites, by code that is the same when numbers of the program are edited."""
+    found = _open_prior(type(target), target.structure, numbers.shapes_of(target.arrays), num_samples, names)
+    return (
+        _drawn(target, num_samples, key, names) if found is None else found[0].both({**target.arrays, **found[1]}, key)
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def _open_prior(kind: Any, structure: Any, shapes: numbers.Shapes, num_samples: int) -> Any:
-    draw = lambda arrays, key: _run_forward(kind(structure, arrays), num_samples, key)  # noqa: E731
-    return numbers.opened(draw, shapes, jax.eval_shape(lambda: jax.random.key(0)), structure.precision)
+def _open_prior(
+    kind: Any, structure: Any, shapes: numbers.Shapes, num_samples: int, names: tuple[str, ...] | None
+) -> Any:
+    draw = lambda arrays, key: _run_forward(kind(structure, arrays), num_samples, key, names)  # noqa: E731
+    once = _once(num_samples)
+    return numbers.opened(draw, shapes, jax.eval_shape(lambda: jax.random.key(0)), structure.precision, once)
 
 
-def _run_forward(target: Any, num_samples: int, key: Any) -> dict[str, Any]:
+def _run_forward(target: Any, num_samples: int, key: Any, names: tuple[str, ...] | None) -> dict[str, Any]:
     program = freed(FullPlates(lambda: target.structure.program(**target.data)))
-    return Predictive(program, num_samples=num_samples, parallel=num_samples <= FEW)(key)
+    draws = Predictive(program, num_samples=num_samples, parallel=num_samples <= FEW)(key)
+    return {k: v for k, v in draws.items() if names is None or k in names}
 
 
-_drawn = jax.jit(_run_forward, static_argnums=1, compiler_options=runtime.ONCE)
+def _once(num_samples: int) -> dict[str, Any]:
+    """The compiler's options: a few draws take less time than any work on their code."""
+    return runtime.ONCE | ({runtime.LEVEL: 0} if num_samples <= FEW else {})
+
+
+_drawn = jax.jit(_run_forward, static_argnums=(1, 3), compiler_options=runtime.ONCE)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -22,10 +22,9 @@ from probgen.engine.numpyro.programs.tracing import structure_of
 from probgen.engine.numpyro.targets import draws
 from probgen.engine.numpyro.targets.rows import NumpyroRows, learnable
 from probgen.engine.numpyro.wrapped import innermost
-from probgen.nets.bridges.drift import Driven
 from probgen.target import Implicit, Site, Variable
 
-WITHOUT_DENSITY = (Delta.__name__, Driven.__name__)
+WITHOUT_DENSITY = (Delta.__name__, "Driven")
 
 
 class Wrong(ValueError):

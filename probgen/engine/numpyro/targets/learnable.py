@@ -15,7 +15,6 @@ from probgen.engine.numpyro.programs.structure import MEASURES
 from probgen.engine.numpyro.sums import blocking
 from probgen.engine.numpyro.sums.energy import NotConditional
 from probgen.engine.numpyro.targets.rows import NumpyroRows, first_parameters, learnable
-from probgen.nets.autoregressive import at_once
 from probgen.target import Learnable, Variable
 
 __all__ = ["NumpyroLearnable", "learnable"]
@@ -50,6 +49,8 @@ class NumpyroLearnable(NumpyroRows, Learnable):
 
     def joints(self, parameters: Any, rows: Any) -> Any:
         """The log density of rows: (row,)."""
+        from probgen.nets.autoregressive import at_once
+
         with at_once():
             return jax.vmap(lambda values: self.joint(parameters, values))(rows)
 
