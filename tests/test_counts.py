@@ -264,3 +264,19 @@ def test_predictions_have_the_variance_of_a_large_rate():
     fit = pg.fit(program, {"y": 1e8}, "laplace", progress=False)
     y = fit.predict()["y"]
     assert np.var(y) / 1e8 == pytest.approx(1, abs=6 * np.sqrt(2 / y.size))  # was 1.44
+
+
+@pytest.mark.parametrize("inference", ["gibbs", "metropolis"])
+def test_hidden_bits_of_large_counts(inference):
+    """Log probabilities around 1e9 nats, whose difference is below .1: in single precision all bits were 0, with "pass"."""
+
+    def program(y):
+        with numpyro.plate("row", len(y)):
+            z = numpyro.sample("z", dist.Bernoulli(0.5))
+            numpyro.sample("y", dist.Poisson(jnp.where(z == 1, 1.0001e8, 1e8)), obs=y)
+
+    y = np.array([100_004_000.0, 100_005_000.0, 100_006_000.0, 100_004_800.0])
+    expected = special.expit(stats.poisson.logpmf(y, 1.0001e8) - stats.poisson.logpmf(y, 1e8))
+    fit = pg.fit(program, {"y": y}, inference, num_samples=500, num_chains=4, progress=False)
+    ess = fit.summary()["ess_bulk"].to_numpy()
+    assert np.all(np.abs(fit.draws["z"].mean((0, 1)) - expected) < 5 * np.sqrt(0.25 / ess))
