@@ -31,6 +31,8 @@ def resume(
 ) -> Fit:  # fmt: skip
     """Go on with a run after a crash or Ctrl-C: the result is bit for bit that of an uninterrupted run.
 
+    On a CPU that holds of NumPyro programs where probgen is imported before anything has run in JAX, or in neither process: it asks
+    XLA for small loops as one function, which rounds otherwise.
     program: only for a program that cannot be imported again, such as one typed into a notebook.
     data: only for data that cannot be kept on disk, such as functions made in a notebook.
     loggers: as in `pg.fit`; by default those of words that it was begun with, which go on where they were. "none" for none.
