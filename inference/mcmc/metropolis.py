@@ -53,6 +53,10 @@ class Metropolis(Sampler[Conditional]):
     def kernel(self) -> Metropolis:
         return replace(self, num_samples=1, num_chains=1)
 
+    def precision_on(self, target: Any) -> str | None:
+        """Single precision for energies, as `gibbs`."""
+        return self.precision if target.is_energy else None
+
     def prepare(self, target: Any) -> Any:
         from probgen.engine.numpyro.sums.energy import NotConditional
 

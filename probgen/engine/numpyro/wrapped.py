@@ -6,9 +6,16 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpyro.distributions as dist
 from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 
 WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
+WHOLES = (
+    dist.MixtureSameFamily, dist.MixtureGeneral, dist.ZeroInflatedProbs, dist.HurdleProbs,
+    dist.LeftCensoredDistribution, dist.RightCensoredDistribution, dist.IntervalCensoredDistribution,
+    dist.LeftTruncatedDistribution, dist.RightTruncatedDistribution, dist.TwoSidedTruncatedDistribution,
+)  # fmt: skip
+PARTS = ("base_dist", "_component_distribution", "_component_distributions")
 
 
 def innermost(fn: Any) -> Any:
@@ -27,6 +34,16 @@ def changed(fn: Any, change: Callable[[Any], Any]) -> Any:
         return fn
     fn = copy.copy(fn)
     fn.base_dist = inner
+    return fn
+
+
+def with_parts(fn: Any, change: Callable[[Any], Any]) -> Any:
+    """A mixture, or a distribution of another one's tails or counts, with what it is made of changed; others as they are."""
+    if not isinstance(fn, WHOLES):
+        return fn
+    own = {k: v for k in PARTS if (v := vars(fn).get(k)) is not None}
+    fn = copy.copy(fn)
+    vars(fn).update({k: [*map(change, v)] if isinstance(v, list | tuple) else change(v) for k, v in own.items()})
     return fn
 
 

@@ -26,13 +26,12 @@ from numpyro.primitives import Messenger
 
 from probgen.distributions.normal import OfMatrix
 from probgen.engine.numpyro.events import counts, tails
-from probgen.engine.numpyro.wrapped import as_kind, changed
+from probgen.engine.numpyro.events.poisson import Poisson
+from probgen.engine.numpyro.wrapped import as_kind, changed, with_parts
 from probgen.machine import accelerator
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"  # endings of the two sites that NumPyro makes of one with obs_mask
 RADIAL = 0.25  # sd of the log radius of the point behind an angle
-PARTS = ("base_dist", "_component_distribution", "_component_distributions")
-WHOLES = (dist.MixtureSameFamily, dist.MixtureGeneral, dist.ZeroInflatedProbs, dist.HurdleProbs, *tails.KINDS)
 
 
 _Circular: Any = type(constraints.circular)
@@ -148,26 +147,13 @@ def _edged(fn: Any, latent: bool) -> Any:
     """The distribution with the innermost one written as its edge needs it; itself where nothing is to be changed."""
 
     def written(fn: Any) -> Any:
-        fn = _with_parts(fn)
+        fn = with_parts(fn, lambda part: _edged(part, False))
         if latent and is_angle(fn.support) and not isinstance(fn.support, _OnCircle):
             return as_kind(fn, _angular(type(fn)))
         edged = _EDGED.get(type(fn))
         return fn if edged is None or (edged is OfMatrix and accelerator()) else as_kind(fn, edged)
 
     return changed(fn, written)
-
-
-def _with_parts(fn: Any) -> Any:
-    """A mixture, or a distribution of another one's tails or counts, with those that it is made of as their edges need it."""
-    if not isinstance(fn, WHOLES):
-        return fn
-    own = {k: v for k in PARTS if (v := vars(fn).get(k)) is not None}
-    parts = {
-        k: [_edged(d, False) for d in v] if isinstance(v, list | tuple) else _edged(v, False) for k, v in own.items()
-    }
-    fn = copy.copy(fn)
-    vars(fn).update(parts)
-    return fn
 
 
 @functools.cache
@@ -177,16 +163,6 @@ def _angular(kind: type) -> type:
     if isinstance(kind.support, constraints.independent):
         support = constraints.independent(on_circle, kind.support.reinterpreted_batch_ndims)
     return type(kind.__name__, (kind,), {"support": support})
-
-
-class _Poisson(dist.Poisson):
-    """log p(0) = -rate has slope -1 at every rate, 0 too."""
-
-    def log_prob(self, value: Any) -> Any:
-        if self.is_sparse:
-            return super().log_prob(value)
-        rate, none = jnp.asarray(self.rate, jnp.result_type(float)), jnp.asarray(value) == 0
-        return jnp.where(none, -rate, dist.Poisson(jnp.where(none, 1.0, rate), validate_args=False).log_prob(value))
 
 
 class _Multinomial(dist.MultinomialProbs):
@@ -204,9 +180,9 @@ def _with(fn: Any, probs: Any) -> Any:
     return fn
 
 
-_Poisson.__name__, _Multinomial.__name__ = "Poisson", "MultinomialProbs"
+_Multinomial.__name__ = "MultinomialProbs"
 _EDGED = {
-    dist.Poisson: _Poisson,
+    dist.Poisson: Poisson,
     dist.MultinomialProbs: _Multinomial,
     dist.MultivariateNormal: OfMatrix,
     **tails.KINDS,

@@ -12,7 +12,8 @@ from jax.core import Tracer
 from numpyro import handlers, primitives
 from numpyro.primitives import Messenger
 
-from probgen.engine.numpyro.wrapped import as_kind, changed
+from probgen.engine.numpyro.events.poisson import Poisson
+from probgen.engine.numpyro.wrapped import as_kind, changed, with_parts
 
 SCAN = " scan"  # stands for the steps of a scan where names of plates are told
 MINIBATCH = """The program does not run on all rows of plate {!r} at once: its arrays have a minibatch's length, {} of {}.
@@ -91,7 +92,7 @@ def freed(program: Any) -> Any:
 
 
 class Counted(Messenger):
-    """Effect handler: multinomials are drawn of totals that are computed from data, which NumPyro asks a bound of."""
+    """Effect handler: counts of large rates, and multinomials of totals that are computed from data, are drawn."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         drawn = msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None
@@ -100,6 +101,9 @@ class Counted(Messenger):
 
 
 def _counted(fn: Any) -> Any:
+    if type(fn) is dist.Poisson:
+        return as_kind(fn, Poisson)
+    fn = with_parts(fn, lambda part: changed(part, _counted))
     if not isinstance(fn, dist.MultinomialProbs | dist.MultinomialLogits) or fn.total_count_max is not None:
         return fn
     if not isinstance(fn.total_count, Tracer):

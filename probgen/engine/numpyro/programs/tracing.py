@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import MaskedDistribution, Unit, biject_to, constraints
+from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Unit, biject_to, constraints
 from numpyro.infer import init_to_uniform
 
 from probgen.data.checks import bounds, on_the_line
@@ -24,7 +24,13 @@ from probgen.engine.numpyro.programs.edges import Edges, is_angle
 from probgen.engine.numpyro.programs.messengers import SCAN, Free, FullPlates, Steps
 from probgen.engine.numpyro.programs.stated import HasState, kinds_of
 from probgen.engine.numpyro.programs.structure import PARTLY, Structure, settings
-from probgen.engine.numpyro.programs.supports import supports_of, valid_arguments, variables_of, whole_arguments
+from probgen.engine.numpyro.programs.supports import (
+    is_masked,
+    supports_of,
+    valid_arguments,
+    variables_of,
+    whole_arguments,
+)
 from probgen.engine.numpyro.sums import one_by_one
 from probgen.programs.pinned import Pinned
 from probgen.target import Site
@@ -107,15 +113,23 @@ def supported(trace: Mapping[str, Any], checked: set[str]) -> dict[str, Any]:
     for k, site in trace.items():
         if site["type"] == "sample" and site["is_observed"] and k not in checked and not _anywhere(site["fn"]):
             with contextlib.suppress(NotImplementedError, ValueError, TypeError):
-                found[k] = site["fn"].support(site["value"])
+                found[k] = _good(site["fn"], site["value"])
     return found
 
 
+def _good(fn: Any, value: Any) -> Any:
+    """Where a value lies in the support, or is masked: (*batch)."""
+    if isinstance(fn, MaskedDistribution):
+        return _good(fn.base_dist, value) | ~jnp.asarray(fn._mask)
+    if isinstance(fn, Independent):
+        return jnp.all(_good(fn.base_dist, value), tuple(range(-fn.reinterpreted_batch_ndims, 0)))
+    return _good(fn.base_dist, value) if isinstance(fn, ExpandedDistribution) else fn.support(value)
+
+
 def _anywhere(fn: Any) -> bool:
-    """Whether any number may be observed: of reals, and where a mask leaves values out."""
-    return isinstance(fn, MaskedDistribution | Unit) or on_the_line(fn.support) in (
-        constraints.real, constraints.real_vector, constraints.real_matrix
-    )  # fmt: skip
+    """Whether any number may be observed: of reals."""
+    reals = (constraints.real, constraints.real_vector, constraints.real_matrix)
+    return isinstance(fn, Unit) or on_the_line(fn.support) in reals
 
 
 def _plates(trace: Mapping[str, Any]) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -177,7 +191,7 @@ def _sites(trace: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Site]:
             sites.append(Site(key, "deterministic", jnp.shape(site["value"])))
         elif site["type"] == "sample":
             source = next((k for k, v in arrays.items() if v is site["value"]), "")
-            masked = isinstance(site["fn"], MaskedDistribution)  # where masked, anything may stand
+            masked = is_masked(site["fn"])  # where masked, anything may stand
             limits = bounds(site["fn"].support, constraints) if source and not masked else None
             found = _sample_site(key, site)
             sites.append(dataclasses.replace(found, source=source, bounds=limits, masked=masked))

@@ -108,6 +108,8 @@ def check_first(trace: Any, arrays: Sequence[str], tensors: Sequence[torch.Tenso
             shape, kind = tuple(node["value"].shape), type(innermost(node["fn"])).__name__
             site = Site(name, "observed", shape, distribution=kind, source=source, bounds=bounds_of(node))
             checks.check_support((site,), data)
+            if node["mask"] is None:
+                _check_observed(name, node)
 
 
 def innermost(fn: Any) -> Any:
