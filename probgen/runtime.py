@@ -24,6 +24,20 @@ from probgen.machine import cores as cores
 _FLAG = "xla_cpu_scheduler_type"
 
 
+def in_a_file() -> bool:
+    """Whether XLA_FLAGS names a file that XLA reads its flags from, to which none can be added."""
+    return os.environ.get("XLA_FLAGS", "-").strip()[:1] not in ("", "-")
+
+
+def xla_flags() -> str:
+    """The flags that XLA is given, in the environment or in a file."""
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    try:
+        return Path(given).read_text() if in_a_file() else given
+    except (OSError, UnicodeDecodeError):
+        return given
+
+
 def started() -> bool:
     """Whether JAX has begun to run in this process, which settles its devices."""
     bridge = sys.modules.get("jax._src.xla_bridge")
@@ -32,16 +46,16 @@ def started() -> bool:
 
 def _ordered() -> bool:
     """Whether XLA runs one operation after the other in this process; asks for it where that is not too late."""
-    if _FLAG in os.environ.get("XLA_FLAGS", ""):
-        return "MEMORY_OPTIMIZED" in os.environ["XLA_FLAGS"]
+    if _FLAG in xla_flags():
+        return "MEMORY_OPTIMIZED" in xla_flags()
     if not version("jaxlib").startswith("0.10."):
         if cores() < 8:
             os.environ.setdefault("NPROC", "8")
         return cores() >= 8
-    late = started()
+    late = started() or in_a_file()
     if cores() < 8 and not late:
         flag = f"--{_FLAG}=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+        os.environ["XLA_FLAGS"] = f"{xla_flags()} {flag}".strip()
     return cores() >= 8 or not late
 
 
@@ -55,8 +69,8 @@ def _join_small_loops() -> None:
 
     Any other loop is run piece by piece, at some 50 ns each: a trajectory of a small posterior takes up to five times as long.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if not started() and "xla_backend_extra_options" not in flags:
+    flags = xla_flags()
+    if not (started() or in_a_file() or "xla_backend_extra_options" in flags):
         asked = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={SMALL_LOOP}"
         os.environ["XLA_FLAGS"] = f"{flags} {asked}".strip()
 

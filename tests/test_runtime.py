@@ -1,5 +1,6 @@
 """XLA's operations on few cores."""
 
+import os
 import threading
 
 import pytest
@@ -49,3 +50,13 @@ def test_work_beside_the_callers_own():
     assert job.result() is True
     with pytest.raises(ZeroDivisionError):
         watch.Beside(lambda: 1 / 0).result()
+
+
+def test_flags_in_a_file_are_left_as_they_are(tmp_path):
+    """XLA_FLAGS may name a file; the process ended where flags were added to its name. What the file says is seen."""
+    file = tmp_path / "flags"
+    file.write_text(f"--{runtime.LEVEL}=2\n")
+    source = "from probgen import runtime\nimport jax\njax.numpy.ones(1)\nprint(runtime.xla_flags())"
+    done = python("-c", source, env={**os.environ, "XLA_FLAGS": str(file)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == file.read_text().strip()

@@ -260,7 +260,7 @@ def _machine() -> str:
         sources.update(file.read_bytes())
     flags = {k: v for k, v in jax.config.values.items() if "cache" not in k}
     return repr((
-        jax.__version__, jaxlib.__version__, flags, os.environ.get("XLA_FLAGS"), device.platform, device.device_kind,
+        jax.__version__, jaxlib.__version__, flags, runtime.xla_flags(), device.platform, device.device_kind,
         __cpu_features__, sources.hexdigest(),
         device.id if runtime.accelerator() else 0,
     ))  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,7 @@ def options(
     `init` and `answer` run once a chain: compiling them is the longer part, but where the density has a loop of its own, as a scan.
     Flags that the user has set hold for all.
     """
-    if any(name in os.environ.get("XLA_FLAGS", "") for name in runtime.ONCE):
+    if any(name in runtime.xla_flags() for name in runtime.ONCE):
         return {}
     if make in (init, init_at, answer):
         few = _size(leaves) <= FEW and not small.loops(density)
