@@ -163,7 +163,7 @@ class Beside:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         if not _beside:
-            atexit.register(_finish)
+            atexit.register(finish)
         _beside[:] = [thread for thread in _beside if thread.is_alive()] + [self._thread]
         self._thread.start()
 
@@ -206,8 +206,8 @@ def _leave_beside() -> None:
     _beside.clear()
 
 
-def _finish() -> None:
-    """At the end of Python: wait for what was begun and not left."""
+def finish() -> None:
+    """Wait for what was begun and not left; Python does at its end."""
     for thread in _beside:
         thread.join()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probgen import runtime  # noqa: F401  before anything starts JAX: the order of its operations
+from probgen import runtime, watch  # noqa: F401  runtime before anything starts JAX: the order of its operations
 
 # Tests compile much and run it briefly: code that LLVM leaves as it is takes a third of the time, here and in child processes.
 # In one piece it takes less time still and half the maps of memory, at whose limit all compiled code is forgotten.
@@ -151,6 +151,7 @@ def process_globals() -> dict[str, Any]:
 def _globals_are_left_alone() -> Iterator[None]:
     before = process_globals()
     yield
+    watch.finish()  # a start alone, whose steps are compiled beside it
     after = process_globals()
     changed = {key: (value, after.get(key)) for key, value in before.items() if after.get(key) != value}
     assert not changed, f"process globals changed: {changed}"

@@ -10,8 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probgen as pg
-from probgen import runtime
-from probgen.engine.numpyro.running import compiling
+from probgen import runtime, watch
 from probgen.run import conditioned
 
 Y, X = np.array([0.3, 1.1, 2.0, 0.4]), np.linspace(0, 1, 4)
@@ -36,14 +35,14 @@ def moments(scale, noise, y):
 @pytest.fixture
 def compilations(monkeypatch):
     """The names of the functions that are compiled."""
-    found, own = [], compiling._in_a_thread
+    found, own = [], watch.Beside
 
     def seen(job):
         found.append(job)
         return own(job)
 
     monkeypatch.setenv("PROBGEN_CACHE", "")
-    monkeypatch.setattr(compiling, "_in_a_thread", seen)
+    monkeypatch.setattr(watch, "Beside", seen)
     return found
 
 

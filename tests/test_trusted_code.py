@@ -32,7 +32,7 @@ class Planted:
 def fit(seed=0):
     from probgen.engine.numpyro.running import compiling
 
-    compiling._compiled.cache_clear()
+    compiling._begun.cache_clear()
     return pg.fit(normal, num_warmup=20, num_samples=20, num_chains=1, progress=False, seed=seed)
 
 
