@@ -162,9 +162,10 @@ class Beside:
         self._found: Any = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
-        if not _beside:
-            atexit.register(finish)
-        _beside[:] = [thread for thread in _beside if thread.is_alive()] + [self._thread]
+        with _starting:
+            if not _beside:
+                atexit.register(finish)
+            _beside[:] = [thread for thread in _beside if thread.is_alive()] + [self._thread]
         self._thread.start()
 
     def _work(self) -> None:
