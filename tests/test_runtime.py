@@ -43,13 +43,33 @@ def test_the_compile_cache_is_off_while_any_thread_wants_none():
 
 
 def test_work_beside_the_callers_own():
-    """It is waited for, raises what it raised, and Ctrl-C leaves it."""
+    """It is waited for, and raises what it raised."""
     go = threading.Event()
     job = watch.Beside(lambda: go.wait(10))
     go.set()
     assert job.result() is True
     with pytest.raises(ZeroDivisionError):
         watch.Beside(lambda: 1 / 0).result()
+
+
+LOOP = """
+{before}
+from probgen import runtime
+import jax, jax.numpy as jnp
+loop = jax.jit(lambda x, n: jax.lax.fori_loop(0, n, lambda _, x: jnp.cos(x) + jnp.sum(x), x))
+print('xla_cpu_small_call="true"' in loop.lower(jnp.ones(1000), 5).compile().as_text())
+"""
+
+
+@pytest.mark.parametrize(("before", "flags", "whole"), [
+    ("", "", "True"),
+    ("import jax; jax.numpy.ones(1)", "", "False"),
+    ("", "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1024", "False"),
+])  # fmt: skip
+def test_a_small_loop_is_one_function_unless_jax_began_or_the_user_says_otherwise(before, flags, whole):
+    done = python("-c", LOOP.format(before=before), env={**os.environ, "XLA_FLAGS": flags})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == whole
 
 
 def test_flags_in_a_file_are_left_as_they_are(tmp_path):

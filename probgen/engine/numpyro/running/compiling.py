@@ -79,16 +79,11 @@ def elsewhere() -> bool:
     return not runtime.accelerator() and jax.local_devices()[0].id != 0 and pools.possible()
 
 
-def compiled(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Code:
-    """`make(kernel, target, *arguments, **settings)` compiled for the shapes of target and arguments.
-
-    From this process, else from the disk, else now. The code takes (target.arrays, *arguments).
-    """
-    return begun(make, kernel, target, *arguments, **settings).code()
-
-
 def begun(make: Callable[..., Any], kernel: Inference, target: Any, *arguments: Any, **settings: Any) -> Begun:
-    """The same, while XLA is at work on it in a thread; arguments may be their shapes."""
+    """`make(kernel, target, *arguments, **settings)` for the shapes of target and arguments, which may be given as shapes.
+
+    From this process, else from the disk, else compiled now, in a thread. The code takes (target.arrays, *arguments).
+    """
     leaves, tree = jax.tree.flatten((target.arrays, *arguments))
     shapes = tuple((jnp.shape(leaf), _dtype(leaf), _spread(leaf)) for leaf in leaves)
     settings_of = tuple(sorted(settings.items()))

@@ -75,7 +75,7 @@ class Executor:
             self.keys: Any = _folded(key, np.asarray(chains)) if self.vectorised else [fold(key, c) for c in chains]
         self.team, self.everywhere = team, (lambda tree: tree) if team is None else together.placed
         self.target = self.everywhere(self.target)
-        self._alone = team is None and not runtime.one_of_several() and isinstance(own(self.kernel), bytes | None)
+        self._ahead = team is None and not runtime.one_of_several() and isinstance(own(self.kernel), bytes | None)
         self.states: Any = None
         self.compiling = 0.0  # seconds that went into code
         self.capacity = int(np.clip(2**20 // (target.dim + 8), 16, 1024))
@@ -138,7 +138,7 @@ class Executor:
     def _start(self, make: Callable[..., Any], *arguments: Any) -> Code:
         """The code of a start; while XLA is at work on it, the steps are traced, and XLA begins with them as well."""
         start = self._begun(make, *arguments)
-        if start.shapes is not None and start.size <= BESIDE and self._alone:
+        if start.shapes is not None and start.size <= BESIDE and self._ahead:
             with contextlib.suppress(Exception):  # raised where the steps are asked for
                 span = np.int32(0), np.int32(1)
                 self._begun(chunk, self.keys[0], start.shapes, *span, capacity=self.capacity)
